@@ -355,11 +355,10 @@ def collate(
     return Batch(torch.from_numpy(frames), [len(o.frames) for o in items] if packed else None, labels if isinstance(labels[0], str) else torch.tensor(labels),
                  [o.sequence.type for o in items], [o.sequence.view for o in items], [str(o.sequence) for o in items], iteration)
 
-# %% ../nbs/07_data.ipynb #f8ef7ae0
+# %% ../nbs/07_data.ipynb #8e28cd3e
 def one_thread(worker_id:int) -> None:
-    "Keep a loader's worker to one thread."
+    "Keep OpenCV to one thread in a loader's worker (torch sees to its own)."
     cv2.setNumThreads(1)
-    torch.set_num_threads(1)
 
 class DrawnDataset(Dataset):
     "What a worker runs: (sequence index, iteration, slot) -> the iteration and its `Item`, or the error that came instead."
@@ -369,7 +368,7 @@ class DrawnDataset(Dataset):
         try: return iteration, self.dataset.draw(i, self.cfg, slot_rng(self.seed, iteration, slot))
         except SkeletonGaitError as e: return iteration, e
 
-# %% ../nbs/07_data.ipynb #d8353214
+# %% ../nbs/07_data.ipynb #886e2355
 def _collate_or_error(drawn:list[tuple[int,Item|SkeletonGaitError]], packed:bool) -> Batch|SkeletonGaitError:
     "The batch, or the first error in it."
     (iteration, *_), items = zip(*drawn)
@@ -377,9 +376,13 @@ def _collate_or_error(drawn:list[tuple[int,Item|SkeletonGaitError]], packed:bool
     except SkeletonGaitError as e: return e
 
 class GaitLoader(DataLoader):
-    "A `DataLoader` whose errors keep their one line."
+    "A `DataLoader` whose workers start without OpenCV's threads, and whose errors keep their one line."
     def __iter__(self) -> Iterator[Batch]:
-        for batch in super().__iter__():
+        threads = cv2.getNumThreads()
+        cv2.setNumThreads(1)
+        try: batches = super().__iter__()
+        finally: cv2.setNumThreads(threads)
+        for batch in batches:
             if isinstance(batch, SkeletonGaitError): raise batch
             yield batch
 

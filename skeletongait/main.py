@@ -11,10 +11,10 @@ if __name__ == '__main__' and not __spec__ and '__file__' in globals(): # run by
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     runpy.run_module('skeletongait.main', run_name='__main__', alter_sys=True)
 
-# %% ../nbs/14_main.ipynb #e99ba62a
-import datetime, logging, os, sys
-from pathlib import Path
+# %% ../nbs/14_main.ipynb #28088a09
+import datetime, logging, sys
 
+import cv2
 from tqdm import tqdm
 
 from .config import Config, check_ready, load_config, to_dict
@@ -83,7 +83,7 @@ def run_test(cfg:Config, run:Run, r:Ranks) -> None:
         if trained != embedding_name(cfg): log.warning(f'{path} was trained to be tested by {trained}, the settings test by {embedding_name(cfg)}; see model_cfg.use_emb2')
     test_model(model, cfg, run, iteration, r)
 
-# %% ../nbs/14_main.ipynb #b077b79d
+# %% ../nbs/14_main.ipynb #c307f315
 def main(
     cfgs:str,               # Path of a configuration file, or the name of a packaged one, like skeletongait_Gait3D
     phase:str,              # train or test
@@ -97,6 +97,7 @@ def main(
     if iter is not None: cfg.trainer_cfg.restore_hint = cfg.evaluator_cfg.restore_hint = iter
     check_ready(cfg, phase)
     run = Run(cfg, output_root, cfg.trainer_cfg.save_name if phase == 'train' else cfg.evaluator_cfg.save_name)
+    cv2.setNumThreads(1) # processes and loader workers are the parallelism
     with process_group() as r:
         start_log(run, r, log_to_file)
         for n in notices: log.info(n)

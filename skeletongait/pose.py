@@ -53,7 +53,7 @@ class _Array(np.ndarray):
         _check_bytes(shape, dtype, data)
         super().__setstate__((1, shape, dtype.dtype, bool(fortran), bytes(data)))
 
-# %% ../nbs/02_pose.ipynb #6bf4be8e
+# %% ../nbs/02_pose.ipynb #d8a2a7af
 def _reconstruct(cls, shape, code):
     if cls is not _ndarray: raise UnsafePickleError("an array of a class of its own; only plain numpy arrays are read")
     return np.ndarray.__new__(_Array, (0,), np.int8)
@@ -76,7 +76,11 @@ def _no_bytes(*args):
     if args: raise UnsafePickleError("a call of bytes() with arguments")
     return b''
 
-# %% ../nbs/02_pose.ipynb #aa748c9b
+def _complex(real, imag):
+    if type(real) is not float or type(imag) is not float: raise UnsafePickleError("a complex number that is not made of two floats")
+    return complex(real, imag)
+
+# %% ../nbs/02_pose.ipynb #227640cc
 class _Callable:
     "A function that a pickle may call but not alter."
     __slots__ = ('_call',)
@@ -87,7 +91,7 @@ class _Callable:
 
 _ndarray = _Callable(None)
 _known = {('numpy', 'ndarray'): _ndarray, ('numpy', 'dtype'): _Callable(_DType), ('_codecs', 'encode'): _Callable(_encode),
-          ('__builtin__', 'bytes'): _Callable(_no_bytes), ('builtins', 'bytes'): _Callable(_no_bytes)}
+          **{(module, name): _Callable(f) for module in ('__builtin__', 'builtins') for name, f in (('bytes', _no_bytes), ('complex', _complex))}}
 _known.update({(f'numpy.{core}.{module}', name): _Callable(f) for core in ('core', '_core')
                for module, name, f in (('multiarray', '_reconstruct', _reconstruct), ('multiarray', 'scalar', _scalar), ('numeric', '_frombuffer', _frombuffer))})
 

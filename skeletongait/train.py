@@ -65,7 +65,7 @@ def make_dataset(
     data = GaitDataset(tree, partition, training, d.data_in_use, name, build_transform(transforms[0]), model_class(to_dict(cfg.model_cfg)).check_size, d.cache)
     return data, partition.notices, partition.probe
 
-# %% ../nbs/13_train.ipynb #3ce98978
+# %% ../nbs/13_train.ipynb #85ad940d
 class Trainer:
     "Model, loss, optimizer, schedule and loss scale, and the step that moves them."
     def __init__(self,
@@ -94,7 +94,7 @@ class Trainer:
 
     def losses(self, batch:Batch) -> tuple[torch.Tensor,dict[str,torch.Tensor]]:
         "The total loss of a batch on the device, and what to log."
-        with autocast(self.device, self.mixed): out = self.model(batch.frames, None if batch.frames.shape[0] > 1 else batch.lengths)
+        with autocast(self.device, self.mixed): out = self.model(batch.frames, batch.lengths)
         total, info = self.loss(out, batch.labels)
         if not torch.isfinite(total): raise SkeletonGaitError(f"iteration {self.iteration}: the loss is {total.item()}; the batch: {', '.join(batch.names)}")
         return total, info
@@ -120,15 +120,14 @@ def autocast(where:torch.device, enabled:bool):
     "Mixed precision on `where`: float16 on CUDA, bfloat16 elsewhere."
     return torch.autocast(where.type, torch.float16 if where.type == 'cuda' else torch.bfloat16, enabled)
 
-# %% ../nbs/13_train.ipynb #8c1a4596
+# %% ../nbs/13_train.ipynb #e7116110
 def make_trainer(
     cfg:Config,  # Settings of the run
     r:Ranks,     # Which process this is; with several, a process group is up
 ) -> Trainer:
     "Model, loss, optimizer and schedule as the settings say, on this rank's device."
     t, where = cfg.trainer_cfg, device()
-    torch.manual_seed(t.seed)
-    model = build_model(to_dict(cfg.model_cfg)).to(where)
+    model = build_model(to_dict(cfg.model_cfg), t.seed).to(where)
     if t.sync_BN and r.world > 1 and where.type == 'cuda': model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     elif t.sync_BN and r.rank == 0: log.info('sync_BN: needs several GPUs; every process keeps the batch norm of its own share')
     optimizer = make_optimizer(cfg.optimizer_cfg, model.parameters())

@@ -310,6 +310,15 @@ def test_loader_errors(train, test):
         with says(error): loader(ds, cfg)
     with says('sample_type'): next(iter(loader(train, TRAIN | {'sample_type': 'fixed'}, num_workers=1)))
 
+def test_workers_start_although_opencv_has_threads(train):
+    "A forked worker inherits OpenCV's pool without its threads, and would wait for them forever."
+    before = cv2.getNumThreads()
+    try:
+        cv2.setNumThreads(4)
+        for _ in range(3): cv2.GaussianBlur(Z(2000, 2000), (0, 0), 5)
+        assert same(next(iter(loader(train, num_workers=1))), next(iter(loader(train)))) and cv2.getNumThreads() == 4
+    finally: cv2.setNumThreads(before)
+
 def test_everything_a_worker_needs_can_be_pickled(train):
     again = pickle.loads(pickle.dumps(train))
     np.testing.assert_array_equal(again.draw(3, TRAIN, slot_rng(0, 0, 0)).frames, train.draw(3, TRAIN, slot_rng(0, 0, 0)).frames)

@@ -1,0 +1,45 @@
+# `make demo` and `make test` are all a new machine needs (Python 3.11 or newer, make).
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: help demo test test-slow notebooks readme lab clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo 'make demo       the whole method on simulated walkers: pictures and a table under output/demo'
+	@echo 'make test       notebooks and tests, without the slow ones'
+	@echo 'make test-slow  the slow tests'
+	@echo 'make notebooks  export the library, clean the notebooks, write README.md'
+	@echo 'make lab        open the notebooks in JupyterLab'
+
+$(READY): requirements.txt setup.py settings.ini
+	@$(PYTHON) -c 'import sys; sys.exit("found Python %d.%d, expected 3.11 or newer: make PYTHON=python3.11 ..." % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo 'Python lacks venv; on Debian or Ubuntu: apt-get install -y python3-venv'; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@$(BIN)/python -c 'import cv2' || { echo 'OpenCV lacks a system library; on Debian or Ubuntu: apt-get install -y libgl1 libglib2.0-0'; exit 1; }
+	@touch $@
+
+demo: $(READY)
+	$(BIN)/python -m skeletongait.demo
+
+test: $(READY)
+	$(BIN)/pytest -q --durations=5 tests/test_repository.py
+	$(BIN)/nbdev_test --n_workers 2
+	$(BIN)/pytest -q --durations=5 -m "not slow" --ignore tests/test_repository.py tests
+
+test-slow: $(READY)
+	$(BIN)/pytest -q --durations=5 -m slow tests
+
+notebooks: $(READY)
+	$(BIN)/nbdev_export
+	$(BIN)/nbdev_clean
+	$(BIN)/python .ci/readme.py
+
+lab: $(READY)
+	$(BIN)/jupyter lab nbs
+
+clean:
+	rm -rf output build *.egg-info

@@ -1,0 +1,183 @@
+"Skeleton maps: the published numbers, the plain version as oracle, and what is better on purpose."
+from pathlib import Path
+
+import cv2
+import hypothesis.extra.numpy as hnp
+import numpy as np
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from skeletongait.core import SkeletonGaitError
+from skeletongait.heatmap import (HeatmapConfig, align_map, centre_and_scale, heatmap_config, impute_knn, impute_mean, load_heatmap_config, notices, pose_to_heatmap,
+                                  render)
+from skeletongait.pose import COCO17_FROM, LIMBS, PoseError
+
+GOLDEN = np.load(Path(__file__).parent/'golden'/'heatmap.npz')
+CASES = sorted(k.removeprefix('in_') for k in GOLDEN.files if k.startswith('in_'))
+SETTINGS = {'coco18': {'coco18tococo17_args': {'transfer_to_coco17': True}}, 'coco18_missing': {'coco18tococo17_args': {'transfer_to_coco17': True}},
+            'sigma4': {'heatmap_generator_args': {'sigma': 4}}, 'sigma2p5': {'heatmap_generator_args': {'sigma': 2.5}}, 'noalign': {'align_args': {'align': False}},
+            'size48': {'align_args': {'final_img_size': 48}}, 'sigma4_offset2': {'heatmap_generator_args': {'sigma': 4}, 'align_args': {'offset': 2}}}
+
+
+@pytest.mark.parametrize('case', CASES)
+def test_golden(case):
+    pose, want = GOLDEN[f'in_{case}'], GOLDEN[f'out_{case}']
+    made = pose_to_heatmap(pose, SETTINGS.get(case))
+    assert made.dtype == np.uint8 and made.shape == want.shape
+    if pose.dtype == np.float64: np.testing.assert_array_equal(made, want)
+    else:
+        off = np.abs(made.astype(int) - want)
+        assert off.max() <= 1 and (off > 0).mean() <= 1e-4
+
+
+def plain_map(k, s, pairs, sigma, size):
+    "One map of one frame, pixel by pixel, as the method is described."
+    out = np.zeros((size, size), np.float32)
+    for i, j in pairs:
+        c = min(s[i], s[j])
+        if c < 1e-3: continue
+        a, b = k[i], k[j]
+        if (b-a) @ (b-a) < 1: b, c = a, s[i]
+        u = b - a
+        (x0, y0), (x1, y1) = [[max(int(v), 0) for v in np.minimum(a, b) - 3*sigma], [min(int(v) + 1, size) for v in np.maximum(a, b) + 3*sigma]]
+        for y in range(y0, y1):
+            for x in range(x0, x1):
+                w = min(max(((x-a[0])*u[0] + (y-a[1])*u[1])/(u @ u), 0), 1) if u @ u else 0
+                d2 = (x-(a[0]+w*u[0]))**2 + (y-(a[1]+w*u[1]))**2
+                out[y, x] = max(out[y, x], np.float32(c*np.exp(-d2/2/sigma**2)))
+    grey = (np.linspace(0, 1, 256)*255).astype(np.uint8)
+    return grey[np.minimum((out*np.float32(256)).astype(int), 255)]
+
+
+coordinate = st.floats(-60, 110, width=32) | st.integers(-10, 40).map(float)
+confidence = st.sampled_from([0., 1e-3, 9.9e-4, .5, 1.]) | st.floats(0, 1, width=32)
+
+
+@settings(max_examples=25)
+@given(hnp.arrays('f8', (1, 17, 2), elements=coordinate), hnp.arrays('f8', (1, 17), elements=confidence), st.sampled_from([1, 2.5, 8]))
+def test_render_equals_plain(xy, conf, sigma):
+    made = render(xy, conf, sigma, 32, 32)[0]
+    for m, pairs in zip(made, (LIMBS, [(i, i) for i in range(17)])):
+        np.testing.assert_array_equal(m, plain_map(xy[0], conf[0], pairs, sigma, 32))
+
+
+@settings(max_examples=25)
+@given(hnp.arrays('u1', (40, 40), elements=st.sampled_from([0, 0, 0, 1, 90, 255])), st.sampled_from([16, 64]), st.integers(0, 50))
+def test_align(grey, size, offset):
+    "Rows of the body with `offset` more, a square around the centre, area interpolation."
+    made = align_map(grey, size, offset, 20)
+    rows = [y for y in range(40) if grey[y].any()]
+    if not rows: return np.testing.assert_array_equal(made, 0)
+    top, bottom, half = min(rows), max(rows), (max(rows) - min(rows) + 1)//2
+    cut = grey[max(top-offset, 0):min(bottom+offset, 39)+1, max(20-half, 0):min(20+half, 39)+1]/255
+    np.testing.assert_array_equal(made, (cv2.resize(cut, (size, size), interpolation=cv2.INTER_AREA)*255).astype('uint8'))
+
+
+def walk(n=12, dtype='f8', seed=0):
+    rng = np.random.default_rng(seed)
+    base = rng.normal(0, 15, (17, 2)) + np.linspace((300, 100), (300, 280), 17)
+    return np.concatenate([base + rng.normal(0, 3, (n, 17, 2)), rng.uniform(.3, 1, (n, 17, 1))], -1).astype(dtype)
+
+
+@settings(max_examples=20)
+@given(st.integers(0, 10**6), st.floats(.5, 4), st.floats(-500, 500))
+def test_place_and_distance_do_not_matter(seed, factor, shift):
+    pose = walk(2, seed=seed)
+    moved = pose.copy(); moved[..., :2] = pose[..., :2]*factor + shift + 3000
+    assert np.abs(pose_to_heatmap(moved).astype(int) - pose_to_heatmap(pose)).max() <= 2
+
+
+def test_frames_do_not_influence_each_other_without_holes():
+    pose = walk()
+    np.testing.assert_array_equal(pose_to_heatmap(pose)[3:5], pose_to_heatmap(pose[3:5]))
+
+
+def test_float32_stays_near_float64():
+    off = np.abs(pose_to_heatmap(walk(dtype='f4')).astype(int) - pose_to_heatmap(walk(dtype='f4').astype('f8')))
+    assert off.max() <= 1
+
+
+def test_input_is_not_changed():
+    pose = walk(); pose[2:4, 5] = 0
+    before = pose.copy(); pose_to_heatmap(pose)
+    np.testing.assert_array_equal(pose, before)
+    assert not np.shares_memory(impute_knn(pose[..., :2]), pose)
+
+
+@pytest.mark.parametrize('n_joints', sorted(COCO17_FROM))
+@pytest.mark.parametrize('setting', [True, False])
+def test_shape_decides_the_format(n_joints, setting):
+    "Hips are found by joint, whatever the settings say: no knees for hips."
+    pose, other = walk(), np.zeros((12, n_joints, 3))
+    other[:, COCO17_FROM[n_joints]] = pose
+    cfg = {'coco18tococo17_args': {'transfer_to_coco17': setting}}
+    np.testing.assert_array_equal(pose_to_heatmap(other, cfg), pose_to_heatmap(pose, cfg))
+    assert bool(notices(pose, heatmap_config(cfg))) == setting and bool(notices(other, heatmap_config(cfg))) != setting
+
+
+def test_simple_padding_fills_with_the_mean():
+    pose = walk(); pose[3, 7] = 0; pose[:, 9, 0] = 0
+    filled = impute_mean(pose[..., :2])
+    np.testing.assert_allclose(filled[3, 7], np.delete(pose[:, 7, :2], 3, 0).mean(0))
+    assert (filled[:, 9, 0] == 0).all() and (filled[pose[..., :2] != 0] == pose[..., :2][pose[..., :2] != 0]).all()
+    assert (pose_to_heatmap(pose, {'padkeypoints_args': {'pad_method': 'simple'}}) != pose_to_heatmap(pose)).any()
+
+
+def test_a_joint_never_seen():
+    pose = walk(); pose[:, 9, :2] = 0; pose[4, 7, :2] = 0
+    np.testing.assert_array_equal(impute_knn(pose[..., :2]), pose[..., :2])                # as published
+    filled = impute_knn(pose[..., :2], impute_others=True)
+    assert (filled[4, 7] != 0).all() and (filled[:, 9] == 0).all()
+
+
+def test_without_confidences():
+    pose = walk(); pose[..., 2] = np.linspace(0, 1, 17)
+    ones = pose.copy(); ones[..., 2] = 1
+    for made in (pose_to_heatmap(pose, {'padkeypoints_args': {'use_conf': False}}), pose_to_heatmap(pose, {'heatmap_generator_args': {'use_score': False}}), pose_to_heatmap(pose[..., :2])):
+        np.testing.assert_array_equal(made, pose_to_heatmap(ones))
+
+
+@pytest.mark.parametrize('value', [np.nan, np.inf, -np.inf])
+def test_frames_that_cannot_be_drawn_are_named(value):
+    pose = walk(); pose[[2, 7], 3, 1] = value
+    with pytest.raises(PoseError, match='frames 2, 7:'): pose_to_heatmap(pose)
+    flat = walk(); flat[5, :, 1] = 7.
+    with pytest.raises(PoseError, match='frames 5: all joints have the same y'): pose_to_heatmap(flat)
+
+
+def test_offset_is_clamped():
+    pose = walk()
+    for offset in (0, 3, 200): assert pose_to_heatmap(pose, {'align_args': {'offset': offset}}).any((2, 3)).all()
+    np.testing.assert_array_equal(pose_to_heatmap(pose, {'align_args': {'offset': 128}}), pose_to_heatmap(pose, {'align_args': {'offset': 300}}))
+
+
+def test_far_away_joints_cost_nothing():
+    pose = walk(); pose[0, 0, :2] = 1e12
+    assert pose_to_heatmap(pose).shape == (12, 2, 64, 64)
+
+
+@pytest.mark.parametrize('cfg, says', [({'align_arg': {}}, "unknown key 'align_arg'; did you mean 'align_args'"), ({'align_args': {'ofset': 1}}, 'align_args.ofset'), ({'align_args': 3}, 'align_args is 3'),
+    ({'heatmap_generator_args': {'sigma': 'big'}}, 'sigma'), ({'heatmap_generator_args': {'sigma': True}}, 'sigma'), ({'heatmap_generator_args': {'sigma': float('nan')}}, 'sigma'),
+    ({'padkeypoints_args': {'pad_method': 'none'}}, 'knn, simple'), ({'norm_args': {'heatmap_image_height': '${norm_args.heatmap_image_height}'}}, 'refers to nothing'),
+    ({'heatmap_generator_args': {'with_kp': True}}, 'both maps are always drawn'), ({'norm_args': {'pose_format': 'coco18'}}, 'openpose-18'), ([1], 'mapping'), ({'align_args': {'final_img_size': 0}}, 'final_img_size')])
+def test_settings_that_are_wrong(cfg, says):
+    with pytest.raises(SkeletonGaitError, match=says): heatmap_config(cfg)
+
+
+def test_settings_from_a_file(tmp_path):
+    path = tmp_path/'h.yaml'
+    path.write_text('heatmap_generator_args: {sigma: 4, img_w: "${norm_args.heatmap_image_height}"}\nnorm_args: {heatmap_image_height: 64}\n')
+    cfg = load_heatmap_config(path)
+    assert cfg == HeatmapConfig(sigma=4, image_size=64, img_h=64, img_w=64, centre=32)
+    assert pose_to_heatmap(walk(), cfg).shape == (12, 2, 64, 64)
+    for text, says in (('a: [', 'no valid YAML'), ('norm: {}', "unknown key 'norm'"), ('- 1', 'mapping')):
+        path.write_text(text)
+        with pytest.raises(SkeletonGaitError, match=says) as e: load_heatmap_config(path)
+        assert str(path) in str(e.value)
+
+
+def test_centre_and_scale():
+    xy = centre_and_scale(walk()[..., :2], 128)
+    np.testing.assert_allclose(np.ptp(xy[..., 1], axis=1), 85)
+    np.testing.assert_allclose((xy[:, 11] + xy[:, 12])/2, 64)
+    assert centre_and_scale(walk(dtype='f4')[..., :2]).dtype == np.float32

@@ -1,0 +1,65 @@
+"The repository is in order: notebooks and library in step, notebooks clean, README made from the index, nothing leaks from the machine it was written on."
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOKS = sorted((ROOT/'nbs').glob('*.ipynb'))
+BIN = Path(sys.executable).parent
+
+
+@pytest.fixture(scope='module')
+def remade(tmp_path_factory):
+    "A copy of the repository, exported and cleaned anew."
+    top = tmp_path_factory.mktemp('copy')/'repository'
+    shutil.copytree(ROOT, top, symlinks=True, ignore=shutil.ignore_patterns('.git', '.venv', 'output', '__pycache__', '.ipynb_checkpoints', '*.egg-info', 'golden'))
+    for command in ('nbdev_export', 'nbdev_clean'): subprocess.run([BIN/command], cwd=top, check=True, capture_output=True, timeout=120)
+    subprocess.run([sys.executable, '.ci/readme.py'], cwd=top, check=True, timeout=60)
+    return top
+
+
+def test_library_is_the_notebooks_export(remade):
+    made, here = ({p.relative_to(top).as_posix(): p.read_text() for p in (top/'skeletongait').rglob('*.py')} for top in (remade, ROOT))
+    assert made.keys() == here.keys()
+    assert [k for k in made if made[k] != here[k]] == [], 'run `make notebooks`'
+
+
+def test_notebooks_are_clean(remade):
+    assert [p.name for p in NOTEBOOKS if (remade/'nbs'/p.name).read_text() != p.read_text()] == [], 'run `make notebooks`'
+
+
+def test_readme_is_made_from_the_index(remade):
+    assert (remade/'README.md').read_text() == (ROOT/'README.md').read_text(), 'run `make notebooks`'
+
+
+def test_quarto_settings_are_one_file():
+    link = ROOT/'nbs'/'_quarto.yml'
+    assert link.is_symlink() and link.readlink() == Path('../_quarto.yml')
+
+
+@pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda p: p.stem)
+def test_saved_outputs(path):
+    "Every notebook is run, small, without errors or warnings, and names no folder of the machine that ran it."
+    assert path.stat().st_size < 1_000_000
+    cells = [c for c in json.loads(path.read_text())['cells'] if c['cell_type'] == 'code']
+    text = json.dumps([[{k: v for k, v in o.items() if k != 'data'} | {'data': {k: v for k, v in o.get('data', {}).items() if not k.startswith('image/')}}
+                        for o in c['outputs']] for c in cells])
+    assert not [o for c in cells for o in c['outputs'] if o['output_type'] == 'error']
+    assert not re.findall(r'(?:/(?:home|root|tmp|Users|work|var)/[^"\\ ]*)|\w*Warning:', text)
+
+
+@pytest.mark.parametrize('path', [p for p in NOTEBOOKS if '#| export' in p.read_text()], ids=lambda p: p.stem)
+def test_chapter_shows_a_picture(path):
+    outputs = [o for c in json.loads(path.read_text())['cells'] if c['cell_type'] == 'code' for o in c['outputs']]
+    assert any('image/png' in o.get('data', {}) for o in outputs)
+
+
+def test_packages_agree():
+    "`pip check` finds no conflict."
+    done = subprocess.run([sys.executable, '-m', 'pip', 'check'], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout
