@@ -151,7 +151,7 @@ class CrossEntropyLossCfg:
     eps:float = key(.1, 'share of the label spread over all classes', least=0)
     log_accuracy:bool = key(False, 'log the accuracy of the batch too')
 
-# %% ../nbs/12_config.ipynb #99182fb5
+# %% ../nbs/12_config.ipynb #d93317f3
 @dataclass
 class SkeletonGaitBackboneCfg:
     "The residual network of SkeletonGait."
@@ -165,7 +165,7 @@ class SkeletonGaitPPBackboneCfg:
     "The two-branch network of SkeletonGait++."
     in_channels:int = key(3, 'channels of the input: limb map, joint map, silhouette', least=1)
     blocks:tuple[int,int,int,int] = key(None, 'residual blocks of the four stages', least=1, needed=RUN)
-    C:int = key(2, 'width: the first stage has 32 C channels', least=1)
+    C:float = key(2, 'width: the first stage has 32 C channels', least=1/32)
     fusion:Literal['attention', 'AttentionFusion', 'CatFusion', 'PlusFusion'] = key('attention', 'how the branches are joined')
 
 # %% ../nbs/12_config.ipynb #211a16e6

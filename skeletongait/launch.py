@@ -59,9 +59,12 @@ def gather_on_first(obj:Any) -> list|None: # One object per rank, in rank order,
     dist.gather_object(obj, out)
     return out
 
-# %% ../nbs/02_launch.ipynb #6d2680c5
+# %% ../nbs/02_launch.ipynb #581ef294
 def device() -> torch.device:
-    "This rank's GPU where there is one, else the CPU."
+    "This rank's GPU where there is one, else the CPU; a `SkeletonGaitError` where processes would have to share a GPU."
+    here = int(os.environ.get('LOCAL_WORLD_SIZE', 1))
+    if torch.cuda.is_available() and here > torch.cuda.device_count(): raise SkeletonGaitError(
+        f"{here} processes on a machine with {torch.cuda.device_count()} GPU(s): each needs its own; start with --nproc_per_node={torch.cuda.device_count()}")
     return torch.device('cuda', torch.cuda.current_device()) if torch.cuda.is_available() else torch.device('cpu')
 
 # %% ../nbs/02_launch.ipynb #98ef30eb

@@ -185,7 +185,7 @@ class SeparateBNNecks(nn.Module):
         logits_pnk = embed_ncp.permute(2, 0, 1) @ F.normalize(self.fc_bin, dim=1)
         return embed_ncp, logits_pnk.permute(1, 2, 0)
 
-# %% ../nbs/08_layers.ipynb #1c412f35
+# %% ../nbs/08_layers.ipynb #dfc0dd98
 class AttentionFusion(nn.Module):
     "Weighs silhouette against skeleton map, for each channel and pixel."
     def __init__(self,
@@ -193,7 +193,7 @@ class AttentionFusion(nn.Module):
         squeeze:int=16,   # The scores are computed on c/squeeze channels (of the published implementation)
     ):
         super().__init__()
-        m = c//squeeze
+        m = max(c//squeeze, 1)
         self.conv = OnFrames(Conv2d(2*c, m, 1), nn.BatchNorm2d(m), nn.ReLU(inplace=True),
                              Conv2d(m, m), nn.BatchNorm2d(m), nn.ReLU(inplace=True), Conv2d(m, 2*c, 1))
     def weight(self, sil_fchw:torch.Tensor, map_fchw:torch.Tensor) -> torch.Tensor:

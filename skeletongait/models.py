@@ -130,7 +130,7 @@ class SkeletonGait(GaitNet):
         for layer in (self.layer0, self.layer1, self.layer2, self.layer3, self.layer4): x_fchw = layer(x_fchw, lengths)
         return x_fchw
 
-# %% ../nbs/09_models.ipynb #5b06a4d1
+# %% ../nbs/09_models.ipynb #74eb0b1c
 FUSIONS = {'attention': AttentionFusion, 'AttentionFusion': AttentionFusion, 'CatFusion': CatFusion, 'PlusFusion': PlusFusion}
 
 class SkeletonGaitPP(GaitNet):
@@ -139,13 +139,14 @@ class SkeletonGaitPP(GaitNet):
     def __init__(self,
         in_channels:int,  # Channels of a frame: 3, limb, joint, silhouette; the silhouette is the last
         blocks:list[int], # Blocks in each of the four stages
-        C:int,            # Width of the first stage in units of 32 channels
+        C:float,          # Width of the first stage in units of 32 channels; 2 in the published runs, fractions for small networks
         class_num:int,    # Subjects in training
         fusion:str='attention', # How the streams join: attention, CatFusion or PlusFusion
         use_emb2:bool=False,    # Compare embed_2 at test time?
     ):
         super().__init__()
-        self.in_channels, c = in_channels, 32*C
+        self.in_channels, c = in_channels, int(32*C)
+        if c != 32*C or c < 1: raise SkeletonGaitError(f"model_cfg.Backbone.C: found {C}, which makes {32*C} channels; expected a whole number of them, as from 2, 1 or 0.25")
         self.sil_layer0, self.map_layer0 = conv_bn_relu(1, c), conv_bn_relu(in_channels-1, c)
         self.sil_layer1, self.map_layer1 = stage(Block2D, c, c, blocks[0]), stage(Block2D, c, c, blocks[0])
         self.fusion = pick('Backbone.fusion', fusion, FUSIONS)(c)
