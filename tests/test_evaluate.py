@@ -180,8 +180,8 @@ def test_from_dict():
 
 
 @pytest.mark.parametrize('cfg, said', [
-    ({'galery': {}}, "protocol: unknown key 'galery'; did you mean 'gallery'"),
-    ({'gallery': {'type': 'x'}}, "gallery: unknown key 'type'; did you mean 'types'"),
+    ({'galery': {}}, "protocol: key 'galery' is not known; did you mean 'gallery'"),
+    ({'gallery': {'type': 'x'}}, "gallery: key 'type' is not known; did you mean 'types'"),
     ({'probe': 'bg-01'}, "probe: found 'bg-01', expected a mapping"),
     ({'probe': {'views': [90]}}, 'views: found 90, expected text'),
     ({'exclude': ['views']}, "exclude: found 'views', expected some of subject, type, view"),
@@ -192,7 +192,7 @@ def test_wrong_protocols(cfg, said):
 
 
 @pytest.mark.parametrize('kw, said', [
-    (dict(protocol='gait3d', probes=['a-p-v']), "unknown name 'gait3d'; did you mean 'Gait3D'"),
+    (dict(protocol='gait3d', probes=['a-p-v']), "'gait3d' is not known; did you mean 'Gait3D'"),
     (dict(protocol='Gait3D'), 'takes its probes from a list, and none was given'),
     (dict(protocol='Gait3D', probes=['x-y-z']), 'probe: no test sequence is chosen'),
     (dict(protocol='Gait3D', probes=['a-p-v'], metric='cosine'), "metric: found 'cosine', expected one of euc, cos"),

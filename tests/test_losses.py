@@ -137,9 +137,9 @@ def test_aggregator_one_process():
 
 
 @pytest.mark.parametrize('cfg, said', [
-    (dict(type='TripletLos'), "unknown type 'TripletLos'; did you mean 'TripletLoss'"),
+    (dict(type='TripletLos'), "type 'TripletLos' is not known; did you mean 'TripletLoss'"),
     (dict(margin=.2), "unknown type 'None'"),
-    (dict(type='TripletLoss', margn=.2), "unknown key of TripletLoss 'margn'; did you mean 'margin'"),
+    (dict(type='TripletLoss', margn=.2), "key of TripletLoss 'margn' is not known; did you mean 'margin'"),
     (dict(type='CrossEntropyLoss', label_smoth=True), "did you mean 'label_smooth'"),
 ])
 def test_wrong_configuration(cfg, said):

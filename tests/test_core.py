@@ -1,0 +1,107 @@
+"Trees, atomic files, names, and the small pieces of launching and showing."
+import os
+import pickle
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, strategies as st
+
+from skeletongait.core import Sequence, SkeletonGaitError, nearest, pick, read_tree, save_pickle, save_text
+from skeletongait.launch import Ranks, arg_parser, gather_objects, gather_on_first, ranks, run_script
+from skeletongait.show import overlay, pick_frames
+
+
+def test_tree_is_sorted_and_names_strays(tmp_path):
+    for name in ('b/t/v/2.pkl', 'b/t/v/1.pkl', 'a/t/v/x.pkl', 'a/t/x.pkl', 'a/t/v/deep/x.pkl', 'a/t/v/.hidden.pkl', '.git/t/v/x.pkl', 'a/t/v/x.txt'):
+        save_text('', tmp_path/name)
+    tree = read_tree(tmp_path)
+    assert list(tree.sequences) == [Sequence('a', 't', 'v'), Sequence('b', 't', 'v')]
+    assert [f.name for f in tree.sequences[Sequence('b', 't', 'v')]] == ['1.pkl', '2.pkl']
+    assert [f.relative_to(tmp_path).as_posix() for f in tree.strays] == ['a/t/v/deep/x.pkl', 'a/t/x.pkl']
+
+
+def test_linked_folders_are_followed(tmp_path):
+    save_text('', tmp_path/'real'/'t'/'v'/'x.pkl')
+    (tmp_path/'tree').mkdir(); (tmp_path/'tree'/'a').symlink_to(tmp_path/'real')
+    assert list(read_tree(tmp_path/'tree').sequences) == [Sequence('a', 't', 'v')]
+
+
+def test_atomic_write_leaves_old_content_on_failure(tmp_path):
+    path = tmp_path/'x'/'a.pkl'
+    save_pickle([1], path)
+    with pytest.raises((AttributeError, pickle.PicklingError)): save_pickle(lambda: 0, path)  # which of the two depends on the Python
+    assert pickle.loads(path.read_bytes()) == [1] and os.listdir(path.parent) == ['a.pkl']
+
+
+def test_a_killed_writer_leaves_no_partial_file(tmp_path):
+    "A process killed while it writes leaves the old file whole; what it leaves beside it is hidden, so no tree lists it."
+    path = tmp_path/'s'/'t'/'v'/'a.pkl'
+    save_pickle('old', path)
+    code = f"from skeletongait.core import atomic_write; import time\nwith atomic_write({str(path)!r}) as tmp:\n    open(tmp, 'w').write('half'); print('writing', flush=True); time.sleep(60)"
+    process = subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE)
+    assert process.stdout.readline() == b'writing\n'
+    process.send_signal(signal.SIGKILL); process.wait()
+    assert pickle.loads(path.read_bytes()) == 'old'
+    assert [f.name for fs in read_tree(tmp_path).sequences.values() for f in fs] == ['a.pkl']
+
+
+@given(st.text(max_size=8), st.lists(st.text(min_size=1, max_size=8), unique=True, max_size=5))
+def test_pick(name, known):
+    table = {k: i for i, k in enumerate(known)}
+    if name in table: assert pick('key', name, table) == table[name]
+    else:
+        with pytest.raises(SkeletonGaitError, match='is not known'): pick('key', name, table)
+    assert nearest(name, known) in [*known, '']
+
+
+@given(st.integers(0, 40), st.integers(1, 7))
+def test_shares_deal_every_item_once(n, world):
+    shares = [Ranks(r, world, r).share(list(range(n))) for r in range(world)]
+    assert sorted(sum(shares, [])) == list(range(n)) and max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_one_process_needs_no_group(monkeypatch):
+    for k in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK'): monkeypatch.delenv(k, raising=False)
+    assert ranks() == (0, 1, 0) and gather_objects(3) == [3] and gather_on_first(3) == [3]
+
+
+def script(
+    must:str,        # Needed
+    number:int=3,    # A number
+    flag:bool=False, # A switch
+) -> int:
+    "Returns the number, or fails."
+    if flag: raise SkeletonGaitError('one clear line')
+    return number
+
+
+def test_run_script(capsys):
+    assert run_script(script, ['--must=a']) == 3
+    assert run_script(script, ['--must', 'a', '--number', '4', '--local-rank=1']) == 4
+    assert run_script(script, ['--must=a', '--flag']) == 2 and capsys.readouterr().err == 'script: one clear line\n'
+    for argv in ([], ['--must=a', '--numbr=3'], ['--must=a', '--num=3'], ['--must=a', '--number=x']):
+        with pytest.raises(SystemExit) as e: run_script(script, argv)
+        assert e.value.code == 2
+    assert [a.dest for a in arg_parser(script)._actions] == ['help', 'must', 'number', 'flag']
+
+
+def test_bugs_keep_their_traceback():
+    def bug(): raise KeyError('bug')
+    with pytest.raises(KeyError): run_script(bug, [])
+
+
+@given(st.integers(1, 50), st.integers(1, 12))
+def test_pick_frames(n, k):
+    t = pick_frames(n, k)
+    assert t == sorted(set(t)) and t[0] == 0 and len(t) <= k and (len(t) == 1 or t[-1] == n-1)
+
+
+def test_overlay_centres_narrow_silhouettes():
+    maps, sil = np.zeros((64, 64), np.uint8), np.full((64, 44), 255, np.uint8)
+    shown = overlay(maps, sil)
+    assert shown.shape == (64, 64, 3) and not shown[:, :10].any() and shown[:, 10:54].any(2).all() and not shown[:, 54:].any()
+    for wrong in (np.zeros((32, 64)), np.zeros((64, 63)), np.zeros((64, 70))):
+        with pytest.raises(ValueError, match='do not match'): overlay(maps, wrong)
