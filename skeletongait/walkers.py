@@ -19,10 +19,10 @@ import numpy as np
 from .core import Sequence, SkeletonGaitError, save_pickle, save_text
 from .pose import JOINTS
 
-# %% ../nbs/04_walkers.ipynb #8de1b4e5
+# %% ../nbs/04_walkers.ipynb #184585b8
 # One cycle from heel strike (0) to heel strike, every 10 %, in degrees. Chosen; for their course see Winter's textbook.
 THIGH = (27, 25, 18, 7, -4, -13, -11, 6, 22, 28) # of the thigh against the vertical, forward positive
-KNEE = (4, 15, 17, 10, 7, 16, 42, 64, 52, 18)    # flexion
+KNEE = (4, 14, 16, 10, 7, 15, 38, 56, 46, 16)    # flexion
 ANKLE = (-1, -4, 2, 6, 10, 10, -9, -11, -1, 1)   # dorsiflexion: toes towards the shin
 
 # %% ../nbs/04_walkers.ipynb #aad1f75d

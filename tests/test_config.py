@@ -237,10 +237,9 @@ class TestMerging:
 
 
 class TestUnknownKeys:
-    @pytest.mark.parametrize('row', list(schema_rows()), ids=lambda o: o.path + o.case)
+    @pytest.mark.parametrize('row', [o for o in schema_rows() if not o.path.endswith('*')], ids=lambda o: o.path + o.case)
     def test_every_key_misspelt(self, row):
         "Every key of the schema, with its last letter doubled, is refused by its full path."
-        if row.path.endswith('*'): pytest.skip('free')
         *heads, name = row.path.split('.')
         bad, node = name + name[-1], {}
         tree, at = node, ''
