@@ -39,7 +39,7 @@ def _plain_words() -> dict[str,list]:
             for c, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()}
     return {c: rules + (ours if c in '-+.0123456789' else []) for c, rules in kept.items()}
 
-# %% ../nbs/14_config.ipynb #474f342b
+# %% ../nbs/14_config.ipynb #0b0fecc2
 class _Loader(yaml.SafeLoader):
     "The safe loader, with numbers as in YAML 1.2 and no key twice."
     yaml_implicit_resolvers = _plain_words()
@@ -47,7 +47,7 @@ class _Loader(yaml.SafeLoader):
         node, lines = super().compose_mapping_node(anchor), {}
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and key.value in lines: raise yaml.MarkedYAMLError(
-                problem=f"the key {key.value} stands twice (first in line {lines[key.value]}); remove one", problem_mark=key.start_mark)
+                problem=f"the key {key.value} appears twice (first in line {lines[key.value]}); remove one", problem_mark=key.start_mark)
             if isinstance(key, yaml.ScalarNode): lines[key.value] = key.start_mark.line+1
         return node
 
@@ -112,7 +112,7 @@ class InferenceSamplerCfg:
     frames_all_limit:int = key(720, 'at most the first so many frames of a sequence', least=1)
     batch_shuffle:bool = key(False, 'order does not matter to a test', old=True)
 
-# %% ../nbs/14_config.ipynb #ddcf1809
+# %% ../nbs/14_config.ipynb #6e27ff27
 CUT = [{'type': 'BaseSilCuttingTransform'}]
 
 @dataclass
@@ -122,7 +122,7 @@ class EvaluatorCfg:
     restore_ckpt_strict:bool = key(True, 'every weight of the checkpoint must fit')
     restore_hint:int|str|None = key(None, "the checkpoint: an iteration of this run, a path, or `latest`; absent: `trainer_cfg.total_iter`", least=0)
     save_name:str = key('tmp', 'name of the run whose checkpoints are tested')
-    eval_func:EvalFunc = key('evaluate_indoor_dataset', 'the protocol')
+    eval_func:EvalFunc = key('evaluate_indoor_dataset', 'the protocol; so far `evaluate_Gait3D` and `evaluate_gallery_probe` can be run')
     protocol:dict|None = key(None, '`evaluate_gallery_probe`: rules for `gallery` and `probe`')
     metric:Literal['euc', 'cos'] = key('euc', 'distance of two embeddings, strip by strip: Euclidean, or one minus cosine')
     cross_view_gallery:bool = key(False, 'the gallery holds all views at once')

@@ -6,8 +6,8 @@
 __all__ = ['SkeletonGaitError', 'nearest', 'unknown_name', 'pick', 'Sequence', 'Tree', 'read_tree', 'atomic_write', 'save_pickle',
            'save_text']
 
-# %% ../nbs/00_core.ipynb #72191b5b
-import contextlib, difflib, os, pickle, tempfile
+# %% ../nbs/00_core.ipynb #1646be17
+import contextlib, difflib, os, pickle
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple

@@ -193,13 +193,13 @@ def _count(cfg:dict, key:str, least:int, default:int|None=None) -> int:
     if type(n) is not int or n < least: raise SkeletonGaitError(f"sampler: {key} is {n!r}; sample_type {cfg['sample_type']} needs a whole number, {least} or more")
     return n
 
-# %% ../nbs/09_data.ipynb #223c0e59
+# %% ../nbs/09_data.ipynb #c547b1d7
 def draw_frames(
     n:int,    # Frames in the sequence, at least 1
     cfg:dict, # `sample_type` and its keys: `frames_num_fixed`, `frames_num_min`, `frames_num_max`, `frames_skip_num`, `frames_all_limit` (720)
     rng:np.random.Generator,
 ) -> np.ndarray: # Frame indices, int64
-    "Which frames of a sequence to take (spec'd by the published implementation)."
+    "Which frames of a sequence to take (as the published implementation does)."
     kind = cfg.get('sample_type')
     if kind not in SAMPLE_TYPES: raise unknown_name("sampler: sample_type", kind, SAMPLE_TYPES)
     if kind == 'all_ordered': return np.arange(min(n, _count(cfg, 'frames_all_limit', 1, 720)))

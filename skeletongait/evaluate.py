@@ -43,7 +43,7 @@ def make_embedding_set(
                                     "they cannot be ranked; look at that sequence's input and at the model's weights")
     return EmbeddingSet(x, sequences)
 
-# %% ../nbs/13_evaluate.ipynb #4f4b5a4e
+# %% ../nbs/13_evaluate.ipynb #942d641a
 METRICS = ('euc', 'cos')
 
 def distances(
@@ -60,7 +60,7 @@ def distances(
 def _euclidean(x_nc:Tensor, y_mc:Tensor) -> Tensor:
     norms = x_nc.square().sum(1)[:, None] + y_mc.square().sum(1)
     square = norms - 2*x_nc @ y_mc.T
-    return square.masked_fill(square < 1e-13*norms, 0).sqrt()     # 1e-13: chosen, some hundred roundings of float64
+    return square.masked_fill(square < 1e-13*norms, 0).sqrt()     # 1e-13 is set here, some hundred roundings of float64
 
 def _cosine(x_nc:Tensor, y_mc:Tensor) -> Tensor: return 1 - F.normalize(x_nc) @ F.normalize(y_mc).T
 
@@ -134,11 +134,11 @@ def plot_cmc(
     ax.grid(alpha=.3); ax.legend(loc='lower right')
     return fig
 
-# %% ../nbs/13_evaluate.ipynb #762941cb
+# %% ../nbs/13_evaluate.ipynb #84db4865
 def _patterns(key:str, value:str|Iterable[str]) -> tuple[str,...]:
     patterns = (value,) if isinstance(value, str) else tuple(value)
     for p in patterns:
-        if not isinstance(p, str): raise SkeletonGaitError(f"{key}: found {p!r}, expected text; write it in quotes, or YAML reads 010 as the number 8")
+        if not isinstance(p, str): raise SkeletonGaitError(f"{key}: found {p!r}, expected text; write it in quotes")
     return patterns
 
 @dataclasses.dataclass(frozen=True)
@@ -169,7 +169,7 @@ def _from_mapping(cls:type, cfg:Mapping, where:str) -> Any:
         if k not in known: raise unknown_name(f'{where}: key', k, known)
     return cls(**cfg)
 
-# %% ../nbs/13_evaluate.ipynb #18ec88f4
+# %% ../nbs/13_evaluate.ipynb #5d60d7eb
 @dataclasses.dataclass(frozen=True)
 class GalleryProbe:
     "Every probe against one gallery; the probes themselves are no part of it."
@@ -191,20 +191,28 @@ class GalleryProbe:
         "The protocol that a mapping of a YAML file describes; unknown keys are errors."
         return _from_mapping(cls, cfg, 'protocol')
 
+    def split(self,
+        sequences:list[Sequence],       # Of the test set, N of them
+        probes:Iterable[str]|None=None, # Names of the probes, where the protocol has no probe rule
+    ) -> tuple[np.ndarray,np.ndarray]:  # Indices of the probes `(n,)` and of the gallery `(m,)`
+        "Who is probe and who is gallery; a `SkeletonGaitError` if either is nobody. Needs no embeddings, so a run can ask before it makes them."
+        is_probe = (self.probe or self.listed(probes)).select(sequences)
+        is_gallery = self.gallery.select(sequences) & ~is_probe
+        for name, mask in (('probe', is_probe), ('gallery', is_gallery)):
+            if not mask.any(): raise SkeletonGaitError(
+                f"{name}: no test sequence is chosen by {self.gallery if name == 'gallery' else 'the rule or list'}; the test set has {len(mask)} sequences like {sequences[0]}")
+        return is_probe.nonzero()[0], is_gallery.nonzero()[0]
+
     def results(self,
-        test:EmbeddingSet,                    # Embeddings and names
+        test:EmbeddingSet,               # Embeddings and names
         metric:str='euc',                # `euc` or `cos`
         probes:Iterable[str]|None=None,  # Names of the probes, where the protocol has no probe rule
     ) -> dict[str,Any]:
         "Rank-1/5/10, mAP, mINP in percent, the CMC curve, and how many sequences took part."
-        rule = self.probe or self.listed(probes)
-        is_probe = rule.select(test.sequences)
-        is_gallery = self.gallery.select(test.sequences) & ~is_probe
-        for name, mask in (('probe', is_probe), ('gallery', is_gallery)):
-            if not mask.any(): raise SkeletonGaitError(
-                f"{name}: no test sequence is chosen by {self.gallery if name == 'gallery' else 'the rule or list'}; the test set has {len(mask)} sequences like {test.sequences[0]}")
-        scores = score_probes(test, is_probe.nonzero()[0], is_gallery.nonzero()[0], metric, self.exclude)
-        return summarise(scores) | {'gallery': int(is_gallery.sum()), 'probes_not_found': len((rule.names or set()) - set(map(str, test.sequences)))}
+        probe, gallery = self.split(test.sequences, probes)
+        named = (self.probe or self.listed(probes)).names or set()
+        return summarise(score_probes(test, probe, gallery, metric, self.exclude)) | {
+            'gallery': len(gallery), 'probes_not_found': len(named - set(map(str, test.sequences)))}
 
     def listed(self, probes:Iterable[str]|None) -> Rule:
         "The rule for probes given by name."

@@ -86,7 +86,7 @@ def _add_bump(best, conf, dist2, ax, ay, bx, by, c, sigma):
             value = log_c - d2/2/sigma**2
             if value > best[y, x]: best[y, x], conf[y, x], dist2[y, x] = value, c, d2
 
-# %% ../nbs/05_heatmap.ipynb #56a9f640
+# %% ../nbs/05_heatmap.ipynb #201bf460
 @numba.njit(cache=True, nogil=True)
 def _draw(k, s, pairs, sigma, grey, out):
     "One map of one frame: joints `k` `(V, 2)` of confidence `s` `(V,)`, drawn as the segments `pairs`, into `out` `(h, w)` uint8."
@@ -99,7 +99,7 @@ def _draw(k, s, pairs, sigma, grey, out):
     for y in range(out.shape[0]):
         for x in range(out.shape[1]):
             v = np.float32(conf[y, x]*math.exp(-dist2[y, x]/2/sigma**2))
-            out[y, x] = grey[min(int(v*np.float32(256)), 255)]
+            out[y, x] = grey[255 if v >= 1 else int(v*np.float32(256))]
 
 # %% ../nbs/05_heatmap.ipynb #9cf5c369
 @numba.njit(cache=True, nogil=True)
@@ -168,7 +168,9 @@ def _resolve(tree:dict, value:Any, depth:int=0) -> Any:
     if found is None or isinstance(found, dict) or depth > 8: raise SkeletonGaitError(f"heatmap settings: {value} refers to nothing; expected the path of a key, like ${{norm_args.heatmap_image_height}}")
     return _resolve(tree, found, depth+1)
 
-# %% ../nbs/05_heatmap.ipynb #daab109f
+# %% ../nbs/05_heatmap.ipynb #64a7174e
+_KEYS = {'image_size': 'norm_args.heatmap_image_height', 'centre': 'half of align_args.heatmap_image_size'} # where the YAML's name is another one
+
 @dataclass(frozen=True)
 class HeatmapConfig:
     "Settings of the five stages."
@@ -187,14 +189,15 @@ class HeatmapConfig:
     centre: int = 64                 # Column that alignment cuts around
 
     def __post_init__(self):
+        key = lambda name: f'heatmap settings: {_KEYS.get(name, name)} is {getattr(self, name)!r}'
         for name, names in (('pad_method', ('knn', 'simple')), ('pose_format', ('coco', 'openpose-18', 'openpose-25'))):
-            if getattr(self, name) not in names: raise SkeletonGaitError(f"heatmap settings: {name} is {getattr(self, name)!r}; expected one of {', '.join(names)}")
+            if getattr(self, name) not in names: raise SkeletonGaitError(f"{key(name)}; expected one of {', '.join(names)}")
         for name in ('transfer_to_coco17', 'impute_others', 'use_conf', 'align'):
-            if not isinstance(getattr(self, name), bool): raise SkeletonGaitError(f"heatmap settings: {name} is {getattr(self, name)!r}; expected True or False")
+            if not isinstance(getattr(self, name), bool): raise SkeletonGaitError(f"{key(name)}; expected True or False")
         for name, least in (('image_size', 2), ('img_h', 2), ('img_w', 2), ('final_img_size', 1), ('offset', 0), ('centre', 1)):
             v = getattr(self, name)
-            if type(v) is not int or not least <= v <= 4096: raise SkeletonGaitError(f"heatmap settings: {name} is {v!r}; expected a whole number from {least} to 4096")
-        if type(self.sigma) not in (int, float) or not 0 < self.sigma < 1e4: raise SkeletonGaitError(f"heatmap settings: sigma is {self.sigma!r}; expected a number of pixels above 0")
+            if type(v) is not int or not least <= v <= 4096: raise SkeletonGaitError(f"{key(name)}; expected a whole number from {least} to 4096")
+        if type(self.sigma) not in (int, float) or not 0 < self.sigma < 1e4: raise SkeletonGaitError(f"{key('sigma')}; expected a number of pixels above 0")
 
 # %% ../nbs/05_heatmap.ipynb #28786696
 def heatmap_config(
@@ -224,7 +227,13 @@ def load_heatmap_config(
     except (yaml.YAMLError, UnicodeDecodeError) as e: raise SkeletonGaitError(f"{path}: no valid YAML: {' '.join(str(e).split())}") from None
     except SkeletonGaitError as e: raise SkeletonGaitError(f"{path}: {e}") from None
 
-# %% ../nbs/05_heatmap.ipynb #68c46a17
+# %% ../nbs/05_heatmap.ipynb #af0f1b58
+def _check_finite(x:np.ndarray, what:str) -> None:
+    "Raise a `PoseError` that names the frames of `x` `(T, ...)` with numbers that are none."
+    bad = ~np.isfinite(x).all((1, 2))
+    if bad.any(): raise PoseError(f"frames {_some(np.flatnonzero(bad))}: {what}")
+
+# %% ../nbs/05_heatmap.ipynb #272ad3da
 def pose_to_heatmap(
     pose:np.ndarray, # `(T, V, 3)` or `(T, V, 2)`, V = 17, 18 or 25, or flat `(T, 53)`: pixel x, pixel y (down), confidence in [0, 1]
     cfg:HeatmapConfig|Mapping|None=None, # A `HeatmapConfig`, a (partial) dict in the YAML's nested form, or None for the published settings
@@ -232,11 +241,12 @@ def pose_to_heatmap(
     "Skeleton maps of one pose sequence (SkeletonGait, AAAI 2024); `PoseError` for an array that is no pose, or frames with NaN, inf or no height."
     cfg = heatmap_config(cfg)
     pose = to_coco17(pose)
-    bad = ~np.isfinite(pose).all((1, 2))
-    if bad.any(): raise PoseError(f"frames {_some(np.flatnonzero(bad))}: NaN or infinite numbers; expected pixels and confidences")
+    _check_finite(pose, 'NaN or infinite numbers; expected pixels and confidences')
     xy = impute_knn(pose[..., :2], cfg.impute_others) if cfg.pad_method == 'knn' else impute_mean(pose[..., :2])
     conf = pose[..., 2] if cfg.use_conf and pose.shape[-1] == 3 else np.ones(pose.shape[:2], pose.dtype)
-    maps = render(centre_and_scale(xy, cfg.image_size), conf, cfg.sigma, cfg.img_h, cfg.img_w)
+    xy = centre_and_scale(xy, cfg.image_size)
+    _check_finite(xy, 'coordinates too large to scale')
+    maps = render(xy, conf, cfg.sigma, cfg.img_h, cfg.img_w)
     return np.stack([[_fit(m, cfg) for m in frame] for frame in maps])
 
 def _fit(grey, cfg):

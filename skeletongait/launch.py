@@ -32,16 +32,17 @@ def ranks() -> Ranks:
     e = os.environ
     return Ranks(int(e.get('RANK', 0)), int(e.get('WORLD_SIZE', 1)), int(e.get('LOCAL_RANK', 0)))
 
-# %% ../nbs/01_launch.ipynb #23e52101
+# %% ../nbs/01_launch.ipynb #f0ab193e
 @contextlib.contextmanager
-def process_group() -> Iterator[Ranks]:
-    "Join the other ranks, if there are any, for the length of a `with` block."
-    r = ranks()
-    if torch.cuda.is_available(): torch.cuda.set_device(r.local % torch.cuda.device_count())
-    if r.world > 1: dist.init_process_group('cpu:gloo,cuda:nccl' if torch.cuda.is_available() else 'gloo', timeout=timedelta(days=1))
-    try: yield r
-    finally:
-        if dist.is_initialized(): dist.destroy_process_group()
+def process_group(
+    gpu:bool=True, # Use GPUs where there are any; rendering needs none
+) -> Iterator[Ranks]:
+    "Join the other ranks, if there are any, for the length of a `with` block; after an error leave without waiting for them."
+    r, gpu = ranks(), gpu and torch.cuda.is_available()
+    if gpu: torch.cuda.set_device(r.local % torch.cuda.device_count())
+    if r.world > 1: dist.init_process_group('cpu:gloo,cuda:nccl' if gpu else 'gloo', timeout=timedelta(hours=6))
+    yield r
+    if r.world > 1: dist.destroy_process_group()
 
 # %% ../nbs/01_launch.ipynb #b17768fa
 def gather_objects(obj:Any) -> list: # One object per rank, in rank order, on every rank
@@ -82,7 +83,7 @@ def _without_local_rank(argv:list[str]) -> list[str]:
     "`argv` less what `torch.distributed.launch` adds to it."
     return [a for a in argv if a.split('=')[0] not in ('--local-rank', '--local_rank')]
 
-# %% ../nbs/01_launch.ipynb #4f72cc88
+# %% ../nbs/01_launch.ipynb #418d7e7c
 def run_script(
     func:Callable,             # The script: takes the command line's values, returns its exit code
     argv:list[str]|None=None,  # The command line; None for this process's own
@@ -90,7 +91,10 @@ def run_script(
     "Run `func` as a command: a `SkeletonGaitError` is one line on stderr and exit code 2."
     args = arg_parser(func).parse_args(_without_local_rank(sys.argv[1:] if argv is None else argv))
     try: return func(**vars(args))
-    except SkeletonGaitError as e:
+    except (SkeletonGaitError, OSError) as e:
+        if isinstance(e, OSError) and not e.filename: raise
         r = ranks()
-        print(f"{func.__name__}{f' (rank {r.rank})' if r.world > 1 else ''}: {e}", file=sys.stderr)
+        text = f'{e.filename}: {e.strerror}' if isinstance(e, OSError) else e
+        if dist.is_initialized(): print(f"{func.__name__} (rank {r.rank}): {text}", file=sys.stderr)
+        elif r.rank == 0: print(f"{func.__name__}: {text}", file=sys.stderr) # before the ranks part ways all say the same
         return 2

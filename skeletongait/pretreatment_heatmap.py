@@ -53,7 +53,7 @@ class Job(NamedTuple):
     target: Path
     pictures: Path|None # Folder for pictures, of the first sequences
 
-# %% ../nbs/06_pretreatment_heatmap.ipynb #1a52de28
+# %% ../nbs/06_pretreatment_heatmap.ipynb #97c21274
 def list_jobs(
     tree:Tree,        # Tree of poses
     dataset_name:str, # SUSTech1K: only files whose name begins with 03
@@ -62,9 +62,10 @@ def list_jobs(
 ) -> list[Job]:
     "All files to draw, in the tree's order; `SkeletonGaitError` if there are none."
     begin = '03' if dataset_name.lower() == 'sustech1k' else ''
-    files = [(s, f) for s, fs in tree.sequences.items() for f in fs if f.name.startswith(begin)]
+    files = [(s, i, f) for s, fs in tree.sequences.items() for i, f in enumerate(f for f in fs if f.name.startswith(begin))]
+    shown = list(dict.fromkeys(s for s, *_ in files))[:n_pictures]
     if not files: raise SkeletonGaitError(f"{tree.root}: no pose file whose name begins with {begin}; that is how SUSTech1K names its poses")
-    return [Job(s, f, s.path(out/'pkl')/f.name, s.path(out/'images') if i < n_pictures else None) for i, (s, f) in enumerate(files)]
+    return [Job(s, f, s.path(out/'pkl')/f.name, s.path(out/'images') if s in shown and i == 0 else None) for s, i, f in files]
 
 # %% ../nbs/06_pretreatment_heatmap.ipynb #f102c58e
 def save_pictures(
@@ -95,7 +96,7 @@ class Outcome(NamedTuple):
     failed: list[tuple[str,str]] # Path and reason
     notices: Counter             # Notice -> number of files
 
-# %% ../nbs/06_pretreatment_heatmap.ipynb #dc5b31f3
+# %% ../nbs/06_pretreatment_heatmap.ipynb #bee0d1e8
 def do_jobs(
     jobs:list[Job],    # This rank's share
     cfg:HeatmapConfig, # Settings of the maps
@@ -106,8 +107,8 @@ def do_jobs(
     failed, said = [], Counter()
     for job in tqdm(jobs, label, unit=' sequences', disable=quiet, mininterval=.5):
         try: said.update(do_job(job, cfg))
-        except (SkeletonGaitError, OSError) as e:
-            failed.append((str(job.source), str(e)))
+        except Exception as e: # whatever is wrong with one file, the others are drawn
+            failed.append((str(job.source), str(e) if isinstance(e, (SkeletonGaitError, OSError)) else f'{type(e).__name__}: {e}'))
             job.target.unlink(missing_ok=True)
     return Outcome(len(jobs) - len(failed), failed, said)
 
@@ -120,7 +121,7 @@ def report(outcomes:list[Outcome], tree:Tree, out:Path) -> str:
     lines += [f'failed: {path}: {why.removeprefix(path + ": ")}' for path, why in failed]
     return '\n'.join(lines + [f"{sum(o.done for o in outcomes)} sequences drawn, {len(failed)} failed -> {out/'pkl'}"])
 
-# %% ../nbs/06_pretreatment_heatmap.ipynb #0b6f182e
+# %% ../nbs/06_pretreatment_heatmap.ipynb #e784cd71
 def pretreatment_heatmap(
     pose_data_path:str,        # Tree of poses, <subject>/<type>/<view>/*.pkl
     save_root:str,             # Where the maps go, below <dataset_name>_sigma_<sigma>_<ext_name>/
@@ -133,7 +134,7 @@ def pretreatment_heatmap(
     tree = read_tree(pose_data_path)
     out = output_folder(save_root, dataset_name, cfg.sigma, ext_name)
     jobs = list_jobs(tree, dataset_name, out)
-    with process_group() as r:
+    with process_group(gpu=False) as r:
         if r.rank == 0 and not is_known(dataset_name): print(f'notice: {dataset_name!r} is no data set of the published experiments; its files are taken as they are')
         cv2.setNumThreads(1) # the ranks are the parallelism
         mine = do_jobs(r.share(jobs), cfg, f'rank 0 of {r.world}' if r.world > 1 else 'drawing', quiet=r.rank > 0)

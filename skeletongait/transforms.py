@@ -7,9 +7,8 @@ __all__ = ['TRANSFORMS', 'to_float', 'cut_sides', 'BaseSilTransform', 'BaseSilCu
            'RandomTransform', 'RandomHorizontalFlip', 'perspective_corners', 'RandomPerspective', 'RandomRotate',
            'affine_points', 'RandomAffine', 'erased_box', 'RandomErasing', 'Compose', 'build_transform']
 
-# %% ../nbs/08_transforms.ipynb #e0661d0a
+# %% ../nbs/08_transforms.ipynb #4fe25f74
 import inspect
-from typing import Any
 import cv2
 import numpy as np
 import torch
@@ -22,11 +21,11 @@ def to_float(
     "The one place where uint8 frames are divided by 255."
     return frames.float().div_(255) if frames.dtype == torch.uint8 else frames
 
-# %% ../nbs/08_transforms.ipynb #9da52302
+# %% ../nbs/08_transforms.ipynb #50c3449a
 def cut_sides(
     x:np.ndarray, # `(..., H, W)`
 ) -> np.ndarray:  # A view; 64 -> 44 and 128 -> 88 columns; frames narrower than high as they are
-    "Drop `W // 64 * 10` columns on each side of frames that are not cut yet (spec'd by the published implementation)."
+    "Drop `W // 64 * 10` columns on each side of frames that are not cut yet (as the published implementation does)."
     h, w = x.shape[-2:]
     c = w//64*10 if w >= h else 0
     return x[..., c:w-c]
@@ -81,13 +80,13 @@ class RandomHorizontalFlip(RandomTransform):
     "Reverse the columns."
     def apply(self, x_tchw, rng): return x_tchw[..., ::-1]
 
-# %% ../nbs/08_transforms.ipynb #d53e4c9f
+# %% ../nbs/08_transforms.ipynb #d2045ded
 def perspective_corners(
     h:int, # Height
     w:int, # Width
     rng:np.random.Generator,
 ) -> np.ndarray: # `(4, 2)` float32, (x, y) of the corners TL, TR, BR, BL: integer x within `c` columns of their side, y 0 or h
-    "Draw the quadrilateral that `RandomPerspective` stretches to the frame (spec'd by the published implementation)."
+    "Draw the quadrilateral that `RandomPerspective` stretches to the frame (as the published implementation does)."
     c = max(w//44*10, 1)
     tl, bl = rng.integers(0, c, 2)
     tr, br = rng.integers(w-c, w, 2)
@@ -116,13 +115,13 @@ class RandomRotate(RandomTransform):
         point = ((w-1)/2, (h-1)/2) if self.about_centre else (h//2, w//2)
         return warp(x_tchw, cv2.getRotationMatrix2D(point, rng.uniform(-self.degree, self.degree), 1))
 
-# %% ../nbs/08_transforms.ipynb #dc2df66c
+# %% ../nbs/08_transforms.ipynb #d699a890
 def affine_points(
     h:int, # Height
     w:int, # Width
     rng:np.random.Generator,
 ) -> np.ndarray: # `(3, 2)` float32: (a, b), (h - a', b'), (a'', w - b'')
-    "Draw three points near three corners; integer shifts in [0, h // 64 * 10), spec'd by the published implementation."
+    "Draw three points near three corners; integer shifts in [0, h // 64 * 10), as the published implementation does."
     (a, b), (a1, b1), (a2, b2) = rng.integers(0, max(h//64*10, 1), (3, 2))
     return np.float32([(a, b), (h-a1, b1), (a2, w-b2)])
 

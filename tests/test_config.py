@@ -335,9 +335,9 @@ class TestYaml:
     def test_words(self): assert parse_yaml('{a: true, b: False, c: null, d: ~}') == dict(a=True, b=False, c=None, d=None)
 
     @pytest.mark.parametrize('text,words', [
-        ('a: 1\nb: 2\na: 3', ('line 3', 'the key a stands twice (first in line 1)')),
-        ('{a: 1, a: 2}', ('line 1', 'the key a stands twice')),
-        ('s:\n  x: 1\n  x: 1', ('line 3', 'the key x stands twice')),
+        ('a: 1\nb: 2\na: 3', ('line 3', 'the key a appears twice (first in line 1)')),
+        ('{a: 1, a: 2}', ('line 1', 'the key a appears twice')),
+        ('s:\n  x: 1\n  x: 1', ('line 3', 'the key x appears twice')),
         ('a:\n\tb: 1', ('line 2',)), ('a: [1, 2\nb: 3', ('line 2',)), ('a: b: c', ('line 1',)),
         ('a: !!python/object/apply:os.getcwd []', ('line 1', 'constructor')), ('a: *b', ('line 1', 'alias')),
         ('a: \x00', ('not YAML',)), ('', ('found nothing', 'data_cfg')), ('# only a remark', ('found nothing',)),

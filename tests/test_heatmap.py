@@ -151,6 +151,20 @@ def test_offset_is_clamped():
     np.testing.assert_array_equal(pose_to_heatmap(pose, {'align_args': {'offset': 128}}), pose_to_heatmap(pose, {'align_args': {'offset': 300}}))
 
 
+@pytest.mark.parametrize('dtype', ['f4', 'f8'])
+@pytest.mark.parametrize('value', [1.5, 1e17, 1e30])
+def test_confidences_above_one_are_white(dtype, value):
+    pose, ones = walk(dtype=dtype), walk(dtype=dtype)
+    pose[1, 3, 2], ones[1, 3, 2] = value, 1
+    assert (pose_to_heatmap(pose)[1] >= pose_to_heatmap(ones)[1]).all()
+    assert render(np.full((1, 17, 2), 64.), np.full((1, 17), value))[0, :, 64, 64].tolist() == [255, 255]
+
+
+def test_coordinates_too_large_to_scale_are_named():
+    pose = walk(); pose[4, 11:13, 0] = 1.7e308
+    with pytest.raises(PoseError, match='frames 4'), np.errstate(over='ignore', invalid='ignore'): pose_to_heatmap(pose)
+
+
 def test_far_away_joints_cost_nothing():
     pose = walk(); pose[0, 0, :2] = 1e12
     assert pose_to_heatmap(pose).shape == (12, 2, 64, 64)

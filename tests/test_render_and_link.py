@@ -10,7 +10,7 @@ from scripts import LAUNCHES, files, start
 from skeletongait.core import SkeletonGaitError, read_tree, save_pickle
 from skeletongait.heatmap import pose_to_heatmap
 from skeletongait.launch import arg_parser
-from skeletongait.ln_sil_heatmap import ln_sil_heatmap
+from skeletongait.ln_sil_heatmap import ln_sil_heatmap, mismatch
 from skeletongait.pose import load_pickle
 from skeletongait.pretreatment_heatmap import pretreatment_heatmap
 from skeletongait.walkers import write_walkers
@@ -162,7 +162,7 @@ def test_what_does_not_match_is_listed(pair, capsys):
     first(5).write_bytes(b'')
     assert link_all(pair) == 1
     out = capsys.readouterr().out
-    for text in (f'only silhouettes: {seqs[0]}', f'only maps: {seqs[1]}', '6 frames of maps, 5 of silhouettes', '64 x 32 beside maps of 64 x 64', f'{seqs[4]}: several files', 'no readable pickle',
+    for text in (f'only silhouettes: {seqs[0]}', f'only maps: {seqs[1]}', '6 frames of maps, 5 of silhouettes', 'silhouettes of 64 x 32 (height x width)', f'{seqs[4]}: several files', 'no readable pickle',
                  '6 sequences linked (6 new, 0 as they were), 4 failed, 1 with maps only, 1 with silhouettes only'): assert text in out, text
     assert list(read_tree(pair/'linked').sequences) == seqs[6:]
 
@@ -196,3 +196,26 @@ def test_silhouettes_by_the_end_of_their_name(pair):
 @pytest.mark.parametrize('func', [pretreatment_heatmap, ln_sil_heatmap])
 def test_every_parameter_is_explained(func):
     assert all(a.help for a in arg_parser(func)._actions)
+
+
+def test_only_linked_pairs_stay_linked(pair):
+    "A silhouette that vanished and one that broke: their links of an earlier run go, and are counted."
+    assert link_all(pair) == 0
+    first, second, *rest = read_tree(pair/'sil').sequences
+    shutil.rmtree(first.path(pair/'sil')); next(second.path(pair/'sil').iterdir()).write_bytes(b'')
+    assert link_all(pair) == 1
+    assert list(read_tree(pair/'linked').sequences) == rest
+
+
+@pytest.mark.parametrize('shape, ok', [((6, 64, 44), True), ((6, 64, 48), True), ((6, 128, 88), True), ((6, 128, 128), True), ((6, 64, 32), False), ((6, 32, 32), False), ((6, 64), False)])
+def test_silhouette_sizes(shape, ok):
+    assert (mismatch(np.zeros((6, 2, 64, 64), np.uint8), np.zeros(shape, np.uint8)) is None) == ok
+
+
+def test_no_failure_of_one_file_stops_the_others(walkers, tmp_path, monkeypatch, capsys):
+    "Even one that nobody foresaw."
+    from skeletongait import pretreatment_heatmap as module
+    real = module.do_job
+    monkeypatch.setattr(module, 'do_job', lambda job, cfg: 1/0 if job.sequence.subject == '001' else real(job, cfg))
+    assert pretreatment_heatmap(str(walkers/'pose'), str(tmp_path), 'mine') == 1
+    assert 'ZeroDivisionError' in capsys.readouterr().out and len(read_tree(tmp_path/'mine_sigma_8.0_'/'pkl').sequences) == 8

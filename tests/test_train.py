@@ -107,6 +107,28 @@ def test_hints(trained, walkers, tmp_path):
     with pytest.raises(SkeletonGaitError, match='none yet'): find_checkpoint(4, Run(tiny(walkers), tmp_path))
 
 
+@pytest.mark.parametrize('change, switch', [(dict(optimizer={}), 'optimizer_reset'), (dict(scheduler={}), 'scheduler_reset'), (dict(scheduler=dict(total_steps=3, last_epoch=3)), 'scheduler_reset')])
+def test_states_that_do_not_fit_name_the_switch(trained, walkers, tmp_path, change, switch):
+    _, _, run = trained
+    torch.save(load_checkpoint(run.checkpoint(6)) | change, tmp_path/'x.pt')
+    cfg = tiny(walkers, restore_hint=str(tmp_path/'x.pt'))
+    with pytest.raises(SkeletonGaitError, match=switch): restore(make_trainer(cfg, Ranks(0, 1, 0)), Run(cfg, tmp_path), cfg)
+    restore(make_trainer(cfg, Ranks(0, 1, 0)), Run(cfg, tmp_path), tiny(walkers, restore_hint=str(tmp_path/'x.pt'), **{switch: True}))
+
+
+def test_finetuning_with_other_classes_needs_a_fresh_optimizer(trained, walkers, tmp_path):
+    _, _, run = trained
+    cfg = tiny(walkers, restore_hint=str(run.checkpoint(6)), restore_ckpt_strict=False); cfg.model_cfg.SeparateBNNecks.class_num = 7
+    with pytest.raises(SkeletonGaitError, match='optimizer_reset'): restore(make_trainer(cfg, Ranks(0, 1, 0)), run, cfg)
+
+
+def test_a_published_protocol_to_come_does_not_stop_training(walkers, tmp_path, capsys):
+    cfg = tiny(walkers, with_test=True, total_iter=1); cfg.evaluator_cfg.eval_func, cfg.evaluator_cfg.protocol = 'evaluate_indoor_dataset', None
+    save_text(to_yaml(cfg), tmp_path/'x.yaml')
+    assert run_script(main, [f'--cfgs={tmp_path/"x.yaml"}', '--phase=train', f'--output_root={tmp_path}']) == 0
+    assert 'evaluate_indoor_dataset is not available in this version' in capsys.readouterr().out
+
+
 def test_published_names_and_prefixes_load(trained, walkers):
     cfg, trainer, _ = trained
     published = {'model': {f'module.{k}': v for k, v in trainer.net.state_dict().items()}, 'optimizer': {}, 'scheduler': {}, 'iteration': 60000}
@@ -221,12 +243,15 @@ def main_args(root, phase, name='x.yaml'): return f'--cfgs={root/name}', f'--pha
 def test_every_way_to_start(walkers, tmp_path, launch):
     cfg = tiny(walkers, with_test=True, sync_BN=True); cfg.data_cfg.num_workers = 1
     save_text(to_yaml(cfg), tmp_path/'x.yaml')
+    results = []
     for phase in ('train', 'test'):
         done = start(launch, 'main', *main_args(tmp_path, phase), cwd=tmp_path)
         assert done.returncode == 0, done.stderr
+        results.append(json.loads(Run(cfg, tmp_path/'output').results(6).read_text()))
     run = Run(cfg, tmp_path/'output')
     assert run.iterations() == [3, 6] and len(list((run.folder/'logs').iterdir())) == 2
     assert {f.name for f in (run.folder/'results').iterdir()} == {'demo-00003.json', 'demo-00006.json'}
+    assert results[0] == results[1] # tested after training, and again from the checkpoint
     log = '\n'.join(p.read_text() for p in (run.folder/'logs').iterdir())
     assert 'iteration 6/6' in log and 'ETA' in log and 'Rank-1' in log
     assert ('sync_BN: needs several GPUs' in log) == (not torch.cuda.is_available())
@@ -241,7 +266,9 @@ def test_every_way_to_start(walkers, tmp_path, launch):
     (lambda c: c['model_cfg']['Backbone'].update(in_channels=3), 'built for 3'),
     (lambda c: c['data_cfg'].update(data_in_use=[True, True]), 'has 3 channels'),
     (lambda c: c['trainer_cfg'].update(restore_hint=99), 'demo-00099.pt: no such checkpoint'),
-    (lambda c: c['trainer_cfg'].update(transform=[{'type': 'BaseSilTransform'}]*2), 'trainer_cfg.transform: found 2 entries'),
+    (lambda c: c['trainer_cfg'].update(transform=[{'type': 'BaseSilTransform'}, {'type': 'BaseSilCuttingTransform'}]), 'trainer_cfg.transform: found 2 different entries'),
+    (lambda c: c['trainer_cfg'].update(with_test=True) or c['evaluator_cfg']['protocol']['probe'].update(types=['xx-*']), 'probe: no test sequence is chosen'),
+    (lambda c: c['trainer_cfg']['sampler'].update(batch_size=[1, 1]), 'expected at least two sequences'),
     (lambda c: c['trainer_cfg']['sampler'].update(frames_num_fixed=0), 'expected at least 1')])
 def test_one_clear_line(walkers, tmp_path, capsys, change, says):
     settings = to_dict(tiny(walkers)); change(settings)
