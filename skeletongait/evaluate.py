@@ -122,13 +122,13 @@ def summarise(
     return {**{f'Rank-{k}': cmc[k-1] for k in (1, 5, 10)}, 'mAP': 100*ap.mean().item(), 'mINP': 100*inp.mean().item(),
             'probes': int(found.sum()), 'probes_left_out': int((~found).sum()), 'cmc': cmc}
 
-# %% ../nbs/13_evaluate.ipynb #84346e47
+# %% ../nbs/13_evaluate.ipynb #c3b2a016
 def plot_cmc(
     results:dict[str,dict], # Name of a curve -> a result with `cmc`
     max_rank:int=20,        # How far to draw, at most 50
 ) -> plt.Figure:
     "The CMC curves of one or several results."
-    fig, ax = plt.subplots(figsize=(5, 3.2), layout='constrained')
+    fig, ax = plt.subplots(figsize=(7.5, 3.2), layout='constrained')
     for name, r in results.items(): ax.plot(range(1, max_rank+1), r['cmc'][:max_rank], marker='.', label=f"{name}: rank-1 {r['cmc'][0]:.1f} %")
     ax.set(xlabel='k', ylabel='probes with a hit in the first k (%)', ylim=(0, 102), xticks=[1, *range(5, max_rank+1, 5)])
     ax.grid(alpha=.3); ax.legend(loc='lower right')
