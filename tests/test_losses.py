@@ -138,7 +138,7 @@ def test_aggregator_one_process():
 
 @pytest.mark.parametrize('cfg, said', [
     (dict(type='TripletLos'), "type 'TripletLos' is not known; did you mean 'TripletLoss'"),
-    (dict(margin=.2), "unknown type 'None'"),
+    (dict(margin=.2), 'type None is not known'),
     (dict(type='TripletLoss', margn=.2), "key of TripletLoss 'margn' is not known; did you mean 'margin'"),
     (dict(type='CrossEntropyLoss', label_smoth=True), "did you mean 'label_smooth'"),
 ])

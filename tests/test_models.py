@@ -176,7 +176,7 @@ def test_names():
 @pytest.mark.parametrize('change,message', [
     (dict(model='skeletongait'),                           "did you mean 'SkeletonGait'"),
     (dict(model='SkeletonGait++'),                         "did you mean 'SkeletonGaitPP'"),
-    (dict(model=None),                                     'model_cfg.model: found None'),
+    (dict(model=None),                                     'model_cfg.model None is not known'),
     (dict(Backbone=cfg()['Backbone'] | dict(mode='P3D ')), "did you mean 'p3d'"),
     (dict(Backbone=cfg()['Backbone'] | dict(chanels=1)),   "did you mean 'channels'"),
     (dict(Backbone=cfg()['Backbone'] | dict(layers=[1])),  'layers: found .*expected 4 numbers'),
