@@ -204,12 +204,12 @@ def find_checkpoint(
         f"{run.checkpoint(hint)}: no such checkpoint; this run has {', '.join(map(str, run.iterations())) or 'none yet'}. Set restore_hint, or --iter")
     return run.checkpoint(hint) if hint else None
 
-# %% ../nbs/15_train.ipynb #41b2d837
+# %% ../nbs/15_train.ipynb #2b7e5d4d
 def load_optimizer(optimizer:torch.optim.Optimizer, state:dict, path:str|os.PathLike) -> None:
     "Restore an optimizer; a `SkeletonGaitError` where the state is another one's."
     groups = state.get('param_groups', [])
     sizes = [len(g['params']) for g in groups] != [len(g['params']) for g in optimizer.param_groups]
-    lacking = {k for g in groups for k in optimizer.defaults if k not in g}
+    lacking = any(v and k not in g for g in groups for k, v in optimizer.defaults.items()) # older versions of torch lack switches that are off
     weights = [p for g in optimizer.param_groups for p in g['params']]
     wrong = not sizes and any(isinstance(v, torch.Tensor) and v.dim() and v.shape != weights[i].shape for i, s in state['state'].items() for v in s.values())
     if sizes or lacking or wrong: raise SkeletonGaitError(
@@ -260,7 +260,7 @@ def log_line(iteration:int, total:int, values:dict[str,float], lr:float, seconds
     left = datetime.timedelta(seconds=round(seconds*(total-iteration)))
     return f'iteration {iteration}/{total}  ' + '  '.join(f'{k} {v:.4g}' for k, v in values.items()) + f'  lr {lr:.3g}  {seconds:.3f} s/it ({data_seconds:.3f} data)  ETA {left}'
 
-# %% ../nbs/15_train.ipynb #af1cacfb
+# %% ../nbs/15_train.ipynb #aa915cc8
 def train(
     trainer:Trainer,
     loader,               # Endless, beginning at `trainer.iteration`
@@ -270,11 +270,9 @@ def train(
 ) -> None:
     "Train to `total_iter`; rank 0 logs every `log_iter` iterations and writes a checkpoint every `save_iter` and at the end."
     t, first, meter, batches = cfg.trainer_cfg, ranks().rank == 0, Meter(), iter(loader)
-    writer = SummaryWriter(run.folder/'summary', purge_step=trainer.iteration) if first else None
     trainer.train_mode()
-    with contextlib.ExitStack() as stack:
-        if writer: stack.callback(writer.close)
-        bar = stack.enter_context(tqdm(total=t.total_iter, initial=trainer.iteration, desc='training', unit=' it', disable=not first, mininterval=1))
+    with (contextlib.closing(SummaryWriter(run.folder/'summary', purge_step=trainer.iteration)) if first else contextlib.nullcontext() as writer,
+          tqdm(total=t.total_iter, initial=trainer.iteration, desc='training', unit=' it', disable=not first, mininterval=1) as bar):
         while trainer.iteration < t.total_iter:
             began = time.perf_counter()
             batch = next(batches)

@@ -116,6 +116,21 @@ def test_states_that_do_not_fit_name_the_switch(trained, walkers, tmp_path, chan
     restore(make_trainer(cfg, Ranks(0, 1, 0)), Run(cfg, tmp_path), tiny(walkers, restore_hint=str(tmp_path/'x.pt'), **{switch: True}))
 
 
+def test_states_of_older_torch_load(trained, walkers, tmp_path):
+    "Published checkpoints come from versions that knew fewer switches."
+    _, _, run = trained
+    state = load_checkpoint(run.checkpoint(6))
+    for g in state['optimizer']['param_groups']:
+        for k in ('maximize', 'foreach', 'differentiable', 'fused'): del g[k]
+    state['scheduler'] = {k: v for k, v in state['scheduler'].items() if k in ('milestones', 'gamma', 'base_lrs', 'last_epoch', '_step_count', '_last_lr')} | {'verbose': False}
+    torch.save({k: state[k] for k in ('model', 'optimizer', 'scheduler', 'iteration')}, tmp_path/'x.pt')
+    cfg = tiny(walkers, restore_hint=str(tmp_path/'x.pt'))
+    trainer = make_trainer(cfg, Ranks(0, 1, 0)); restore(trainer, Run(cfg, tmp_path), cfg)
+    data, _, _ = make_dataset(cfg, training=True)
+    trainer.train_mode(); trainer.step(next(iter(make_loader(data, to_dict(cfg.trainer_cfg.sampler), 0, num_workers=0))))
+    assert trainer.iteration == 1
+
+
 def test_finetuning_with_other_classes_needs_a_fresh_optimizer(trained, walkers, tmp_path):
     _, _, run = trained
     cfg = tiny(walkers, restore_hint=str(run.checkpoint(6)), restore_ckpt_strict=False); cfg.model_cfg.SeparateBNNecks.class_num = 7
