@@ -1,5 +1,6 @@
 "Start scripts as users do, on a small data set of simulated walkers."
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -7,10 +8,17 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
 
+def free_port():
+    "A port that nobody uses at this moment."
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        return s.getsockname()[1]
+
+
 LAUNCHES = {  # name -> the words before the script's own arguments
     'torchrun -m': lambda name: [BIN/'torchrun', '--standalone', '--nproc_per_node=2', '-m', f'skeletongait.{name}'],
     'torchrun file': lambda name: [BIN/'torchrun', '--standalone', '--nproc_per_node=2', ROOT/'skeletongait'/f'{name}.py'],
-    'distributed.launch file': lambda name: [sys.executable, '-m', 'torch.distributed.launch', '--nproc_per_node=2', '--master_port=0', ROOT/'skeletongait'/f'{name}.py'],
+    'distributed.launch file': lambda name: [sys.executable, '-m', 'torch.distributed.launch', '--nproc_per_node=2', f'--master_port={free_port()}', ROOT/'skeletongait'/f'{name}.py'],
     'python -m': lambda name: [sys.executable, '-m', f'skeletongait.{name}'],
     'python file': lambda name: [sys.executable, ROOT/'skeletongait'/f'{name}.py'],
     'console command': lambda name: [BIN/f'skeletongait_{name}'],
