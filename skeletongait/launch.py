@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['Ranks', 'ranks', 'process_group', 'gather_objects', 'gather_on_first', 'device', 'arg_parser', 'run_script']
 
-# %% ../nbs/01_launch.ipynb #46b347f9
-import argparse, contextlib, inspect, os, sys
+# %% ../nbs/01_launch.ipynb #0ff57e2c
+import argparse, contextlib, inspect, os, sys, time
 from datetime import timedelta
 from typing import Any, Callable, Iterator, NamedTuple
 
@@ -83,7 +83,7 @@ def _without_local_rank(argv:list[str]) -> list[str]:
     "`argv` less what `torch.distributed.launch` adds to it."
     return [a for a in argv if a.split('=')[0] not in ('--local-rank', '--local_rank')]
 
-# %% ../nbs/01_launch.ipynb #418d7e7c
+# %% ../nbs/01_launch.ipynb #dba81ee5
 def run_script(
     func:Callable,             # The script: takes the command line's values, returns its exit code
     argv:list[str]|None=None,  # The command line; None for this process's own
@@ -96,5 +96,6 @@ def run_script(
         r = ranks()
         text = f'{e.filename}: {e.strerror}' if isinstance(e, OSError) else e
         if dist.is_initialized(): print(f"{func.__name__} (rank {r.rank}): {text}", file=sys.stderr)
-        elif r.rank == 0: print(f"{func.__name__}: {text}", file=sys.stderr) # before the ranks part ways all say the same
+        elif r.rank == 0: print(f"{func.__name__}: {text}", file=sys.stderr) # before the ranks part ways all would say the same
+        else: time.sleep(5) # the launcher ends all when one ends: let rank 0 speak first
         return 2

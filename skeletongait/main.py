@@ -45,10 +45,12 @@ def start_log(
     for h in log.handlers: h.close()
     log.handlers = handlers
 
-# %% ../nbs/16_main.ipynb #614f97f4
+# %% ../nbs/16_main.ipynb #284992ae
 def check_classes(cfg:Config, n_subjects:int) -> None:
     "The classifier must have room for every training subject."
-    k = cfg.model_cfg.SeparateBNNecks.class_num
+    k, (p, _) = cfg.model_cfg.SeparateBNNecks.class_num, cfg.trainer_cfg.sampler.batch_size
+    if k > n_subjects: log.info(f'notice: SeparateBNNecks.class_num is {k}, but the training set has {n_subjects} subjects: the other classes stay empty')
+    if p > n_subjects: log.info(f'notice: batch_size asks for {p} subjects, but the training set has {n_subjects}: some come twice')
     if k < n_subjects: raise SkeletonGaitError(f"model_cfg.SeparateBNNecks.class_num: found {k}, but the training set has {n_subjects} subjects; set it to {n_subjects}")
 
 # %% ../nbs/16_main.ipynb #d5d776d3
@@ -66,7 +68,7 @@ def can_test(cfg:Config) -> bool:
     protocol_of(cfg).split(data.sequences, probes)
     return True
 
-# %% ../nbs/16_main.ipynb #415752ab
+# %% ../nbs/16_main.ipynb #5d215c15
 def run_training(cfg:Config, run:Run, r:Ranks) -> None:
     "The training phase: from `restore_hint` to `total_iter`."
     t = cfg.trainer_cfg
@@ -76,10 +78,12 @@ def run_training(cfg:Config, run:Run, r:Ranks) -> None:
     check_share(t.sampler.batch_size, r.world)
     for n in notices: log.info(n)
     log.info(f'{len(data)} training sequences of {len(data.classes)} subjects; {r.world} process(es) on {device().type}')
+    if t.restore_hint == 0 and run.iterations(): log.info(f'notice: {run.folder} holds an earlier run (checkpoints {run.iterations()}); this one begins anew in the same place')
     trainer = make_trainer(cfg, r)
     restore(trainer, run, cfg)
     loader = make_loader(data, to_dict(t.sampler), t.seed, r.rank, r.world, trainer.iteration, cfg.data_cfg.num_workers)
     train(trainer, loader, run, cfg, (lambda i: test_model(trainer.net, cfg, run, i, r)) if with_test else None)
+    log.info(f'trained to iteration {trainer.iteration}; checkpoints and TensorBoard files in {run.folder}')
 
 # %% ../nbs/16_main.ipynb #643de9f0
 def run_test(cfg:Config, run:Run, r:Ranks) -> None:

@@ -330,7 +330,7 @@ def protocol_of(cfg:Config) -> GalleryProbe:
     if e.eval_func == 'evaluate_Gait3D': return PROTOCOLS['Gait3D']
     raise SkeletonGaitError(f"evaluator_cfg.eval_func: {e.eval_func} is not available in this version; use one of {', '.join(RUNNABLE)} (the latter with evaluator_cfg.protocol)")
 
-# %% ../nbs/15_train.ipynb #116b08ce
+# %% ../nbs/15_train.ipynb #c1ecb91a
 def test_model(
     model:nn.Module,
     cfg:Config,
@@ -350,6 +350,7 @@ def test_model(
     if x is None: return None
     results = evaluate(x.to(device()), data.labels, [s.type for s in data.sequences], [s.view for s in data.sequences], protocol, e.metric, probes)
     log.info(f"{len(x)} sequences in {time.perf_counter()-began:.1f} s, {embedding_name(cfg)}, {e.metric}\n{results_table(results)}")
+    log.info(f'results in {run.results(iteration)}')
     save_text(json.dumps(dict(iteration=iteration, embedding=embedding_name(cfg), metric=e.metric, eval_func=e.eval_func, **results), indent=1)+'\n', run.results(iteration))
     return results
 
