@@ -11,7 +11,7 @@ if __name__ == '__main__' and not __spec__ and '__file__' in globals(): # run by
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     runpy.run_module('skeletongait.main', run_name='__main__', alter_sys=True)
 
-# %% ../nbs/16_main.ipynb #078d12c3
+# %% ../nbs/16_main.ipynb #0ba6a92a
 import datetime, logging, sys
 
 import cv2
@@ -22,7 +22,7 @@ from .core import SkeletonGaitError
 from .data import make_loader
 from .launch import Ranks, device, process_group, run_script
 from .models import build_model
-from .train import (RUNNABLE, Run, embedding_name, find_checkpoint, load_checkpoint, load_weights, log, make_dataset, make_trainer, protocol_of,
+from .train import (RUNNABLE, Run, embedding_name, find_checkpoint, load_checkpoint, load_weights, log, make_dataset, make_trainer, prepare_test,
                                 restore, test_model, train)
 
 # %% ../nbs/16_main.ipynb #1598f99a
@@ -59,13 +59,12 @@ def check_share(batch_size:list[int], world:int) -> None:
     p, k = batch_size
     if p*k < 2*world: raise SkeletonGaitError(f"trainer_cfg.sampler.batch_size: found {p} x {k} for {world} process(es); expected at least two sequences for each")
 
-# %% ../nbs/16_main.ipynb #8f750fc9
+# %% ../nbs/16_main.ipynb #4f56a608
 def can_test(cfg:Config) -> bool:
     "Whether the test of `with_test` can be run: a `SkeletonGaitError` where its rules choose nobody, a warning where the protocol is not here yet."
     name = cfg.evaluator_cfg.eval_func
     if name not in RUNNABLE: log.warning(f'trainer_cfg.with_test: {name} is not available in this version, so the run is not tested on the way'); return False
-    data, _, probes = make_dataset(cfg, training=False)
-    protocol_of(cfg).split(data.sequences, probes)
+    prepare_test(cfg)
     return True
 
 # %% ../nbs/16_main.ipynb #5d215c15
@@ -85,11 +84,10 @@ def run_training(cfg:Config, run:Run, r:Ranks) -> None:
     train(trainer, loader, run, cfg, (lambda i: test_model(trainer.net, cfg, run, i, r)) if with_test else None)
     log.info(f'trained to iteration {trainer.iteration}; checkpoints and TensorBoard files in {run.folder}')
 
-# %% ../nbs/16_main.ipynb #643de9f0
+# %% ../nbs/16_main.ipynb #0014a575
 def run_test(cfg:Config, run:Run, r:Ranks) -> None:
     "The test phase: results of one checkpoint."
     e = cfg.evaluator_cfg
-    protocol_of(cfg)
     path = find_checkpoint(cfg.trainer_cfg.total_iter if e.restore_hint is None else e.restore_hint, run)
     model, iteration = build_model(to_dict(cfg.model_cfg)).to(device()), 0
     if path is None: log.warning('restore_hint is 0: testing an untrained network')

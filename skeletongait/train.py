@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['log', 'RUNNABLE', 'Run', 'make_dataset', 'Trainer', 'autocast', 'make_trainer', 'save_checkpoint', 'embedding_name',
            'load_checkpoint', 'misfits', 'blame', 'load_weights', 'find_checkpoint', 'load_optimizer', 'load_scheduler',
-           'restore', 'Meter', 'log_line', 'train', 'tell', 'embed', 'share_buffers', 'protocol_of', 'test_model',
-           'read_scalars']
+           'restore', 'Meter', 'log_line', 'train', 'tell', 'embed', 'share_buffers', 'protocol_of', 'prepare_test',
+           'test_model', 'read_scalars']
 
 # %% ../nbs/15_train.ipynb #688a1707
 import contextlib, datetime, json, logging, os, pickle, time
@@ -160,7 +160,7 @@ def load_checkpoint(
         f"{path}: found {', '.join(map(str, state)) if isinstance(state, dict) else type(state).__name__}; expected a dict with model, optimizer, scheduler, iteration")
     return state
 
-# %% ../nbs/15_train.ipynb #bbccdbbe
+# %% ../nbs/15_train.ipynb #3dc6c692
 def misfits(
     have:dict[str,torch.Tensor], # The model's weights
     new:dict[str,torch.Tensor],  # The checkpoint's
@@ -173,7 +173,7 @@ def misfits(
 def blame(lines:list[str]) -> str:
     "The settings that most likely cause these misfits."
     causes = [('model_cfg.SeparateBNNecks.class_num', lambda l: l.startswith('BNNecks.fc_bin')),
-              ('model_cfg.Backbone.in_channels', lambda l: 'layer0' in l and ' x' not in l and 'in the checkpoint,' in l),
+              ('model_cfg.Backbone.in_channels', lambda l: 'layer0' in l and 'in the checkpoint,' in l),
               ('model_cfg.Backbone.layers or blocks', lambda l: l.startswith('layer') and l.endswith(('not in the checkpoint', 'not in the model')))]
     return ' and '.join(name for name, test in causes if any(map(test, lines))) or 'model_cfg'
 
@@ -330,7 +330,14 @@ def protocol_of(cfg:Config) -> GalleryProbe:
     if e.eval_func == 'evaluate_Gait3D': return PROTOCOLS['Gait3D']
     raise SkeletonGaitError(f"evaluator_cfg.eval_func: {e.eval_func} is not available in this version; use one of {', '.join(RUNNABLE)} (the latter with evaluator_cfg.protocol)")
 
-# %% ../nbs/15_train.ipynb #c1ecb91a
+# %% ../nbs/15_train.ipynb #f611ea5f
+def prepare_test(cfg:Config) -> tuple[GalleryProbe,GaitDataset,tuple[str,...],tuple[str,...]|None]: # Protocol, test set, notices, names of listed probes
+    "The protocol and the test set; a `SkeletonGaitError` where the rules choose no probe or no gallery."
+    protocol, (data, notices, probes) = protocol_of(cfg), make_dataset(cfg, training=False)
+    protocol.split(data.sequences, probes)
+    return protocol, data, notices, probes
+
+# %% ../nbs/15_train.ipynb #3e0b96a9
 def test_model(
     model:nn.Module,
     cfg:Config,
@@ -339,8 +346,7 @@ def test_model(
     r:Ranks,
 ) -> dict|None: # The results on rank 0; None on the others
     "Embed all test sequences, evaluate by the protocol, write and log the results."
-    e, protocol, (data, notices, probes) = cfg.evaluator_cfg, protocol_of(cfg), make_dataset(cfg, training=False)
-    protocol.split(data.sequences, probes) # what is wrong with the rules shows before the work
+    e, (protocol, data, notices, probes) = cfg.evaluator_cfg, prepare_test(cfg)
     if r.rank == 0:
         for n in notices: log.info(n)
     share_buffers(model)
