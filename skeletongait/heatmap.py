@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['impute_knn', 'impute_mean', 'centre_and_scale', 'render', 'align_map', 'default_settings', 'HeatmapConfig',
-           'heatmap_config', 'load_heatmap_config', 'pose_to_heatmap', 'notices']
+           'heatmap_config', 'load_heatmap_config', 'place_joints', 'draw_maps', 'pose_to_heatmap', 'notices']
 
 # %% ../nbs/05_heatmap.ipynb #99954992
 import math, os
@@ -233,24 +233,40 @@ def _check_finite(x:np.ndarray, what:str) -> None:
     bad = ~np.isfinite(x).all((1, 2))
     if bad.any(): raise PoseError(f"frames {_some(np.flatnonzero(bad))}: {what}")
 
-# %% ../nbs/05_heatmap.ipynb #272ad3da
-def pose_to_heatmap(
+# %% ../nbs/05_heatmap.ipynb #107b78c3
+def place_joints(
     pose:np.ndarray, # `(T, V, 3)` or `(T, V, 2)`, V = 17, 18 or 25, or flat `(T, 53)`: pixel x, pixel y (down), confidence in [0, 1]
-    cfg:HeatmapConfig|Mapping|None=None, # A `HeatmapConfig`, a (partial) dict in the YAML's nested form, or None for the published settings
-) -> np.ndarray: # `(T, 2, h, w)` uint8: limb map, joint map
-    "Skeleton maps of one pose sequence (SkeletonGait, AAAI 2024); `PoseError` for an array that is no pose, or frames with NaN, inf or no height."
-    cfg = heatmap_config(cfg)
+    cfg:HeatmapConfig=HeatmapConfig(), # Settings
+) -> np.ndarray: # `(T, 17, 3)` x and y in the image to draw, and confidence; float32 stays float32
+    "Stages 1 to 3: the joints of a whole sequence where they will be drawn; `PoseError` for an array that is no pose, or frames with NaN, inf or no height."
     pose = to_coco17(pose)
     _check_finite(pose, 'NaN or infinite numbers; expected pixels and confidences')
     xy = impute_knn(pose[..., :2], cfg.impute_others) if cfg.pad_method == 'knn' else impute_mean(pose[..., :2])
-    conf = pose[..., 2] if cfg.use_conf and pose.shape[-1] == 3 else np.ones(pose.shape[:2], pose.dtype)
+    conf = pose[..., 2:] if cfg.use_conf and pose.shape[-1] == 3 else np.ones((*pose.shape[:2], 1), pose.dtype)
     xy = centre_and_scale(xy, cfg.image_size)
     _check_finite(xy, 'coordinates too large to scale')
-    maps = render(xy, conf, cfg.sigma, cfg.img_h, cfg.img_w)
+    return np.concatenate([xy, conf], -1)
+
+# %% ../nbs/05_heatmap.ipynb #75f19846
+def draw_maps(
+    joints:np.ndarray, # `(T, 17, 3)`, as `place_joints` returns them, or any of its frames
+    cfg:HeatmapConfig=HeatmapConfig(), # Settings
+) -> np.ndarray: # `(T, 2, h, w)` uint8: limb map, joint map
+    "Stages 4 and 5: the maps of placed joints, each frame by itself."
+    maps = render(joints[..., :2], joints[..., 2], cfg.sigma, cfg.img_h, cfg.img_w)
     return np.stack([[_fit(m, cfg) for m in frame] for frame in maps])
 
 def _fit(grey, cfg):
     return align_map(grey, cfg.final_img_size, cfg.offset, cfg.centre) if cfg.align else _resize(grey, cfg.final_img_size)
+
+# %% ../nbs/05_heatmap.ipynb #ffd2d0b0
+def pose_to_heatmap(
+    pose:np.ndarray, # As `place_joints` takes it
+    cfg:HeatmapConfig|Mapping|None=None, # A `HeatmapConfig`, a (partial) dict in the YAML's nested form, or None for the published settings
+) -> np.ndarray: # `(T, 2, h, w)` uint8: limb map, joint map
+    "Skeleton maps of one pose sequence (SkeletonGait, AAAI 2024), all five stages; errors as `place_joints`."
+    cfg = heatmap_config(cfg)
+    return draw_maps(place_joints(pose, cfg), cfg)
 
 # %% ../nbs/05_heatmap.ipynb #abe0e4f4
 def notices(
