@@ -6,18 +6,19 @@
 __all__ = ['impute_knn', 'impute_mean', 'centre_and_scale', 'render', 'align_map', 'default_settings', 'HeatmapConfig',
            'heatmap_config', 'load_heatmap_config', 'place_joints', 'draw_maps', 'pose_to_heatmap', 'notices']
 
-# %% ../nbs/05_heatmap.ipynb #99954992
-import math, os
+# %% ../nbs/05_heatmap.ipynb #42ad7614
+import os
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Mapping
 
-import cv2, numba, yaml
+import cv2, yaml
 import numpy as np
 from sklearn.impute import KNNImputer
 
 from .core import SkeletonGaitError, unknown_name
+from .draw import draw_images, draw_sequence
 from .pose import LIMBS, PoseError, to_coco17
 
 # %% ../nbs/05_heatmap.ipynb #4623422c
@@ -60,58 +61,7 @@ def _some(numbers) -> str:
     numbers = [int(n) for n in numbers]
     return ', '.join(map(str, numbers[:8])) + (f' and {len(numbers) - 8} more' if len(numbers) > 8 else '')
 
-# %% ../nbs/05_heatmap.ipynb #569ea25d
-_GREY = (np.linspace(0, 1, 256)*255).astype(np.uint8)
-
-# %% ../nbs/05_heatmap.ipynb #8474ba03
-@numba.njit(cache=True, nogil=True)
-def _bounds(lo, hi, size):
-    "First pixel and one past the last of the box that spans `lo` to `hi`, cut at the image; both ends truncate towards zero."
-    return int(min(max(lo, 0), size)), min(int(min(max(hi, -2), size)) + 1, size)
-
-# %% ../nbs/05_heatmap.ipynb #b69dbca3
-@numba.njit(cache=True, nogil=True)
-def _add_bump(best, conf, dist2, ax, ay, bx, by, c, sigma):
-    "Enter the segment a-b of confidence `c` into the winners of every pixel: `best` (its log value), `conf` and `dist2`."
-    ux, uy = bx - ax, by - ay
-    l2 = max(ux*ux + uy*uy, 1.)
-    log_c, r = math.log(c), 3*sigma
-    x0, x1 = _bounds(min(ax, bx) - r, max(ax, bx) + r, best.shape[1])
-    y0, y1 = _bounds(min(ay, by) - r, max(ay, by) + r, best.shape[0])
-    for y in range(y0, y1):
-        for x in range(x0, x1):
-            w = min(max(((x-ax)*ux + (y-ay)*uy)/l2, 0.), 1.)
-            dx, dy = x - (ax + w*ux), y - (ay + w*uy)
-            d2 = dx*dx + dy*dy
-            value = log_c - d2/2/sigma**2
-            if value > best[y, x]: best[y, x], conf[y, x], dist2[y, x] = value, c, d2
-
-# %% ../nbs/05_heatmap.ipynb #201bf460
-@numba.njit(cache=True, nogil=True)
-def _draw(k, s, pairs, sigma, grey, out):
-    "One map of one frame: joints `k` `(V, 2)` of confidence `s` `(V,)`, drawn as the segments `pairs`, into `out` `(h, w)` uint8."
-    best, conf, dist2 = np.full(out.shape, -np.inf), np.zeros(out.shape), np.zeros(out.shape)
-    for i, j in pairs:
-        c = min(s[i], s[j])
-        if c < 1e-3: continue
-        if (k[j, 0]-k[i, 0])**2 + (k[j, 1]-k[i, 1])**2 < 1: c, j = s[i], i
-        _add_bump(best, conf, dist2, k[i, 0], k[i, 1], k[j, 0], k[j, 1], c, sigma)
-    for y in range(out.shape[0]):
-        for x in range(out.shape[1]):
-            v = np.float32(conf[y, x]*math.exp(-dist2[y, x]/2/sigma**2))
-            out[y, x] = grey[255 if v >= 1 else int(v*np.float32(256))]
-
-# %% ../nbs/05_heatmap.ipynb #9cf5c369
-@numba.njit(cache=True, nogil=True)
-def _draw_sequence(xy, s, limbs, joints, sigma, grey, out):
-    "Limb and joint map of every frame, into `out` `(T, 2, h, w)` uint8."
-    for t in range(len(xy)):
-        _draw(xy[t], s[t], limbs, sigma, grey, out[t, 0])
-        _draw(xy[t], s[t], joints, sigma, grey, out[t, 1])
-
-_LIMB_PAIRS, _JOINT_PAIRS = np.array(LIMBS), np.repeat(np.arange(17)[:, None], 2, 1)
-
-# %% ../nbs/05_heatmap.ipynb #87dcc97d
+# %% ../nbs/05_heatmap.ipynb #77c4ed5b
 def render(
     xy:np.ndarray,   # `(T, 17, 2)` joints in the image's pixels
     conf:np.ndarray, # `(T, 17)` confidences in [0, 1]
@@ -120,9 +70,7 @@ def render(
     width:int=128,   # Image width
 ) -> np.ndarray: # `(T, 2, height, width)` uint8: limb map, joint map
     "Draw limbs and joints of every frame as grey maps (paper: skeleton map, equations for limb and joint map)."
-    out = np.empty((len(xy), 2, height, width), np.uint8)
-    _draw_sequence(np.ascontiguousarray(xy, np.float64), np.ascontiguousarray(conf, np.float64), _LIMB_PAIRS, _JOINT_PAIRS, float(sigma), _GREY, out)
-    return out
+    return draw_images(np.concatenate([xy, conf[..., None]], -1), sigma, height, width)
 
 # %% ../nbs/05_heatmap.ipynb #08529a59
 _LEVELS = np.arange(256)/255.
@@ -247,14 +195,15 @@ def place_joints(
     _check_finite(xy, 'coordinates too large to scale')
     return np.concatenate([xy, conf], -1)
 
-# %% ../nbs/05_heatmap.ipynb #75f19846
+# %% ../nbs/05_heatmap.ipynb #2676bbe1
 def draw_maps(
     joints:np.ndarray, # `(T, 17, 3)`, as `place_joints` returns them, or any of its frames
     cfg:HeatmapConfig=HeatmapConfig(), # Settings
 ) -> np.ndarray: # `(T, 2, h, w)` uint8: limb map, joint map
     "Stages 4 and 5: the maps of placed joints, each frame by itself."
-    maps = render(joints[..., :2], joints[..., 2], cfg.sigma, cfg.img_h, cfg.img_w)
-    return np.stack([[_fit(m, cfg) for m in frame] for frame in maps])
+    maps, left = draw_sequence(joints, cfg.sigma, cfg.img_h, cfg.img_w, cfg.final_img_size, cfg.align, cfg.offset, cfg.centre)
+    for t, m in np.argwhere(left): maps[t, m] = _fit(draw_images(joints[t:t+1], cfg.sigma, cfg.img_h, cfg.img_w)[0, m], cfg)
+    return maps
 
 def _fit(grey, cfg):
     return align_map(grey, cfg.final_img_size, cfg.offset, cfg.centre) if cfg.align else _resize(grey, cfg.final_img_size)
