@@ -81,14 +81,14 @@ def _draw_row(bumps, y, f, best):
         if b.length == 0: _add_joint(piece, -dx, b.log_c - dy*dy*f, f)
         else: _add_limb(piece, dx*b.ey - dy*b.ex, b.ey, dx*b.ex + dy*b.ey, b.ex, b.length, b.log_c, f)
 
-# %% ../nbs/06_draw.ipynb #1217061d
+# %% ../nbs/06_draw.ipynb #ef960d82
 @numba.njit(cache=True, nogil=True, fastmath=_REAL)
 def _classes(best, out):
     "Grey class `int(256 exp(best))`, at most 255, of a row; returns how many pixels are too close to call."
     doubts = 0
     for i in range(len(best)):
         z = max(best[i], _LOWEST)*(1/64)
-        p = 1 + z*(1 + z*(1/2 + z*(1/6 + z*(1/24 + z*(1/120 + z*(1/720))))))
+        p = 1 + z*(1 + z*(1/2 + z*(1/6 + z*(1/24))))
         p *= p; p *= p; p *= p; p *= p; p *= p; p *= p
         v = min(256*p, 255.5)
         c = np.int32(v)
@@ -156,21 +156,25 @@ def _areas(n_in, n_out, first, weight):
         weight[o, k+b-a:] = 0
         if hi - b > 1e-3: weight[o, k+b-a] = np.float32(min(hi - b, 1., cell)/cell)
 
-# %% ../nbs/06_draw.ipynb #2ce6b370
+# %% ../nbs/06_draw.ipynb #a7fd600a
 @numba.njit(cache=True, nogil=True)
 def _shrink(image, level, xs, wx, ys, wy, row, part, out):
     "Area interpolation of classes `image` to the size of `out`, where neither axis grows; `level` is the value of a class."
     (h, w), (rows, cols) = image.shape, out.shape
     _areas(w, cols, xs, wx); _areas(h, rows, ys, wy)
+    row[w:] = 0 # the last outputs have fewer inputs than there are weights, all of weight 0
     for y in range(h):
         for x in range(w): row[x] = level[image[y, x]]
-        for o in range(cols):
-            part[y, o] = row[xs[o]]*wx[o, 0]
-            for k in range(1, wx.shape[1]): part[y, o] += row[min(xs[o] + k, w - 1)]*wx[o, k]
+        p = part[y]
+        for o in range(cols): p[o] = row[xs[o]]*wx[o, 0] + row[xs[o]+1]*wx[o, 1] + row[xs[o]+2]*wx[o, 2] # enough, down to half the size
+        for k in range(3, wx.shape[1]):
+            for o in range(cols): p[o] += row[xs[o]+k]*wx[o, k]
     for o in range(rows):
-        row[:cols] = part[ys[o]]*wy[o, 0]
-        for k in range(1, wy.shape[1]):
-            if wy[o, k] > 0: row[:cols] += part[ys[o] + k]*wy[o, k]
+        row[:cols] = 0
+        for k in range(wy.shape[1]):
+            p, f = part[min(ys[o] + k, h - 1)], wy[o, k]
+            if f == 0: continue
+            for x in range(cols): row[x] += p[x]*f
         for x in range(cols): out[o, x] = np.uint8(row[x]*255)
 
 # %% ../nbs/06_draw.ipynb #b15224f0
@@ -199,14 +203,14 @@ def _cut(image, align, offset, centre):
     if top == bottom: return 0, 0, 0, 0
     return max(top - offset, 0), min(bottom + offset, height), max(centre - half, 0), min(centre + half + 1, width)
 
-# %% ../nbs/06_draw.ipynb #60258c35
+# %% ../nbs/06_draw.ipynb #b08f6b60
 @numba.njit(cache=True, nogil=True)
 def _draw_sequence(joints, sigma, height, width, align, offset, centre, level, out, left):
     "Draw, cut and shrink every map into `out` `(T, 2, size, size)`; marks in `left` `(T, 2)` those that would have to grow."
     size = out.shape[3]
     bumps, best, image = np.empty(17, BUMP), np.empty(width), np.empty((height, width), np.uint8)
-    xs, ys, row, part = np.empty(size, np.int64), np.empty(size, np.int64), np.empty(max(width, size)), np.empty((height, size))
-    wx, wy = np.empty((size, width//size + 3)), np.empty((size, height//size + 3))
+    xs, ys, nx, ny = np.empty(size, np.int64), np.empty(size, np.int64), max(-(-width//size), 2) + 1, max(-(-height//size), 2) + 1
+    wx, wy, row, part = np.empty((size, nx)), np.empty((size, ny)), np.empty(width + nx), np.empty((height, size))
     for t in range(len(joints)):
         for m, ends in enumerate((LIMB_ENDS, JOINT_ENDS)):
             _draw_map(joints[t], ends, sigma, bumps, best, image)

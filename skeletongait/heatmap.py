@@ -6,7 +6,7 @@
 __all__ = ['impute_knn', 'impute_mean', 'centre_and_scale', 'render', 'align_map', 'default_settings', 'HeatmapConfig',
            'heatmap_config', 'load_heatmap_config', 'place_joints', 'draw_maps', 'pose_to_heatmap', 'notices']
 
-# %% ../nbs/05_heatmap.ipynb #42ad7614
+# %% ../nbs/05_heatmap.ipynb #8a253be8
 import os
 from dataclasses import dataclass
 from importlib.resources import files
@@ -15,13 +15,14 @@ from typing import Any, Mapping
 
 import cv2, yaml
 import numpy as np
+from sklearn import config_context
 from sklearn.impute import KNNImputer
 
 from .core import SkeletonGaitError, unknown_name
 from .draw import draw_images, draw_sequence
 from .pose import LIMBS, PoseError, to_coco17
 
-# %% ../nbs/05_heatmap.ipynb #4623422c
+# %% ../nbs/05_heatmap.ipynb #8bdf6277
 def impute_knn(
     xy:np.ndarray,            # `(T, V, 2)` pixels; a coordinate equal to 0 is missing
     impute_others:bool=False, # With a coordinate missing in every frame: fill the others all the same
@@ -32,7 +33,8 @@ def impute_knn(
     seen = ~missing.all(0)
     if not missing[:, seen].any() or not (seen.all() or impute_others): return xy
     out = table.copy()
-    out[:, seen] = KNNImputer(missing_values=0, n_neighbors=4, weights='distance').fit_transform(table[:, seen])
+    with config_context(working_memory=64): # MiB at a time for distances: frames with holes x frames, in pieces
+        out[:, seen] = KNNImputer(missing_values=0, n_neighbors=4, weights='distance').fit_transform(table[:, seen])
     return out.reshape(xy.shape)
 
 # %% ../nbs/05_heatmap.ipynb #98af6c2e
@@ -147,13 +149,13 @@ class HeatmapConfig:
             if type(v) is not int or not least <= v <= 4096: raise SkeletonGaitError(f"{key(name)}; expected a whole number from {least} to 4096")
         if type(self.sigma) not in (int, float) or not 0 < self.sigma < 1e4: raise SkeletonGaitError(f"{key('sigma')}; expected a number of pixels above 0")
 
-# %% ../nbs/05_heatmap.ipynb #28786696
+# %% ../nbs/05_heatmap.ipynb #7dbb9639
 def heatmap_config(
     cfg:HeatmapConfig|Mapping|None=None, # A `HeatmapConfig`, a (partial) dict in the YAML's nested form, or None for the published defaults
 ) -> HeatmapConfig:
     "Settings from their nested form; `SkeletonGaitError` names a key that is unknown or a value that cannot be."
-    if isinstance(cfg, HeatmapConfig): return cfg
-    tree = _merge(default_settings(), cfg or {})
+    if cfg is None or isinstance(cfg, HeatmapConfig): return cfg or HeatmapConfig()
+    tree = _merge(default_settings(), cfg)
     t = {section: {k: _resolve(tree, v) for k, v in keys.items()} for section, keys in tree.items()}
     pad, norm, gen, align = t['padkeypoints_args'], t['norm_args'], t['heatmap_generator_args'], t['align_args']
     for k in ('with_limb', 'with_kp'):
@@ -164,13 +166,13 @@ def heatmap_config(
     return HeatmapConfig(t['coco18tococo17_args']['transfer_to_coco17'], pad['pad_method'], pad['impute_others'], all(uses), norm['pose_format'],
         norm['heatmap_image_height'], gen['sigma'], gen['img_h'], gen['img_w'], align['align'], align['final_img_size'], align['offset'], size//2 if isinstance(size, int) else size)
 
-# %% ../nbs/05_heatmap.ipynb #d396b3fd
+# %% ../nbs/05_heatmap.ipynb #e4b4fb2b
 def load_heatmap_config(
     path:str|os.PathLike|None=None, # A YAML file in the nested form; None for the published defaults
 ) -> HeatmapConfig:
     "Read settings; `SkeletonGaitError` names the file and what is wrong in it."
     if path is None: return HeatmapConfig()
-    try: return heatmap_config(yaml.safe_load(Path(path).read_text(encoding='utf-8')))
+    try: return heatmap_config(yaml.safe_load(Path(path).read_text(encoding='utf-8')) or {})
     except OSError as e: raise SkeletonGaitError(f"{path}: cannot be read ({e.strerror}); expected a YAML file of heatmap settings") from None
     except (yaml.YAMLError, UnicodeDecodeError) as e: raise SkeletonGaitError(f"{path}: no valid YAML: {' '.join(str(e).split())}") from None
     except SkeletonGaitError as e: raise SkeletonGaitError(f"{path}: {e}") from None

@@ -5,10 +5,11 @@ import cv2
 import hypothesis.extra.numpy as hnp
 import numpy as np
 import pytest
-from hypothesis import given, settings, strategies as st
+import plain
+from hypothesis import assume, given, settings, strategies as st
 
 from skeletongait.core import SkeletonGaitError
-from skeletongait.heatmap import (HeatmapConfig, align_map, centre_and_scale, heatmap_config, impute_knn, impute_mean, load_heatmap_config, notices, pose_to_heatmap,
+from skeletongait.heatmap import (HeatmapConfig, align_map, centre_and_scale, draw_maps, heatmap_config, impute_knn, impute_mean, load_heatmap_config, notices, pose_to_heatmap,
                                   render)
 from skeletongait.pose import COCO17_FROM, LIMBS, PoseError
 
@@ -30,35 +31,57 @@ def test_golden(case):
         assert off.max() <= 1 and (off > 0).mean() <= 1e-4
 
 
-def plain_map(k, s, pairs, sigma, size):
-    "One map of one frame, pixel by pixel, as the method is described."
-    out = np.zeros((size, size), np.float32)
-    for i, j in pairs:
-        c = min(s[i], s[j])
-        if c < 1e-3: continue
-        a, b = k[i], k[j]
-        if (b-a) @ (b-a) < 1: b, c = a, s[i]
-        u = b - a
-        (x0, y0), (x1, y1) = [[max(int(v), 0) for v in np.minimum(a, b) - 3*sigma], [min(int(v) + 1, size) for v in np.maximum(a, b) + 3*sigma]]
-        for y in range(y0, y1):
-            for x in range(x0, x1):
-                w = min(max(((x-a[0])*u[0] + (y-a[1])*u[1])/(u @ u), 0), 1) if u @ u else 0
-                d2 = (x-(a[0]+w*u[0]))**2 + (y-(a[1]+w*u[1]))**2
-                out[y, x] = max(out[y, x], np.float32(c*np.exp(-d2/2/sigma**2)))
-    grey = (np.linspace(0, 1, 256)*255).astype(np.uint8)
-    return grey[np.minimum((out*np.float32(256)).astype(int), 255)]
-
-
 coordinate = st.floats(-60, 110, width=32) | st.integers(-10, 40).map(float)
 confidence = st.sampled_from([0., 1e-3, 9.9e-4, .5, 1.]) | st.floats(0, 1, width=32)
+joints = st.tuples(hnp.arrays('f8', (2, 17, 2), elements=coordinate), hnp.arrays('f8', (2, 17, 1), elements=confidence)).map(lambda o: np.concatenate(o, -1))
 
 
-@settings(max_examples=25)
-@given(hnp.arrays('f8', (1, 17, 2), elements=coordinate), hnp.arrays('f8', (1, 17), elements=confidence), st.sampled_from([1, 2.5, 8]))
-def test_render_equals_plain(xy, conf, sigma):
-    made = render(xy, conf, sigma, 32, 32)[0]
-    for m, pairs in zip(made, (LIMBS, [(i, i) for i in range(17)])):
-        np.testing.assert_array_equal(m, plain_map(xy[0], conf[0], pairs, sigma, 32))
+@settings(max_examples=60)
+@given(joints, st.sampled_from([.4, 1, 2.5, 4, 8, 30]), st.sampled_from([(32, 32), (40, 24)]))
+def test_render_equals_plain(k, sigma, shape):
+    made = render(k[..., :2], k[..., 2], sigma, *shape)
+    for frame, maps in zip(k, made):
+        for m, ends in zip(maps, (LIMBS, [(i, i) for i in range(17)])):
+            np.testing.assert_array_equal(m, plain.image(frame[:, :2], frame[:, 2], ends, sigma, shape))
+
+
+@settings(max_examples=60)
+@given(joints, st.sampled_from([1, 2.5, 8]), st.sampled_from([(32, 32), (48, 48), (40, 24)]), st.sampled_from([8, 11, 16, 24, 40]), st.booleans(), st.sampled_from([0, 2, 50]))
+def test_drawn_and_aligned_equals_plain(k, sigma, shape, size, align, offset):
+    "Cuts that shrink, by a whole factor or not, that stay and that grow."
+    cfg = HeatmapConfig(sigma=sigma, img_h=shape[0], img_w=shape[1], final_img_size=size, align=align, offset=offset, centre=shape[1]//2)
+    np.testing.assert_array_equal(draw_maps(k, cfg), plain.draw(k, sigma, shape, size=size, align=align, offset=offset, centre=cfg.centre))
+
+
+@settings(max_examples=40)
+@given(st.integers(0, 10**6), st.integers(1, 9), st.sampled_from(['f4', 'f8']), st.sampled_from([0, .02, .2, .7]), st.sampled_from([1.5, 4, 8]), st.sampled_from([False, 'frame', 'joint']))
+def test_a_pose_with_holes_equals_plain(seed, n, dtype, missing, sigma, gone):
+    "All five stages, over missing patterns, dtypes and sigmas. Single precision is placed in single precision and drawn in double."
+    rng = np.random.default_rng(seed)
+    pose = walk(n, dtype, seed)
+    pose[..., 2] = rng.choice([0, 9.9e-4, 1e-3, .3, 1], pose.shape[:2]).astype(dtype)
+    pose[rng.random(pose.shape[:2]) < missing, :2] = 0
+    if gone == 'frame' and n > 1: pose[rng.integers(n), :, :2] = 0
+    if gone == 'joint': pose[:, rng.integers(17), :2] = 0
+    assume(np.ptp(plain.impute(pose[..., :2])[..., 1], axis=1).all())
+    placed = np.concatenate([plain.place(plain.impute(pose[..., :2])), pose[..., 2:]], -1).astype('f8')
+    np.testing.assert_array_equal(pose_to_heatmap(pose, HeatmapConfig(sigma=sigma)), plain.draw(placed, sigma))
+
+
+def test_doubtful_pixels_are_settled_by_the_definition():
+    "Confidences that put whole limbs exactly on the border of two grey levels."
+    k = np.zeros((1, 17, 3)); k[0, :, 0] = np.arange(17)*7 + 4; k[0, :, 1] = 40 + 20*(np.arange(17) % 2)
+    for c in (np.arange(1, 256, 5)/256): # exactly a border where the distance is 0
+        k[0, :, 2] = c
+        np.testing.assert_array_equal(draw_maps(k), plain.draw(k))
+        k[0, :, 2] = np.nextafter(c, 0)
+        np.testing.assert_array_equal(draw_maps(k), plain.draw(k))
+
+
+def test_absurdly_far_joints_equal_plain():
+    k = np.random.default_rng(0).normal(64, 20, (3, 17, 3)); k[..., 2] = .7
+    k[0, 0, :2] = 1e7; k[1, 9, 0] = -3e9; k[2, 5:9, 1] = 1e6
+    np.testing.assert_array_equal(draw_maps(k), plain.draw(k))
 
 
 @settings(max_examples=25)
