@@ -6,10 +6,13 @@ import pytest
 import torch
 from goldens import fill, load
 from scripts import start
+from test_heatmap_torch import apart, walkers as bodies
 from test_train import tiny, walkers  # noqa: F401 (a fixture)
 
 from skeletongait.config import to_yaml
 from skeletongait.core import save_text
+from skeletongait.heatmap import HeatmapConfig
+from skeletongait.heatmap_torch import draw_maps_torch
 from skeletongait.models import build_model
 from skeletongait.train import Run
 
@@ -33,3 +36,28 @@ def test_main_trains_on_cuda(walkers, tmp_path, launch, processes):  # noqa: F81
         done = start(launch, 'main', f'--cfgs={tmp_path/"x.yaml"}', f'--phase={phase}', cwd=tmp_path)
         assert done.returncode == 0, done.stderr
     assert Run(cfg, tmp_path/'output').iterations() == [3, 6]
+
+
+@pytest.mark.parametrize('precision', ['highest', 'medium'])
+@pytest.mark.parametrize('cfg', [HeatmapConfig(), HeatmapConfig(sigma=1.), HeatmapConfig(sigma=4., offset=5), HeatmapConfig(align=False, final_img_size=200), HeatmapConfig(final_img_size=100, sigma=2.)])
+def test_cuda_draws_maps_within_one_level(cfg, precision):
+    "Also with TF32 allowed and inside an autocast region."
+    joints, before = bodies(4), torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision(precision)
+        assert apart(joints, cfg, device='cuda') <= 1
+        with torch.autocast('cuda', dtype=torch.float16): assert apart(joints, cfg, device='cuda', chunk=16) <= 1
+    finally: torch.set_float32_matmul_precision(before)
+
+
+@pytest.mark.parametrize('dtype', ['f4', 'f8'])
+def test_cuda_draws_each_frame_with_its_sigma(dtype):
+    joints = bodies(2).astype(dtype)
+    assert apart(joints, sigma=np.linspace(.5, 16, len(joints)), device='cuda') <= 1
+
+
+def test_cuda_draws_where_the_joints_are():
+    joints = torch.from_numpy(bodies(2)).cuda()
+    maps = draw_maps_torch(joints)
+    assert maps.device == joints.device and torch.equal(draw_maps_torch(joints, chunk=7), maps) and draw_maps_torch(joints[:0]).is_cuda
+    assert torch.equal(draw_maps_torch(joints, sigma=torch.full((len(joints),), 8.)), maps)  # a sigma on the CPU is brought along

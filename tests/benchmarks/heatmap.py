@@ -195,19 +195,17 @@ def processor():
 
 
 def picture(r, path):
-    "Four plots of the figures."
-    fig, axs = plt.subplots(1, 4, figsize=(13, 2.7))
-    for side, x in (('before', 0), ('after', 1)):
-        bottom = 0
-        for (name, ms), shade in zip(r['profile'][side].items(), np.linspace(.25, .85, 5)):
-            axs[0].bar(x, ms, .6, bottom, color=plt.cm.viridis(shade)); bottom += ms
-        axs[0].text(x, bottom + .05, f'{bottom:.2f} ms', ha='center', fontsize=8)
-    axs[0].set(xticks=(0, 1), xticklabels=('plain', 'compiled'), ylabel='ms per frame', title='one frame, sigma 8')
-    n = list(r['lengths'])
-    axs[1].semilogx(n, [v['ms'] for v in r['lengths'].values()], 'o-'); axs[1].set(ylim=(0, None), xlabel='frames in the sequence', ylabel='ms per frame', title='sequence length')
-    axs[2].plot(list(r['sigma']), list(r['sigma'].values()), 'o-'); axs[2].set(ylim=(0, None), xlabel='sigma, pixels', ylabel='ms per frame', title='sigma')
-    axs[3].bar(list(map(str, r['processes'])), list(r['processes'].values()), .6); axs[3].set(xlabel='processes', ylabel='frames per second', title='processes')
-    for ax in axs: ax.title.set_fontsize(9); ax.spines[['top', 'right']].set_visible(False)
+    "Where the time goes before and after, and what it depends on."
+    fig, axs = plt.subplot_mosaic([['before', 'after', 'after'], ['lengths', 'sigma', 'processes']], figsize=(10, 4.6), height_ratios=(.7, 1), width_ratios=(1.1, 1, .7))
+    for side, name in (('before', 'plain'), ('after', 'compiled')):
+        parts = {k: v for k, v in r['profile'][side].items() if v > .002}
+        axs[side].barh(list(parts), list(parts.values()), color='C0' if side == 'before' else 'C1', height=.6)
+        axs[side].invert_yaxis(); axs[side].set(xlabel='ms per frame', title=f'{name}: {sum(parts.values()):.2f} ms per frame'); axs[side].tick_params(axis='y', labelsize=8)
+    axs['after'].set_title(axs['after'].get_title() + f" (the core's limit: {r['limit']['least_ms']:.2f})")
+    axs['lengths'].semilogx(list(r['lengths']), [v['ms'] for v in r['lengths'].values()], 'o-', c='C1'); axs['lengths'].set(ylim=(0, None), xlabel='frames in the sequence', ylabel='ms per frame')
+    axs['sigma'].plot(list(r['sigma']), list(r['sigma'].values()), 'o-', c='C1'); axs['sigma'].set(ylim=(0, None), xlabel='sigma, pixels')
+    axs['processes'].bar(list(map(str, r['processes'])), [v/1000 for v in r['processes'].values()], .6, color='C1'); axs['processes'].set(xlabel='processes', ylabel='1,000 frames per second')
+    for ax in axs.values(): ax.title.set_fontsize(9); ax.spines[['top', 'right']].set_visible(False)
     fig.tight_layout()
     with atomic_write(path) as tmp: fig.savefig(tmp, dpi=90, format='png')
 
