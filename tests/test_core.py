@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from skeletongait.core import Sequence, SkeletonGaitError, nearest, pick, read_tree, save_pickle, save_text
-from skeletongait.launch import Ranks, arg_parser, gather_objects, gather_on_first, ranks, run_script
+from skeletongait.launch import Ranks, arg_parser, gather_on_first, ranks, run_script
 from skeletongait.show import overlay, pick_frames
 
 
@@ -21,6 +21,17 @@ def test_tree_is_sorted_and_names_strays(tmp_path):
     assert list(tree.sequences) == [Sequence('a', 't', 'v'), Sequence('b', 't', 'v')]
     assert [f.name for f in tree.sequences[Sequence('b', 't', 'v')]] == ['1.pkl', '2.pkl']
     assert [f.relative_to(tmp_path).as_posix() for f in tree.strays] == ['a/t/v/deep/x.pkl', 'a/t/x.pkl']
+
+
+def test_several_endings(tmp_path):
+    for name in ('a/t/v/a.npy', 'a/t/v/a.pkl', 'b/t/v/x.npz', 'c/t/v/x.csv', 'x.npy'): save_text('', tmp_path/name)
+    tree = read_tree(tmp_path, ('.pkl', '.npy', '.npz'))
+    assert {s.subject: [f.name for f in fs] for s, fs in tree.sequences.items()} == {'a': ['a.npy', 'a.pkl'], 'b': ['x.npz']}
+    assert [f.name for f in tree.strays] == ['x.npy']
+    assert [s.subject for s in read_tree(tmp_path, ('.csv',)).sequences] == ['c']
+    with pytest.raises(SkeletonGaitError, match=r'found no file <subject>/<type>/<view>/\*\.pkl or \*\.h5$'): read_tree(tmp_path/'c', ('.pkl', '.h5'))
+    with pytest.raises(SkeletonGaitError, match=r'expected a tree <subject>/<type>/<view>/\*\.pkl or \*\.npy$'): read_tree(tmp_path/'none', ('.pkl', '.npy'))
+    with pytest.raises(SkeletonGaitError, match=r'expected a tree <subject>/<type>/<view>/\*\.pkl$'): read_tree(tmp_path/'none')
 
 
 def test_linked_folders_are_followed(tmp_path):
@@ -65,7 +76,7 @@ def test_shares_deal_every_item_once(n, world):
 
 def test_one_process_needs_no_group(monkeypatch):
     for k in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK'): monkeypatch.delenv(k, raising=False)
-    assert ranks() == (0, 1, 0) and gather_objects(3) == [3] and gather_on_first(3) == [3]
+    assert ranks() == (0, 1, 0) and gather_on_first(3) == [3]
 
 
 def script(
