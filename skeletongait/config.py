@@ -7,10 +7,10 @@ __all__ = ['NUMBERS', 'NOUNS', 'PLACEHOLDER', 'RUN', 'EvalFunc', 'CUT', 'ConfigE
            'InferenceSamplerCfg', 'EvaluatorCfg', 'TripletLossCfg', 'CrossEntropyLossCfg', 'SkeletonGaitBackboneCfg',
            'SkeletonGaitPPBackboneCfg', 'SeparateBNNecksCfg', 'SkeletonGaitCfg', 'SkeletonGaitPPCfg', 'OptimizerCfg',
            'SchedulerCfg', 'TripletSamplerCfg', 'TrainerCfg', 'Config', 'Row', 'schema_rows', 'describe',
-           'config_table', 'fits', 'torch_classes', 'make_config', 'packaged_configs', 'load_config', 'to_dict',
-           'to_yaml', 'make_optimizer', 'make_scheduler', 'check_ready']
+           'config_table', 'fits', 'torch_classes', 'render_settings', 'heatmap_tree', 'make_config',
+           'packaged_configs', 'load_config', 'to_dict', 'to_yaml', 'make_optimizer', 'make_scheduler', 'check_ready']
 
-# %% ../nbs/15_config.ipynb #538214ff
+# %% ../nbs/15_config.ipynb #aa62b169
 import copy, dataclasses, inspect, json, math, os, re
 from dataclasses import dataclass, field, fields, is_dataclass
 from fnmatch import fnmatch
@@ -23,6 +23,8 @@ import torch, yaml
 from torch.optim import lr_scheduler
 
 from .core import SkeletonGaitError, nearest
+from .heatmap import HeatmapConfig, heatmap_config, load_heatmap_config
+from .pose import Limits
 
 # %% ../nbs/15_config.ipynb #13a58bb2
 class ConfigError(SkeletonGaitError):
@@ -84,7 +86,7 @@ def key(
     "Declare one key of a section."
     return field(default_factory=lambda: copy.deepcopy(default), metadata=dict(meaning=meaning, least=least, needed=needed, also=also, old=old, rest=rest))
 
-# %% ../nbs/15_config.ipynb #3b0bea68
+# %% ../nbs/15_config.ipynb #eb786b1f
 PLACEHOLDER = 'your_path'
 RUN = ('train', 'test')
 
@@ -92,13 +94,17 @@ RUN = ('train', 'test')
 class DataCfg:
     "Which sequences, from where."
     dataset_name:str = key('CASIA-B', 'name of the data set: part of the labels and of the output folder')
-    dataset_root:str = key(PLACEHOLDER, 'top of the tree `<subject>/<type>/<view>/*.pkl`')
+    dataset_root:str = key(PLACEHOLDER, 'top of the tree `<subject>/<type>/<view>/*` of `.pkl`, `.npy` or `.npz` files')
     dataset_partition:str = key(None, 'which subjects train and which test: a JSON file, or the name of a regular partition', needed=RUN)
     num_workers:int = key(1, 'loader processes per rank; 0 loads in the main process', least=0)
     remove_no_gallery:bool = key(False, 'once left out probes without a gallery', old=True)
-    cache:bool = key(False, 'keep loaded sequences in memory')
+    cache:bool = key(False, 'keep loaded sequences in memory; with `render` the joints of poses, which are 20 to 40 times smaller than their maps')
     test_dataset_name:str|None = key(None, 'name of the test set, where it differs; absent: `dataset_name`')
     data_in_use:list[bool]|list[int]|None = key(None, 'which files of a sequence: a mask, or indices in the order wanted; absent: all')
+    render:str|dict|None = key(None, 'draw the maps of poses while loading, so that the tree may hold poses: heatmap settings, or the path of a YAML file of them; `{}`: the published ones; absent: the files hold maps')
+    render_sigma:tuple[float,float]|None = key(None, '[low, high]: in training, draw the sigma of each sequence from this range, in pixels (needs `render`; a test takes the sigma of `render`)')
+    max_file_mb:int = key(Limits().file_mb, 'largest file that is read, in MB', least=1)
+    max_frames:int = key(Limits().frames, 'longest sequence that is read', least=1)
 
 # %% ../nbs/15_config.ipynb #c41fa82c
 EvalFunc = Literal['evaluate_indoor_dataset', 'evaluate_Gait3D', 'GREW_submission', 'evaluate_CCPG', 'evaluate_real_scene', 'evaluate_gallery_probe']
@@ -401,7 +407,34 @@ def _check_arguments(section, given:dict, at:str, notices:list[str]) -> None:
     section.arguments = {o: v for o, v in section.arguments.items() if o in known}
     if name != getattr(type(section)(), tag) and taken: notices.append(f"{at}: {name} takes over the defaults {', '.join(f'{o}: {v}' for o, v in taken.items())}")
 
-# %% ../nbs/15_config.ipynb #8f6ccd1e
+# %% ../nbs/15_config.ipynb #e7759768
+def render_settings(
+    render:str|dict|None, # As in `data_cfg`: the path of a YAML file, or (some) settings in their nested form; None: files hold maps
+) -> HeatmapConfig|None:
+    "What `data_cfg.render` means; a `ConfigError` for settings that cannot be."
+    if render is None: return None
+    try: return load_heatmap_config(render) if isinstance(render, str) else heatmap_config(render)
+    except SkeletonGaitError as e: raise ConfigError(f"data_cfg.render: {e}") from None
+
+def heatmap_tree(
+    o:HeatmapConfig,
+) -> dict: # Plain data; `heatmap_config` reads it back
+    "Heatmap settings in their nested form, in full."
+    return dict(coco18tococo17_args=dict(transfer_to_coco17=o.transfer_to_coco17),
+                padkeypoints_args=dict(pad_method=o.pad_method, use_conf=o.use_conf, impute_others=o.impute_others),
+                norm_args=dict(pose_format=o.pose_format, use_conf=o.use_conf, heatmap_image_height=o.image_size),
+                heatmap_generator_args=dict(sigma=o.sigma, use_score=o.use_conf, img_h=o.img_h, img_w=o.img_w, with_limb=None, with_kp=None),
+                align_args=dict(align=o.align, final_img_size=o.final_img_size, offset=o.offset, heatmap_image_size=2*o.centre))
+
+# %% ../nbs/15_config.ipynb #8b2c4acc
+def _check_render(data:DataCfg) -> None:
+    "Write the heatmap settings out in full; a `ConfigError` for a range of sigmas that cannot be."
+    render, sigmas = render_settings(data.render), data.render_sigma
+    if render: data.render = heatmap_tree(render)
+    if sigmas and not render: raise ConfigError("data_cfg.render_sigma: has no effect without data_cfg.render; set render: {} for the published settings, or remove it")
+    if sigmas and not 0 < sigmas[0] <= sigmas[1] < 1e4: raise ConfigError(f"data_cfg.render_sigma: found {_shown(sigmas)}, expected [low, high] in pixels, above 0 and low first")
+
+# %% ../nbs/15_config.ipynb #72c74fc4
 def make_config(
     tree:dict, # Plain data, as `parse_yaml` gives it
 ) -> tuple[Config,list[str]]: # The settings; notices about old spellings and defaults, for the log
@@ -411,6 +444,7 @@ def make_config(
     for at, section in (('optimizer_cfg', cfg.optimizer_cfg), ('scheduler_cfg', cfg.scheduler_cfg)):
         _check_arguments(section, {k: v for k, v in tree.get(at, {}).items() if k != fields(section)[0].name}, at, notices)
     data, ev = cfg.data_cfg, cfg.evaluator_cfg
+    _check_render(data)
     if data.test_dataset_name is None: data.test_dataset_name = data.dataset_name
     if ev.restore_hint is None: ev.restore_hint = cfg.trainer_cfg.total_iter
     if ev.protocol is not None and ev.eval_func != 'evaluate_gallery_probe': raise ConfigError(

@@ -8,7 +8,7 @@ __all__ = ['log', 'RUNNABLE', 'Run', 'make_dataset', 'Trainer', 'autocast', 'mak
            'restore', 'Meter', 'log_line', 'train', 'tell', 'embed', 'share_buffers', 'protocol_of', 'prepare_test',
            'test_model', 'read_scalars']
 
-# %% ../nbs/16_train.ipynb #688a1707
+# %% ../nbs/16_train.ipynb #03ba125b
 import contextlib, datetime, json, logging, os, pickle, time
 from collections import defaultdict
 from pathlib import Path
@@ -22,13 +22,14 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 import skeletongait
-from .config import Config, make_optimizer, make_scheduler, to_dict
+from .config import Config, make_optimizer, make_scheduler, render_settings, to_dict
 from .core import SkeletonGaitError, atomic_write, pick, read_tree, save_text
-from .data import Batch, GaitDataset, load_partition, make_loader
+from .data import Batch, GaitDataset, first_look, load_partition, make_loader
 from .evaluate import PROTOCOLS, GalleryProbe, evaluate, results_table
 from .launch import Ranks, device, gather_on_first, ranks
 from .losses import LossAggregator
 from .models import build_model, model_class
+from .pose import ENDINGS, Limits
 from .transforms import build_transform
 
 # %% ../nbs/16_train.ipynb #b00334cd
@@ -50,7 +51,7 @@ class Run:
         stems = (f.stem.rpartition('-')[2] for f in (self.folder/'checkpoints').glob(f'{self.name}-*.pt'))
         return sorted(int(s) for s in stems if s.isdecimal())
 
-# %% ../nbs/16_train.ipynb #a328d737
+# %% ../nbs/16_train.ipynb #29a63056
 def make_dataset(
     cfg:Config,    # Settings of the run
     training:bool, # Training or test subjects
@@ -59,11 +60,12 @@ def make_dataset(
     d, transforms = cfg.data_cfg, (cfg.trainer_cfg if training else cfg.evaluator_cfg).transform
     if not transforms or any(t != transforms[0] for t in transforms): raise SkeletonGaitError(
         f"{'trainer_cfg' if training else 'evaluator_cfg'}.transform: found {len(transforms)} different entries; expected one, or one per stream that all say the same: the streams are joined first, so that all get the same warp")
-    tree = read_tree(d.dataset_root)
+    tree = read_tree(d.dataset_root, ENDINGS)
     partition = load_partition(d.dataset_partition, tree)
     name = d.dataset_name if training else d.test_dataset_name or d.dataset_name
-    data = GaitDataset(tree, partition, training, d.data_in_use, name, build_transform(transforms[0]), model_class(to_dict(cfg.model_cfg)).check_size, d.cache)
-    return data, partition.notices, partition.probe
+    data = GaitDataset(tree, partition, training, d.data_in_use, name, build_transform(transforms[0]), model_class(to_dict(cfg.model_cfg)).check_size, d.cache,
+        render_settings(d.render), d.render_sigma, Limits(d.max_file_mb, d.max_frames))
+    return data, (*partition.notices, *first_look(data)), partition.probe
 
 # %% ../nbs/16_train.ipynb #85ad940d
 class Trainer:

@@ -201,6 +201,14 @@ def test_generators_differ():
     draws = {('list', i): list_rng(3, i).integers(2**62) for i in range(20)} | {(i, s): slot_rng(3, i, s).integers(2**62) for i in range(20) for s in range(20)}
     assert len(set(draws.values())) == len(draws)
 
+def test_draws_of_earlier_versions():
+    "What iteration 17,204 of seed 5 has always drawn; the number after the frames is what its warps begin with."
+    assert draw_batch([np.arange(3)+3*c for c in range(5)], 3, 2, True, list_rng(5, 17204)).tolist() == [12, 4, 11, 14, 9, 5]
+    for kind, frames, then in (('fixed_ordered', [9, 10, 11, 12, 15, 16], 476285), ('fixed_unordered', [38, 35, 23, 9, 18, 16], 358830), ('unfixed_ordered', [10, 11, 13, 14], 331700)):
+        rng = slot_rng(5, 17204, 3)
+        cfg = dict(sample_type=kind, frames_num_fixed=6, frames_skip_num=2, frames_num_min=3, frames_num_max=8)
+        assert (draw_frames(40, cfg, rng).tolist(), int(rng.integers(10**6))) == (frames, then)
+
 @given(st.lists(st.integers(1, 6), min_size=1, max_size=8), st.integers(1, 10), st.integers(1, 8), st.booleans(), st.integers(0, 9))
 @settings(max_examples=150, deadline=None)
 def test_draw_batch(sizes, p, k, shuffle, seed):

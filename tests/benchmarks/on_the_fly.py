@@ -156,7 +156,7 @@ def table(r):
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('--out', default='output/benchmarks', help='where on_the_fly.json goes')
-    p.add_argument('--rounds', type=int, default=7, help='how often the cases take turns')
+    p.add_argument('--rounds', type=int, default=5, help='how often the cases take turns')
     args = p.parse_args()
     cv2.setNumThreads(1), torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
