@@ -6,7 +6,7 @@
 __all__ = ['impute_knn', 'impute_mean', 'centre_and_scale', 'render', 'align_map', 'default_settings', 'HeatmapConfig',
            'heatmap_config', 'load_heatmap_config', 'place_joints', 'draw_maps', 'pose_to_heatmap', 'notices']
 
-# %% ../nbs/05_heatmap.ipynb #8a253be8
+# %% ../nbs/05_heatmap.ipynb #1c37982f
 import os
 from dataclasses import dataclass
 from importlib.resources import files
@@ -15,26 +15,57 @@ from typing import Any, Mapping
 
 import cv2, yaml
 import numpy as np
-from sklearn import config_context
-from sklearn.impute import KNNImputer
+from sklearn.metrics import pairwise_distances_chunked
 
 from .core import SkeletonGaitError, unknown_name
 from .draw import draw_images, draw_sequence
 from .pose import LIMBS, PoseError, to_coco17
 
-# %% ../nbs/05_heatmap.ipynb #8bdf6277
+# %% ../nbs/05_heatmap.ipynb #9de1a6c6
+def _average(
+    values:np.ndarray,    # `(R, K, C)`: C columns of K donors for each of R frames
+    distances:np.ndarray, # `(R, K)`; NaN where two frames share no coordinate
+) -> np.ndarray: # `(R, C)`
+    "Mean over the donors weighted by inverse distance; donors at distance 0, where there are any, decide alone."
+    with np.errstate(divide='ignore'): weights = 1/distances
+    same = np.isinf(weights)
+    weights = np.where(same.any(1, keepdims=True), same, np.where(np.isnan(weights), 0, weights)).astype(distances.dtype)
+    return (values*weights[..., None]).sum(1)/weights.sum(1)[:, None]
+
+# %% ../nbs/05_heatmap.ipynb #103f8842
+def _donate(table:np.ndarray, distances:np.ndarray, donors:np.ndarray, cols:list[int]) -> np.ndarray:
+    "Columns `cols` for R frames from the nearest of `donors`, by `distances` `(R, T)`; the column's mean for a frame that shares no coordinate with any."
+    distances = distances[:, donors]
+    alone = np.isnan(distances).all(1)
+    near = np.argpartition(distances, min(4, len(donors)) - 1, axis=1)[:, :4]
+    out = _average(table[donors[near]][..., cols], np.where(alone[:, None], 1, np.take_along_axis(distances, near, 1)))
+    out[alone] = [table[:, c].sum()/len(donors) for c in cols]
+    return out
+
+def _fill(table:np.ndarray, missing:np.ndarray) -> np.ndarray:
+    "`table` `(T, C)` with its `missing` values imputed; in every column some value is there."
+    out, rows, patterns = table.copy(), np.flatnonzero(missing.any(1)), {}
+    for c in np.flatnonzero(missing.any(0)): patterns.setdefault(missing[:, c].tobytes(), []).append(c)
+    for distances in pairwise_distances_chunked(table[rows], table, metric='nan_euclidean', missing_values=0, working_memory=64):
+        some, rows = rows[:len(distances)], rows[len(distances):]
+        for cols in patterns.values():
+            holes = missing[:, cols[0]]
+            to = holes[some]
+            if to.any(): out[np.ix_(some[to], cols)] = _donate(table, distances[to], np.flatnonzero(~holes), cols)
+    return out
+
+# %% ../nbs/05_heatmap.ipynb #cb4eaaec
 def impute_knn(
     xy:np.ndarray,            # `(T, V, 2)` pixels; a coordinate equal to 0 is missing
     impute_others:bool=False, # With a coordinate missing in every frame: fill the others all the same
 ) -> np.ndarray: # `(T, V, 2)`, same dtype
-    "Fill missing coordinates from the 4 nearest frames, weighted by inverse distance."
+    "Fill missing coordinates from the 4 nearest frames, weighted by inverse distance (as scikit-learn's `KNNImputer`)."
     table = xy.reshape(len(xy), -1)
     missing = table == 0
     seen = ~missing.all(0)
     if not missing[:, seen].any() or not (seen.all() or impute_others): return xy
     out = table.copy()
-    with config_context(working_memory=64): # MiB at a time for distances: frames with holes x frames, in pieces
-        out[:, seen] = KNNImputer(missing_values=0, n_neighbors=4, weights='distance').fit_transform(table[:, seen])
+    out[:, seen] = _fill(np.ascontiguousarray(table[:, seen]), missing[:, seen]) # the layout of scikit-learn, for the last bit of its distances
     return out.reshape(xy.shape)
 
 # %% ../nbs/05_heatmap.ipynb #98af6c2e

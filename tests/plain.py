@@ -10,7 +10,7 @@ GREY = (np.linspace(0, 1, 256)*255).astype(np.uint8)
 
 def impute(xy):
     "Holes of `(T, V, 2)` filled by scikit-learn alone; nothing is filled if some coordinate is never seen."
-    table = xy.reshape(len(xy), -1)
+    table = np.ascontiguousarray(xy).reshape(len(xy), -1)
     if (table == 0).all(0).any(): return xy
     return KNNImputer(missing_values=0, n_neighbors=4, weights='distance').fit_transform(table).reshape(xy.shape).astype(xy.dtype)
 

@@ -68,6 +68,23 @@ def test_a_pose_with_holes_equals_plain(seed, n, dtype, missing, sigma, gone):
     np.testing.assert_array_equal(pose_to_heatmap(pose, HeatmapConfig(sigma=sigma)), plain.draw(placed, sigma))
 
 
+@settings(max_examples=80)
+@given(st.integers(0, 10**6), st.integers(1, 40), st.sampled_from(['f4', 'f8']), st.sampled_from(['walk', 'ties', 'copies']), st.sampled_from([.02, .2, .7]), st.booleans(), st.booleans())
+def test_imputing_equals_scikit_learn(seed, n, dtype, kind, missing, single, empty):
+    "To the bit: also where distances tie, frames repeat, a frame is empty, or only x or y is missing."
+    rng = np.random.default_rng(seed)
+    xy = {'walk': walk(n, dtype, seed)[..., :2], 'ties': rng.integers(1, 6, (n, 17, 2)), 'copies': np.repeat(walk(n//4 + 1, dtype, seed)[..., :2], 4, 0)[:n]}[kind].astype(dtype)
+    xy[rng.random((n, 17)) < missing] = 0
+    if single: xy[rng.random(xy.shape) < .05] = 0
+    if empty: xy[rng.integers(n)] = 0
+    np.testing.assert_array_equal(impute_knn(xy), plain.impute(xy))
+    gone = (xy == 0).all(0)
+    assume(not gone.all())
+    filled = impute_knn(xy, impute_others=True)
+    np.testing.assert_array_equal(filled[:, gone], 0)
+    np.testing.assert_array_equal(filled[:, ~gone], plain.impute(xy[:, ~gone][:, None])[:, 0])
+
+
 def test_doubtful_pixels_are_settled_by_the_definition():
     "Confidences that put whole limbs exactly on the border of two grey levels."
     k = np.zeros((1, 17, 3)); k[0, :, 0] = np.arange(17)*7 + 4; k[0, :, 1] = 40 + 20*(np.arange(17) % 2)
