@@ -1,5 +1,4 @@
 "The first two scripts, as real processes, with good and with bad input."
-import os
 import pickle
 import shutil
 
@@ -10,7 +9,6 @@ from scripts import LAUNCHES, files, start
 from skeletongait.core import SkeletonGaitError, read_tree, save_pickle
 from skeletongait.heatmap import pose_to_heatmap
 from skeletongait.launch import arg_parser
-from skeletongait.ln_sil_heatmap import ln_sil_heatmap, mismatch
 from skeletongait.pose import load_pickle
 from skeletongait.pretreatment_heatmap import pretreatment_heatmap
 from skeletongait.walkers import write_walkers
@@ -49,9 +47,6 @@ def test_every_way_to_start_gives_the_same_bytes(walkers, drawn, tmp_path, launc
     assert done.returncode == 0, done.stderr
     assert files(tmp_path/'maps'/'Gait3D_sigma_8.0_') == files(drawn)
     assert done.stdout.count('12 sequences drawn, 0 failed') == 1
-    done = start(launch, 'ln_sil_heatmap', '--heatmap_data_path=maps/Gait3D_sigma_8.0_/pkl', f'--silhouette_data_path={walkers/"silhouette"}', '--output_path=linked', cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert len(read_tree(tmp_path/'linked').sequences) == 12 and done.stdout.count('12 sequences linked') == 1
 
 
 def bad_poses(marker):
@@ -107,7 +102,6 @@ def test_sustech1k_takes_only_its_pose_files(walkers, tmp_path):
     ('pretreatment_heatmap', ['--pose_data_path=empty', '--save_root=m', '--dataset_name=GREW'], 'empty: found no file'),
     ('pretreatment_heatmap', ['--pose_data_path=empty', '--save_root=m', '--dataset_name=GREW', '--heatemap_cfg_path=bad.yaml'], "bad.yaml: heatmap settings: top level: key 'align_arg'"),
     ('pretreatment_heatmap', ['--pose_data=empty', '--save_root=m', '--dataset_name=GREW'], 'required: --pose_data_path'),
-    ('ln_sil_heatmap', ['--heatmap_data_path=nowhere', '--silhouette_data_path=empty', '--output_path=o'], 'nowhere: no such folder'),
     ('main', ['--cfgs=nothing', '--phase=train'], 'nothing: no such file'),
     ('main', ['--cfgs=bad.yaml', '--phase=train'], 'align_arg: unknown key')], ids=lambda v: v if isinstance(v, str) and ' ' not in v else '')
 def test_one_clear_line(tmp_path, name, args, says):
@@ -118,104 +112,15 @@ def test_one_clear_line(tmp_path, name, args, says):
     assert done.stdout == ''
 
 
-@pytest.fixture
-def pair(walkers, drawn, tmp_path):
-    "A copy of maps and silhouettes to break."
-    shutil.copytree(drawn/'pkl', tmp_path/'maps'); shutil.copytree(walkers/'silhouette', tmp_path/'sil')
-    return tmp_path
-
-
-def link_all(root, **kw): return ln_sil_heatmap(str(root/'maps'), str(root/'sil'), str(root/'linked'), **kw)
-
-
-def test_links(pair):
-    assert link_all(pair) == 0
-    linked = read_tree(pair/'linked').sequences
-    assert len(linked) == 12
-    for seq, fs in linked.items():
-        assert [f.name for f in fs] == ['0_heatmap.pkl', '1_sil.pkl']
-        for f, side in zip(fs, ('maps', 'sil')): assert f.is_symlink() and os.path.isabs(os.readlink(f)) and f.resolve() == next(seq.path(pair/side).iterdir()).resolve()
-
-
-def test_second_run_changes_nothing_and_mends_stale_links(pair):
-    assert link_all(pair) == 0
-    stamp = {f: os.lstat(f).st_ino for fs in read_tree(pair/'linked').sequences.values() for f in fs}
-    stale = next(iter(stamp)); stale.unlink(); stale.symlink_to(pair/'gone.pkl')
-    assert link_all(pair) == 0
-    assert {f: os.lstat(f).st_ino for f in stamp if f != stale} == {f: i for f, i in stamp.items() if f != stale} and stale.exists()
-
-
-def test_relative_paths_and_odd_names(pair, monkeypatch):
-    (pair/'maps'/'000').rename(pair/'maps'/'a b; $(x)&'); (pair/'sil'/'000').rename(pair/'sil'/'a b; $(x)&')
-    monkeypatch.chdir(pair)
-    assert ln_sil_heatmap('maps', 'sil', 'out put') == 0
-    assert len(read_tree('out put').sequences) == 12
-
-
-def test_what_does_not_match_is_listed(pair, capsys):
-    seqs = list(read_tree(pair/'maps').sequences)
-    shutil.rmtree(seqs[0].path(pair/'maps')); shutil.rmtree(seqs[1].path(pair/'sil'))
-    first = lambda i: next(seqs[i].path(pair/'sil').iterdir())
-    save_pickle(load_pickle(first(2))[1:], first(2))
-    save_pickle(np.zeros((6, 64, 32), np.uint8), first(3))
-    shutil.copy(first(4), first(4).with_name('second.pkl'))
-    first(5).write_bytes(b'')
-    assert link_all(pair) == 1
-    out = capsys.readouterr().out
-    for text in (f'only silhouettes: {seqs[0]}', f'only maps: {seqs[1]}', '6 frames of maps, 5 of silhouettes', 'silhouettes of 64 x 32 (height x width)', f'{seqs[4]}: several files', 'no readable pickle',
-                 '6 sequences linked (6 new, 0 as they were), 4 failed, 1 with maps only, 1 with silhouettes only'): assert text in out, text
-    assert list(read_tree(pair/'linked').sequences) == seqs[6:]
-
-
-def test_a_pair_that_stopped_matching_loses_its_links(pair):
-    assert link_all(pair) == 0
-    seq, (path,) = next(iter(read_tree(pair/'sil').sequences.items()))
-    save_pickle(np.zeros((1, 64, 64), np.uint8), path)
-    assert link_all(pair) == 1
-    assert seq not in read_tree(pair/'linked').sequences
-
-
-def test_a_real_file_is_never_overwritten(pair):
-    target = pair/'linked'/'000'/'nm-01'/'000'/'0_heatmap.pkl'
-    target.parent.mkdir(parents=True); target.write_text('precious')
-    assert link_all(pair) == 1 and target.read_text() == 'precious'
-
-
-def test_nothing_to_link_is_an_error(pair):
-    shutil.rmtree(pair/'sil'); save_pickle(np.zeros((1, 64, 64), np.uint8), pair/'sil'/'x'/'y'/'z'/'z.pkl')
-    assert link_all(pair) == 1
-    with pytest.raises(SkeletonGaitError, match='aligned-sils.pkl'): link_all(pair, dataset_pkl_ext_name='aligned-sils.pkl')
-
-
-def test_silhouettes_by_the_end_of_their_name(pair):
-    for seq, (path,) in read_tree(pair/'sil').sequences.items():
-        save_pickle(np.zeros(3), path.with_name('other.pkl')); path.rename(path.with_name('x-aligned-sils.pkl'))
-    assert link_all(pair, dataset_pkl_ext_name='aligned-sils.pkl') == 0
-
-
-@pytest.mark.parametrize('func', [pretreatment_heatmap, ln_sil_heatmap])
+@pytest.mark.parametrize('func', [pretreatment_heatmap])
 def test_every_parameter_is_explained(func):
     assert all(a.help for a in arg_parser(func)._actions)
-
-
-def test_only_linked_pairs_stay_linked(pair):
-    "A silhouette that vanished and one that broke: their links of an earlier run go, and are counted."
-    assert link_all(pair) == 0
-    first, second, *rest = read_tree(pair/'sil').sequences
-    shutil.rmtree(first.path(pair/'sil')); next(second.path(pair/'sil').iterdir()).write_bytes(b'')
-    assert link_all(pair) == 1
-    assert list(read_tree(pair/'linked').sequences) == rest
-
-
-@pytest.mark.parametrize('shape, ok', [((6, 64, 44), True), ((6, 64, 48), True), ((6, 128, 88), True), ((6, 128, 128), True), ((6, 64, 32), False), ((6, 32, 32), False), ((6, 64), False)])
-def test_silhouette_sizes(shape, ok):
-    assert (mismatch(np.zeros((6, 2, 64, 64), np.uint8), np.zeros(shape, np.uint8)) is None) == ok
 
 
 def test_no_failure_of_one_file_stops_the_others(walkers, tmp_path, monkeypatch, capsys):
     "Even one that nobody foresaw."
     from skeletongait import pretreatment_heatmap as module
-    real = module.do_job
-    monkeypatch.setattr(module, 'do_job', lambda job, cfg: 1/0 if job.sequence.subject == '001' else real(job, cfg))
+    real = module.draw_file
+    monkeypatch.setattr(module, 'draw_file', lambda job, work: 1/0 if job.pose.startswith('001/') else real(job, work))
     assert pretreatment_heatmap(str(walkers/'pose'), str(tmp_path), 'mine') == 1
     assert 'ZeroDivisionError' in capsys.readouterr().out and len(read_tree(tmp_path/'mine_sigma_8.0_'/'pkl').sequences) == 8
