@@ -4,13 +4,15 @@
 
 # %% auto #0
 __all__ = ['SkeletonGaitError', 'nearest', 'unknown_name', 'pick', 'Sequence', 'Tree', 'read_tree', 'is_leftover', 'atomic_write',
-           'save_pickle', 'save_text']
+           'save_pickle', 'save_text', 'plain_words', 'read_yaml']
 
-# %% ../nbs/00_core.ipynb #0810676e
-import contextlib, difflib, os, pickle, platform
+# %% ../nbs/00_core.ipynb #c07593f7
+import contextlib, difflib, os, pickle, platform, re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import yaml
 
 # %% ../nbs/00_core.ipynb #eb08d7d1
 class SkeletonGaitError(Exception):
@@ -119,3 +121,35 @@ def save_pickle(
 def save_text(text:str, path:str|os.PathLike) -> None:
     "Write `text` (UTF-8) to `path` atomically."
     with atomic_write(path) as tmp: tmp.write_text(text, encoding='utf-8')
+
+# %% ../nbs/00_core.ipynb #d43950e2
+_NUMBERS = {'int': re.compile(r'[-+]?(?:0|[1-9][0-9_]*)$'),
+           'float': re.compile(r'[-+]?(?:[0-9]+\.[0-9]*(?:[eE][-+]?[0-9]+)?|\.[0-9]+(?:[eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+)$')}
+
+def plain_words() -> dict[str,list]:
+    "PyYAML's table of plain words that are not text, with our numbers and without dates: first character -> [(tag, pattern)]."
+    ours = [(f'tag:yaml.org,2002:{name}', pattern) for name, pattern in _NUMBERS.items()]
+    kept = {c: [(tag, o) for tag, o in rules if tag.split(':')[-1] not in ('int', 'float', 'timestamp')]
+            for c, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()}
+    return {c: rules + (ours if c in '-+.0123456789' else []) for c, rules in kept.items()}
+
+# %% ../nbs/00_core.ipynb #b19bef36
+class _Loader(yaml.SafeLoader):
+    "The safe loader, with numbers as in YAML 1.2 and no key twice."
+    yaml_implicit_resolvers = plain_words()
+    def compose_mapping_node(self, anchor):
+        node, lines = super().compose_mapping_node(anchor), {}
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in lines: raise yaml.MarkedYAMLError(
+                problem=f"the key {key.value} appears twice (first in line {lines[key.value]}); remove one", problem_mark=key.start_mark)
+            if isinstance(key, yaml.ScalarNode): lines[key.value] = key.start_mark.line+1
+        return node
+
+# %% ../nbs/00_core.ipynb #f86bf011
+def read_yaml(
+    text:str, # The content of a file of settings
+) -> Any: # Plain data
+    "Read YAML; a `SkeletonGaitError` names the line of a syntax error or of a repeated key."
+    try: return yaml.load(text, Loader=_Loader)
+    except yaml.MarkedYAMLError as e: raise SkeletonGaitError(f"line {e.problem_mark.line+1}: {e.problem}") from None
+    except yaml.YAMLError as e: raise SkeletonGaitError(f"not YAML: {str(e).splitlines()[0]}") from None

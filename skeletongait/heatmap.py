@@ -6,18 +6,18 @@
 __all__ = ['impute_knn', 'impute_mean', 'centre_and_scale', 'render', 'align_map', 'default_settings', 'HeatmapConfig',
            'heatmap_config', 'load_heatmap_config', 'place_joints', 'draw_maps', 'pose_to_heatmap', 'notices']
 
-# %% ../nbs/05_heatmap.ipynb #1c37982f
+# %% ../nbs/05_heatmap.ipynb #fa4338d4
 import os
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Mapping
 
-import cv2, yaml
+import cv2
 import numpy as np
 from sklearn.metrics import pairwise_distances_chunked
 
-from .core import SkeletonGaitError, unknown_name
+from .core import SkeletonGaitError, read_yaml, unknown_name
 from .draw import draw_images, draw_sequence
 from .pose import LIMBS, PoseError, to_coco17
 
@@ -124,10 +124,10 @@ def align_map(
 def _resize(grey, size):
     return (cv2.resize(_LEVELS[grey], (size, size), interpolation=cv2.INTER_AREA)*255).astype(np.uint8)
 
-# %% ../nbs/05_heatmap.ipynb #10e46ef1
+# %% ../nbs/05_heatmap.ipynb #bf96dfd0
 def default_settings() -> dict:
     "The published settings in their nested form (packaged as `configs/heatmap.yaml`)."
-    return yaml.safe_load(files('skeletongait').joinpath('configs/heatmap.yaml').read_text(encoding='utf-8'))
+    return read_yaml(files('skeletongait').joinpath('configs/heatmap.yaml').read_text(encoding='utf-8'))
 
 # %% ../nbs/05_heatmap.ipynb #06e296d9
 def _merge(defaults:dict, given:Mapping, where:str='') -> dict:
@@ -149,7 +149,7 @@ def _resolve(tree:dict, value:Any, depth:int=0) -> Any:
     if found is None or isinstance(found, dict) or depth > 8: raise SkeletonGaitError(f"heatmap settings: {value} refers to nothing; expected the path of a key, like ${{norm_args.heatmap_image_height}}")
     return _resolve(tree, found, depth+1)
 
-# %% ../nbs/05_heatmap.ipynb #64a7174e
+# %% ../nbs/05_heatmap.ipynb #bf8f0018
 _KEYS = {'image_size': 'norm_args.heatmap_image_height', 'centre': 'half of align_args.heatmap_image_size'} # where the YAML's name is another one
 
 @dataclass(frozen=True)
@@ -178,7 +178,8 @@ class HeatmapConfig:
         for name, least in (('image_size', 2), ('img_h', 2), ('img_w', 2), ('final_img_size', 1), ('offset', 0), ('centre', 1)):
             v = getattr(self, name)
             if type(v) is not int or not least <= v <= 4096: raise SkeletonGaitError(f"{key(name)}; expected a whole number from {least} to 4096")
-        if type(self.sigma) not in (int, float) or not 0 < self.sigma < 1e4: raise SkeletonGaitError(f"{key('sigma')}; expected a number of pixels above 0")
+        if type(self.sigma) not in (int, float) or not .01 <= self.sigma < 1e4: raise SkeletonGaitError(f"{key('sigma')}; expected a number of pixels from 0.01 to 10,000")
+        if self.align and self.centre >= self.img_w: raise SkeletonGaitError(f"{key('centre')}, outside the image of {self.img_w} columns; expected img_w and heatmap_image_size to fit")
 
 # %% ../nbs/05_heatmap.ipynb #7dbb9639
 def heatmap_config(
@@ -197,15 +198,15 @@ def heatmap_config(
     return HeatmapConfig(t['coco18tococo17_args']['transfer_to_coco17'], pad['pad_method'], pad['impute_others'], all(uses), norm['pose_format'],
         norm['heatmap_image_height'], gen['sigma'], gen['img_h'], gen['img_w'], align['align'], align['final_img_size'], align['offset'], size//2 if isinstance(size, int) else size)
 
-# %% ../nbs/05_heatmap.ipynb #e4b4fb2b
+# %% ../nbs/05_heatmap.ipynb #ffd80646
 def load_heatmap_config(
     path:str|os.PathLike|None=None, # A YAML file in the nested form; None for the published defaults
 ) -> HeatmapConfig:
     "Read settings; `SkeletonGaitError` names the file and what is wrong in it."
     if path is None: return HeatmapConfig()
-    try: return heatmap_config(yaml.safe_load(Path(path).read_text(encoding='utf-8')) or {})
+    try: return heatmap_config(read_yaml(Path(path).read_text(encoding='utf-8')) or {})
     except OSError as e: raise SkeletonGaitError(f"{path}: cannot be read ({e.strerror}); expected a YAML file of heatmap settings") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as e: raise SkeletonGaitError(f"{path}: no valid YAML: {' '.join(str(e).split())}") from None
+    except UnicodeDecodeError as e: raise SkeletonGaitError(f"{path}: not UTF-8 text ({e})") from None
     except SkeletonGaitError as e: raise SkeletonGaitError(f"{path}: {e}") from None
 
 # %% ../nbs/05_heatmap.ipynb #af0f1b58
@@ -228,14 +229,14 @@ def place_joints(
     _check_finite(xy, 'coordinates too large to scale')
     return np.concatenate([xy, conf], -1)
 
-# %% ../nbs/05_heatmap.ipynb #2676bbe1
+# %% ../nbs/05_heatmap.ipynb #5c166999
 def draw_maps(
     joints:np.ndarray, # `(T, 17, 3)`, as `place_joints` returns them, or any of its frames
     cfg:HeatmapConfig=HeatmapConfig(), # Settings
 ) -> np.ndarray: # `(T, 2, h, w)` uint8: limb map, joint map
     "Stages 4 and 5: the maps of placed joints, each frame by itself."
-    maps, left = draw_sequence(joints, cfg.sigma, cfg.img_h, cfg.img_w, cfg.final_img_size, cfg.align, cfg.offset, cfg.centre)
-    for t, m in np.argwhere(left): maps[t, m] = _fit(draw_images(joints[t:t+1], cfg.sigma, cfg.img_h, cfg.img_w)[0, m], cfg)
+    maps, to_grow = draw_sequence(joints, cfg.sigma, cfg.img_h, cfg.img_w, cfg.final_img_size, cfg.align, cfg.offset, cfg.centre)
+    for t, m in np.argwhere(to_grow): maps[t, m] = _fit(draw_images(joints[t:t+1], cfg.sigma, cfg.img_h, cfg.img_w)[0, m], cfg)
     return maps
 
 def _fit(grey, cfg):

@@ -31,13 +31,13 @@ def bump(a, b, s_a, s_b, sigma, shape):
     c = min(s_a, s_b)
     if c < 1e-3: return None
     u = b - a
-    short = u @ u < 1
+    short = (u*u).sum() < 1
     if short: b, c = a, s_a
     low, high = np.minimum(a, b) - 3*sigma, np.maximum(a, b) + 3*sigma
     x, y = span(low[0], high[0], shape[1]), span(low[1], high[1], shape[0])
     if short: d2 = (x - a[0])**2 + (y[:, None] - a[1])**2
     else:
-        w = np.clip(((x - a[0])*u[0] + (y[:, None] - a[1])*u[1])/(u @ u), 0, 1)
+        w = np.clip(((x - a[0])*u[0] + (y[:, None] - a[1])*u[1])/(u*u).sum(), 0, 1)
         d2 = ((np.stack(np.meshgrid(x, y), -1) - (a + w[..., None]*u))**2).sum(-1)
     return (c*np.exp(-d2/2/sigma**2)).astype(np.float32), np.ix_(y, x)
 
