@@ -129,13 +129,15 @@ def default_settings() -> dict:
     "The published settings in their nested form (packaged as `configs/heatmap.yaml`)."
     return read_yaml(files('skeletongait').joinpath('configs/heatmap.yaml').read_text(encoding='utf-8'))
 
-# %% ../nbs/05_heatmap.ipynb #06e296d9
+# %% ../nbs/05_heatmap.ipynb #587818e2
 def _merge(defaults:dict, given:Mapping, where:str='') -> dict:
     "`defaults` with the values of `given` over them; `SkeletonGaitError` for a key that `defaults` lacks."
     if not isinstance(given, Mapping): raise SkeletonGaitError(f"heatmap settings: {where or 'the top level'} is {given!r}; expected a mapping of keys")
     out = dict(defaults)
     for k, v in given.items():
         path = f'{where}.{k}' if where else str(k)
+        below = [f'{section}.{k}' for section, keys in defaults.items() if isinstance(keys, dict) and k in keys]
+        if below and k not in defaults: raise SkeletonGaitError(f"heatmap settings: {k} stands at the top level; expected {below[0]}, written {{{below[0].replace('.', ': {')}: ...}}}}")
         if k not in defaults: raise unknown_name(f"heatmap settings: {where or 'top level'}: key", k, defaults)
         out[k] = _merge(defaults[k], v, path) if isinstance(defaults[k], dict) else v
     return out
@@ -215,14 +217,14 @@ def _check_finite(x:np.ndarray, what:str) -> None:
     bad = ~np.isfinite(x).all((1, 2))
     if bad.any(): raise PoseError(f"frames {_some(np.flatnonzero(bad))}: {what}")
 
-# %% ../nbs/05_heatmap.ipynb #107b78c3
+# %% ../nbs/05_heatmap.ipynb #cf58239e
 def place_joints(
     pose:np.ndarray, # `(T, V, 3)` or `(T, V, 2)`, V = 17, 18 or 25, or flat `(T, 53)`: pixel x, pixel y (down), confidence in [0, 1]
     cfg:HeatmapConfig=HeatmapConfig(), # Settings
 ) -> np.ndarray: # `(T, 17, 3)` x and y in the image to draw, and confidence; float32 stays float32
     "Stages 1 to 3: the joints of a whole sequence where they will be drawn; `PoseError` for an array that is no pose, or frames with NaN, inf or no height."
     pose = to_coco17(pose)
-    _check_finite(pose, 'NaN or infinite numbers; expected pixels and confidences')
+    _check_finite(pose, 'NaN or infinite numbers; expected pixels and confidences (a joint that was not found is at 0, 0)')
     xy = impute_knn(pose[..., :2], cfg.impute_others) if cfg.pad_method == 'knn' else impute_mean(pose[..., :2])
     conf = pose[..., 2:] if cfg.use_conf and pose.shape[-1] == 3 else np.ones((*pose.shape[:2], 1), pose.dtype)
     xy = centre_and_scale(xy, cfg.image_size)
@@ -251,7 +253,7 @@ def pose_to_heatmap(
     cfg = heatmap_config(cfg)
     return draw_maps(place_joints(pose, cfg), cfg)
 
-# %% ../nbs/05_heatmap.ipynb #abe0e4f4
+# %% ../nbs/05_heatmap.ipynb #f3983d60
 def notices(
     pose:np.ndarray,   # A pose sequence of any known shape
     cfg:HeatmapConfig, # Settings it is drawn with
@@ -260,6 +262,7 @@ def notices(
     n = 17 if pose.ndim == 2 else pose.shape[1]
     said = {'coco': 17, 'openpose-18': 18, 'openpose-25': 25}[cfg.pose_format]
     out = []
+    if cfg.use_conf and pose.ndim == 3 and pose.shape[2] == 2: out.append("the poses have no confidences: each counts as 1")
     if cfg.transfer_to_coco17 and n == 17: out.append("transfer_to_coco17 is True, but the poses have 17 joints already: taken as COCO-17")
     if not cfg.transfer_to_coco17 and n != 17: out.append(f"transfer_to_coco17 is False, but the poses have {n} joints: reordered to COCO-17 all the same")
     if said != n and cfg.pose_format != 'coco': out.append(f"pose_format is {cfg.pose_format}, but the poses have {n} joints: the number of joints decides")

@@ -251,7 +251,7 @@ def _size(path:Path, limits:Limits) -> int:
 _DAMAGE = (ValueError, TypeError, LookupError, EOFError, ArithmeticError, AttributeError, RuntimeError, MemoryError, SyntaxError, OSError,
            struct.error, tokenize.TokenError, zipfile.BadZipFile, zlib.error) # what the parsers of the standard library and numpy raise over nonsense
 
-# %% ../nbs/03_pose.ipynb #930e058d
+# %% ../nbs/03_pose.ipynb #7e651783
 def load_pickle(
     path:str|os.PathLike,   # A pickle of any protocol (0-5), written under numpy 1 or 2, Python 2 or 3
     limits:Limits=Limits(), # Larger ones are refused, before they take memory
@@ -260,11 +260,13 @@ def load_pickle(
     path, s = Path(path), _Stack()
     n_bytes = _size(path, limits)
     with open(path, 'rb') as f: data = f.read(n_bytes)
+    if not data: raise UnsafePickleError(f"{path}: the file is empty; expected a pickle")
+    if data.startswith(b'PK\3\4'): raise UnsafePickleError(f"{path}: a zip archive, as torch.save and numpy.savez write it; expected a pickle (numpy.savez files end in .npz here)")
     try:
         for op, arg in _instructions(data, limits): _step(s, op, arg)
         return _Plain(n_bytes, limits)(*s.pop())
     except ArrayFileError as e: raise UnsafePickleError(f"{path}: refused, the pickle holds {e}") from None
-    except _DAMAGE as e: raise UnsafePickleError(f"{path}: no readable pickle ({n_bytes} bytes): {_line(e)}") from None
+    except _DAMAGE as e: raise UnsafePickleError(f"{path}: no readable pickle ({n_bytes} bytes; damaged, or something else): {_line(e)}") from None
 
 # %% ../nbs/03_pose.ipynb #71cc88b5
 def _read_npy(f:BinaryIO, n_bytes:int, limits:Limits) -> np.ndarray:
@@ -326,12 +328,13 @@ COCO17_FROM = {
     25: (0, 16, 15, 18, 17, 5, 2, 6, 3, 7, 4, 12, 9, 13, 10, 14, 11),   # BODY_25 of OpenPose
 }
 
-# %% ../nbs/03_pose.ipynb #80e115e8
+# %% ../nbs/03_pose.ipynb #1acd54eb
 def to_coco17(
     pose:np.ndarray, # `(T, V, 3)` or `(T, V, 2)` with V = 17, 18 or 25 joints, or GREW's flat `(T, 53)`: pixel x, pixel y (down), confidence
 ) -> np.ndarray: # `(T, 17, 3)` or `(T, 17, 2)`, floats (float32 stays float32)
     "Bring a pose sequence to COCO-17, by its shape alone; `PoseError` where the shape or type is no pose's."
-    if not isinstance(pose, np.ndarray): raise PoseError(f"found a {type(pose).__name__}; expected a numpy array of poses (T, 17, 3)")
+    if isinstance(pose, dict): raise PoseError(f"found a dict with the keys {', '.join(map(str, list(pose)[:8]))}; expected the array of poses itself, (T, 17, 3) or (T, 17, 2)")
+    if not isinstance(pose, np.ndarray): raise PoseError(f"found a {type(pose).__name__}; expected a numpy array of poses, (T, 17, 3) or (T, 17, 2) (numpy.asarray makes one of lists)")
     if pose.dtype.kind not in 'iuf': raise PoseError(f"found an array of dtype {pose.dtype}; expected numbers")
     flat = pose.ndim == 2 and pose.shape[1] == 2 + 17*3
     if not flat and not (pose.ndim == 3 and pose.shape[1] in (17, *COCO17_FROM) and pose.shape[2] in (2, 3)): raise PoseError(

@@ -22,8 +22,8 @@ def place(xy, size=128):
 
 
 def span(lo, hi, size):
-    "Pixels of a box along one axis."
-    return np.arange(max(int(lo), 0), min(int(hi) + 1, size))
+    "The part of a box along one axis that lies in the image."
+    return slice(max(int(lo), 0), max(min(int(hi) + 1, size), 0))
 
 
 def bump(a, b, s_a, s_b, sigma, shape):
@@ -34,12 +34,13 @@ def bump(a, b, s_a, s_b, sigma, shape):
     short = (u*u).sum() < 1
     if short: b, c = a, s_a
     low, high = np.minimum(a, b) - 3*sigma, np.maximum(a, b) + 3*sigma
-    x, y = span(low[0], high[0], shape[1]), span(low[1], high[1], shape[0])
+    box = span(low[1], high[1], shape[0]), span(low[0], high[0], shape[1])
+    y, x = (np.arange(o.start, o.stop, dtype=np.float32) for o in box)
     if short: d2 = (x - a[0])**2 + (y[:, None] - a[1])**2
     else:
         w = np.clip(((x - a[0])*u[0] + (y[:, None] - a[1])*u[1])/(u*u).sum(), 0, 1)
         d2 = ((np.stack(np.meshgrid(x, y), -1) - (a + w[..., None]*u))**2).sum(-1)
-    return (c*np.exp(-d2/2/sigma**2)).astype(np.float32), np.ix_(y, x)
+    return c*np.exp(-d2/2/sigma**2), box
 
 
 def image(k, s, ends, sigma, shape):

@@ -1,4 +1,8 @@
 "Skeleton maps: the published numbers, the plain version as oracle, and what is better on purpose."
+import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -8,6 +12,7 @@ import pytest
 import plain
 from hypothesis import assume, given, settings, strategies as st
 
+from skeletongait import draw
 from skeletongait.core import SkeletonGaitError
 from skeletongait.heatmap import (HeatmapConfig, align_map, centre_and_scale, draw_maps, heatmap_config, impute_knn, impute_mean, load_heatmap_config, notices, pose_to_heatmap,
                                   render)
@@ -93,6 +98,41 @@ def test_doubtful_pixels_are_settled_by_the_definition():
         np.testing.assert_array_equal(draw_maps(k), plain.draw(k))
         k[0, :, 2] = np.nextafter(c, 0)
         np.testing.assert_array_equal(draw_maps(k), plain.draw(k))
+
+
+@pytest.mark.parametrize('shape, size', [((128, 64), 32), ((64, 32), 16), ((40, 24), 8), ((49, 49), 1), ((98, 98), 2), ((105, 105), 5), ((64, 64), 64), ((96, 48), 48)])
+@pytest.mark.parametrize('align', [True, False])
+def test_ratios_that_are_whole_or_nearly(shape, size, align):
+    "OpenCV takes means of blocks where both ratios are whole as it computes them, also if they differ."
+    k = np.concatenate([np.random.default_rng(0).uniform(0, shape, (20, 17, 2))[..., ::-1], np.random.default_rng(1).choice([.3, .5, 1], (20, 17, 1))], -1)
+    cfg = HeatmapConfig(img_h=shape[0], img_w=shape[1], final_img_size=size, align=align, centre=shape[1]//2)
+    np.testing.assert_array_equal(draw_maps(k, cfg), plain.draw(k, 8, shape, size=size, align=align, centre=cfg.centre))
+
+
+@pytest.mark.parametrize('joints, says', [(np.ones((3, 5, 3)), 'shape (3, 5, 3)'), (np.ones((3, 17, 2)), 'shape (3, 17, 2)'), (np.ones((17, 3)), 'shape (17, 3)'), (np.full((1, 17, 3), np.nan), 'NaN')])
+def test_joints_that_cannot_be_drawn(joints, says):
+    with pytest.raises(PoseError, match=re.escape(says)): draw_maps(joints)
+
+
+@pytest.mark.parametrize('sigma', [0, -3, np.nan, np.inf])
+def test_sigmas_that_cannot_be_drawn(sigma):
+    with pytest.raises(PoseError, match='sigma'): render(np.ones((1, 17, 2)), np.ones((1, 17)), sigma)
+
+
+def test_compiled_code_that_cannot_be_kept(monkeypatch):
+    "A full disk under numba's cache is not the fault of a pose."
+    def full(*args): raise OSError(28, 'No space left on device', '/cache')
+    monkeypatch.setattr(draw, 'draw_images', full)
+    with pytest.raises(SkeletonGaitError, match='/cache.*No space left.*NUMBA_CACHE_DIR'): draw.compile_loops()
+
+
+@pytest.mark.slow
+def test_no_place_for_compiled_code(tmp_path):
+    "A read-only installation and no home folder: every process compiles for itself."
+    shutil.copytree(Path(draw.__file__).parent, tmp_path/'skeletongait', ignore=shutil.ignore_patterns('__pycache__'))
+    code = 'import numba.core.caching as c; c.CacheImpl._locator_classes = []; import skeletongait.draw as d; d.compile_loops(); print(d.__file__)'
+    done = subprocess.run([sys.executable, '-c', code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0 and str(tmp_path) in done.stdout, done.stderr
 
 
 def test_absurdly_far_joints_equal_plain():
@@ -210,7 +250,7 @@ def test_far_away_joints_cost_nothing():
     assert pose_to_heatmap(pose).shape == (12, 2, 64, 64)
 
 
-@pytest.mark.parametrize('cfg, says', [({'align_arg': {}}, "key 'align_arg' is not known; did you mean 'align_args'"), ({'align_args': {'ofset': 1}}, "align_args: key 'ofset'"), ({'align_args': 3}, 'align_args is 3'),
+@pytest.mark.parametrize('cfg, says', [({'align_arg': {}}, "key 'align_arg' is not known; did you mean 'align_args'"), ({'align_args': {'ofset': 1}}, "align_args: key 'ofset'"), ({'align_args': 3}, 'align_args is 3'), ({'sigma': 4}, 'expected heatmap_generator_args.sigma'), ({'heatmap_generator_args': {'img_w': 32}}, 'outside the image'), ({'heatmap_generator_args': {'sigma': 1e-9}}, 'sigma'),
     ({'heatmap_generator_args': {'sigma': 'big'}}, 'sigma'), ({'heatmap_generator_args': {'sigma': True}}, 'sigma'), ({'heatmap_generator_args': {'sigma': float('nan')}}, 'sigma'),
     ({'padkeypoints_args': {'pad_method': 'none'}}, 'knn, simple'), ({'norm_args': {'heatmap_image_height': '${norm_args.heatmap_image_height}'}}, 'refers to nothing'),
     ({'heatmap_generator_args': {'with_kp': True}}, 'both maps are always drawn'), ({'norm_args': {'pose_format': 'coco18'}}, 'openpose-18'), ([1], 'mapping'), ({'align_args': {'final_img_size': 0}}, 'final_img_size')])

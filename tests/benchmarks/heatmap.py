@@ -8,7 +8,6 @@ import argparse
 import json
 import multiprocessing
 import os
-import platform
 import resource
 import statistics
 import sys
@@ -23,14 +22,13 @@ import matplotlib.pyplot as plt
 import numba
 import numpy as np
 import plain
+from machine import processor
 
 from skeletongait import draw
 from skeletongait.core import atomic_write, read_tree, save_text
 from skeletongait.heatmap import HeatmapConfig, draw_maps, impute_knn, place_joints, pose_to_heatmap
 from skeletongait.pose import load_pickle, to_coco17
 from skeletongait.walkers import make_sequence
-
-REAL = {'contract', 'nsz', 'nnan', 'ninf', 'arcp'}
 
 
 def seconds(f, *args, clock=time.process_time):
@@ -114,7 +112,7 @@ def work(joints, sigma, height, width):
     return limbs, points
 
 
-@numba.njit(nogil=True, fastmath=REAL)
+@numba.njit(nogil=True, fastmath=draw._FINITE)
 def multiply_add(x, n):
     "8 multiply-adds for every number of `x`, `n` times over: what the core can do when nothing but arithmetic is asked of it."
     for _ in range(n):
@@ -177,34 +175,36 @@ def processes(pose, rounds=60):
 
 
 def lengths(pose, ns=(10, 30, 100, 300, 1000, 3000)):
-    "Milliseconds per frame and memory beyond the result, by the length of the sequence."
-    out = {}
-    for n in ns:
-        long = np.concatenate([pose]*(n//len(pose) + 1))[:n]
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        ms = median_ms(pose_to_heatmap, long, n_frames=n, repeats=5)
-        out[n] = {'ms': ms, 'more_MiB': (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)/1024, 'result_MiB': n*2*64*64/2**20}
-    return out
+    "Milliseconds per frame by the length of the sequence."
+    longer = {n: np.concatenate([pose]*(n//len(pose) + 1))[:n] for n in ns}
+    return {n: median_ms(pose_to_heatmap, p, n_frames=n) for n, p in longer.items()}
 
 
-def processor():
-    "The processor's name."
-    info = Path('/proc/cpuinfo')
-    names = [line.split(':')[1].strip() for line in info.read_text().splitlines() if line.startswith('model name')] if info.exists() else []
-    return f"{names[0] if names else platform.processor()}, {os.cpu_count()} cores"
+def memory(pose, n=3000):
+    "Most MiB that drawing `n` frames takes beyond its result, in a process of its own."
+    with multiprocessing.get_context('fork').Pool(1) as pool: return pool.apply(peak_of, (np.concatenate([pose]*(n//len(pose) + 1))[:n],))
+
+
+def peak_of(pose):
+    "What the process has needed at most after drawing, less before, less the result."
+    peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1024
+    pose_to_heatmap(pose[:100])
+    before, maps = peak(), pose_to_heatmap(pose)
+    return peak() - before - maps.nbytes/2**20
 
 
 def picture(r, path):
     "Where the time goes before and after, and what it depends on."
-    fig, axs = plt.subplot_mosaic([['before', 'after', 'after'], ['lengths', 'sigma', 'processes']], figsize=(10, 4.6), height_ratios=(.7, 1), width_ratios=(1.1, 1, .7))
+    fig, axs = plt.subplot_mosaic([['before', 'after', 'after'], ['lengths', 'sigma', 'processes']], figsize=(10, 4.8), height_ratios=(.7, 1), width_ratios=(1.1, 1, .7))
     for side, name in (('before', 'plain'), ('after', 'compiled')):
         parts = {k: v for k, v in r['profile'][side].items() if v > .002}
-        axs[side].barh(list(parts), list(parts.values()), color='C0' if side == 'before' else 'C1', height=.6)
-        axs[side].invert_yaxis(); axs[side].set(xlabel='ms per frame', title=f'{name}: {sum(parts.values()):.2f} ms per frame'); axs[side].tick_params(axis='y', labelsize=8)
-    axs['after'].set_title(axs['after'].get_title() + f" (the core's limit: {r['limit']['least_ms']:.2f})")
-    axs['lengths'].semilogx(list(r['lengths']), [v['ms'] for v in r['lengths'].values()], 'o-', c='C1'); axs['lengths'].set(ylim=(0, None), xlabel='frames in the sequence', ylabel='ms per frame')
-    axs['sigma'].plot(list(r['sigma']), list(r['sigma'].values()), 'o-', c='C1'); axs['sigma'].set(ylim=(0, None), xlabel='sigma, pixels')
-    axs['processes'].bar(list(map(str, r['processes'])), [v/1000 for v in r['processes'].values()], .6, color='C1'); axs['processes'].set(xlabel='processes', ylabel='1,000 frames per second')
+        axs[side].barh(list(parts), [1000*v for v in parts.values()], color='C0' if side == 'before' else 'C1', height=.6)
+        axs[side].invert_yaxis(); axs[side].set(xlabel='microseconds per frame', title=f'{name}: {1000*sum(parts.values()):,.0f} microseconds per frame'); axs[side].tick_params(axis='y', labelsize=8)
+    axs['after'].set_title(axs['after'].get_title() + f" (arithmetic alone: {1000*r['limit']['least_ms']:.0f})")
+    axs['lengths'].semilogx(list(r['lengths']), [1000*v for v in r['lengths'].values()], 'o-', c='C1'); axs['lengths'].set(xlabel='frames in the sequence', ylabel='microseconds per frame', title='compiled: length')
+    axs['sigma'].plot(list(r['sigma']), [1000*v for v in r['sigma'].values()], 'o-', c='C1'); axs['sigma'].set(xlabel='sigma, pixels', title='compiled: sigma')
+    for name in ('lengths', 'sigma'): axs[name].set_ylim(0, 1.15*axs[name].get_ylim()[1])
+    axs['processes'].bar(list(map(str, r['processes'])), [v/1000 for v in r['processes'].values()], .6, color='C1'); axs['processes'].set(xlabel='processes at once', ylabel='1,000 frames per second', title='compiled: processes')
     for ax in axs.values(): ax.title.set_fontsize(9); ax.spines[['top', 'right']].set_visible(False)
     fig.tight_layout()
     with atomic_write(path) as tmp: fig.savefig(tmp, dpi=90, format='png')
@@ -224,7 +224,7 @@ def main():
     r = {'machine': processor(), 'poses': 'simulated walkers' if args.poses is None else 'recorded walkers', 'frames': len(whole[0]),
          'no_holes': pairs(whole, pose_to_heatmap, plain.heatmap), 'holes_3_percent': pairs(holey, pose_to_heatmap, plain.heatmap)}
     r |= {'profile': profile(whole[0], cfg), 'sigma': {s: median_ms(pose_to_heatmap, whole[0], HeatmapConfig(sigma=s), n_frames=100) for s in (1, 2, 4, 6, 8, 12, 16)},
-          'lengths': lengths(whole[0]), 'processes': processes(whole[0])}
+          'lengths': lengths(whole[0]), 'MiB_beyond_the_result': memory(whole[0]), 'processes': processes(whole[0])}
     r['limit'] = limit(np.ascontiguousarray(place_joints(whole[0], cfg)), cfg, r['no_holes']['ms'])
     save_text(json.dumps(r, indent=1) + '\n', Path(args.out)/'heatmap.json')
     picture(r, Path(args.out)/'heatmap.png')
@@ -232,7 +232,8 @@ def main():
     for name in ('no_holes', 'holes_3_percent'): print('{:16} plain {plain_ms:.2f} ms per frame, compiled {ms:.3f}: {times_faster:.1f} times faster (median of {pairs} pairs, {range[0]:.1f} to {range[1]:.1f})'.format(name, **r[name]))
     for side in ('before', 'after'): print(f'{side:16} ' + ', '.join(f'{k} {v:.3f}' for k, v in r['profile'][side].items()))
     print('sigma            ' + ', '.join(f'{k}: {v:.3f}' for k, v in r['sigma'].items()))
-    print('frames           ' + ', '.join(f"{k}: {v['ms']:.3f} ms" for k, v in r['lengths'].items()))
+    print('frames           ' + ', '.join(f"{k}: {v:.3f} ms" for k, v in r['lengths'].items()))
+    print(f"memory           {r['MiB_beyond_the_result']:.0f} MiB beyond the result, for 3,000 frames")
     print('processes        ' + ', '.join(f'{k}: {v:,.0f} frames/s' for k, v in r['processes'].items()))
     print('limit            {least_ms:.3f} ms of arithmetic at {giga_operations_per_second:.1f} billion vector-lane operations per second: {share_of_the_limit:.0%} of the limit'.format(**r['limit']))
 
