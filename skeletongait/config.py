@@ -7,7 +7,7 @@ __all__ = ['NOUNS', 'PLACEHOLDER', 'RUN', 'EvalFunc', 'CUT', 'ConfigError', 'par
            'EvaluatorCfg', 'TripletLossCfg', 'CrossEntropyLossCfg', 'SkeletonGaitBackboneCfg',
            'SkeletonGaitPPBackboneCfg', 'SeparateBNNecksCfg', 'SkeletonGaitCfg', 'SkeletonGaitPPCfg', 'OptimizerCfg',
            'SchedulerCfg', 'TripletSamplerCfg', 'TrainerCfg', 'Config', 'Row', 'schema_rows', 'describe',
-           'config_table', 'fits', 'torch_classes', 'render_settings', 'heatmap_tree', 'make_config',
+           'config_table', 'fits', 'torch_classes', 'render_settings', 'heatmap_tree', 'map_changes', 'make_config',
            'packaged_configs', 'load_config', 'to_dict', 'to_yaml', 'make_optimizer', 'make_scheduler', 'check_ready']
 
 # %% ../nbs/17_config.ipynb #8938e398
@@ -62,7 +62,7 @@ def key(
     "Declare one key of a section."
     return field(default_factory=lambda: copy.deepcopy(default), metadata=dict(meaning=meaning, least=least, needed=needed, also=also, old=old, rest=rest))
 
-# %% ../nbs/17_config.ipynb #eb786b1f
+# %% ../nbs/17_config.ipynb #9f4da6af
 PLACEHOLDER = 'your_path'
 RUN = ('train', 'test')
 
@@ -78,7 +78,7 @@ class DataCfg:
     test_dataset_name:str|None = key(None, 'name of the test set, where it differs; absent: `dataset_name`')
     data_in_use:list[bool]|list[int]|None = key(None, 'which files of a sequence: a mask, or indices in the order wanted; absent: all')
     render:str|dict|None = key(None, 'draw the maps of poses while loading, so that the tree may hold poses: heatmap settings, or the path of a YAML file of them; `{}`: the published ones; absent: the files hold maps')
-    render_sigma:tuple[float,float]|None = key(None, '[low, high]: in training, draw the sigma of each sequence from this range, in pixels (needs `render`; a test takes the sigma of `render`)')
+    render_sigma:tuple[float,float]|None = key(None, '[low, high]: in training, draw the sigma of each sequence from this range, in pixels (needs `render`, and poses; a test takes the sigma of `render`)')
     max_file_mb:int = key(Limits().file_mb, 'largest file that is read, in MB', least=1)
     max_frames:int = key(Limits().frames, 'longest sequence that is read', least=1)
 
@@ -402,13 +402,28 @@ def heatmap_tree(
                 heatmap_generator_args=dict(sigma=o.sigma, use_score=o.use_conf, img_h=o.img_h, img_w=o.img_w, with_limb=None, with_kp=None),
                 align_args=dict(align=o.align, final_img_size=o.final_img_size, offset=o.offset, heatmap_image_size=2*o.centre))
 
-# %% ../nbs/17_config.ipynb #8b2c4acc
+# %% ../nbs/17_config.ipynb #c9cdabd7
 def _check_render(data:DataCfg) -> None:
     "Write the heatmap settings out in full; a `ConfigError` for a range of sigmas that cannot be."
     render, sigmas = render_settings(data.render), data.render_sigma
     if render: data.render = heatmap_tree(render)
     if sigmas and not render: raise ConfigError("data_cfg.render_sigma: has no effect without data_cfg.render; set render: {} for the published settings, or remove it")
-    if sigmas and not 0 < sigmas[0] <= sigmas[1] < 1e4: raise ConfigError(f"data_cfg.render_sigma: found {_shown(sigmas)}, expected [low, high] in pixels, above 0 and low first")
+    if sigmas and not .01 <= sigmas[0] <= sigmas[1] < 1e4: raise ConfigError(f"data_cfg.render_sigma: found {_shown(sigmas)}, expected [low, high] in pixels, from 0.01 to 10,000 and low first")
+
+# %% ../nbs/17_config.ipynb #951a9296
+def _map_settings(data:dict) -> dict:
+    "What the maps depend on, by name."
+    render = render_settings(data.get('render'))
+    return {'render': 'null' if render is None else 'given', 'render_sigma': data.get('render_sigma')} | ({} if render is None else dataclasses.asdict(render))
+
+def map_changes(
+    then:dict, # A `data_cfg` as plain data
+    now:dict,  # Another one
+) -> str: # What differs, as in `sigma: 8.0 then, 4.0 now`; empty: nothing
+    "How the settings of the maps changed from one run to another."
+    a, b = _map_settings(then), _map_settings(now)
+    shown = lambda o: o if isinstance(o, str) else json.dumps(o)
+    return '; '.join(f'{k}: {shown(a[k])} then, {shown(b[k])} now' for k in a if k in b and a[k] != b[k])
 
 # %% ../nbs/17_config.ipynb #72c74fc4
 def make_config(

@@ -9,7 +9,7 @@ __all__ = ['REGULAR', 'IRREGULAR', 'SAMPLE_TYPES', 'Partition', 'regular_partiti
            'list_rng', 'slot_rng', 'draw_batch', 'TripletSampler', 'InferenceSampler', 'Batch', 'collate', 'one_thread',
            'DrawnDataset', 'GaitLoader', 'make_loader', 'first_look']
 
-# %% ../nbs/12_data.ipynb #4c57f136
+# %% ../nbs/12_data.ipynb #e4527b8b
 import fnmatch, itertools, json, os
 from dataclasses import replace
 from functools import partial
@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 from .core import Sequence, SkeletonGaitError, Tree, save_text, unknown_name
+from .draw import compile_loops
 from .heatmap import HeatmapConfig, draw_maps, place_joints
 from .pose import COCO17_FROM, Limits, PoseError, load_array
 from .transforms import fit_width, to_float
@@ -415,7 +416,7 @@ def collate(
     return Batch(torch.from_numpy(frames), [len(o.frames) for o in items] if packed else None, labels if isinstance(labels[0], str) else torch.tensor(labels),
                  [o.sequence.type for o in items], [o.sequence.view for o in items], [str(o.sequence) for o in items], iteration)
 
-# %% ../nbs/12_data.ipynb #8e28cd3e
+# %% ../nbs/12_data.ipynb #665ec04e
 def one_thread(worker_id:int) -> None:
     "Keep OpenCV to one thread in a loader's worker (torch sees to its own)."
     cv2.setNumThreads(1)
@@ -427,6 +428,7 @@ class DrawnDataset(Dataset):
         i, iteration, slot = index
         try: return iteration, self.dataset.draw(i, self.cfg, slot_rng(self.seed, iteration, slot))
         except SkeletonGaitError as e: return iteration, e
+        except Exception as e: e.add_note(f'while loading {_where(self.dataset.files[i])}'); raise
 
 # %% ../nbs/12_data.ipynb #3f6cb242
 def _collate_or_error(drawn:list[tuple[int,Item|SkeletonGaitError]], packed:bool) -> Batch|SkeletonGaitError:
@@ -469,12 +471,16 @@ def make_loader(
     return GaitLoader(DrawnDataset(dataset, cfg, seed), batch_sampler=sampler, collate_fn=partial(_collate_or_error, packed=packed), num_workers=num_workers,
         worker_init_fn=one_thread, persistent_workers=num_workers > 0, pin_memory=torch.cuda.is_available())
 
-# %% ../nbs/12_data.ipynb #e4859be9
+# %% ../nbs/12_data.ipynb #0947a4f2
 def first_look(
     data:GaitDataset,
-) -> tuple[str,...]: # Notices
-    "Draw a frame of the first sequence, so that workers find the renderer compiled; a notice where there are no poses to draw."
+) -> tuple[str,...]: # Lines for the log
+    "How maps are drawn, if they are, and the renderer compiled for the workers; a `SkeletonGaitError` for a range of sigmas without poses."
     if data.render is None: return ()
-    streams, files = data.streams(0), data.files[0]
-    take_frames(streams, np.arange(1), files, data.render)
-    return () if any(x.ndim == 3 for x in streams) else (f"{_where(files)}: data_cfg.render is set, but the files hold frames, which are used as they are",)
+    sigmas, where = data.render_sigma, _where(data.files[0])
+    if any(x.ndim == 3 for x in data.streams(0)):
+        compile_loops()
+        return ('maps are drawn from poses, sigma ' + (f'{data.render.sigma:g}' if sigmas is None else f'drawn from {sigmas[0]:g} to {sigmas[1]:g}'),)
+    if sigmas is not None: raise SkeletonGaitError(
+        f"{where}: holds frames, whose sigma is fixed, but data_cfg.render_sigma asks to draw it; set data_cfg.dataset_root to a tree of poses, or remove render_sigma")
+    return (f"{where}: data_cfg.render is set, but the files hold frames, which are used as they are",)

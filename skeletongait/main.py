@@ -11,7 +11,7 @@ if __name__ == '__main__' and not __spec__ and '__file__' in globals(): # run by
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     runpy.run_module('skeletongait.main', run_name='__main__', alter_sys=True)
 
-# %% ../nbs/19_main.ipynb #0ba6a92a
+# %% ../nbs/19_main.ipynb #932aa0d8
 import datetime, logging, sys
 
 import cv2
@@ -23,7 +23,7 @@ from .data import make_loader
 from .launch import Ranks, device, process_group, run_script
 from .models import build_model
 from .train import (RUNNABLE, Run, embedding_name, find_checkpoint, load_checkpoint, load_weights, log, make_dataset, make_trainer, prepare_test,
-                                restore, test_model, train)
+                                restore, tell_map_changes, test_model, train)
 
 # %% ../nbs/19_main.ipynb #1598f99a
 class _AroundBars(logging.Handler):
@@ -84,7 +84,7 @@ def run_training(cfg:Config, run:Run, r:Ranks) -> None:
     train(trainer, loader, run, cfg, (lambda i: test_model(trainer.net, cfg, run, i, r)) if with_test else None)
     log.info(f'trained to iteration {trainer.iteration}; checkpoints and TensorBoard files in {run.folder}')
 
-# %% ../nbs/19_main.ipynb #0014a575
+# %% ../nbs/19_main.ipynb #b8c24f8e
 def run_test(cfg:Config, run:Run, r:Ranks) -> None:
     "The test phase: results of one checkpoint."
     e = cfg.evaluator_cfg
@@ -96,6 +96,7 @@ def run_test(cfg:Config, run:Run, r:Ranks) -> None:
         load_weights(model, state, path, e.restore_ckpt_strict)
         iteration = int(state.get('iteration', 0))
         log.info(f'restored {path} (iteration {iteration})')
+        tell_map_changes(state, cfg, path)
         trained = state.get('embedding', embedding_name(cfg))
         if trained != embedding_name(cfg): log.warning(f'{path} was trained to be tested by {trained}, the settings test by {embedding_name(cfg)}; see model_cfg.use_emb2')
     test_model(model, cfg, run, iteration, r)

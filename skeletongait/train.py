@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['log', 'RUNNABLE', 'Run', 'make_dataset', 'Trainer', 'autocast', 'make_trainer', 'save_checkpoint', 'embedding_name',
            'load_checkpoint', 'misfits', 'blame', 'load_weights', 'find_checkpoint', 'load_optimizer', 'load_scheduler',
-           'restore', 'Meter', 'log_line', 'train', 'tell', 'embed', 'share_buffers', 'protocol_of', 'prepare_test',
-           'test_model', 'read_scalars']
+           'check_steps', 'tell_map_changes', 'restore', 'Meter', 'log_line', 'train', 'tell', 'embed', 'share_buffers',
+           'protocol_of', 'prepare_test', 'test_model', 'read_scalars']
 
-# %% ../nbs/18_train.ipynb #03ba125b
-import contextlib, datetime, json, logging, os, pickle, time
+# %% ../nbs/18_train.ipynb #0c7505b1
+import contextlib, datetime, json, logging, math, os, pickle, time
 from collections import defaultdict
 from pathlib import Path
 from typing import Callable
@@ -22,7 +22,7 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 import skeletongait
-from .config import Config, make_optimizer, make_scheduler, render_settings, to_dict
+from .config import Config, make_optimizer, make_scheduler, map_changes, render_settings, to_dict
 from .core import SkeletonGaitError, atomic_write, pick, read_tree, save_text
 from .data import Batch, GaitDataset, first_look, load_partition, make_loader
 from .evaluate import PROTOCOLS, GalleryProbe, evaluate, results_table
@@ -225,7 +225,25 @@ def load_scheduler(scheduler:torch.optim.lr_scheduler.LRScheduler, state:dict, p
         f"{path}: the state of its scheduler lacks {', '.join(lacking)} of {type(scheduler).__name__}; set trainer_cfg.scheduler_reset: true to begin with a fresh one")
     scheduler.load_state_dict(state)
 
-# %% ../nbs/18_train.ipynb #19da27b0
+# %% ../nbs/18_train.ipynb #c678eb42
+def check_steps(trainer:Trainer, total_iter:int) -> None:
+    "A `SkeletonGaitError` where the schedule ends before `total_iter`."
+    s = trainer.scheduler
+    planned, last = getattr(s, 'total_steps', math.inf), s.last_epoch + total_iter - trainer.iteration
+    if last > planned: raise SkeletonGaitError(
+        f"scheduler_cfg.total_steps: {type(s).__name__} is planned for {planned} steps, but training from iteration {trainer.iteration} to total_iter {total_iter} takes it to {last}; "
+        f"set total_steps to {last} or more, and where a checkpoint brings the old number along, trainer_cfg.scheduler_reset: true, which begins the schedule anew")
+
+# %% ../nbs/18_train.ipynb #2f372be1
+def tell_map_changes(state:dict, cfg:Config, path:str|os.PathLike) -> None:
+    "Log how the settings of the maps differ from those in a checkpoint, where it holds any (published ones do not)."
+    then = state.get('config')
+    if not isinstance(then, dict) or not isinstance(then.get('data_cfg'), dict): return
+    try: changes = map_changes(then['data_cfg'], to_dict(cfg.data_cfg))
+    except SkeletonGaitError as e: changes = f'those of the checkpoint cannot be read ({e})'
+    if changes: log.info(f'notice: {path} was trained with other settings of the maps: {changes}')
+
+# %% ../nbs/18_train.ipynb #e569121d
 def restore(
     trainer:Trainer,
     run:Run,
@@ -240,6 +258,7 @@ def restore(
     if not t.optimizer_reset: load_optimizer(trainer.optimizer, state.get('optimizer', {}), path)
     if not t.scheduler_reset: load_scheduler(trainer.scheduler, state.get('scheduler', {}), path)
     if state.get('scaler'): trainer.scaler.load_state_dict(state['scaler'])
+    tell_map_changes(state, cfg, path)
     if t.restore_hint == 'latest' or not isinstance(t.restore_hint, str): trainer.iteration = pick(f'{path}: key', 'iteration', state)
     log.info(f'restored {path}, going on at iteration {trainer.iteration}')
 
@@ -262,7 +281,7 @@ def log_line(iteration:int, total:int, values:dict[str,float], lr:float, seconds
     left = datetime.timedelta(seconds=round(seconds*(total-iteration)))
     return f'iteration {iteration}/{total}  ' + '  '.join(f'{k} {v:.4g}' for k, v in values.items()) + f'  lr {lr:.3g}  {seconds:.3f} s/it ({data_seconds:.3f} data)  ETA {left}'
 
-# %% ../nbs/18_train.ipynb #aa915cc8
+# %% ../nbs/18_train.ipynb #eb0f8b94
 def train(
     trainer:Trainer,
     loader,               # Endless, beginning at `trainer.iteration`
@@ -271,6 +290,7 @@ def train(
     test:Callable|None=None, # With `with_test`: called after every checkpoint
 ) -> None:
     "Train to `total_iter`; rank 0 logs every `log_iter` iterations and writes a checkpoint every `save_iter` and at the end."
+    check_steps(trainer, cfg.trainer_cfg.total_iter)
     t, first, meter, batches = cfg.trainer_cfg, ranks().rank == 0, Meter(), iter(loader)
     trainer.train_mode()
     with (contextlib.closing(SummaryWriter(run.folder/'summary', purge_step=trainer.iteration)) if first else contextlib.nullcontext() as writer,
@@ -339,7 +359,7 @@ def prepare_test(cfg:Config) -> tuple[GalleryProbe,GaitDataset,tuple[str,...],tu
     protocol.split(data.sequences, probes)
     return protocol, data, notices, probes
 
-# %% ../nbs/18_train.ipynb #3e0b96a9
+# %% ../nbs/18_train.ipynb #b5e99b04
 def test_model(
     model:nn.Module,
     cfg:Config,
@@ -359,7 +379,8 @@ def test_model(
     results = evaluate(x.to(device()), data.labels, [s.type for s in data.sequences], [s.view for s in data.sequences], protocol, e.metric, probes)
     log.info(f"{len(x)} sequences in {time.perf_counter()-began:.1f} s, {embedding_name(cfg)}, {e.metric}\n{results_table(results)}")
     log.info(f'results in {run.results(iteration)}')
-    save_text(json.dumps(dict(iteration=iteration, embedding=embedding_name(cfg), metric=e.metric, eval_func=e.eval_func, **results), indent=1)+'\n', run.results(iteration))
+    data_cfg = {k: getattr(cfg.data_cfg, k) for k in ('dataset_root', 'render', 'render_sigma')}
+    save_text(json.dumps(dict(iteration=iteration, embedding=embedding_name(cfg), metric=e.metric, eval_func=e.eval_func, data_cfg=data_cfg, **results), indent=1)+'\n', run.results(iteration))
     return results
 
 # %% ../nbs/18_train.ipynb #fdc8d7c3

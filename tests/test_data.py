@@ -1,5 +1,5 @@
 "Data: partitions, files, draws as pure functions of (seed, iteration, slot), and one line for every mistake."
-import itertools, json, pickle, shutil
+import itertools, json, pickle, shutil, traceback
 import cv2, numpy as np, pytest, torch
 from hypothesis import given, settings, strategies as st
 from skeletongait.core import Sequence, SkeletonGaitError, read_tree, save_pickle
@@ -305,6 +305,18 @@ def test_errors_keep_their_line_through_workers(tmp_path, root):
         with says('same number of frames') as e: list(loader(ds, TEST, num_workers=workers))
         assert str(bad.parent) in str(e.value) and '\n' not in str(e.value) and type(e.value) is SkeletonGaitError
     with says('same number of frames'): GaitDataset(tree, make_partition(tree, ['001']), False, cache=True)
+
+class Fails:
+    "A transform with a mistake of its own."
+    def __call__(self, x_tchw, rng): return 1/0
+
+
+@pytest.mark.parametrize('workers', [0, 1])
+def test_an_unexpected_error_tells_which_sequence(tree, part, workers):
+    ds = GaitDataset(tree, part, False, transform=Fails())
+    with pytest.raises(ZeroDivisionError) as e: list(loader(ds, TEST, num_workers=workers))
+    assert f'while loading {ds.files[0][0].parent} (0_heatmap.pkl, 1_sil.pkl)' in ''.join(traceback.format_exception(e.value))
+
 
 def test_sizes_in_one_batch_must_agree(tmp_path, root):
     shutil.copytree(root, tmp_path/'t')

@@ -16,7 +16,7 @@ from hypothesis import given, settings, strategies as st
 from test_train import tiny
 
 import skeletongait.data as data_module
-from skeletongait.config import ConfigError, heatmap_tree, make_config, parse_yaml, render_settings, to_dict, to_yaml
+from skeletongait.config import ConfigError, heatmap_tree, make_config, map_changes, parse_yaml, render_settings, to_dict, to_yaml
 from skeletongait.core import SkeletonGaitError, read_tree, save_pickle, save_text
 from skeletongait.data import (GaitDataset, draw_frames, first_look, is_pose, load_sequence, load_streams, make_loader,
                                read_partition, slot_rng, take_frames)
@@ -249,7 +249,7 @@ def spoil(kind, f, folder):
         save_pickle({'no frame': x[:0], 'one frame more': np.concatenate([x, x[:1]]), 'text': np.array(['a']), 'dict': {'pose': x}, '19 joints': np.repeat(x, 2, 1)[:, :19]}.get(kind, x), f)
 
 
-BAD = {'evil': 'refused', 'evil array': 'refused', 'truncated': 'no readable pickle', 'empty': 'no readable pickle', 'gone': 'cannot be read', 'nan': 'frames 11: NaN', 'inf': 'frames 3: NaN or inf',
+BAD = {'evil': 'refused', 'evil array': 'refused', 'truncated': 'no readable pickle', 'empty': 'the file is empty', 'gone': 'cannot be read', 'nan': 'frames 11: NaN', 'inf': 'frames 3: NaN or inf',
        'flat body': 'frames 4: all joints have the same y', 'no frame': 'found no frame', 'text': 'expected at least one frame', 'dict': 'holds a dict'}
 
 
@@ -303,9 +303,31 @@ def test_sizes_that_do_not_go_together(root, part):
 
 
 def test_first_look(root, part):
-    assert first_look(dataset(root, part, 'linked')) == first_look(dataset(root, part, render=HeatmapConfig())) == ()
-    note, = first_look(dataset(root, part, 'linked', render=HeatmapConfig()))
-    assert 'data_cfg.render is set, but the files hold frames' in note and '0_heatmap.pkl, 1_sil.pkl' in note
+    assert first_look(dataset(root, part, 'linked')) == ()
+    for training, sigmas, says in ((True, None, '6.5'), (True, [4, 12.5], 'drawn from 4 to 12.5'), (False, [4, 12.5], '6.5')):
+        assert first_look(dataset(root, part, training=training, render=HeatmapConfig(sigma=6.5), render_sigma=sigmas)) == (f'maps are drawn from poses, sigma {says}',)
+    for training, sigmas in ((True, None), (False, [4, 12])):  # a test draws no sigma, so a range of them does no harm
+        note, = first_look(dataset(root, part, 'linked', training, render=HeatmapConfig(), render_sigma=sigmas))
+        assert 'data_cfg.render is set, but the files hold frames' in note and '0_heatmap.pkl, 1_sil.pkl' in note
+
+
+def test_a_range_of_sigmas_without_poses_is_an_error(root, part):
+    ds = dataset(root, part, 'linked', render=HeatmapConfig(), render_sigma=[4, 12])
+    with pytest.raises(SkeletonGaitError, match=r'0_heatmap.pkl, 1_sil.pkl\): holds frames, whose sigma is fixed, but data_cfg.render_sigma .* or remove render_sigma') as e: first_look(ds)
+    assert str(ds.files[0][0].parent) in str(e.value) and '\n' not in str(e.value)
+    with pytest.raises(SkeletonGaitError, match='render_sigma'): make_dataset(settings_of(root, 'SkeletonGait++', 'linked', 0, render={}, render_sigma=[4, 12]), training=True)
+
+
+@pytest.mark.parametrize('training', [True, False])
+def test_the_renderer_is_compiled_before_workers_start(root, part, monkeypatch, training):
+    calls = []
+    monkeypatch.setattr(data_module, 'compile_loops', lambda: calls.append(1))
+    for tree, render, n in (('linked', None, 0), ('linked', HeatmapConfig(), 0), ('linked_pose', HeatmapConfig(), 1)):
+        first_look(dataset(root, part, tree, training, render=render))
+        assert len(calls) == n
+    def full(): raise SkeletonGaitError('no room for compiled code')
+    monkeypatch.setattr(data_module, 'compile_loops', full)
+    with pytest.raises(SkeletonGaitError, match='no room'): make_dataset(settings_of(root, 'SkeletonGait++', 'linked_pose', 0, render={}), training)
 
 
 # Settings
@@ -328,8 +350,8 @@ def test_resolved_settings(tmp_path):
         assert (d.render, d.render_sigma, d.max_file_mb, d.max_frames) == (None, None, *Limits()) and 'render' not in to_dict(d)
 
 
-@given(st.builds(HeatmapConfig, st.booleans(), st.sampled_from(['knn', 'simple']), st.booleans(), st.booleans(), st.sampled_from(['coco', 'openpose-18', 'openpose-25']),
-                 st.integers(2, 4096), st.floats(1e-3, 9999), st.integers(2, 4096), st.integers(2, 4096), st.booleans(), st.integers(1, 512), st.integers(0, 99), st.integers(1, 2048)))
+@given(st.builds(lambda *args: HeatmapConfig(*args[:-1], min(args[-1], args[8] - 1)), st.booleans(), st.sampled_from(['knn', 'simple']), st.booleans(), st.booleans(), st.sampled_from(['coco', 'openpose-18', 'openpose-25']),
+                 st.integers(2, 4096), st.floats(.01, 9999), st.integers(2, 4096), st.integers(2, 4096), st.booleans(), st.integers(1, 512), st.integers(0, 99), st.integers(1, 2048)))
 def test_heatmap_tree_is_the_way_back(o):
     assert heatmap_config(heatmap_tree(o)) == o
     cfg = make_config(dict(data_cfg=dict(render=heatmap_tree(o))))[0]
@@ -338,20 +360,29 @@ def test_heatmap_tree_is_the_way_back(o):
 
 @pytest.mark.parametrize('text,words', [
     ('render: true', ('data_cfg.render', 'found true', 'text, or a mapping')), ('render: [a]', ('data_cfg.render', 'text, or a mapping')),
-    ('render: {sigma: 4}', ('data_cfg.render', "'sigma' is not known")), ('render: {heatmap_generator_args: {sigm: 4}}', ('data_cfg.render', "did you mean 'sigma'?")),
+    ('render: {sigma: 4}', ('data_cfg.render', 'expected heatmap_generator_args.sigma')), ('render: {heatmap_generator_args: {sigm: 4}}', ('data_cfg.render', "did you mean 'sigma'?")),
     ('render: {heatmap_generator_args: {sigma: 0}}', ('data_cfg.render', 'sigma is 0')), ('render: {align_args: 4}', ('data_cfg.render', 'a mapping of keys')),
     ('render: no/such.yaml', ('data_cfg.render: no/such.yaml: cannot be read',)),
     ('render: {padkeypoints_args: {pad_method: nearest}}', ('data_cfg.render', 'pad_method', 'knn, simple')),
     ('render_sigma: [4, 12]', ('data_cfg.render_sigma', 'no effect without data_cfg.render')),
     ('{render: {}, render_sigma: 4}', ('data_cfg.render_sigma', 'a list of 2')), ('{render: {}, render_sigma: [4]}', ('data_cfg.render_sigma', 'a list of 2')),
     ('{render: {}, render_sigma: [4, "12"]}', ('data_cfg.render_sigma', 'a list of 2')), ('{render: {}, render_sigma: [12, 4]}', ('data_cfg.render_sigma', '[12, 4]', 'low first')),
-    ('{render: {}, render_sigma: [0, 4]}', ('data_cfg.render_sigma', 'above 0')), ('{render: {}, render_sigma: [-1, 4]}', ('data_cfg.render_sigma', 'above 0')),
-    ('{render: {}, render_sigma: [4, 1e5]}', ('data_cfg.render_sigma',)),
+    ('{render: {}, render_sigma: [0, 4]}', ('data_cfg.render_sigma', 'from 0.01')), ('{render: {}, render_sigma: [0.009, 4]}', ('data_cfg.render_sigma', 'from 0.01')),
+    ('{render: {}, render_sigma: [-1, 4]}', ('data_cfg.render_sigma', 'from 0.01')), ('{render: {}, render_sigma: [4, 1e5]}', ('data_cfg.render_sigma', 'to 10,000')),
     ('max_frames: 0', ('data_cfg.max_frames', 'at least 1')), ('max_file_mb: 0', ('data_cfg.max_file_mb', 'at least 1')), ('max_frames: null', ('data_cfg.max_frames', 'a whole number')),
     ('renders: {}', ('data_cfg.renders: unknown key', 'did you mean render'))])
 def test_refused(text, words):
     with pytest.raises(ConfigError) as e: make_config(dict(data_cfg=parse_yaml(text)))
     assert '\n' not in str(e.value) and all(w in str(e.value) for w in words), str(e.value)
+
+
+def test_map_changes():
+    drawn = lambda **o: dict(render=heatmap_tree(HeatmapConfig(**o)), dataset_root=str(o))
+    assert map_changes({}, {}) == map_changes(dict(render=None), {}) == map_changes(dict(render={}), drawn()) == ''
+    assert map_changes(drawn(), drawn(sigma=4.)) == 'sigma: 8.0 then, 4.0 now' and map_changes({}, drawn(sigma=4.)) == 'render: null then, given now'
+    assert map_changes(drawn(align=False) | dict(render_sigma=[4, 12]), drawn(offset=2, pad_method='simple')).split('; ') == [
+        'render_sigma: [4, 12] then, null now', 'pad_method: knn then, simple now', 'align: false then, true now', 'offset: 0 then, 2 now']
+    with pytest.raises(ConfigError, match='data_cfg.render'): map_changes(dict(render=4), {})
 
 
 # Whole runs
@@ -417,6 +448,28 @@ def test_the_main_script(root, tmp_path, net, workers, quiet_log):
     run = Run(cfg, tmp_path)
     saved = load_checkpoint(run.checkpoint(6))['config']
     assert saved['data_cfg']['render']['heatmap_generator_args']['sigma'] == 5. and saved['data_cfg']['render_sigma'] == [4, 6] and json.loads(run.results(6).read_text())['probes'] == 4
+
+
+def test_a_run_says_how_its_maps_were_drawn_and_what_changed(root, tmp_path, capsys, quiet_log):
+    "In the log of every phase, in the results, and against the checkpoint."
+    def said(phase, tree, *args, **data):
+        save_text(to_yaml(settings_of(root, 'SkeletonGait++', tree, 0, **data)), tmp_path/'x.yaml')
+        assert run_script(main, [f'--cfgs={tmp_path/"x.yaml"}', f'--phase={phase}', f'--output_root={tmp_path}', *args]) == 0
+        return capsys.readouterr().out
+    results = Run(settings_of(root, 'SkeletonGait++', 'linked', 0), tmp_path).results
+    four, changed = dict(heatmap_generator_args=dict(sigma=4.)), 'was trained with other settings of the maps: '
+    out = said('train', 'linked_pose', render={}, render_sigma=[4, 12])
+    assert 'maps are drawn from poses, sigma drawn from 4 to 12' in out and changed not in out
+    out = said('test', 'linked_pose', '--iter=6', render={}, render_sigma=[4, 12])
+    assert 'maps are drawn from poses, sigma 8' in out and changed not in out
+    assert json.loads(results(6).read_text())['data_cfg'] == dict(dataset_root=str(root/'linked_pose'), render=heatmap_tree(HeatmapConfig()), render_sigma=[4, 12])
+    out = said('test', 'linked_pose', '--iter=6', render=four)
+    assert 'demo-00006.pt ' + changed + 'render_sigma: [4, 12] then, null now; sigma: 8.0 then, 4.0 now' in out and 'poses, sigma 4' in out
+    out = said('train', 'linked', '--iter=3')
+    assert 'demo-00003.pt ' + changed + 'render: given then, null now; render_sigma: [4, 12] then, null now' in out and 'from poses' not in out
+    assert 'render: null then, given now' in said('test', 'linked_pose', '--iter=6', render={})  # the run went on from files
+    said('test', 'linked', '--iter=6')
+    assert json.loads(results(6).read_text())['data_cfg'] == dict(dataset_root=str(root/'linked'), render=None, render_sigma=None)
 
 
 @pytest.mark.parametrize('workers', [0, 2])

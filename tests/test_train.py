@@ -20,7 +20,7 @@ from skeletongait.main import main
 from skeletongait.models import build_model
 from skeletongait.pose import load_pickle
 from skeletongait.train import (Meter, Run, find_checkpoint, load_checkpoint, load_weights, make_dataset, make_trainer, protocol_of, read_scalars, restore,
-                                save_checkpoint, test_model as run_test_phase, train)
+                                save_checkpoint, tell_map_changes, test_model as run_test_phase, train)
 from skeletongait.walkers import write_walkers
 
 
@@ -114,6 +114,28 @@ def test_states_that_do_not_fit_name_the_switch(trained, walkers, tmp_path, chan
     cfg = tiny(walkers, restore_hint=str(tmp_path/'x.pt'))
     with pytest.raises(SkeletonGaitError, match=switch): restore(make_trainer(cfg, Ranks(0, 1, 0)), Run(cfg, tmp_path), cfg)
     restore(make_trainer(cfg, Ranks(0, 1, 0)), Run(cfg, tmp_path), tiny(walkers, restore_hint=str(tmp_path/'x.pt'), **{switch: True}))
+
+
+def test_a_finished_one_cycle_cannot_go_on_by_itself(walkers, tmp_path, capsys):
+    "Nor can one that is planned too short; said before the first step, with the switch that helps."
+    def script(total_iter, total_steps, *args, **trainer):
+        cfg = tiny(walkers, total_iter=total_iter, **trainer)
+        cfg.scheduler_cfg.scheduler, cfg.scheduler_cfg.arguments = 'OneCycleLR', dict(max_lr=.02, total_steps=total_steps)
+        save_text(to_yaml(cfg), tmp_path/'x.yaml')
+        return run_script(main, [f'--cfgs={tmp_path/"x.yaml"}', '--phase=train', f'--output_root={tmp_path}', *args]), capsys.readouterr().err
+    code, err = script(5, 4)
+    assert code == 2 and 'OneCycleLR is planned for 4 steps, but training from iteration 0 to total_iter 5 takes it to 5; set total_steps to 5 or more' in err
+    assert script(4, 4)[0] == 0
+    code, err = script(6, 6, '--iter=4')
+    assert code == 2 and 'planned for 4 steps, but training from iteration 4 to total_iter 6 takes it to 6' in err and 'scheduler_reset: true' in err and 'Traceback' not in err
+    assert script(6, 6, '--iter=4', scheduler_reset=True)[0] == 0
+
+
+@pytest.mark.parametrize('config, says', [(None, ''), ('x', ''), (dict(data_cfg=4), ''), ({}, ''), (dict(data_cfg={}), ''),
+                                          (dict(data_cfg=dict(render={'heatmap_generator_args': {'sigma': 0}})), 'those of the checkpoint cannot be read (data_cfg.render: ')])
+def test_settings_of_maps_in_a_checkpoint_that_say_nothing(trained, walkers, caplog, config, says):
+    with caplog.at_level(logging.INFO, 'skeletongait'): tell_map_changes({'config': config}, tiny(walkers), 'x.pt')
+    assert says in caplog.text and bool(caplog.text) == bool(says)
 
 
 def test_states_of_older_torch_load(trained, walkers, tmp_path):

@@ -7,7 +7,6 @@ medians over the rounds, ratios medians of the ratios within a round. Without wo
 import argparse
 import json
 import os
-import platform
 import statistics
 import sys
 import tempfile
@@ -18,6 +17,7 @@ os.environ.setdefault('OMP_NUM_THREADS', '1')
 
 import cv2
 import torch
+from machine import processor
 
 from skeletongait.core import read_tree, save_pickle, save_text
 from skeletongait.data import GaitDataset, first_look, load_stream, make_loader, read_partition
@@ -129,13 +129,6 @@ def disk(data):
 
 
 def memory(data): return sum(x.nbytes for streams in data.cached for x in streams)
-
-
-def processor():
-    "The processor's name."
-    info = Path('/proc/cpuinfo')
-    names = [line.split(':')[1].strip() for line in info.read_text().splitlines() if line.startswith('model name')] if info.exists() else []
-    return f"{names[0] if names else platform.processor()}, {os.cpu_count()} cores"
 
 
 def table(r):
