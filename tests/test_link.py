@@ -1,4 +1,5 @@
 "Linking maps and silhouettes: every sentence of what the script promises, with good and with bad trees."
+import errno
 import json
 import os
 import shutil
@@ -15,7 +16,7 @@ from scripts import LAUNCHES, files, start
 from skeletongait.core import SkeletonGaitError, read_tree, save_pickle
 from skeletongait.heatmap import pose_to_heatmap
 from skeletongait.launch import arg_parser
-from skeletongait.ln_sil_heatmap import TRIMS, in_threads, ln_sil_heatmap, mismatch
+from skeletongait.ln_sil_heatmap import TRIMS, in_threads, link, ln_sil_heatmap, mismatch, one_line
 from skeletongait.pose import load_array, load_pickle
 from skeletongait.walkers import write_walkers
 
@@ -75,8 +76,8 @@ def test_what_does_not_match_is_listed(pair, capsys):
     first(5).write_bytes(b'')
     assert link_all(pair) == 1
     out = capsys.readouterr().out
-    for text in (f'only silhouettes: {"/".join(seqs[0])}', f'only maps: {"/".join(seqs[1])}', '6 frames of maps, 5 of silhouettes', 'silhouettes of 64 x 32 (height x width)', f'{"/".join(seqs[4])}: several files', 'no readable pickle',
-                 '6 sequences linked (6 new, 0 as they were), 4 failed, 1 with maps only, 1 with silhouettes only'): assert text in out, text
+    for text in (f'only silhouettes: {"/".join(seqs[0])}', f'only maps: {"/".join(seqs[1])}', '6 frames of maps, 5 of silhouettes', 'silhouettes of 64 x 32 (height x width)', f'{"/".join(seqs[4])}: several files', f'failed: {first(5)}: ',
+                 '6 sequences linked (6 new or changed, 0 as they were), 4 failed, 1 with maps only, 1 with silhouettes only'): assert text in out, text
     assert list(read_tree(pair/'linked').sequences) == seqs[6:]
 
 
@@ -261,7 +262,7 @@ def test_a_file_of_somebody_else_survives_everything(pair, copy, capsys):
         assert link_all(pair, **kw) == 1
         out = capsys.readouterr().out
         assert [f.read_bytes() for f in (edited, replaced, single)] == want
-        assert report(pair)['counts'] == dict(linked=9, trimmed=0, only_maps=1, only_silhouettes=0, failed=2, kept=3)
+        assert report(pair)['counts'] == dict(linked=9, trimmed=0, only_maps=1, only_silhouettes=0, failed=2, kept=3, strays=0)
         for f in (edited, replaced): assert f'failed: {f}: is a real file that this script did not write' in out
         assert f'kept: {single}' in out and not (single.with_name('0_heatmap.pkl')).exists()
 
@@ -297,7 +298,7 @@ def test_the_report_is_a_state(pair):
     extra = next(seqs[3].path(pair/'sil').iterdir()).with_name('z.pkl'); extra.write_bytes(b''); bad = next(seqs[4].path(pair/'maps').iterdir()); bad.write_bytes(b'x')
     assert link_all(pair, trim='end') == 1
     r = report(pair)
-    assert r['counts'] == dict(linked=8, trimmed=1, only_maps=1, only_silhouettes=1, failed=2, kept=0) == {k: len(r[k]) for k in r['counts']}
+    assert r['counts'] == dict(linked=8, trimmed=1, only_maps=1, only_silhouettes=1, failed=2, kept=0, strays=0) == {k: len(r[k]) for k in r['counts']}
     assert (r['linked'], r['only_maps'], r['only_silhouettes'], r['trimmed'][0]['sequence']) == (names[2:3] + names[5:], names[1:2], names[:1], names[2])
     assert {f['sequence']: (len(f['files']), f['reason'].startswith(str(bad)), 'several files' in f['reason']) for f in r['failed']} == {names[3]: (2, False, True), names[4]: (2, True, False)}
     text, before = (pair/'linked'/'report.json').read_text(), snapshot(pair/'linked')
@@ -317,8 +318,8 @@ def test_leftovers_of_a_killed_run_go(pair):
     assert link_all(pair, copy=True) == 0
     want = snapshot(pair/'linked')
     folders = [fs[0].parent for fs in read_tree(pair/'linked').sequences.values()]
-    for o in (pair/'linked'/'.report.json.host-1.tmp', folders[0]/'.1_sil.pkl.host-1.tmp', folders[1]/'.0_heatmap.pkl.77.tmp'): o.write_text('half')
-    (folders[2]/'.1_sil.pkl.5.tmp').symlink_to('/nowhere')
+    for o in (pair/'linked'/'.0badcafe.host-1.tmp', folders[0]/'.0badcafe.host-1.tmp', folders[1]/'.12345678.a.b-77.tmp'): o.write_text('half')
+    (folders[2]/'.link.host-5.tmp').symlink_to('/nowhere')
     other = folders[0]/'.notes.tmp'; other.write_text('not ours')
     with open(pair/'linked'/'copies.jsonl', 'a') as f: f.write('["000/nm-01/000/1_sil.pkl", 12')
     assert link_all(pair, copy=True) == 0 and other.exists()
@@ -337,6 +338,11 @@ def test_an_output_inside_an_input_is_refused(pair, monkeypatch):
         with pytest.raises(SkeletonGaitError, match='lies in the input'): ln_sil_heatmap('maps', 'sil', out)
 
 
+def test_an_output_that_is_a_file_is_refused(pair):
+    (pair/'linked').write_text('precious')
+    with pytest.raises(SkeletonGaitError, match='is a file; choose a folder'): link_all(pair)
+
+
 def test_an_unknown_trim_is_refused(pair):
     with pytest.raises(SkeletonGaitError, match="--trim 'strat' is not known; did you mean 'start'"): link_all(pair, trim='strat')
 
@@ -347,11 +353,146 @@ def test_limits(pair):
     assert link_all(pair, max_file_mb=1) == 1 and 'raise max_file_mb' in report(pair)['failed'][0]['reason']
 
 
+def refuse(number):
+    def call(*args, **kw): raise OSError(number, os.strerror(number))
+    return call
+
+
 def test_where_no_links_can_be_made(pair, monkeypatch, capsys):
-    def no_links(*args): raise OSError(1, 'Operation not permitted')
-    monkeypatch.setattr(os, 'symlink', no_links)
-    assert link_all(pair) == 1 and 'Operation not permitted); where the file system takes none, --copy' in capsys.readouterr().out
+    "One line, not one for each pair."
+    monkeypatch.setattr(os, 'symlink', refuse(errno.EPERM))
+    assert link_all(pair) == 1
+    out = capsys.readouterr().out.splitlines()
+    assert len(out) == 1 and 'Operation not permitted); where the file system takes none, --copy' in out[0]
     assert link_all(pair, copy=True) == 0
+
+
+@pytest.mark.parametrize('number', [errno.ENOSPC, errno.EROFS, errno.EACCES])
+@pytest.mark.parametrize('call, kw', [('symlink', {}), ('replace', {}), ('fsync', dict(copy=True)), ('replace', dict(copy=True)), ('unlink', dict(trim='end'))])
+def test_an_output_that_cannot_be_written_ends_the_work(pair, monkeypatch, capsys, number, call, kw):
+    "After three pairs, or before the first: one clear line, exit 1, no report; later the same command finishes."
+    if call == 'unlink': link_all(pair, copy=True); shutil.rmtree(pair/'sil'/'002'); capsys.readouterr() # links and copies to remove in the end
+    real, calls = getattr(os, call), iter(range(1000))
+    before = snapshot(pair/'linked').get('report.json')
+    monkeypatch.setattr(os, call, lambda *a, **kw: real(*a, **kw) if next(calls) < 6*(call != 'unlink') else refuse(number)())
+    assert link_all(pair, **kw) == 1
+    out = capsys.readouterr().out.splitlines()
+    assert len(out) == 1 and out[0].startswith(f'stopped: {pair}/linked') and os.strerror(number) in out[0] and out[0].endswith('mend that and run the same command again')
+    assert snapshot(pair/'linked').get('report.json') == before
+    monkeypatch.undo()
+    assert link_all(pair, **kw) == 0 and not list((pair/'linked').rglob('.*'))
+    n = len(report(pair)['linked'])
+    assert n == len(read_tree(pair/'linked').sequences) == (8 if call == 'unlink' else 12)
+
+
+def test_a_report_that_cannot_be_written(pair, monkeypatch, capsys):
+    "What there is to say is said before."
+    from skeletongait import ln_sil_heatmap as module
+    monkeypatch.setattr(module, 'save_text', refuse(errno.ENOSPC))
+    assert link_all(pair) == 1
+    out = capsys.readouterr().out.splitlines()
+    assert len(out) == 2 and '12 sequences linked' in out[0] and f'stopped: {pair}/linked/report.json: cannot be written: No space' in out[1]
+
+
+def test_half_a_line_on_a_full_disk_is_taken_back(pair, monkeypatch):
+    "Whatever was listed before stays readable."
+    assert link_all(pair, copy=True) == 0
+    from skeletongait import ln_sil_heatmap as module
+    written = module.Written(pair/'linked'); before = written.path.read_bytes()
+    real = open
+    class Full:
+        def __init__(self, f): self.f = f
+        def __enter__(self): return self
+        def __exit__(self, *a): self.f.close()
+        def __getattr__(self, name): return getattr(self.f, name)
+        def write(self, data): return self.f.write(data[:7])
+    monkeypatch.setattr(module, 'open', lambda *a, **kw: Full(real(*a, **kw)), raising=False)
+    with pytest.raises(module.OutputError, match='copies.jsonl: cannot be written: No space'): written.add(pair/'linked'/'a', one_file(pair/'sil', 0))
+    assert written.path.read_bytes() == before
+
+
+def test_every_line_of_a_copy_is_on_the_disk_before_the_copy(pair, monkeypatch):
+    synced, real, replace = set(), os.fsync, os.replace
+    def fsync(fd): synced.add(os.fstat(fd).st_ino); real(fd)
+    def check(tmp, path):
+        if str(path).endswith('.pkl'): assert (pair/'linked'/'copies.jsonl').stat().st_ino in synced and json.dumps(str(path.relative_to(pair/'linked'))) in (pair/'linked'/'copies.jsonl').read_text()
+        replace(tmp, path)
+    monkeypatch.setattr(os, 'fsync', fsync); monkeypatch.setattr(os, 'replace', check)
+    assert link_all(pair, copy=True) == 0
+
+
+def test_a_failed_replace_leaves_nothing(pair, monkeypatch):
+    monkeypatch.setattr(os, 'replace', refuse(errno.EINVAL))
+    with pytest.raises(OSError): link(one_file(pair/'maps', 0), pair/'o'/'l')
+    assert not list((pair/'o').iterdir())
+
+
+def test_dots_behind_a_link_are_not_collapsed(pair, monkeypatch):
+    "`l/../maps`, where `l` leads elsewhere: beside the folder that it leads to."
+    (pair/'real'/'sub').mkdir(parents=True); (pair/'l').symlink_to(pair/'real'/'sub'); (pair/'maps').rename(pair/'real'/'maps')
+    monkeypatch.chdir(pair)
+    assert ln_sil_heatmap('l/../maps', 'sil', 'linked') == 0
+    linked = read_tree(pair/'linked').sequences
+    assert len(linked) == 12
+    for seq, fs in linked.items(): assert fs[0].resolve() == next(seq.path(pair/'real'/'maps').iterdir()) and fs[1].exists()
+    before = snapshot(pair/'linked')
+    assert ln_sil_heatmap('l/../maps', 'sil', 'linked') == 0 and snapshot(pair/'linked') == before
+
+
+@pytest.mark.parametrize('kw, hint', [({}, 'with'), (dict(trim_at_most=1), 'at_most'), (dict(trim='end', trim_at_most=1), 'raise')])
+def test_a_mismatch_names_the_options_that_mend_it(pair, capsys, kw, hint):
+    shorten(one_file(pair/'sil', 0), 2)
+    assert link_all(pair, **kw) == 1
+    want = {'with': '--trim=end or --trim=start cuts the longer one', 'at_most': '--trim=end or --trim=start with --trim_at_most=2 cuts the longer one', 'raise': 'walk, --trim_at_most=2 cuts the longer one'}[hint]
+    assert want in capsys.readouterr().out
+    assert link_all(pair, trim='end', trim_at_most=2) == 0
+
+
+def test_strays_are_listed(pair, capsys):
+    for i in range(12): shutil.copy(one_file(pair/'sil', 0), pair/'sil'/f'stray_{i:02d}.pkl')
+    shutil.copy(one_file(pair/'maps', 0), pair/'maps'/'000'/'up.pkl')
+    assert link_all(pair) == 0
+    notices = [l for l in capsys.readouterr().out.splitlines() if l.startswith('notice')]
+    assert len(notices) == 11 and notices[0] == f'notice: ignored, not at <subject>/<type>/<view>/: {pair}/maps/000/up.pkl' and notices[-1] == 'notice: and 3 more'
+    assert report(pair)['counts']['strays'] == 13 == len(report(pair)['strays'])
+
+
+@pytest.mark.parametrize('trim', ['no', 'end'])
+def test_poses_and_silhouettes_of_one_tree(pair, walkers, trim):
+    "As SUSTech1K keeps them: all modalities in one folder."
+    for seq, (f,) in read_tree(walkers/'pose').sequences.items():
+        folder = seq.path(pair/'all'); folder.mkdir(parents=True)
+        shutil.copy(f, folder/'03-Camera-Pose.pkl'); shutil.copy(next(seq.path(pair/'sil').iterdir()), folder/'02-Camera-Sils_aligned.pkl'); save_pickle(np.zeros(3), folder/'00-LiDAR-PCDs.pkl')
+    shutil.copy(one_file(pair/'sil', 0), pair/'all'/'02-Camera-Sils_aligned.pkl')
+    both = dict(dataset_pkl_ext_name='Camera-Sils_aligned.pkl', trim=trim)
+    args = str(pair/'all'), str(pair/'all'), str(pair/'linked')
+    assert ln_sil_heatmap(*args, **both) == 1 and report(pair)['counts']['failed'] == 12
+    assert ln_sil_heatmap(*args, heatmap_name_begins='03', **both) == 0
+    assert report(pair)['counts'] == dict(linked=12, trimmed=0, only_maps=0, only_silhouettes=0, failed=0, kept=0, strays=1)
+    assert {f.name: f.resolve().name for fs in read_tree(pair/'linked').sequences.values() for f in fs} == {'0_pose.pkl': '03-Camera-Pose.pkl', '1_sil.pkl': '02-Camera-Sils_aligned.pkl'}
+    with pytest.raises(SkeletonGaitError, match="begins with '07'.*--heatmap_name_begins"): ln_sil_heatmap(*args, heatmap_name_begins='07', **both)
+
+
+def test_names_that_are_no_text(pair):
+    "Bytes that are not UTF-8 and a line break in names, in every kind of line, with a stdout that takes only UTF-8."
+    for i, name in enumerate((b'000\xff', b'001\n1', b'002\n\xff')):
+        for side in ('maps', 'sil'): os.rename(pair/side/f'00{i}', os.fsencode(pair/side)+b'/'+name)
+    seqs = list(read_tree(pair/'maps').sequences)
+    for i in (0, 4): shutil.rmtree(seqs[i].path(pair/'sil'))
+    for i in (1, 5, 8): next(seqs[i].path(pair/'sil').iterdir()).write_bytes(b'')
+    shorten(next(seqs[9].path(pair/'sil').iterdir()), 1)
+    shutil.copy(one_file(pair/'sil', 3), os.fsencode(pair/'sil')+b'/str\n\xff.pkl')
+    done = start('python -m', 'ln_sil_heatmap', '--heatmap_data_path=maps', '--silhouette_data_path=sil', '--output_path=out\nput', '--trim=end', cwd=pair, PYTHONIOENCODING='utf-8:strict')
+    assert done.returncode == 1 and 'Traceback' not in done.stderr
+    lines = done.stdout.splitlines()
+    assert [sum(l.startswith(k) for l in lines) for k in ('notice: ', 'only maps: ', 'trimmed: ', 'failed: ')] == [1, 2, 1, 3] and len(lines) == 8
+    assert 'only maps: 000\\udcff/' in done.stdout and lines[-1].startswith('7 sequences linked') and lines[-1].endswith('-> out\\nput')
+
+
+@given(st.text(st.characters()))
+def test_one_line_is_one_printable_line(text):
+    line = one_line(text)
+    assert line.isprintable() and line.encode('utf-8').decode() == line and (line == text or not text.isprintable())
 
 
 def test_no_failure_of_one_pair_stops_the_others(pair, monkeypatch, capsys):
@@ -485,6 +626,6 @@ def test_dry_run_and_trim_from_the_command_line(pair):
     shorten(one_file(pair/'sil', 0), 1)
     args = ('--heatmap_data_path=maps', '--silhouette_data_path=sil', '--output_path=linked', '--trim=start', '--trim_at_most=1', '--copy', '--max_file_mb=10', '--max_frames=6')
     done = start('torchrun -m', 'ln_sil_heatmap', *args, '--dry_run', cwd=pair)
-    assert done.returncode == 0 and done.stdout.count('12 sequences would be linked (12 new, 0 as they are), 1 of them trimmed') == 1 and not (pair/'linked').exists(), done.stderr
+    assert done.returncode == 0 and done.stdout.count('12 sequences would be linked (12 new or changed, 0 as they are), 1 of them trimmed') == 1 and not (pair/'linked').exists(), done.stderr
     done = start('torchrun -m', 'ln_sil_heatmap', *args, cwd=pair)
-    assert done.returncode == 0 and '12 sequences linked (12 new, 0 as they were), 1 of them trimmed' in done.stdout, done.stderr
+    assert done.returncode == 0 and '12 sequences linked (12 new or changed, 0 as they were), 1 of them trimmed' in done.stdout, done.stderr
