@@ -27,11 +27,15 @@ class Ranks(NamedTuple):
         "This rank's part of `items`: every `world`-th one, each item on exactly one rank."
         return items[self.rank::self.world]
 
-# %% ../nbs/01_launch.ipynb #30b58693
+# %% ../nbs/01_launch.ipynb #7e53691b
 def ranks() -> Ranks:
-    "Read RANK, WORLD_SIZE and LOCAL_RANK as torchrun sets them; one process without a launcher."
-    e = os.environ
-    return Ranks(int(e.get('RANK', 0)), int(e.get('WORLD_SIZE', 1)), int(e.get('LOCAL_RANK', 0)))
+    "Read RANK, WORLD_SIZE and LOCAL_RANK as torchrun sets them; one process without a launcher, a `SkeletonGaitError` where they make no sense."
+    found = {k: os.environ.get(k) for k in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK')}
+    whole = all(v is None or v.isdecimal() for v in found.values()) and (found['RANK'] is None) == (found['WORLD_SIZE'] is None)
+    r = Ranks(*(int(v or d) for v, d in zip(found.values(), (0, 1, 0)))) if whole else None
+    if r is None or r.rank >= r.world: raise SkeletonGaitError(f"the environment has {', '.join(f'{k}={v}' for k, v in found.items() if v is not None)}; "
+        "expected both RANK and WORLD_SIZE, whole numbers, RANK below WORLD_SIZE; start with torchrun, or unset them for one process")
+    return r
 
 # %% ../nbs/01_launch.ipynb #ebf84832
 @contextlib.contextmanager
@@ -136,16 +140,18 @@ def stoppable() -> Iterator[None]:
     finally:
         for s, handler in before.items(): signal.signal(s, handler)
 
-# %% ../nbs/01_launch.ipynb #051240d3
+# %% ../nbs/01_launch.ipynb #0eb342c2
 def run_script(
     func:Callable,             # The script: takes the command line's values, returns its exit code
     argv:list[str]|None=None,  # The command line; None for this process's own
 ) -> int: # Exit code
     "Run `func` as a command: a `SkeletonGaitError` is one line on stderr and exit code 2, `Stopped` one line and 130."
     args = arg_parser(func).parse_args(_without_local_rank(sys.argv[1:] if argv is None else argv))
-    r = ranks()
+    r = Ranks(0, 1, 0)
     say = lambda text, all: print(f"{func.__name__}{f' (rank {r.rank})' if all and r.world > 1 else ''}: {text}", file=sys.stderr)
-    try: return func(**vars(args))
+    try:
+        r = ranks()
+        return func(**vars(args))
     except Stopped as e:
         say(e, True)
         return 130

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from skeletongait.core import Sequence, SkeletonGaitError, nearest, pick, read_tree, save_pickle, save_text
+from skeletongait.core import Sequence, SkeletonGaitError, nearest, pick, read_tree, save_pickle, save_text, walk
 from skeletongait.launch import Ranks, arg_parser, gather_on_first, ranks, run_script
 from skeletongait.show import overlay, pick_frames
 
@@ -38,6 +38,41 @@ def test_linked_folders_are_followed(tmp_path):
     save_text('', tmp_path/'real'/'t'/'v'/'x.pkl')
     (tmp_path/'tree').mkdir(); (tmp_path/'tree'/'a').symlink_to(tmp_path/'real')
     assert list(read_tree(tmp_path/'tree').sequences) == [Sequence('a', 't', 'v')]
+
+
+def test_links_back_and_links_to_nowhere(tmp_path):
+    "A loop ends, and finds no file twice; a broken link is a file that whoever opens it will complain about."
+    save_text('', tmp_path/'a'/'t'/'v'/'x.pkl')
+    for at, to in (('self', '.'), ('a/up', '..'), ('a/t/v/loop', '../../..')): (tmp_path/at).symlink_to(to)
+    assert [f.relative_to(tmp_path).as_posix() for fs in read_tree(tmp_path).sequences.values() for f in fs] == ['a/t/v/x.pkl']
+    for at, to in (('a/t/v/y.pkl', 'y.pkl'), ('a/t/v/z.pkl', 'nowhere')): (tmp_path/at).symlink_to(to)
+    assert [f.name for fs in read_tree(tmp_path).sequences.values() for f in fs] == ['x.pkl', 'y.pkl', 'z.pkl']
+
+
+def test_folders_that_cannot_be_listed(tmp_path, monkeypatch):
+    for s in 'abc': save_text('', tmp_path/s/'t'/'v'/'x.pkl')
+    real = os.scandir
+    def scandir(path):
+        if str(path).endswith('b'): raise PermissionError(13, 'Permission denied', str(path))
+        return real(path)
+    monkeypatch.setattr(os, 'scandir', scandir)
+    with pytest.raises(PermissionError): read_tree(tmp_path)
+    closed = []
+    assert [s.subject for s in read_tree(tmp_path, onerror=closed.append).sequences] == ['a', 'c'] and closed[0].filename == str(tmp_path/'b')
+    assert list(walk(tmp_path/'none')) == []
+
+
+def test_ready_is_the_last_chance(tmp_path):
+    def no(): raise SkeletonGaitError('no')
+    save_text('old', tmp_path/'x')
+    for save in (save_text, save_pickle):
+        with pytest.raises(SkeletonGaitError): save('new', tmp_path/'x', no)
+    assert (tmp_path/'x').read_text() == 'old' and os.listdir(tmp_path) == ['x']
+
+
+def test_names_as_long_as_a_disk_takes(tmp_path):
+    save_text('x', tmp_path/('ä'*127))
+    assert (tmp_path/('ä'*127)).read_text() == 'x'
 
 
 def test_atomic_write_leaves_old_content_on_failure(tmp_path):
@@ -97,6 +132,15 @@ def test_run_script(capsys):
         with pytest.raises(SystemExit) as e: run_script(script, argv)
         assert e.value.code == 2
     assert [a.dest for a in arg_parser(script)._actions] == ['help', 'must', 'number', 'flag']
+
+
+@pytest.mark.parametrize('env', [dict(RANK='1'), dict(WORLD_SIZE='2'), dict(RANK='2', WORLD_SIZE='2'), dict(RANK='-1', WORLD_SIZE='2'), dict(RANK='x', WORLD_SIZE='2'), dict(RANK='0', WORLD_SIZE='0')])
+def test_an_environment_that_makes_no_sense(monkeypatch, capsys, env):
+    for k in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK'): monkeypatch.delenv(k, raising=False)
+    for k, v in env.items(): monkeypatch.setenv(k, v)
+    assert run_script(script, ['--must=a']) == 2
+    err = capsys.readouterr().err
+    assert err.startswith('script: the environment has ') and 'expected both RANK and WORLD_SIZE' in err and err.count('\n') == 1
 
 
 def test_bugs_keep_their_traceback():

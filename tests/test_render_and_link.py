@@ -46,7 +46,7 @@ def test_every_way_to_start_gives_the_same_bytes(walkers, drawn, tmp_path, launc
     done = start(launch, 'pretreatment_heatmap', f'--pose_data_path={walkers/"pose"}', '--save_root=maps', '--dataset_name=Gait3D', cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert files(tmp_path/'maps'/'Gait3D_sigma_8.0_') == files(drawn)
-    assert done.stdout.count('12 sequences drawn, 0 failed') == 1
+    assert done.stdout.count('12 files drawn, 0 failed') == 1
 
 
 def bad_poses(marker):
@@ -74,7 +74,7 @@ def test_bad_files_are_listed_and_the_rest_is_done(walkers, drawn, tmp_path):
     assert len(lines) == len(bad)
     for name, (_, says) in bad.items(): assert sum(f'no_{name}.pkl' in line and says in line for line in lines) == 1, name
     assert files(tmp_path/'maps'/'Gait3D_sigma_8.0_'/'pkl') == files(drawn/'pkl')
-    assert f'12 sequences drawn, {len(bad)} failed' in done.stdout
+    assert f'12 files drawn, {len(bad)} failed' in done.stdout
 
 
 def test_a_file_that_turned_bad_loses_its_old_maps(walkers, tmp_path):
@@ -121,6 +121,6 @@ def test_no_failure_of_one_file_stops_the_others(walkers, tmp_path, monkeypatch,
     "Even one that nobody foresaw."
     from skeletongait import pretreatment_heatmap as module
     real = module.draw_file
-    monkeypatch.setattr(module, 'draw_file', lambda job, work: 1/0 if job.pose.startswith('001/') else real(job, work))
+    monkeypatch.setattr(module, 'draw_file', lambda job, *args: 1/0 if job.pose.startswith('001/') else real(job, *args))
     assert pretreatment_heatmap(str(walkers/'pose'), str(tmp_path), 'mine') == 1
     assert 'ZeroDivisionError' in capsys.readouterr().out and len(read_tree(tmp_path/'mine_sigma_8.0_'/'pkl').sequences) == 8
