@@ -180,17 +180,17 @@ def lengths(pose, ns=(10, 30, 100, 300, 1000, 3000)):
     return {n: median_ms(pose_to_heatmap, p, n_frames=n) for n, p in longer.items()}
 
 
-def memory(pose, n=3000):
-    "Most MiB that drawing `n` frames takes beyond its result, in a process of its own."
-    with multiprocessing.get_context('fork').Pool(1) as pool: return pool.apply(peak_of, (np.concatenate([pose]*(n//len(pose) + 1))[:n],))
+def memory(pose, n=30_000):
+    "KiB per frame that a long sequence takes at most beyond its result (joints on their way), in a process of its own."
+    with multiprocessing.get_context('spawn').Pool(1) as pool: return pool.apply(peak_of, (np.concatenate([pose]*(n//len(pose) + 1))[:n],))
 
 
 def peak_of(pose):
     "What the process has needed at most after drawing, less before, less the result."
-    peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1024
+    peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     pose_to_heatmap(pose[:100])
     before, maps = peak(), pose_to_heatmap(pose)
-    return peak() - before - maps.nbytes/2**20
+    return (peak() - before - maps.nbytes/1024)/len(pose)
 
 
 def picture(r, path):
@@ -224,7 +224,7 @@ def main():
     r = {'machine': processor(), 'poses': 'simulated walkers' if args.poses is None else 'recorded walkers', 'frames': len(whole[0]),
          'no_holes': pairs(whole, pose_to_heatmap, plain.heatmap), 'holes_3_percent': pairs(holey, pose_to_heatmap, plain.heatmap)}
     r |= {'profile': profile(whole[0], cfg), 'sigma': {s: median_ms(pose_to_heatmap, whole[0], HeatmapConfig(sigma=s), n_frames=100) for s in (1, 2, 4, 6, 8, 12, 16)},
-          'lengths': lengths(whole[0]), 'MiB_beyond_the_result': memory(whole[0]), 'processes': processes(whole[0])}
+          'lengths': lengths(whole[0]), 'KiB_per_frame_beyond_the_result': memory(whole[0]), 'processes': processes(whole[0])}
     r['limit'] = limit(np.ascontiguousarray(place_joints(whole[0], cfg)), cfg, r['no_holes']['ms'])
     save_text(json.dumps(r, indent=1) + '\n', Path(args.out)/'heatmap.json')
     picture(r, Path(args.out)/'heatmap.png')
@@ -233,7 +233,7 @@ def main():
     for side in ('before', 'after'): print(f'{side:16} ' + ', '.join(f'{k} {v:.3f}' for k, v in r['profile'][side].items()))
     print('sigma            ' + ', '.join(f'{k}: {v:.3f}' for k, v in r['sigma'].items()))
     print('frames           ' + ', '.join(f"{k}: {v:.3f} ms" for k, v in r['lengths'].items()))
-    print(f"memory           {r['MiB_beyond_the_result']:.0f} MiB beyond the result, for 3,000 frames")
+    print(f"memory           {r['KiB_per_frame_beyond_the_result']:.1f} KiB per frame beyond the result of 8 KiB, for 30,000 frames")
     print('processes        ' + ', '.join(f'{k}: {v:,.0f} frames/s' for k, v in r['processes'].items()))
     print('limit            {least_ms:.3f} ms of arithmetic at {giga_operations_per_second:.1f} billion vector-lane operations per second: {share_of_the_limit:.0%} of the limit'.format(**r['limit']))
 
