@@ -10,8 +10,8 @@ __all__ = ['NOUNS', 'PLACEHOLDER', 'RUN', 'EvalFunc', 'CUT', 'ConfigError', 'par
            'config_table', 'fits', 'torch_classes', 'render_settings', 'heatmap_tree', 'map_changes', 'make_config',
            'packaged_configs', 'load_config', 'to_dict', 'to_yaml', 'make_optimizer', 'make_scheduler', 'check_ready']
 
-# %% ../nbs/17_config.ipynb #8938e398
-import copy, dataclasses, inspect, json, math, os, re
+# %% ../nbs/17_config.ipynb #7f9c0fe0
+import copy, dataclasses, inspect, json, math, os
 from dataclasses import dataclass, field, fields, is_dataclass
 from fnmatch import fnmatch
 from importlib import resources

@@ -6,7 +6,7 @@
 __all__ = ['impute_knn', 'impute_mean', 'centre_and_scale', 'render', 'align_map', 'default_settings', 'HeatmapConfig',
            'heatmap_config', 'load_heatmap_config', 'place_joints', 'draw_maps', 'pose_to_heatmap', 'notices']
 
-# %% ../nbs/05_heatmap.ipynb #fa4338d4
+# %% ../nbs/05_heatmap.ipynb #1ffb6272
 import os
 from dataclasses import dataclass
 from importlib.resources import files
@@ -19,7 +19,7 @@ from sklearn.metrics import pairwise_distances_chunked
 
 from .core import SkeletonGaitError, read_yaml, unknown_name
 from .draw import draw_images, draw_sequence
-from .pose import LIMBS, PoseError, to_coco17
+from .pose import PoseError, to_coco17
 
 # %% ../nbs/05_heatmap.ipynb #9de1a6c6
 def _average(
@@ -200,13 +200,15 @@ def heatmap_config(
     return HeatmapConfig(t['coco18tococo17_args']['transfer_to_coco17'], pad['pad_method'], pad['impute_others'], all(uses), norm['pose_format'],
         norm['heatmap_image_height'], gen['sigma'], gen['img_h'], gen['img_w'], align['align'], align['final_img_size'], align['offset'], size//2 if isinstance(size, int) else size)
 
-# %% ../nbs/05_heatmap.ipynb #ffd80646
+# %% ../nbs/05_heatmap.ipynb #318bf79b
 def load_heatmap_config(
     path:str|os.PathLike|None=None, # A YAML file in the nested form; None for the published defaults
 ) -> HeatmapConfig:
     "Read settings; `SkeletonGaitError` names the file and what is wrong in it."
     if path is None: return HeatmapConfig()
-    try: return heatmap_config(read_yaml(Path(path).read_text(encoding='utf-8')) or {})
+    try:
+        tree = read_yaml(Path(path).read_text(encoding='utf-8'))
+        return heatmap_config({} if tree is None else tree) # an empty file changes nothing
     except OSError as e: raise SkeletonGaitError(f"{path}: cannot be read ({e.strerror}); expected a YAML file of heatmap settings") from None
     except UnicodeDecodeError as e: raise SkeletonGaitError(f"{path}: not UTF-8 text ({e})") from None
     except SkeletonGaitError as e: raise SkeletonGaitError(f"{path}: {e}") from None

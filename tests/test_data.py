@@ -2,11 +2,11 @@
 import itertools, json, pickle, shutil, traceback
 import cv2, numpy as np, pytest, torch
 from hypothesis import given, settings, strategies as st
-from skeletongait.core import Sequence, SkeletonGaitError, read_tree, save_pickle
+from skeletongait.core import SkeletonGaitError, read_tree, save_pickle
 from skeletongait.models import SkeletonGait, SkeletonGaitPP
 from skeletongait.transforms import build_transform
 from skeletongait.data import *
-from skeletongait.data import IRREGULAR, REGULAR, SAMPLE_TYPES, draw_batch, list_rng, load_stream, match_partition, pick_files, slot_rng
+from skeletongait.data import REGULAR, SAMPLE_TYPES, draw_batch, list_rng, load_stream, match_partition, pick_files, slot_rng
 
 TRAIN = dict(type='TripletSampler', batch_size=[3, 4], batch_shuffle=True, sample_type='fixed_ordered', frames_num_fixed=6, frames_skip_num=2)
 TEST = dict(type='InferenceSampler', batch_size=3, sample_type='all_ordered', frames_all_limit=12)

@@ -264,7 +264,7 @@ def test_settings_from_a_file(tmp_path):
     cfg = load_heatmap_config(path)
     assert cfg == HeatmapConfig(sigma=4, image_size=64, img_h=64, img_w=64, centre=32)
     assert pose_to_heatmap(walk(), cfg).shape == (12, 2, 64, 64)
-    for text, says in (('a: [', 'line 1'), ('norm_args: {}\nnorm_args: {}', 'line 2: the key norm_args appears twice'), ('norm: {}', "key 'norm' is not known"), ('- 1', 'mapping')):
+    for text, says in (('a: [', 'line 1'), ('false', 'mapping'), ('[]', 'mapping'), ('norm_args: {}\nnorm_args: {}', 'line 2: the key norm_args appears twice'), ('norm: {}', "key 'norm' is not known"), ('- 1', 'mapping')):
         path.write_text(text)
         with pytest.raises(SkeletonGaitError, match=says) as e: load_heatmap_config(path)
         assert str(path) in str(e.value)

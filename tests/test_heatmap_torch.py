@@ -1,6 +1,5 @@
 "Skeleton maps in PyTorch: never more than a grey level from the compiled version."
 from dataclasses import replace
-from pathlib import Path
 
 import cv2
 import hypothesis.extra.numpy as hnp

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scripts import LAUNCHES, files, start
 
-from skeletongait.core import SkeletonGaitError, read_tree, save_pickle
+from skeletongait.core import read_tree, save_pickle
 from skeletongait.heatmap import pose_to_heatmap
 from skeletongait.launch import arg_parser
 from skeletongait.pose import load_pickle

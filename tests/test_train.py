@@ -20,7 +20,7 @@ from skeletongait.main import main
 from skeletongait.models import build_model
 from skeletongait.pose import load_pickle
 from skeletongait.train import (Meter, Run, find_checkpoint, load_checkpoint, load_weights, make_dataset, make_trainer, protocol_of, read_scalars, restore,
-                                save_checkpoint, tell_map_changes, test_model as run_test_phase, train)
+                                tell_map_changes, test_model as run_test_phase, train)
 from skeletongait.walkers import write_walkers
 
 

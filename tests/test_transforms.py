@@ -4,7 +4,7 @@ import cv2, numpy as np, pytest, torch
 from hypothesis import given, settings, strategies as st
 from skeletongait.core import SkeletonGaitError
 from skeletongait.transforms import *
-from skeletongait.transforms import TRANSFORMS, affine_points, cut_sides, erased_box, perspective_corners, warp
+from skeletongait.transforms import TRANSFORMS, affine_points, erased_box, perspective_corners, warp
 
 RANDOM = [RandomPerspective(1), RandomHorizontalFlip(1), RandomRotate(1), RandomRotate(1, about_centre=True), RandomAffine(1), RandomErasing(1)]
 PUBLISHED = {'type': 'Compose', 'trf_cfg': [{'type': 'RandomPerspective', 'prob': .2}, {'type': 'BaseSilCuttingTransform'},
