@@ -12,7 +12,7 @@ if __name__ == '__main__' and not __spec__ and '__file__' in globals(): # run by
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     runpy.run_module('skeletongait.demo', run_name='__main__', alter_sys=True)
 
-# %% ../nbs/25_demo.ipynb #3f1e0b42
+# %% ../nbs/25_demo.ipynb #79db32c7
 import json, os, shutil, subprocess, sys, time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,7 +28,10 @@ from .evaluate import evaluate, plot_cmc
 from .launch import run_script
 from .pose import load_pickle
 from .show import overlay, pick_frames, show_grid
-from .train import Run, make_dataset, protocol_of, read_scalars
+from .checkpoint import Run
+from .train import protocol_of
+from .trainer import make_dataset
+from .watch import read_scalars
 from .walkers import write_walkers
 
 # %% ../nbs/25_demo.ipynb #b78f7817

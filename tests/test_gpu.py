@@ -14,7 +14,7 @@ from skeletongait.core import save_text
 from skeletongait.heatmap import HeatmapConfig
 from skeletongait.heatmap_torch import draw_maps_torch
 from skeletongait.models import build_model
-from skeletongait.train import Run
+from skeletongait.checkpoint import Run
 
 pytestmark = pytest.mark.gpu
 

@@ -24,7 +24,10 @@ from skeletongait.heatmap import HeatmapConfig, heatmap_config, pose_to_heatmap
 from skeletongait.launch import Ranks, run_script
 from skeletongait.main import main
 from skeletongait.pose import ENDINGS, COCO17_FROM, Limits, PoseError, UnsafePickleError, load_pickle
-from skeletongait.train import Run, load_checkpoint, make_dataset, make_trainer, read_scalars, test_model as run_test_phase, train
+from skeletongait.checkpoint import Run, load_checkpoint
+from skeletongait.train import test_model as run_test_phase, train
+from skeletongait.trainer import make_dataset, make_trainer
+from skeletongait.watch import read_scalars
 from skeletongait.transforms import build_transform
 from skeletongait.walkers import write_walkers
 

@@ -19,8 +19,10 @@ from skeletongait.launch import Ranks, run_script
 from skeletongait.main import main
 from skeletongait.models import build_model
 from skeletongait.pose import load_pickle
-from skeletongait.train import (Meter, Run, find_checkpoint, load_checkpoint, load_weights, make_dataset, make_trainer, protocol_of, read_scalars, restore,
-                                tell_map_changes, test_model as run_test_phase, train)
+from skeletongait.checkpoint import Run, find_checkpoint, load_checkpoint, load_weights, restore, tell_map_changes
+from skeletongait.train import protocol_of, test_model as run_test_phase, train
+from skeletongait.trainer import make_dataset, make_trainer
+from skeletongait.watch import Meter, read_scalars
 from skeletongait.walkers import write_walkers
 
 
