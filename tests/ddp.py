@@ -1,5 +1,5 @@
 "Runs a function on several real processes that talk over gloo, on this machine."
-import os, tempfile
+import gc, os, tempfile
 import torch.distributed as dist, torch.multiprocessing as mp
 
 
@@ -7,7 +7,9 @@ def _rank(rank, world_size, folder, fn, args):
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world_size))
     dist.init_process_group('gloo', init_method=f'file://{folder}/init', rank=rank, world_size=world_size)
     try: fn(*args)
-    finally: dist.destroy_process_group()
+    finally:
+        gc.collect() # wrapped models keep the group's threads alive
+        dist.destroy_process_group()
 
 
 def run_in_ddp(world_size, fn, *args):
