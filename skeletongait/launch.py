@@ -161,7 +161,7 @@ def _without_local_rank(argv:list[str]) -> list[str]:
     "`argv` less what `torch.distributed.launch` adds to it."
     return [a for a in argv if a.split('=')[0] not in ('--local-rank', '--local_rank')]
 
-# %% ../nbs/01_launch.ipynb #04fd2da0
+# %% ../nbs/01_launch.ipynb #10b0d168
 class Stopped(KeyboardInterrupt):
     "SIGINT or SIGTERM arrived."
 
@@ -183,6 +183,14 @@ class Stop:
         try: yield
         finally: self.patient = False
         if self.name: raise Stopped(f'stopped by {self.name}')
+
+    @contextlib.contextmanager
+    def now(self) -> Iterator[None]:
+        "A part of such a block that may be left at once."
+        if self.name: raise Stopped(f'stopped by {self.name}')
+        before, self.patient = self.patient, False
+        try: yield
+        finally: self.patient = before
 
 @contextlib.contextmanager
 def stoppable() -> Iterator[Stop]:
