@@ -8,10 +8,11 @@ __all__ = ['NOUNS', 'PLACEHOLDER', 'RUN', 'EvalFunc', 'CUT', 'ConfigError', 'par
            'SkeletonGaitPPBackboneCfg', 'SeparateBNNecksCfg', 'SkeletonGaitCfg', 'SkeletonGaitPPCfg', 'OptimizerCfg',
            'SchedulerCfg', 'TripletSamplerCfg', 'TrainerCfg', 'Config', 'Row', 'schema_rows', 'describe',
            'config_table', 'fits', 'torch_classes', 'render_settings', 'heatmap_tree', 'map_changes', 'make_config',
-           'packaged_configs', 'load_config', 'to_dict', 'to_yaml', 'make_optimizer', 'make_scheduler', 'check_ready']
+           'apply_changes', 'packaged_configs', 'load_config', 'to_dict', 'to_yaml', 'config_hash', 'computes',
+           'config_changes', 'make_optimizer', 'make_scheduler', 'check_ready']
 
-# %% ../nbs/18_config.ipynb #7f9c0fe0
-import copy, dataclasses, inspect, json, math, os
+# %% ../nbs/18_config.ipynb #9dd6222d
+import copy, dataclasses, hashlib, inspect, json, math, os, re
 from dataclasses import dataclass, field, fields, is_dataclass
 from fnmatch import fnmatch
 from importlib import resources
@@ -25,6 +26,7 @@ from torch.optim import lr_scheduler
 from .core import SkeletonGaitError, nearest, plain_words, read_yaml
 from .heatmap import HeatmapConfig, heatmap_config, load_heatmap_config
 from .pose import Limits
+from .transforms import build_transform
 
 # %% ../nbs/18_config.ipynb #13a58bb2
 class ConfigError(SkeletonGaitError):
@@ -41,28 +43,35 @@ def parse_yaml(
         f"found {_shown(tree) if tree is not None else 'nothing'}, expected a mapping with the sections data_cfg, evaluator_cfg, ..., trainer_cfg")
     return tree
 
-# %% ../nbs/18_config.ipynb #7a733372
+# %% ../nbs/18_config.ipynb #df9a1d58
 NOUNS = {bool: 'true or false', int: 'a whole number', float: 'a number', str: 'text', dict: 'a mapping', list: 'a list', NoneType: 'null'}
+
+def _brief(value) -> str:
+    "A value as YAML might write it, on at most 60 characters."
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 60 else f'{text[:57]}...'
 
 def _shown(value) -> str:
     "A value as an error shows it: `\"30\" (text)`."
-    text = json.dumps(value, ensure_ascii=False, default=str)
-    return (text if len(text) <= 60 else f'{text[:57]}...') + (f' ({NOUNS[type(value)]})' if type(value) in (str, int, float, list, dict) else '')
+    return _brief(value) + (f' ({NOUNS[type(value)]})' if type(value) in (str, int, float, list, dict) else '')
 
-# %% ../nbs/18_config.ipynb #77bf6f33
+# %% ../nbs/18_config.ipynb #a1ba0429
 def key(
     default:Any,             # Value when the file says nothing
     meaning:str,             # What it is: the text of the table
     least:float|None=None,   # Smallest value allowed (of each entry, for a list)
+    below:float|None=None,   # Every value must be less than this
     needed:tuple[str,...]=(), # Phases ('train', 'test') that need it set; its default is then None or empty
     also:str='',             # Another spelling that is accepted
     old:bool=False,          # Read and without effect
     rest:bool=False,         # Takes every key of the section that is not declared
+    computes:bool=True,      # Does it change what training computes? (Of a section: does anything in it?)
 ) -> Any: # A dataclass field
     "Declare one key of a section."
-    return field(default_factory=lambda: copy.deepcopy(default), metadata=dict(meaning=meaning, least=least, needed=needed, also=also, old=old, rest=rest))
+    return field(default_factory=lambda: copy.deepcopy(default),
+                 metadata=dict(meaning=meaning, least=least, below=below, needed=needed, also=also, old=old, rest=rest, computes=computes))
 
-# %% ../nbs/18_config.ipynb #9f4da6af
+# %% ../nbs/18_config.ipynb #e983624c
 PLACEHOLDER = 'your_path'
 RUN = ('train', 'test')
 
@@ -70,17 +79,17 @@ RUN = ('train', 'test')
 class DataCfg:
     "Which sequences, from where."
     dataset_name:str = key('CASIA-B', 'name of the data set: part of the labels and of the output folder')
-    dataset_root:str = key(PLACEHOLDER, 'top of the tree `<subject>/<type>/<view>/*` of `.pkl`, `.npy` or `.npz` files')
+    dataset_root:str = key(PLACEHOLDER, 'top of the tree `<subject>/<type>/<view>/*` of `.pkl`, `.npy` or `.npz` files', computes=False)
     dataset_partition:str = key(None, 'which subjects train and which test: a JSON file, or the name of a regular partition', needed=RUN)
-    num_workers:int = key(1, 'loader processes per rank; 0 loads in the main process', least=0)
-    remove_no_gallery:bool = key(False, 'once left out probes without a gallery', old=True)
-    cache:bool = key(False, 'keep loaded sequences in memory; with `render` the joints of poses, which are 20 to 40 times smaller than their maps')
-    test_dataset_name:str|None = key(None, 'name of the test set, where it differs; absent: `dataset_name`')
-    data_in_use:list[bool]|list[int]|None = key(None, 'which files of a sequence: a mask, or indices in the order wanted; absent: all')
+    num_workers:int = key(1, 'loader processes per rank; 0 loads in the main process', least=0, computes=False)
+    remove_no_gallery:bool = key(False, 'once left out probes without a gallery', old=True, computes=False)
+    cache:bool = key(False, 'keep loaded sequences in memory; with `render` the joints of poses, which are 20 to 40 times smaller than their maps', computes=False)
+    test_dataset_name:str|None = key(None, 'name of the test set, where it differs; absent: `dataset_name`', computes=False)
+    data_in_use:list[bool]|list[int]|None = key(None, 'which files of a sequence: a mask, or indices in the order wanted; absent: all', least=0)
     render:str|dict|None = key(None, 'draw the maps of poses while loading, so that the tree may hold poses: heatmap settings, or the path of a YAML file of them; `{}`: the published ones; absent: the files hold maps')
     render_sigma:tuple[float,float]|None = key(None, '[low, high]: in training, draw the sigma of each sequence from this range, in pixels (needs `render`, and poses; a test takes the sigma of `render`)')
-    max_file_mb:int = key(Limits().file_mb, 'largest file that is read, in MB', least=1)
-    max_frames:int = key(Limits().frames, 'longest sequence that is read', least=1)
+    max_file_mb:int = key(Limits().file_mb, 'largest file that is read, in MB', least=1, computes=False)
+    max_frames:int = key(Limits().frames, 'longest sequence that is read', least=1, computes=False)
 
 # %% ../nbs/18_config.ipynb #c41fa82c
 EvalFunc = Literal['evaluate_indoor_dataset', 'evaluate_Gait3D', 'GREW_submission', 'evaluate_CCPG', 'evaluate_real_scene', 'evaluate_gallery_probe']
@@ -94,7 +103,7 @@ class InferenceSamplerCfg:
     frames_all_limit:int = key(720, 'at most the first so many frames of a sequence', least=1)
     batch_shuffle:bool = key(False, 'order does not matter to a test', old=True)
 
-# %% ../nbs/18_config.ipynb #6e27ff27
+# %% ../nbs/18_config.ipynb #7ff6b2e6
 CUT = [{'type': 'BaseSilCuttingTransform'}]
 
 @dataclass
@@ -102,23 +111,23 @@ class EvaluatorCfg:
     "How to test."
     enable_float16:bool = key(False, 'mixed precision')
     restore_ckpt_strict:bool = key(True, 'every weight of the checkpoint must fit')
-    restore_hint:int|str|None = key(None, "the checkpoint: an iteration of this run, a path, or `latest`; absent: `trainer_cfg.total_iter`", least=0)
+    restore_hint:int|str|None = key(None, "the checkpoint: an iteration of this run, a path, `latest`, or `best` (of its tests on the way); absent: `trainer_cfg.total_iter`", least=0)
     save_name:str = key('tmp', 'name of the run whose checkpoints are tested')
-    eval_func:EvalFunc = key('evaluate_indoor_dataset', 'the protocol; so far `evaluate_Gait3D` and `evaluate_gallery_probe` can be run')
-    protocol:dict|None = key(None, '`evaluate_gallery_probe`: rules for `gallery` and `probe`')
+    eval_func:EvalFunc = key('evaluate_indoor_dataset', 'the protocol; `evaluate_indoor_dataset` goes by `data_cfg.test_dataset_name`, `evaluate_gallery_probe` by `protocol`')
+    protocol:dict|None = key(None, '`evaluate_gallery_probe`: rules for `gallery` and `probe`, as the chapter on protocols explains')
     metric:Literal['euc', 'cos'] = key('euc', 'distance of two embeddings, strip by strip: Euclidean, or one minus cosine')
     cross_view_gallery:bool = key(False, 'the gallery holds all views at once')
     sampler:InferenceSamplerCfg = key(InferenceSamplerCfg(), 'how test sequences are read')
     transform:list[dict] = key(CUT, 'one entry per input stream: `{type: NAME, arguments}` or `{type: Compose, trf_cfg: [...]}`')
 
-# %% ../nbs/18_config.ipynb #d925abae
-def _weight(): return key(1.0, 'weight in the total', also='loss_term_weights')
+# %% ../nbs/18_config.ipynb #b40d2740
+def _weight(): return key(1.0, 'weight in the total', least=0, also='loss_term_weights')
 
 @dataclass
 class TripletLossCfg:
     "Triplet loss on the embeddings."
     type:Literal['TripletLoss'] = key('TripletLoss', 'the term')
-    log_prefix:str = key('triplet', 'name in the log')
+    log_prefix:str = key('triplet', 'name in the log', computes=False)
     loss_term_weight:float = _weight()
     margin:float = key(.2, 'by how much a negative must be farther than a positive', least=0)
 
@@ -126,12 +135,12 @@ class TripletLossCfg:
 class CrossEntropyLossCfg:
     "Cross-entropy on the logits."
     type:Literal['CrossEntropyLoss'] = key('CrossEntropyLoss', 'the term')
-    log_prefix:str = key('softmax', 'name in the log')
+    log_prefix:str = key('softmax', 'name in the log', computes=False)
     loss_term_weight:float = _weight()
-    scale:float = key(16, 'factor of the logits')
+    scale:float = key(16, 'factor of the logits', least=0)
     label_smooth:bool = key(True, 'smooth the labels by `eps`')
-    eps:float = key(.1, 'share of the label spread over all classes', least=0)
-    log_accuracy:bool = key(False, 'log the accuracy of the batch too')
+    eps:float = key(.1, 'share of the label spread over all classes', least=0, below=1)
+    log_accuracy:bool = key(False, 'log the accuracy of the batch too', computes=False)
 
 # %% ../nbs/18_config.ipynb #d93317f3
 @dataclass
@@ -150,7 +159,7 @@ class SkeletonGaitPPBackboneCfg:
     C:float = key(2, 'width: the first stage has 32 C channels', least=1/32)
     fusion:Literal['attention', 'AttentionFusion', 'CatFusion', 'PlusFusion'] = key('attention', 'how the branches are joined')
 
-# %% ../nbs/18_config.ipynb #211a16e6
+# %% ../nbs/18_config.ipynb #a5ff94f6
 @dataclass
 class SeparateBNNecksCfg:
     "The classification head of every strip."
@@ -162,7 +171,7 @@ class SkeletonGaitCfg:
     model:Literal['DeepGaitV2', 'SkeletonGait'] = key('SkeletonGait', 'the network')
     Backbone:SkeletonGaitBackboneCfg = key(SkeletonGaitBackboneCfg(), 'its residual network')
     SeparateBNNecks:SeparateBNNecksCfg = key(SeparateBNNecksCfg(), 'its head')
-    use_emb2:bool = key(False, 'test with the embedding after the batch norm (embed_2) instead of the one before')
+    use_emb2:bool = key(False, 'test with the embedding after the batch norm (embed_2) instead of the one before', computes=False)
 
 @dataclass
 class SkeletonGaitPPCfg:
@@ -170,7 +179,7 @@ class SkeletonGaitPPCfg:
     model:Literal['SkeletonGaitPP'] = key('SkeletonGaitPP', 'the network')
     Backbone:SkeletonGaitPPBackboneCfg = key(SkeletonGaitPPBackboneCfg(), 'its residual network')
     SeparateBNNecks:SeparateBNNecksCfg = key(SeparateBNNecksCfg(), 'its head')
-    use_emb2:bool = key(False, 'test with the embedding after the batch norm (embed_2) instead of the one before')
+    use_emb2:bool = key(False, 'test with the embedding after the batch norm (embed_2) instead of the one before', computes=False)
 
 # %% ../nbs/18_config.ipynb #e4924daf
 @dataclass
@@ -199,59 +208,62 @@ class TripletSamplerCfg:
     frames_num_max:int = key(50, 'most frames, `unfixed_*`', least=1)
     frames_skip_num:int = key(0, '`*_ordered`: draw the frames from a window longer by so many', least=0)
 
-# %% ../nbs/18_config.ipynb #049a35f5
+# %% ../nbs/18_config.ipynb #3937ba3a
 @dataclass
 class TrainerCfg:
     "How to train."
     seed:int = key(0, 'every random draw follows from it', least=0)
     enable_float16:bool = key(True, 'mixed precision')
-    find_unused_parameters:bool = key(False, "passed to `DistributedDataParallel`")
+    find_unused_parameters:bool = key(False, "passed to `DistributedDataParallel`", computes=False)
     sync_BN:bool = key(False, 'batch norm over all ranks')
     fix_BN:bool = key(False, 'batch norm stays in eval mode')
-    with_test:bool = key(False, 'test at every save')
-    log_iter:int = key(100, 'iterations between log lines', least=1)
-    save_iter:int = key(2000, 'iterations between checkpoints', least=1)
-    save_name:str = key('tmp', 'name of the run')
-    total_iter:int = key(80000, 'iterations in all', least=1)
-    restore_hint:int|str = key(0, '0: from the beginning; an iteration of this run; a path; or `latest`', least=0)
-    restore_ckpt_strict:bool = key(True, 'every weight of the checkpoint must fit')
-    optimizer_reset:bool = key(False, 'restore without the state of the optimizer')
-    scheduler_reset:bool = key(False, 'restore without the state of the scheduler')
+    with_test:bool = key(False, 'test at every save', computes=False)
+    log_iter:int = key(100, 'iterations between log lines', least=1, computes=False)
+    save_iter:int = key(2000, 'iterations between checkpoints', least=1, computes=False)
+    keep_last:int = key(10, 'how many of the newest checkpoints are kept, and the best besides; 0: all', least=0, computes=False)
+    save_name:str = key('tmp', 'name of the run', computes=False)
+    total_iter:int = key(80000, 'iterations in all', least=1, computes=False)
+    restore_hint:int|str = key(0, '0: from the beginning; an iteration of this run; a path; `latest`, the newest checkpoint; or `best`, the one that tested best', least=0, computes=False)
+    restore_ckpt_strict:bool = key(True, 'every weight of the checkpoint must fit', computes=False)
+    optimizer_reset:bool = key(False, 'restore without the state of the optimizer', computes=False)
+    scheduler_reset:bool = key(False, 'restore without the state of the scheduler', computes=False)
     sampler:TripletSamplerCfg = key(TripletSamplerCfg(), 'how a batch is drawn')
     transform:list[dict] = key(CUT, 'augmentation, one entry per input stream, as in `evaluator_cfg`')
 
-# %% ../nbs/18_config.ipynb #5248295c
+# %% ../nbs/18_config.ipynb #6e9543fa
 @dataclass
 class Config:
     "All settings of a run."
     data_cfg:DataCfg = key(DataCfg(), 'which sequences, from where')
-    evaluator_cfg:EvaluatorCfg = key(EvaluatorCfg(), 'how to test')
+    evaluator_cfg:EvaluatorCfg = key(EvaluatorCfg(), 'how to test', computes=False)
     loss_cfg:list[TripletLossCfg|CrossEntropyLossCfg] = key([], 'terms of the loss: a list, or one', needed=('train',))
     model_cfg:SkeletonGaitCfg|SkeletonGaitPPCfg|None = key(None, 'the network', needed=RUN)
     optimizer_cfg:OptimizerCfg = key(OptimizerCfg(), 'the optimizer')
     scheduler_cfg:SchedulerCfg = key(SchedulerCfg(), 'the learning-rate schedule')
     trainer_cfg:TrainerCfg = key(TrainerCfg(), 'how to train')
+    output_root:str = key('output', 'where runs keep their checkpoints, logs and results; `--output_root` goes before it', computes=False)
 
-# %% ../nbs/18_config.ipynb #c283e800
+# %% ../nbs/18_config.ipynb #bf3bd7ad
 class Row(NamedTuple):
     "One key of the schema."
     path:str    # `trainer_cfg.sampler.batch_size`
     case:str    # For which `model` or loss `type` it holds; empty: always
     hint:Any    # Its type
     field:Any   # Its declaration
+    computes:bool # Does it change what training computes?
 
 def _sections(hint) -> list[type]:
     "The dataclasses in a type hint: of `list[A|B]`, A and B."
     return [hint] if is_dataclass(hint) else [o for arg in get_args(hint) for o in _sections(arg)]
 
-def schema_rows(cls:type=Config, at:str='', case:str='') -> Iterator[Row]:
+def schema_rows(cls:type=Config, at:str='', case:str='', computes:bool=True) -> Iterator[Row]:
     "Every key under a section of the schema, in the order of declaration."
     for f in fields(cls):
-        path = f'{at}.{f.name}' if at else f.name
+        path, counts = f'{at}.{f.name}' if at else f.name, computes and f.metadata['computes']
         options = _sections(f.type)
-        if not options: yield Row(path if not f.metadata['rest'] else f'{at}.*', case, f.type, f)
+        if not options: yield Row(path if not f.metadata['rest'] else f'{at}.*', case, f.type, f, counts)
         for o in options: yield from schema_rows(
-            o, path + '[]'*(get_origin(f.type) is list), get_args(fields(o)[0].type)[-1] if len(options) > 1 else case)
+            o, path + '[]'*(get_origin(f.type) is list), get_args(fields(o)[0].type)[-1] if len(options) > 1 else case, counts)
 
 # %% ../nbs/18_config.ipynb #4bb92184
 def describe(hint) -> str:
@@ -263,17 +275,22 @@ def describe(hint) -> str:
     if origin is tuple: return f'a list of {len(args)}, each entry {describe(args[0])}'
     return NOUNS[hint]
 
-# %% ../nbs/18_config.ipynb #33f52952
+# %% ../nbs/18_config.ipynb #369622e2
+def _range(meta:dict) -> str:
+    "The values that a declaration allows, in words: `at least 0 and below 1`; empty: all."
+    return ' and '.join(f'{word} {meta[k]:g}' for k, word in (('least', 'at least'), ('below', 'below')) if meta[k] is not None)
+
+# %% ../nbs/18_config.ipynb #b65afba9
 def config_table(
     section:str='', # Only keys of this section; empty: all
 ) -> str: # A Markdown table
-    "The keys with their types, defaults and meanings, from the schema."
+    "The keys with their types, defaults and meanings, from the schema; a dot marks those that change what training computes."
     def line(row):
         default, meta = row.field.default_factory(), row.field.metadata
         shown = 'needed' if meta['needed'] else 'absent' if default is None else f'`{json.dumps(default)}`'
         notes = [f'{row.case} only']*bool(row.case) + ['old: no effect']*meta['old'] + [f'also `{o}`' for o in [meta['also']] if o]
-        return f"| `{row.path}` | {shown} | {describe(row.hint)} | {meta['meaning']}{' (' + '; '.join(notes) + ')' if notes else ''} |"
-    return '\n'.join(['| key | default | type | meaning |', '|---|---|---|---|'] + [line(o) for o in schema_rows() if o.path.startswith(section)])
+        return f"| `{row.path}` | {shown} | {describe(row.hint)}{f' ({limits})' if (limits := _range(meta)) else ''} | {'•'*row.computes} | {meta['meaning']}{' (' + '; '.join(notes) + ')' if notes else ''} |"
+    return '\n'.join(['| key | default | type | training | meaning |', '|---|---|---|:-:|---|'] + [line(o) for o in schema_rows() if o.path.startswith(section)])
 
 # %% ../nbs/18_config.ipynb #d1bf1eab
 def fits(value, hint) -> bool:
@@ -299,16 +316,16 @@ def _unknown_key(at:str, name:str, known:list[str]) -> ConfigError:
 
 def _join(at:str, name) -> str: return f'{at}.{name}' if at else str(name)
 
-# %% ../nbs/18_config.ipynb #ee014853
+# %% ../nbs/18_config.ipynb #5721e3cd
 def _read_value(value, f:dataclasses.Field, at:str):
     "Check one plain value against its declaration."
     if not fits(value, f.type):
         words = [o for o in get_args(f.type) if isinstance(o, str)]
         near = nearest(value, words) if isinstance(value, str) else ''
         raise ConfigError(f"{at}: found {_shown(value)}, expected {describe(f.type)}" + f"; did you mean {near}?"*bool(near))
-    least, entries = f.metadata['least'], value if isinstance(value, list) else [value]
-    if least is not None and any(o < least for o in entries if not isinstance(o, str|NoneType)):
-        raise ConfigError(f"{at}: found {_shown(value)}, expected at least {least}")
+    low, high = (math.inf*sign if f.metadata[k] is None else f.metadata[k] for k, sign in (('least', -1), ('below', 1)))
+    entries = [o for o in (value if isinstance(value, list) else [value]) if type(o) in (int, float)]
+    if not all(low <= o < high for o in entries): raise ConfigError(f"{at}: found {_shown(value)}, expected {_range(f.metadata)}")
     return value
 
 # %% ../nbs/18_config.ipynb #d1ec6cac
@@ -370,14 +387,16 @@ def torch_classes(
     module, base = (torch.optim, torch.optim.Optimizer) if isinstance(section, OptimizerCfg) else (lr_scheduler, lr_scheduler.LRScheduler)
     return {name: o for name, o in vars(module).items() if _usable(o, base) and name == o.__name__}
 
-# %% ../nbs/18_config.ipynb #e2d6f109
+# %% ../nbs/18_config.ipynb #0502b8c9
 def _check_arguments(section, given:dict, at:str, notices:list[str]) -> None:
     "Hold a section's arguments to the signature of the torch class it names; drop defaults that the class does not know."
     tag, classes = fields(section)[0].name, torch_classes(section)
     name = getattr(section, tag)
     if name not in classes: raise ConfigError(f"{at}.{tag}: found {_shown(name)}, no class of torch that can be used here; {_hint_at(name, classes)}")
-    known = list(inspect.signature(classes[name].__init__).parameters)[2:] # after self and the parameters or the optimizer
-    for o in given:
+    known = dict(list(inspect.signature(classes[name].__init__).parameters.items())[2:]) # after self and the parameters or the optimizer
+    for o, value in given.items():
+        if o in known and isinstance(value, str) and isinstance(known[o].default, int|float): raise ConfigError( # torch would find out at the first step that needs it
+            f"{_join(at, o)}: found {_shown(value)}, expected {NOUNS[bool if isinstance(known[o].default, bool) else float]}")
         if o not in known: raise ConfigError(f"{_join(at, o)}: {name} has no such argument; {_hint_at(o, [tag, *known])}")
     taken = {o: v for o, v in section.arguments.items() if o in known and o not in given}
     section.arguments = {o: v for o, v in section.arguments.items() if o in known}
@@ -425,7 +444,33 @@ def map_changes(
     shown = lambda o: o if isinstance(o, str) else json.dumps(o)
     return '; '.join(f'{k}: {shown(a[k])} then, {shown(b[k])} now' for k in a if k in b and a[k] != b[k])
 
-# %% ../nbs/18_config.ipynb #72c74fc4
+# %% ../nbs/18_config.ipynb #ed5a5805
+def _check_transforms(entries:list[dict], at:str) -> None:
+    "Every entry must be a transform that can be made, and all the same one: the streams are joined before it."
+    for i, o in enumerate(entries):
+        try: build_transform(o)
+        except SkeletonGaitError as e: raise ConfigError(f"{at}[{i}]: {str(e).removeprefix('transform: ')}") from None
+    if not entries or any(o != entries[0] for o in entries): raise ConfigError(
+        f"{at}: found {len(entries)} different entries; expected one, or one per stream that all say the same: the streams are joined first, so that all get the same warp")
+
+# %% ../nbs/18_config.ipynb #ff44b5ae
+def _check_steps(cfg:'Config', notices:list[str]) -> None:
+    "Milestones must rise; what lies beyond the last iteration is told."
+    t, s = cfg.trainer_cfg, cfg.scheduler_cfg
+    stones = s.arguments.get('milestones', []) if s.scheduler == 'MultiStepLR' else []
+    if not fits(stones, list[int]) or any(a >= b for a, b in zip([0, *stones], stones)): raise ConfigError(
+        f"scheduler_cfg.milestones: found {_shown(stones)}, expected a list of iterations, each later than the one before, as [20000, 30000]")
+    if late := [o for o in stones if o >= t.total_iter]: notices.append(
+        f"scheduler_cfg.milestones: {', '.join(map(str, late))} without effect: not before the end, trainer_cfg.total_iter {t.total_iter}")
+    if t.save_iter > t.total_iter: notices.append(f"trainer_cfg.save_iter: {t.save_iter} is more than trainer_cfg.total_iter {t.total_iter}: the only checkpoint is the one at the end")
+    if t.log_iter > t.total_iter: notices.append(f"trainer_cfg.log_iter: {t.log_iter} is more than trainer_cfg.total_iter {t.total_iter}: no line is logged")
+
+def _check_frames(s:TripletSamplerCfg) -> None:
+    "The fewest frames of `unfixed_*` cannot be more than the most."
+    if s.sample_type.startswith('unfixed') and s.frames_num_min > s.frames_num_max: raise ConfigError(
+        f"trainer_cfg.sampler.frames_num_min: found {s.frames_num_min}, expected at most frames_num_max, which is {s.frames_num_max}")
+
+# %% ../nbs/18_config.ipynb #e81c5b38
 def make_config(
     tree:dict, # Plain data, as `parse_yaml` gives it
 ) -> tuple[Config,list[str]]: # The settings; notices about old spellings and defaults, for the log
@@ -436,11 +481,67 @@ def make_config(
         _check_arguments(section, {k: v for k, v in tree.get(at, {}).items() if k != fields(section)[0].name}, at, notices)
     data, ev = cfg.data_cfg, cfg.evaluator_cfg
     _check_render(data)
+    _check_frames(cfg.trainer_cfg.sampler)
+    _check_steps(cfg, notices)
+    for at, section in (('trainer_cfg', cfg.trainer_cfg), ('evaluator_cfg', ev)): _check_transforms(section.transform, f'{at}.transform')
     if data.test_dataset_name is None: data.test_dataset_name = data.dataset_name
     if ev.restore_hint is None: ev.restore_hint = cfg.trainer_cfg.total_iter
     if ev.protocol is not None and ev.eval_func != 'evaluate_gallery_probe': raise ConfigError(
         f"evaluator_cfg.protocol: has no effect with eval_func {ev.eval_func}; set eval_func: evaluate_gallery_probe, or remove it")
     return cfg, notices
+
+# %% ../nbs/18_config.ipynb #a3da1381
+def _read_change(change:str) -> tuple[list[str],Any]:
+    "`a.b[0]=[4, 4]` as `['a', 'b', '0'], [4, 4]`."
+    path, eq, text = change.partition('=')
+    steps = [o.strip() for o in re.sub(r'\[(\d+)\]', r'.\1', path).split('.')]
+    if not eq or not all(steps): raise ConfigError(f"--set {change}: expected a key and its value, as in trainer_cfg.sampler.batch_size=[4,4] or loss_cfg[0].margin=0.3")
+    try: return steps, read_yaml(text)
+    except SkeletonGaitError as e: raise ConfigError(f"--set {change}: the value is not YAML: {e}") from None
+
+# %% ../nbs/18_config.ipynb #d7a10915
+def _inside(value, declared:list[dataclasses.Field], step:str):
+    "What to go down into: the value, or where there is none its default; a section given alone, where a list was meant, as that list."
+    lists = any(_sections(f.type) and get_origin(f.type) is list for f in declared)
+    if lists and isinstance(value, dict) and step.isdecimal(): return [value]
+    default = next((f.default_factory() for f in declared if not _sections(f.type)), None)
+    return value if value is not None else default if default is not None else [] if lists else {}
+
+def _put(node, sections:list[type], steps:list[str], value, at:str=''):
+    "A copy of `node`, a part of the tree, with `value` at the end of `steps`; `sections`: what the schema lets it be."
+    if not steps: return value
+    step, *rest = steps
+    if isinstance(node, list):
+        if not (step.isdecimal() and int(step) < len(node)): raise ConfigError(f"{at}: found [{step}], but this list has {len(node)} entries, counted from 0")
+        return [_put(o, sections, rest, value, f'{at}[{i}]') if i == int(step) else o for i, o in enumerate(node)]
+    if not isinstance(node, dict): raise ConfigError(f"{at}: holds {_shown(node)}; there is no {step} in it")
+    declared = [f for o in sections for f in fields(o) if step in (f.name, f.metadata['also']) and not f.metadata['rest']]
+    if sections and not declared and not any(f.metadata['rest'] for o in sections for f in fields(o)):
+        raise _unknown_key(at, step, list(dict.fromkeys(f.name for o in sections for f in fields(o))))
+    old = _inside(node.get(step), declared, rest[0]) if rest else None
+    names = {step} | {o for f in declared for o in (f.name, f.metadata['also'])}
+    return {k: v for k, v in node.items() if k not in names} | {step: _put(old, [o for f in declared for o in _sections(f.type)], rest, value, _join(at, step))}
+
+# %% ../nbs/18_config.ipynb #c92b5a0f
+def apply_changes(
+    tree:dict,             # Plain data, as `parse_yaml` gives it
+    changes:Iterable[str], # `key=value` each, as in `loss_cfg[0].margin=0.3`; values in YAML; a later one goes before an earlier one
+) -> dict: # A copy with the changes, not checked further
+    "Set keys of a configuration; a `ConfigError` names the change that leads nowhere."
+    for change in changes:
+        steps, value = _read_change(change)
+        try: tree = _put(tree, [Config], steps, value)
+        except ConfigError as e: raise ConfigError(f"--set {change}: {e}") from None
+    return tree
+
+# %% ../nbs/18_config.ipynb #3e4f51c7
+def _at_fault(changes:list[str], e:ConfigError) -> str:
+    "` with --set ...`: the changes that an error is about; empty if it is about none."
+    key = str(e).split(':')[0]
+    path = {o: re.sub(r'\.(\d+)(?=\.|$)', r'[\1]', o.partition('=')[0].strip()) for o in changes}
+    near = [o for o in changes if any(long == short or long.startswith((f'{short}.', f'{short}[')) for short, long in ((key, path[o]), (path[o], key)))]
+    near = near or [o for o in changes if re.split(r'[.\[]', path[o])[0] == re.split(r'[.\[]', key)[0]]
+    return f" with {' '.join(f'--set {o}' for o in near)}" if near else ''
 
 # %% ../nbs/18_config.ipynb #3c47f519
 def _config_folder(): return resources.files('skeletongait')/'configs'
@@ -459,13 +560,16 @@ def _read_text(source:str|os.PathLike) -> str:
     try: return path.read_text(encoding='utf-8-sig')
     except UnicodeDecodeError as e: raise ConfigError(f"not a text file in UTF-8: {e.reason} at byte {e.start}") from None
 
-# %% ../nbs/18_config.ipynb #9a31424d
+# %% ../nbs/18_config.ipynb #a25568bb
 def load_config(
-    source:str|os.PathLike, # A YAML file, or the name of a packaged configuration
-) -> tuple[Config,list[str]]: # The settings; notices about old spellings and defaults, for the log
-    "Read a configuration over the defaults; a `ConfigError` names the file and the key or line."
-    try: return make_config(parse_yaml(_read_text(source)))
-    except ConfigError as e: raise ConfigError(f"{source}: {e}") from None
+    source:str|os.PathLike,   # A YAML file, or the name of a packaged configuration
+    changes:Iterable[str]=(), # As `apply_changes` takes them
+) -> tuple[Config,list[str]]: # The settings; changes, old spellings and odd values, for the log
+    "Read a configuration over the defaults, with changes; a `ConfigError` names the file, the change if it is one's fault, and the key or line."
+    changes = list(changes)
+    try: cfg, notices = make_config(apply_changes(parse_yaml(_read_text(source)), changes))
+    except ConfigError as e: raise ConfigError(f"{source}{_at_fault(changes, e)}: {e}") from None
+    return cfg, [f'--set {o}' for o in changes] + notices
 
 # %% ../nbs/18_config.ipynb #48cbc119
 def _plain(value): return to_dict(value) if is_dataclass(value) else [_plain(o) for o in value] if isinstance(value, list) else copy.deepcopy(value)
@@ -491,6 +595,46 @@ def to_yaml(cfg:Config) -> str:
     "The settings as YAML; `make_config(parse_yaml(to_yaml(cfg)))` gives them back."
     return yaml.dump(to_dict(cfg), Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=None, width=120)
 
+# %% ../nbs/18_config.ipynb #a9d0eec4
+def _canonical(value):
+    "Equal settings in equal form: a whole number is an int, every key is text."
+    if isinstance(value, dict): return {str(k): _canonical(o) for k, o in value.items()}
+    if isinstance(value, list|tuple): return [_canonical(o) for o in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+def config_hash(
+    cfg:Config, # The settings of a run
+) -> str: # 16 hexadecimal digits: the first of the SHA-256 of the settings
+    "A fingerprint of all settings: equal settings have equal ones, in whatever order and form their file gave them."
+    return hashlib.sha256(json.dumps(_canonical(to_dict(cfg)), sort_keys=True, separators=(',', ':')).encode()).hexdigest()[:16]
+
+# %% ../nbs/18_config.ipynb #ca5166ff
+def _differences(a, b, at:str='') -> Iterator[tuple[str,Any,Any]]:
+    "Path, value and value wherever two trees differ; null where one has nothing."
+    sections = isinstance(a, list) and isinstance(b, list) and len(a) == len(b) and all(isinstance(o, dict) for o in a+b)
+    if isinstance(a, dict) and isinstance(b, dict):
+        for k in a | b: yield from _differences(a.get(k), b.get(k), _join(at, k))
+    elif sections:
+        for i, (x, y) in enumerate(zip(a, b)): yield from _differences(x, y, f'{at}[{i}]')
+    elif a != b: yield at, a, b
+
+# %% ../nbs/18_config.ipynb #fa564c6f
+def computes(
+    path:str, # A key, as `trainer_cfg.seed` or `loss_cfg[0].margin`
+) -> bool:
+    "Does this key, or anything below it, change what training computes?"
+    plain = re.sub(r'\[\d+\]', '[]', path)
+    return not any(plain == o.path or plain.startswith((f'{o.path}.', f'{o.path}[')) for o in schema_rows() if not o.computes)
+
+def config_changes(
+    then:dict,            # Settings as plain data, such as a checkpoint holds
+    now:dict,             # Others
+    computing:bool=False, # Only those that change what training computes
+) -> list[str]: # As in `trainer_cfg.seed: 0 then, 1 now`
+    "Every value that differs between two runs, over the defaults; a `ConfigError` where one of them cannot be read."
+    pairs = _differences(*(to_dict(make_config(o)[0]) for o in (then, now)))
+    return [f'{path}: {_brief(a)} then, {_brief(b)} now' for path, a, b in pairs if computes(path) or not computing]
+
 # %% ../nbs/18_config.ipynb #aa582656
 def _make(section, first, at:str):
     "An instance of the torch class a section names, made on `first`."
@@ -515,16 +659,17 @@ def _unset(section, at:str, phase:str) -> Iterator[str]:
         if isinstance(value, str) and value.split('/')[0] == PLACEHOLDER: yield f"{path}: still {value}; set it: {f.metadata['meaning']}"
         if is_dataclass(value): yield from _unset(value, path, phase)
 
-# %% ../nbs/18_config.ipynb #09b0f787
+# %% ../nbs/18_config.ipynb #25cf4767
 def check_ready(
     cfg:Config,  # The settings
     phase:Literal['train', 'test'], # What is to be run
 ) -> None:
-    "Raise a `ConfigError` that lists every value this phase needs and the file has not set."
+    "Raise a `ConfigError` that lists every value this phase needs and the file has not set, or says what torch refuses."
     lines = list(_unset(cfg, '', phase))
     if cfg.evaluator_cfg.eval_func == 'evaluate_gallery_probe' and cfg.evaluator_cfg.protocol is None:
         lines.append("evaluator_cfg.protocol: not set; evaluate_gallery_probe needs rules for `gallery` and `probe`")
     for at, section in (('optimizer_cfg', cfg.optimizer_cfg), ('scheduler_cfg', cfg.scheduler_cfg)):
         name = getattr(section, fields(section)[0].name)
         if phase == 'train': lines += [f"{at}.{o}: not set; {name} needs it" for o in _required(torch_classes(section)[name].__init__)[1:] if o not in section.arguments]
+    if phase == 'train' and not lines: make_scheduler(cfg.scheduler_cfg, make_optimizer(cfg.optimizer_cfg, [torch.nn.Parameter(torch.zeros(1))])) # on trial
     if lines: raise ConfigError(f'not ready to {phase}:\n' + '\n'.join(f'  {o}' for o in lines))

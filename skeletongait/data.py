@@ -6,11 +6,12 @@
 __all__ = ['REGULAR', 'IRREGULAR', 'SAMPLE_TYPES', 'Partition', 'regular_partition', 'read_partition', 'save_partition',
            'match_partition', 'load_partition', 'make_partition', 'pick_files', 'is_pose', 'load_stream',
            'join_streams', 'load_streams', 'take_frames', 'load_sequence', 'draw_frames', 'Item', 'GaitDataset',
-           'list_rng', 'slot_rng', 'draw_batch', 'TripletSampler', 'InferenceSampler', 'Batch', 'collate', 'one_thread',
-           'DrawnDataset', 'GaitLoader', 'make_loader', 'first_look']
+           'list_rng', 'slot_rng', 'draw_batch', 'TripletSampler', 'InferenceSampler', 'Batch', 'collate',
+           'DrawnDataset', 'LostWorkerError', 'one_thread', 'start_worker', 'GaitLoader', 'naming_lost_workers',
+           'make_loader', 'first_look']
 
-# %% ../nbs/12_data.ipynb #e4527b8b
-import fnmatch, itertools, json, os
+# %% ../nbs/12_data.ipynb #820e81d7
+import contextlib, fnmatch, itertools, json, multiprocessing, os, signal, threading
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Any, Iterator, NamedTuple
 import cv2
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 from .core import Sequence, SkeletonGaitError, Tree, save_text, unknown_name
 from .draw import compile_loops
 from .heatmap import HeatmapConfig, draw_maps, place_joints
@@ -416,21 +417,61 @@ def collate(
     return Batch(torch.from_numpy(frames), [len(o.frames) for o in items] if packed else None, labels if isinstance(labels[0], str) else torch.tensor(labels),
                  [o.sequence.type for o in items], [o.sequence.view for o in items], [str(o.sequence) for o in items], iteration)
 
-# %% ../nbs/12_data.ipynb #665ec04e
-def one_thread(worker_id:int) -> None:
-    "Keep OpenCV to one thread in a loader's worker (torch sees to its own)."
-    cv2.setNumThreads(1)
-
+# %% ../nbs/12_data.ipynb #89065e3a
 class DrawnDataset(Dataset):
     "What a worker runs: (sequence index, iteration, slot) -> the iteration and its `Item`, or the error that came instead."
-    def __init__(self, dataset:GaitDataset, cfg:dict, seed:int): self.dataset, self.cfg, self.seed = dataset, cfg, seed
+    def __init__(self, dataset:GaitDataset, cfg:dict, seed:int, num_workers:int=0):
+        self.dataset, self.cfg, self.seed = dataset, cfg, seed
+        self.desk = multiprocessing.RawArray('q', num_workers) # what each worker reads just now: 1 + index of the sequence, or 0
+
     def __getitem__(self, index:tuple[int,int,int]) -> tuple[int,Item|SkeletonGaitError]:
-        i, iteration, slot = index
+        (i, iteration, slot), worker = index, get_worker_info()
+        if worker: self.desk[worker.id] = i+1
         try: return iteration, self.dataset.draw(i, self.cfg, slot_rng(self.seed, iteration, slot))
         except SkeletonGaitError as e: return iteration, e
         except Exception as e: e.add_note(f'while loading {_where(self.dataset.files[i])}'); raise
+        finally:
+            if worker: self.desk[worker.id] = 0
 
-# %% ../nbs/12_data.ipynb #3f6cb242
+# %% ../nbs/12_data.ipynb #b5e7d785
+class LostWorkerError(SkeletonGaitError):
+    "A process that loads data has ended without a word of its own."
+
+_ADVICE = {
+    signal.SIGKILL: 'most likely the machine ran out of memory: lower data_cfg.num_workers or data_cfg.max_file_mb, or set data_cfg.cache to false',
+    signal.SIGBUS: 'a file was cut short while it was read, or /dev/shm is full: check the files, or lower data_cfg.num_workers'}
+
+def _obituary(
+    worker:int,              # Which one
+    of:int,                  # Out of so many
+    code:int,                # How it ended: its exit code; negative: the signal that killed it
+    files:tuple[Path,...]|None, # What it was reading; None: nothing
+) -> str:
+    "How a worker ended, over what, and what to do."
+    how = f'ended with exit code {code}' if code >= 0 else f'was killed by {signal.Signals(-code).name}' if -code in {*signal.Signals} else f'was killed by signal {-code}'
+    where = f'while loading {_where(files)}' if files else 'between two sequences'
+    advice = _ADVICE.get(-code) or ('a broken file can do that: write it anew or remove the sequence' if files else 'with data_cfg.num_workers 0 the main process loads, and shows where it fails')
+    return f"loader worker {worker} (of {of}) {how} {where}; {advice}"
+
+# %% ../nbs/12_data.ipynb #71c82932
+def one_thread() -> None:
+    "Keep OpenCV to one thread (torch sees to its own)."
+    cv2.setNumThreads(1)
+
+def start_worker(worker_id:int) -> None:
+    "What a loader's worker does first: one thread, and no signals but its parent's."
+    one_thread()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if not hasattr(signal, 'sigwaitinfo'): return # only Linux tells who sent a signal
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=_heed_parent, daemon=True).start()
+
+def _heed_parent() -> None:
+    "End this process at a SIGTERM from its parent."
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != multiprocessing.parent_process().pid: pass
+    os._exit(0)
+
+# %% ../nbs/12_data.ipynb #e1623e89
 def _collate_or_error(drawn:list[tuple[int,Item|SkeletonGaitError]], packed:bool) -> Batch|SkeletonGaitError:
     "The batch, or the first error in it."
     (iteration, *_), items = zip(*drawn)
@@ -444,15 +485,42 @@ def _raise_error(batch:Batch|SkeletonGaitError) -> Batch:
         return batch
     finally: del batch
 
+# %% ../nbs/12_data.ipynb #4475b426
 class GaitLoader(DataLoader):
-    "A `DataLoader` whose workers start without OpenCV's threads, and whose errors keep their one line."
+    "A `DataLoader` whose workers start without OpenCV's threads, whose errors keep their one line, and whose lost workers have names."
     def __iter__(self) -> Iterator[Batch]:
         threads = cv2.getNumThreads()
-        cv2.setNumThreads(1)
-        try: return map(_raise_error, super().__iter__())
+        one_thread()
+        try:
+            with naming_lost_workers(self): return _Batches(self, super().__iter__())
         finally: cv2.setNumThreads(threads)
 
-# %% ../nbs/12_data.ipynb #ca294d2a
+    def lost(self) -> LostWorkerError|None:
+        "The error that names the workers that have ended, if any has."
+        workers = getattr(self._iterator, '_workers', ())
+        ended = [(k, w.exitcode, self.dataset.desk[k]) for k, w in enumerate(workers) if w.exitcode is not None]
+        files = self.dataset.dataset.files
+        return LostWorkerError('; '.join(_obituary(k, len(workers), code, files[i-1] if i else None) for k, code, i in ended)) if ended else None
+
+@contextlib.contextmanager
+def naming_lost_workers(
+    loader:GaitLoader,
+) -> Iterator[None]:
+    "In this block the death of one of the loader's workers is a `LostWorkerError`, wherever it surfaces."
+    try: yield
+    except (SkeletonGaitError, StopIteration): raise
+    except Exception as e:
+        if lost := loader.lost(): raise lost from e
+        raise
+
+class _Batches:
+    "The batches of a loader, one pass."
+    def __init__(self, loader:GaitLoader, batches:Iterator): self.loader, self.batches = loader, batches
+    def __iter__(self) -> Iterator[Batch]: return self
+    def __next__(self) -> Batch:
+        with naming_lost_workers(self.loader): return _raise_error(next(self.batches))
+
+# %% ../nbs/12_data.ipynb #05071541
 def make_loader(
     dataset:GaitDataset,
     cfg:dict,          # The sampler's configuration: `type`, `batch_size`, `sample_type` and its keys, `batch_shuffle`
@@ -468,19 +536,21 @@ def make_loader(
     if dataset.training: sampler = TripletSampler(dataset.labels, cfg.get('batch_size'), seed, cfg.get('batch_shuffle', False), rank, world, start)
     else: sampler = InferenceSampler(len(dataset), cfg.get('batch_size'), rank, world)
     packed = not str(cfg.get('sample_type')).startswith('fixed')
-    return GaitLoader(DrawnDataset(dataset, cfg, seed), batch_sampler=sampler, collate_fn=partial(_collate_or_error, packed=packed), num_workers=num_workers,
-        worker_init_fn=one_thread, persistent_workers=num_workers > 0, pin_memory=torch.cuda.is_available())
+    return GaitLoader(DrawnDataset(dataset, cfg, seed, num_workers), batch_sampler=sampler, collate_fn=partial(_collate_or_error, packed=packed), num_workers=num_workers,
+        worker_init_fn=start_worker, persistent_workers=num_workers > 0, pin_memory=torch.cuda.is_available())
 
-# %% ../nbs/12_data.ipynb #0947a4f2
+# %% ../nbs/12_data.ipynb #575e41c3
 def first_look(
     data:GaitDataset,
 ) -> tuple[str,...]: # Lines for the log
     "How maps are drawn, if they are, and the renderer compiled for the workers; a `SkeletonGaitError` for a range of sigmas without poses."
     if data.render is None: return ()
-    sigmas, where = data.render_sigma, _where(data.files[0])
-    if any(x.ndim == 3 for x in data.streams(0)):
+    sigmas, says = data.render_sigma, []
+    poses = {i: any(x.ndim == 3 for x in data.streams(i)) for i in (0, len(data)//2, len(data)-1)}
+    frames = next((_where(data.files[i]) for i, o in poses.items() if not o), None)
+    if frames and sigmas is not None: raise SkeletonGaitError(
+        f"{frames}: holds frames, whose sigma is fixed, but data_cfg.render_sigma asks to draw it; set data_cfg.dataset_root to a tree of poses, or remove render_sigma")
+    if any(poses.values()):
         compile_loops()
-        return ('maps are drawn from poses, sigma ' + (f'{data.render.sigma:g}' if sigmas is None else f'drawn from {sigmas[0]:g} to {sigmas[1]:g}'),)
-    if sigmas is not None: raise SkeletonGaitError(
-        f"{where}: holds frames, whose sigma is fixed, but data_cfg.render_sigma asks to draw it; set data_cfg.dataset_root to a tree of poses, or remove render_sigma")
-    return (f"{where}: data_cfg.render is set, but the files hold frames, which are used as they are",)
+        says.append('maps are drawn from poses, sigma ' + (f'{data.render.sigma:g}' if sigmas is None else f'drawn from {sigmas[0]:g} to {sigmas[1]:g}'))
+    return (*says, *([f"{frames}: data_cfg.render is set, but the files hold frames, which are used as they are"] if frames else []))

@@ -12,7 +12,7 @@ if __name__ == '__main__' and not __spec__ and '__file__' in globals(): # run by
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     runpy.run_module('skeletongait.demo', run_name='__main__', alter_sys=True)
 
-# %% ../nbs/25_demo.ipynb #79db32c7
+# %% ../nbs/25_demo.ipynb #aead01a5
 import json, os, shutil, subprocess, sys, time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,7 +24,8 @@ import torch
 from .config import Config, load_config, to_yaml
 from .core import SkeletonGaitError, atomic_write, read_tree, save_text
 from .data import GaitDataset
-from .evaluate import evaluate, plot_cmc
+from .evaluate import plot_cmc
+from .protocols import evaluate
 from .launch import run_script
 from .pose import load_pickle
 from .show import overlay, pick_frames, show_grid

@@ -1,12 +1,16 @@
 "Configurations: the published runs value by value, old files, and what is refused with which words."
+import json
+import os
+import subprocess
+import sys
 from typing import get_args
 
 import pytest, torch, yaml
 from hypothesis import given, settings, strategies as st
 
 from skeletongait import config as C
-from skeletongait.config import (Config, ConfigError, check_ready, config_table, load_config, make_config, make_optimizer, make_scheduler,
-                                 packaged_configs, parse_yaml, schema_rows, to_dict, to_yaml)
+from skeletongait.config import (Config, ConfigError, apply_changes, check_ready, computes, config_changes, config_hash, config_table, load_config, make_config,
+                                 make_optimizer, make_scheduler, packaged_configs, parse_yaml, schema_rows, to_dict, to_yaml)
 from skeletongait.core import SkeletonGaitError, nearest
 
 DEEP, FLAT = [1, 4, 4, 1], [1, 1, 1, 1]
@@ -274,6 +278,11 @@ class TestTypes:
         ('trainer_cfg: {total_iter: 6e4}', ('trainer_cfg.total_iter', '60000.0 (a number)', 'a whole number')),
         ('trainer_cfg: {total_iter: true}', ('trainer_cfg.total_iter', 'found true', 'a whole number')),
         ('trainer_cfg: {total_iter: null}', ('trainer_cfg.total_iter', 'found null', 'a whole number')),
+        ('loss_cfg: {type: CrossEntropyLoss, eps: 1}', ('loss_cfg[0].eps', 'at least 0 and below 1')),
+        ('loss_cfg: {type: CrossEntropyLoss, eps: 1.5}', ('loss_cfg[0].eps', 'below 1')), ('loss_cfg: {type: CrossEntropyLoss, eps: -0.1}', ('loss_cfg[0].eps', 'at least 0')),
+        ('loss_cfg: {type: TripletLoss, loss_term_weight: -1}', ('loss_cfg[0].loss_term_weight', 'at least 0')),
+        ('data_cfg: {data_in_use: [0, -1]}', ('data_cfg.data_in_use', '[0, -1]', 'at least 0')),
+        ('trainer_cfg: {keep_last: -1}', ('trainer_cfg.keep_last', 'at least 0')), ('output_root: 3', ('output_root', 'expected text')),
         ('trainer_cfg: {total_iter: 0}', ('trainer_cfg.total_iter', 'at least 1')),
         ('trainer_cfg: {seed: -1}', ('trainer_cfg.seed', 'at least 0')),
         ('trainer_cfg: {restore_hint: -1}', ('trainer_cfg.restore_hint', 'at least 0')),
@@ -428,6 +437,8 @@ class TestTorch:
         ('optimizer_cfg: {solver: lr_scheduler}', ('optimizer_cfg.solver',)),
         ('optimizer_cfg: {momentun: 0.9}', ('optimizer_cfg.momentun: SGD has no such argument', 'did you mean momentum?')),
         ('optimizer_cfg: {solver: Adam, momentum: 0.9}', ('optimizer_cfg.momentum: Adam has no such argument',)),
+        ('optimizer_cfg: {lr: fast}', ('optimizer_cfg.lr: found "fast" (text), expected a number',)), ('optimizer_cfg: {nesterov: "yes"}', ('optimizer_cfg.nesterov', 'expected true or false')),
+        ('scheduler_cfg: {gamma: fast}', ('scheduler_cfg.gamma', 'expected a number')),
         ('optimizer_cfg: {params: []}', ('optimizer_cfg.params: SGD has no such argument',)),
         ('optimizer_cfg: {arguments: {lr: 1}}', ('optimizer_cfg.arguments: SGD has no such argument',)),
         ('optimizer_cfg: {solver: [SGD]}', ('optimizer_cfg.solver', 'expected text')),
@@ -436,14 +447,205 @@ class TestTorch:
         ('scheduler_cfg: {milestone: [1]}', ('scheduler_cfg.milestone: MultiStepLR has no such argument', 'did you mean milestones?'))])
     def test_refused(self, text, words): refused(text, *words)
 
-    @pytest.mark.parametrize('text', ['optimizer_cfg: {lr: -1}', 'optimizer_cfg: {lr: fast}', 'scheduler_cfg: {milestones: 20000}', 'optimizer_cfg: {solver: Muon}'])
+    @pytest.mark.parametrize('text', ['optimizer_cfg: {lr: -1}', 'optimizer_cfg: {lr: null}', 'scheduler_cfg: {scheduler: CyclicLR, base_lr: 1}', 'optimizer_cfg: {solver: Muon}'])
     def test_what_torch_refuses(self, text):
         cfg, _ = read(text)
         with pytest.raises(ConfigError, match=text.split(':')[0] + ': torch refuses'):
             make_scheduler(cfg.scheduler_cfg, make_optimizer(cfg.optimizer_cfg, [torch.nn.Parameter(torch.zeros(1))]))
 
 
+class TestTogether:
+    "Values that are fine each by itself."
+    @pytest.mark.parametrize('stones', ['20000', '[30000, 20000]', '[10, 10]', '[0, 10]', '[-5]', '[1.5]', '[true]', '{a: 1}', 'text', 'null'])
+    def test_milestones(self, stones): refused(f'scheduler_cfg: {{milestones: {stones}}}', 'scheduler_cfg.milestones: found', 'each later than the one before')
+
+    def test_only_multistep_has_milestones(self):
+        refused('scheduler_cfg: {scheduler: StepLR, step_size: 3, milestones: [3, 2]}', 'StepLR has no such argument')
+
+    def test_beyond_the_end(self):
+        _, notices = read('{trainer_cfg: {total_iter: 50}, scheduler_cfg: {milestones: [20, 50, 60]}}')
+        assert [o.split(':')[0] for o in notices] == ['scheduler_cfg.milestones', 'trainer_cfg.save_iter', 'trainer_cfg.log_iter'] and '50, 60 without effect' in notices[0]
+        assert read('{trainer_cfg: {total_iter: 50, save_iter: 50, log_iter: 50}, scheduler_cfg: {milestones: [20, 49]}}')[1] == []
+
+    def test_frames(self):
+        refused('trainer_cfg: {sampler: {sample_type: unfixed_unordered, frames_num_max: 24}}', 'trainer_cfg.sampler.frames_num_min: found 25', 'frames_num_max, which is 24')
+        for text in ('{sample_type: fixed_ordered, frames_num_max: 24}', '{sample_type: unfixed_ordered, frames_num_min: 9, frames_num_max: 9}'): read(f'trainer_cfg: {{sampler: {text}}}')
+
+    @pytest.mark.parametrize('section', ['trainer_cfg', 'evaluator_cfg'])
+    @pytest.mark.parametrize('text,words', [
+        ('[]', ('found 0 different entries',)), ('[{type: BaseSilTransform}, {type: BaseSilCuttingTransform}]', ('found 2 different entries', 'joined first')),
+        ('[{type: BaseSilTransfrom}]', ("transform[0]: type 'BaseSilTransfrom' is not known", "did you mean 'BaseSilTransform'")), ('[{prob: 0.2}]', ('transform[0]: found', 'with a type')),
+        ('[{type: RandomRotate, degrees: 5}]', ("transform[0]: argument of RandomRotate 'degrees'", "did you mean 'degree'")),
+        ('[{type: RandomRotate, degree: 181}]', ('transform[0]: RandomRotate: degree is 181', '0 to 180')), ('[{type: RandomHorizontalFlip, prob: 1.1}]', ('prob is 1.1', '0 to 1')),
+        ('[{type: RandomHorizontalFlip, prob: true}]', ('prob is True',)), ('[{type: RandomErasing, sl: 0.3}]', ('sl is 0.3', '0 to 0.2')),
+        ('[{type: Compose}]', ('transform[0]: Compose needs trf_cfg',)), ('[{type: Compose, trf_cfg: [{type: RandomAffine, p: 1}]}]', ("transform[0]: argument of RandomAffine 'p'",))])
+    def test_transforms(self, section, text, words): refused(f'{section}: {{transform: {text}}}', f'{section}.transform', *words)
+
+    def test_one_transform_for_each_stream(self): assert len(read('trainer_cfg: {transform: [{type: BaseSilTransform}, {type: BaseSilTransform}]}')[0].trainer_cfg.transform) == 2
+
+    def test_hints(self):
+        for hint in ('best', 'latest', 'a/b.pt', 0, 7): assert [getattr(read(f'{s}: {{restore_hint: {hint}}}')[0], s).restore_hint for s in ('trainer_cfg', 'evaluator_cfg')] == [hint]*2
+
+    def test_a_protocol_is_not_looked_into(self):
+        tree = {'evaluator_cfg': {'eval_func': 'evaluate_gallery_probe', 'protocol': {'conditions': {'NM': {'gallery': {'types': ['01']}}}, 'whatever': [1, {'a': None}]}}}
+        assert make_config(tree)[0].evaluator_cfg.protocol == tree['evaluator_cfg']['protocol'] and again(make_config(tree)[0])[0] == make_config(tree)[0]
+
+
+def changed(*changes, text='data_cfg: {}'): return make_config(apply_changes(parse_yaml(text), changes))[0]
+
+class TestChanges:
+    @pytest.mark.parametrize('change,get,value', [
+        ('trainer_cfg.seed=3', lambda c: c.trainer_cfg.seed, 3),
+        (' trainer_cfg . seed = 3', lambda c: c.trainer_cfg.seed, 3),
+        ('trainer_cfg.sampler.batch_size=[4,4]', lambda c: c.trainer_cfg.sampler.batch_size, [4, 4]),
+        ('trainer_cfg.sampler.batch_size[1]=4', lambda c: c.trainer_cfg.sampler.batch_size, [8, 4]),
+        ('trainer_cfg.sampler={frames_num_fixed: 7}', lambda c: (c.trainer_cfg.sampler.frames_num_fixed, c.trainer_cfg.sampler.batch_size), (7, [8, 16])),
+        ('optimizer_cfg.lr=5e-4', lambda c: c.optimizer_cfg.arguments, dict(lr=5e-4, momentum=.9, weight_decay=5e-4)),
+        ('optimizer_cfg={solver: Adam, lr: 1e-3}', lambda c: c.optimizer_cfg.solver, 'Adam'),
+        ('data_cfg.test_dataset_name=01', lambda c: c.data_cfg.test_dataset_name, '01'),
+        ('data_cfg.dataset_root=/a b/c=d', lambda c: c.data_cfg.dataset_root, '/a b/c=d'),
+        ('data_cfg.dataset_root="x: y"', lambda c: c.data_cfg.dataset_root, 'x: y'),
+        ('data_cfg.render.heatmap_generator_args.sigma=4', lambda c: c.data_cfg.render['heatmap_generator_args']['sigma'], 4),
+        ('evaluator_cfg.transform[0].type=BaseSilTransform', lambda c: c.evaluator_cfg.transform, [{'type': 'BaseSilTransform'}]),
+        ('evaluator_cfg.transform.0={type: BaseSilTransform}', lambda c: c.evaluator_cfg.transform, [{'type': 'BaseSilTransform'}]),
+        ('trainer_cfg.total_iter=9', lambda c: c.evaluator_cfg.restore_hint, 9),
+        ('output_root=runs', lambda c: c.output_root, 'runs')])
+    def test_over_the_defaults(self, change, get, value): assert get(changed(change)) == value
+
+    @pytest.mark.parametrize('text', ['loss_cfg: {type: TripletLoss, margin: 0.1, loss_term_weights: 2}', 'loss_cfg: [{type: TripletLoss, margin: 0.1, loss_term_weight: 2}]'])
+    def test_losses(self, text):
+        for spelling in ('loss_cfg[0]', 'loss_cfg.0'):
+            cfg = changed(f'{spelling}.loss_term_weight=3', f'{spelling}.margin=0.5', text=text)
+            assert [(o.margin, o.loss_term_weight) for o in cfg.loss_cfg] == [(.5, 3)]
+            assert changed(f'{spelling}.loss_term_weights=3', text=text).loss_cfg[0].loss_term_weight == 3
+        assert changed('loss_cfg=[]', text=text).loss_cfg == [] and changed('loss_cfg.margin=1', text='loss_cfg: {type: TripletLoss}').loss_cfg[0].margin == 1
+
+    def test_in_their_order(self):
+        assert changed('trainer_cfg.seed=1', 'trainer_cfg.seed=2').trainer_cfg.seed == 2
+        assert changed('evaluator_cfg.protocol.gallery.types=[a]', 'evaluator_cfg.eval_func=evaluate_gallery_probe').evaluator_cfg.protocol == {'gallery': {'types': ['a']}}  # either first
+        assert changed('model_cfg={model: SkeletonGaitPP}', 'model_cfg.Backbone.C=1').model_cfg.Backbone.C == 1
+        assert changed('model_cfg.Backbone.C=1', 'model_cfg.model=SkeletonGaitPP').model_cfg.Backbone.C == 1
+
+    def test_the_tree_stays(self):
+        tree = parse_yaml(OLD_FILE); before = parse_yaml(OLD_FILE)
+        apply_changes(tree, ['loss_cfg[1].scale=3', 'trainer_cfg.transform[0].trf_cfg[0].prob=0.9', 'model_cfg.Backbone.blocks[2]=7', 'data_cfg={}'])
+        assert tree == before
+
+    def test_a_mistake_of_the_file_may_be_mended(self): assert changed('trainer_cfg.seed=1', text='trainer_cfg: {seed: one}').trainer_cfg.seed == 1
+
+    @pytest.mark.parametrize('change,words', [
+        ('trainer_cfg.seed', 'expected a key and its value'), ('=3', 'expected a key and its value'), ('trainer_cfg..seed=1', 'expected a key and its value'), ('', 'expected a key and its value'),
+        ('trainer_cfg.seed=[', 'the value is not YAML: line 1'), ('trainer_cfg.seed={a: 1, a: 2}', 'the value is not YAML: line 1: the key a appears twice'),
+        ('trainer_cfg.sede=1', 'trainer_cfg.sede: unknown key; did you mean seed?'), ('class_num=3', 'it belongs at model_cfg.SeparateBNNecks.class_num'),
+        ('trainer.seed=1', 'trainer: unknown key; did you mean trainer_cfg?'), ('trainer_cfg.seed.x=1', 'trainer_cfg.seed: holds 0 (a whole number); there is no x in it'),
+        ('loss_cfg[2].margin=1', 'loss_cfg: found [2], but this list has 2 entries'), ('loss_cfg.first.margin=1', 'loss_cfg: found [first]'), ('loss_cfg[-1].margin=1', 'loss_cfg[-1]: unknown key'),
+        ('trainer_cfg.sampler.batch_size[2]=1', 'trainer_cfg.sampler.batch_size: found [2], but this list has 2 entries'),
+        ('model_cfg.Backbone.blokcs=[1,1,1,1]', 'model_cfg.Backbone.blokcs: unknown key; did you mean blocks?'), ('loss_cfg[0].marign=1', 'loss_cfg[0].marign: unknown key; did you mean margin?')])
+    def test_lead_nowhere(self, change, words):
+        with pytest.raises(ConfigError) as e: apply_changes(parse_yaml(OLD_FILE), ['data_cfg.cache=true', change])
+        assert str(e.value).startswith(f'--set {change}: ') and words in str(e.value) and '\n' not in str(e.value)
+
+    @pytest.mark.parametrize('change,key', [('trainer_cfg.seed=x', 'trainer_cfg.seed'), ('trainer_cfg.transform[0].trf_cfg[0].prob=2', 'trainer_cfg.transform[0]'), ('optimizer_cfg.lrr=1', 'optimizer_cfg.lrr'),
+                                            ('loss_cfg.0.scale=1', 'loss_cfg[0].scale'), ('trainer_cfg.sampler={batch: 1}', 'trainer_cfg.sampler.batch'), ('evaluator_cfg.protocol={}', 'evaluator_cfg.protocol'),
+                                            ('model_cfg.model=SkeletonGaitPP', 'model_cfg.Backbone.layers'), ('scheduler_cfg.milestones=3', 'scheduler_cfg.milestones'), ('loss_cfg.1.eps=1', 'loss_cfg[1].eps')])
+    def test_the_error_names_the_change(self, change, key):
+        with pytest.raises(ConfigError) as e: load_config('skeletongait_CCPG', ['data_cfg.cache=true', change, 'data_cfg.num_workers=0'])
+        assert str(e.value).startswith(f'skeletongait_CCPG with --set {change}: {key}: ')
+
+    def test_a_mistake_of_the_file_is_the_files(self, tmp_path):
+        (tmp_path/'a.yaml').write_text('trainer_cfg: {seed: one}')
+        with pytest.raises(ConfigError) as e: load_config(tmp_path/'a.yaml', ['data_cfg.cache=true'])
+        assert str(e.value).startswith(f"{tmp_path/'a.yaml'}: trainer_cfg.seed: ")
+
+    def test_told(self): assert load_config('skeletongait_CCPG', ['trainer_cfg.seed=1'])[1] == ['--set trainer_cfg.seed=1'] and load_config('skeletongait_CCPG', [])[1] == []
+
+    @pytest.mark.parametrize('name', packaged_configs())
+    def test_every_value_set_to_itself(self, name):
+        "Setting each value of a configuration to what it is changes nothing."
+        cfg, _ = load_config(name)
+        def leaves(o, at):
+            if isinstance(o, dict) and o: return [x for k, v in o.items() for x in leaves(v, f'{at}.{k}' if at else k)]
+            if isinstance(o, list) and o and isinstance(o[0], dict): return [x for i, v in enumerate(o) for x in leaves(v, f'{at}[{i}]')]
+            return [f'{at}={json.dumps(o)}']
+        assert changed(*leaves(to_dict(cfg), ''), text=C._read_text(name)) == cfg
+
+
+class TestFingerprint:
+    def test_order_and_form(self):
+        a, b = (read(o)[0] for o in ('{trainer_cfg: {seed: 1, total_iter: 9}, loss_cfg: [{margin: 1, type: TripletLoss}]}', '{loss_cfg: {type: TripletLoss, margin: 1.0}, trainer_cfg: {total_iter: 9, seed: 1}}'))
+        assert config_hash(a) == config_hash(b) == config_hash(again(a)[0]) and len(config_hash(a)) == 16 and set(config_hash(a)) <= set('0123456789abcdef')
+
+    @pytest.mark.parametrize('name', packaged_configs())
+    def test_yaml_round_trip(self, name): assert config_hash(again(load_config(name)[0])[0]) == config_hash(load_config(name)[0])
+
+    def test_all_differ(self): assert len({config_hash(load_config(n)[0]) for n in packaged_configs()}) == len(packaged_configs())
+
+    def test_does_not_depend_on_the_process(self):
+        code = "from skeletongait.config import *; print(config_hash(load_config('skeletongait_CCPG')[0]))"
+        out = {subprocess.run([sys.executable, '-c', code], env={**os.environ, 'PYTHONHASHSEED': seed}, capture_output=True, text=True, check=True).stdout for seed in ('1', '2')}
+        assert out == {config_hash(load_config('skeletongait_CCPG')[0]) + '\n'}
+
+    @settings(max_examples=80)
+    @given(st.recursive(st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5), lambda o: st.lists(o, max_size=3) | st.dictionaries(st.text(max_size=3), o, max_size=3), max_leaves=8),
+           st.randoms(use_true_random=False))
+    def test_any_protocol(self, value, random):
+        def shuffled(o):
+            if isinstance(o, dict): keys = list(o); random.shuffle(keys); return {k: shuffled(o[k]) for k in keys}
+            return [shuffled(x) for x in o] if isinstance(o, list) else o
+        of = lambda v: config_hash(make_config(dict(evaluator_cfg=dict(eval_func='evaluate_gallery_probe', protocol=dict(x=v))))[0])
+        assert of(value) == of(shuffled(value)) and of(value) != of([value, 'more'])
+
+
+class TestConfigChanges:
+    def test_none(self):
+        for name in packaged_configs(): cfg, _ = load_config(name); assert config_changes(to_dict(cfg), parse_yaml(C._read_text(name))) == []
+
+    @pytest.mark.parametrize('change,line,computing', [
+        ('trainer_cfg.seed=1', 'trainer_cfg.seed: 0 then, 1 now', True), ('trainer_cfg.sampler.batch_size=[4,4]', 'trainer_cfg.sampler.batch_size: [8, 16] then, [4, 4] now', True),
+        ('loss_cfg[1].scale=8', 'loss_cfg[1].scale: 16 then, 8 now', True), ('loss_cfg[1].log_accuracy=false', 'loss_cfg[1].log_accuracy: true then, false now', False),
+        ('trainer_cfg.transform[0].trf_cfg[2].prob=0.5', 'trainer_cfg.transform[0].trf_cfg[2].prob: 0.2 then, 0.5 now', True), ('optimizer_cfg.lr=0.2', 'optimizer_cfg.lr: 0.1 then, 0.2 now', True),
+        ('optimizer_cfg.nesterov=true', 'optimizer_cfg.nesterov: null then, true now', True), ('scheduler_cfg.milestones=[5]', 'scheduler_cfg.milestones: [20000, 30000, 40000] then, [5] now', True),
+        ('model_cfg.Backbone.layers[1]=2', 'model_cfg.Backbone.layers: [1, 1, 1, 1] then, [1, 2, 1, 1] now', True), ('model_cfg.use_emb2=false', 'model_cfg.use_emb2: true then, false now', False),
+        ('data_cfg.data_in_use=[true]', 'data_cfg.data_in_use: [true, false] then, [true] now', True), ('data_cfg.num_workers=9', 'data_cfg.num_workers: 1 then, 9 now', False),
+        ('trainer_cfg.keep_last=0', 'trainer_cfg.keep_last: 10 then, 0 now', False), ('output_root=x', 'output_root: "output" then, "x" now', False),
+        ('evaluator_cfg.sampler.frames_all_limit=3', 'evaluator_cfg.sampler.frames_all_limit: 720 then, 3 now', False), ('trainer_cfg.enable_float16=false', 'trainer_cfg.enable_float16: true then, false now', True)])
+    def test_one(self, change, line, computing):
+        then, now = (to_dict(load_config('skeletongait_CCPG', o)[0]) for o in ([], [change]))
+        assert config_changes(then, now) == [line] and config_changes(then, now, computing=True) == [line]*computing
+        assert len(config_changes(now, then)) == 1
+
+    def test_maps(self):
+        of = lambda sigma: dict(data_cfg=dict(render={'heatmap_generator_args': {'sigma': sigma}}))
+        assert config_changes(of(8.), of(4.), computing=True) == ['data_cfg.render.heatmap_generator_args.sigma: 8.0 then, 4.0 now'] and config_changes(of(8.), dict(data_cfg=dict(render={}))) == []
+        assert config_changes({}, of(4.))[0].startswith('data_cfg.render: null then, {')
+
+    def test_another_model(self):
+        names = [o.split(':')[0] for o in config_changes(*(parse_yaml(C._read_text(f'skeletongait{o}_CCPG')) for o in ('', '++')))]
+        assert {'model_cfg.model', 'model_cfg.Backbone.layers', 'model_cfg.Backbone.blocks', 'data_cfg.data_in_use'} <= set(names)
+
+    def test_an_older_version(self):
+        "Keys that a checkpoint's version did not know count as their defaults; keys that this one does not know are told."
+        now = to_dict(load_config('skeletongait_CCPG')[0]); then = to_dict(load_config('skeletongait_CCPG')[0])
+        del then['trainer_cfg']['keep_last'], then['output_root']
+        assert config_changes(then, now) == []
+        with pytest.raises(ConfigError, match='trainer_cfg.magic: unknown key'): config_changes(then | {'trainer_cfg': {'magic': 1}}, now)
+
+    def test_long_values_are_cut(self):
+        line, = config_changes({}, dict(data_cfg=dict(dataset_root='x'*500)))
+        assert len(line) < 120
+
+    def test_every_key_is_one_or_the_other(self):
+        for row in schema_rows(): assert computes(row.path.replace('[]', '[0]').replace('.*', '.lr')) == row.computes
+        assert computes('trainer_cfg.transform[0].trf_cfg') and not computes('evaluator_cfg.protocol.gallery') and computes('loss_cfg')
+
+
 class TestReady:
+    def test_what_torch_refuses_is_found_before_the_data(self):
+        for change, words in (('optimizer_cfg.lr=-1', 'optimizer_cfg: torch refuses SGD'), ('scheduler_cfg={scheduler: OneCycleLR, max_lr: 0.1}', 'scheduler_cfg: torch refuses OneCycleLR'), ('optimizer_cfg={solver: Muon}', 'optimizer_cfg: torch refuses Muon')):
+            cfg, _ = load_config('demo_skeletongait', ['optimizer_cfg={}', 'scheduler_cfg={milestones: [3]}', change])
+            check_ready(cfg, 'test')
+            with pytest.raises(ConfigError, match=words): check_ready(cfg, 'train')
+
     def lines(self, text, phase):
         with pytest.raises(ConfigError) as e: check_ready(read(text)[0], phase)
         head, *lines = str(e.value).splitlines()
@@ -468,7 +670,7 @@ class TestSchema:
         for row in schema_rows():
             assert row.field.metadata['meaning'] and f'| `{row.path}` |' in table
         assert table.count('\n') == len(list(schema_rows())) + 1
-        assert all(line.count('|') == 5 for line in table.splitlines())
+        assert all(line.count('|') == 6 for line in table.splitlines())
 
     def test_defaults_fit_their_types(self):
         for row in schema_rows():

@@ -1,10 +1,11 @@
 "Data: partitions, files, draws as pure functions of (seed, iteration, slot), and one line for every mistake."
-import itertools, json, pickle, shutil, traceback
+import itertools, json, os, pickle, shutil, signal, subprocess, sys, time, traceback
 import cv2, numpy as np, pytest, torch
 from hypothesis import given, settings, strategies as st
 from skeletongait.core import SkeletonGaitError, read_tree, save_pickle
 from skeletongait.models import SkeletonGait, SkeletonGaitPP
 from skeletongait.transforms import build_transform
+import skeletongait.data
 from skeletongait.data import *
 from skeletongait.data import REGULAR, SAMPLE_TYPES, draw_batch, list_rng, load_stream, match_partition, pick_files, slot_rng
 
@@ -347,3 +348,162 @@ def test_everything_a_worker_needs_can_be_pickled(train):
 def test_pinned(train):
     b = next(iter(loader(train, num_workers=1)))
     assert isinstance(b, Batch) and b.frames.is_pinned() and b.to('cuda').frames.dtype == torch.float32
+
+
+# Lost workers
+
+ENDS = {'SIGKILL': (lambda: os.kill(os.getpid(), signal.SIGKILL), 'was killed by SIGKILL .* ran out of memory: lower data_cfg.num_workers or data_cfg.max_file_mb'),
+        'SIGSEGV': (lambda: os.kill(os.getpid(), signal.SIGSEGV), 'was killed by SIGSEGV .* a broken file can do that'),
+        'SIGBUS': (lambda: os.kill(os.getpid(), signal.SIGBUS), 'was killed by SIGBUS .* /dev/shm is full'),
+        'exit 3': (lambda: os._exit(3), 'ended with exit code 3 .* a broken file can do that')}
+
+@pytest.fixture
+def deadly(monkeypatch):
+    "deadly(path, end): reading `path` ends the process that reads it."
+    read = skeletongait.data.load_array
+    def make(victim, end):
+        def load(path, limits):
+            if path == victim: end()
+            return read(path, limits)
+        monkeypatch.setattr(skeletongait.data, 'load_array', load) # forked workers inherit it
+    return make
+
+def pids(loader): return [w.pid for w in loader._iterator._workers]
+def gone(pid, seconds=20):
+    "Whether a process ends within a while."
+    while seconds > 0 and os.path.exists(f'/proc/{pid}') and 'Z' not in open(f'/proc/{pid}/stat').read().rsplit(')', 1)[1].split()[0]: time.sleep(.1); seconds -= .1
+    return seconds > 0
+def signal_from_outside(pid, name): subprocess.run(['kill', f'-{name}', str(pid)], check=True) # a signal from the parent itself would be obeyed
+
+@pytest.mark.parametrize('end,workers', [('SIGKILL', 1), ('SIGKILL', 3), ('SIGSEGV', 2), ('SIGBUS', 1), ('exit 3', 2)])
+def test_a_lost_worker_names_the_files_it_was_reading(test, deadly, end, workers):
+    victim = test.files[5][1]
+    act, text = ENDS[end]
+    deadly(victim, act)
+    many = loader(test, TEST, num_workers=workers)
+    with pytest.raises(LostWorkerError, match=text) as e: list(many)
+    k = 5//3 % workers # batches of three go round
+    assert f'loader worker {k} (of {workers}) ' in str(e.value) and f'while loading {victim.parent} (0_heatmap.pkl, 1_sil.pkl)' in str(e.value) and '\n' not in str(e.value)
+    left = pids(many); del many, e
+    assert all(gone(pid) for pid in left)
+
+def test_a_lost_worker_of_a_training_surfaces_in_the_step(train, deadly):
+    "While the main process computes, PyTorch's signal breaks in; and a second loop over the same loader tells the same instead of waiting."
+    victim = train.files[3][0]
+    deadly(victim, ENDS['SIGKILL'][0])
+    many = loader(train, num_workers=2)
+    with pytest.raises(LostWorkerError) as e, naming_lost_workers(many):
+        batches = iter(many)
+        for _ in range(100):
+            for _ in range(20): time.sleep(.01) # a step
+            next(batches)
+    assert str(victim.parent) in str(e.value) and isinstance(e.value.__cause__, RuntimeError)
+    assert any(f.name == 'test_a_lost_worker_of_a_training_surfaces_in_the_step' for f in traceback.extract_tb(e.value.__cause__.__traceback__))
+    with pytest.raises(LostWorkerError): first(many, 100)
+
+def test_a_worker_killed_while_idle(train):
+    many = loader(train, num_workers=2)
+    batches = iter(many); next(batches)
+    while any(many.dataset.desk): time.sleep(.05)
+    time.sleep(.3) # prefetched all it may
+    with pytest.raises(LostWorkerError, match=r'loader worker 1 \(of 2\) was killed by SIGKILL between two sequences; most likely'), naming_lost_workers(many):
+        signal_from_outside(pids(many)[1], 'KILL')
+        for _ in range(300): time.sleep(.02)
+
+def test_the_death_of_another_loaders_worker_keeps_its_place(train, test):
+    "A training worker that dies during a test is told as the training's."
+    a, b = loader(train, num_workers=1), loader(test, TEST, num_workers=1)
+    next(iter(a))
+    def run():
+        with naming_lost_workers(a), naming_lost_workers(b):
+            next(iter(b)); signal_from_outside(pids(a)[0], 'KILL')
+            for _ in range(300): time.sleep(.02)
+    with pytest.raises(LostWorkerError, match=r'\(of 1\) was killed by SIGKILL'): run()
+    assert b.lost() is None and a.lost() is not None
+    assert len(list(b)) == len(list(loader(test, TEST))) # the test's own loader is none the worse
+
+def test_other_errors_pass_through(train):
+    many = loader(train, num_workers=1)
+    next(iter(many))
+    for error in (RuntimeError('out of paper'), SkeletonGaitError('x'), KeyboardInterrupt(), StopIteration()):
+        with pytest.raises(type(error)) as e, naming_lost_workers(many): raise error
+        assert e.value is error
+    with pytest.raises(RuntimeError, match='x'), naming_lost_workers(loader(train)): raise RuntimeError('x') # no workers at all
+
+def test_signals_to_the_whole_group_leave_workers_alone(train):
+    "Ctrl-C and a scheduler's SIGTERM reach workers too; what becomes of them is the main process's to say."
+    many, plain = loader(train, num_workers=2), first(loader(train), 8)
+    batches = iter(many); seen = [next(batches)]
+    for pid, name in itertools.product(pids(many), ('INT', 'TERM', 'INT', 'TERM')): signal_from_outside(pid, name)
+    time.sleep(.3)
+    seen += first(batches, 7)
+    assert all(same(a, b) for a, b in zip(plain, seen, strict=True)) and many.lost() is None
+    w = many._iterator._workers[0]
+    w.terminate(); w.join(20); assert w.exitcode == 0 # as PyTorch's own workers
+
+def test_a_loader_goes_on_after_an_error(tmp_path, root):
+    "The next batch can be asked for; and nobody waits for anybody at the end, even if the error is kept with all its frames."
+    shutil.copytree(root, tmp_path/'t'); tree = read_tree(tmp_path/'t')
+    ds = GaitDataset(tree, make_partition(tree, ['001']), False)
+    save_pickle(Z(3, 64, 44), ds.files[4][1])
+    many = loader(ds, TEST, num_workers=2)
+    batches, kept, names = iter(many), None, []
+    for _ in range(len(many)):
+        try: names += next(batches).names
+        except SkeletonGaitError as e: kept = e
+    assert names == [str(s) for k, s in enumerate(ds.sequences) if k not in (3, 4, 5)] and 'same number of frames' in str(kept)
+    with pytest.raises(StopIteration): next(batches)
+    left = pids(many); del many, batches
+    assert all(gone(pid) for pid in left)
+
+SCRIPT = """
+import os, signal, sys, time
+sys.path.insert(0, sys.argv[2])
+import skeletongait.data
+from skeletongait.core import SkeletonGaitError, read_tree
+from skeletongait.data import GaitDataset, make_loader, make_partition, naming_lost_workers
+from skeletongait.launch import run_script
+read = skeletongait.data.load_array
+def load(path, limits):
+    if sys.argv[3] == 'kill' and path == data.files[8][1]: os.kill(os.getpid(), signal.SIGKILL)
+    return read(path, limits)
+skeletongait.data.load_array = load
+tree = read_tree(sys.argv[1])
+data = GaitDataset(tree, make_partition(tree, ['001']), True)
+kept = []
+def main():
+    "Train until the loader fails."
+    loader = make_loader(data, dict(type='TripletSampler', batch_size=[1, 4], sample_type='fixed_unordered', frames_num_fixed=2), 0, num_workers=2)
+    with naming_lost_workers(loader):
+        batches, failed = iter(loader), None
+        print(*(w.pid for w in loader._iterator._workers), flush=True)
+        while True:
+            try: batch = next(batches)
+            except SkeletonGaitError as e: failed = e; kept.append(e) # as ranks do that agree before each step
+            if failed and sys.argv[3] == 'forget': kept.clear()
+            if failed: raise failed
+sys.exit(run_script(main, []))
+"""
+
+@pytest.mark.parametrize('how', ['keep', 'forget', 'kill'])
+def test_a_script_ends_when_its_loader_failed(tmp_path, root, how):
+    "With its one line, its exit code, and no process left, even if the error is held by a variable until the end."
+    shutil.copytree(root, tmp_path/'t'); (tmp_path/'s.py').write_text(SCRIPT)
+    if how != 'kill':
+        for f in (tmp_path/'t/001').rglob('1_sil.pkl'): f.write_bytes(f.read_bytes()[:999])
+    done = subprocess.run([sys.executable, tmp_path/'s.py', tmp_path/'t', str(os.getcwd()), how], capture_output=True, text=True, timeout=100,
+        env={**os.environ, 'OMP_NUM_THREADS': '1'})
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr
+    assert ('was killed by SIGKILL while loading' if how == 'kill' else '1_sil.pkl') in done.stderr
+    assert all(gone(int(pid)) for pid in done.stdout.split())
+
+def test_first_look_looks_further_than_the_first(tmp_path, root):
+    from skeletongait.heatmap import HeatmapConfig
+    shutil.copytree(root, tmp_path/'t')
+    for f in tmp_path.rglob('1_sil.pkl'): f.unlink()
+    pose = np.random.default_rng(0).uniform(0, 60, (5, 17, 3)).astype(np.float32); pose[..., 2] = .9
+    for f in (tmp_path/'t/006').rglob('0_heatmap.pkl'): save_pickle(pose, f)
+    tree = read_tree(tmp_path/'t'); p = make_partition(tree, ['001'])
+    poses, frames = first_look(GaitDataset(tree, p, False, render=HeatmapConfig()))
+    assert poses == 'maps are drawn from poses, sigma 8' and str(tmp_path/'t/002') in frames
+    with says('holds frames, whose sigma is fixed'): first_look(GaitDataset(tree, make_partition(tree, ['006', '001']), True, render=HeatmapConfig(), render_sigma=(4, 8)))

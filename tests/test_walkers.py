@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from skeletongait.core import SkeletonGaitError, read_tree
-from skeletongait.pose import JOINTS
-from skeletongait.walkers import (ANKLE, BODY, CONDITIONS, KNEE, THIGH, Camera, Outfit, Walker, align_silhouette, body_balls, body_parts, draw_outfit,
-    draw_silhouette, drift, estimate_pose, harmonics, hidden_joints, joint_positions, make_sequence, make_walker, project_balls, record, rough, walking_speed, write_walkers)
+from skeletongait.data import REGULAR, match_partition, read_partition, regular_partition
+from skeletongait.pose import JOINTS, load_array, to_coco17
+from skeletongait.walkers import (ANKLE, BODY, CONDITIONS, KNEE, LAYOUTS, THIGH, Camera, Outfit, Walker, align_silhouette, body_balls, body_parts, draw_outfit,
+    draw_silhouette, drift, estimate_pose, harmonics, hidden_joints, joint_positions, make_sequence, make_walker, project_balls, record, rough, walking_speed, write_like, write_walkers)
 
 OUTFITS = (Outfit(), Outfit(coat=True), *(Outfit(bag=b, side=s) for b in ('hand', 'shoulder') for s in (1, -1)))
 AT = {k: i for i, k in enumerate(BODY)}
@@ -313,4 +314,60 @@ def test_more_people_change_nobody(tmp_path):
 @pytest.mark.parametrize('n_train', [-1, 3])
 def test_impossible_partition_writes_nothing(tmp_path, n_train):
     with pytest.raises(SkeletonGaitError, match=f'n_train: found {n_train}, expected 0 to 2'): write_walkers(tmp_path, 2, n_train)
+    assert not list(tmp_path.iterdir())
+
+
+# Walkers under the names of public data sets
+
+@pytest.fixture(scope='module')
+def likes(tmp_path_factory):
+    root = tmp_path_factory.mktemp('like')
+    for name in LAYOUTS: write_like(root/name, name, 2, 2, n_frames=4)
+    return root
+
+@pytest.mark.parametrize('name', LAYOUTS)
+def test_trees_of_a_data_set(likes, name):
+    layout, partition = LAYOUTS[name], json.loads((likes/name/f'{name}.json').read_text())
+    poses, sils = (read_tree(likes/name/o) for o in ('pose', 'silhouette'))
+    assert list(poses.sequences) == list(sils.sequences) and not poses.strays and not sils.strays
+    assert {s.subject for s in poses.sequences} == set(partition['TRAIN_SET'] + partition['TEST_SET']) and len(partition['TRAIN_SET']) == 2
+    for tree, shape in ((poses, (4, layout.joints, 3)), (sils, (4, 64, layout.width))): assert {load_array(f).shape for (f,) in tree.sequences.values()} == {shape}
+    assert len({f.read_bytes() for (f,) in poses.sequences.values()}) == len(poses.sequences)  # no walk twice
+    assert {str(s) for s in poses.sequences} >= set(partition.get('PROBE_SET', ()))
+    again = likes/f'{name} again'
+    assert write_like(again, name, 2, 2, n_frames=4) == partition
+    assert [f.read_bytes() for (f,) in read_tree(again/'pose').sequences.values()] == [f.read_bytes() for (f,) in poses.sequences.values()]
+
+@pytest.mark.parametrize('name', REGULAR)
+def test_the_rule_splits_them_alike(likes, name):
+    tree = read_tree(likes/name/'pose')
+    a, b = (match_partition(p, tree) for p in (regular_partition(name), read_partition(likes/name/f'{name}.json')))
+    assert (a.train, a.test, a.probe) == (b.train, b.test, b.probe)
+
+def test_numbers_are_those_of_the_rule():
+    for name in REGULAR:
+        rule, layout = regular_partition(name), LAYOUTS[name]
+        assert tuple(layout.train[0].format(i) for i in layout.train[1]) == rule.train
+        assert {layout.test[0].format(i) for i in layout.test[1]} | ({'probe'} if name == 'GREW' else {'10307'} if name == 'OUMVLP' else set()) == set(rule.test)
+
+def test_names_as_published(likes):
+    names = {name: {(s.type, s.view) for s in read_tree(likes/name/'silhouette').sequences} for name in LAYOUTS}
+    types = {name: {t for t, _ in o} for name, o in names.items()}
+    assert types['OUMVLP'] == {'00', '01'} and types['GREW'] == {'00', '01', '02', '03'} and ('U0_D0_BG', '01_0') in names['CCPG'] and ('camid0_videoid2', 'seq0') in names['Gait3D']
+    assert types['SUSTech1K'] == {'00-nm', '01-nm', '01-bg', '01-cl', '02-cr', '02-ub', '03-uf', '03-oc', '04-nt'}
+    assert {'nm-01', 'nm-02', 'nm-05', 'nm-06', 'bg-01', 'bg-02', 'cl-01', 'cl-02'} <= types['CASIA-B'] and {'H-scene1-nm-1', 'L-scene3_s-cl-1'} <= types['CASIA-E']
+    assert sorted(o.name for o in (likes/'GREW'/'pose').iterdir()) == ['00001', '00001train', '00002', '00002train', 'probe']
+    ends = {name: {f.name.split('-')[-1] for (f,) in read_tree(likes/name/'silhouette').sequences.values()} for name in ('CCPG', 'SUSTech1K')}
+    assert ends == {'CCPG': {'sils.pkl'}, 'SUSTech1K': {'Sils_aligned.pkl'}}
+    assert all(f.name.startswith('03') for (f,) in read_tree(likes/'SUSTech1K'/'pose').sequences.values())
+
+def test_joints_in_the_order_of_coco18(likes):
+    for s, (f,) in list(read_tree(likes/'OUMVLP'/'pose').sequences.items())[:4]:
+        want = make_sequence(0, (int(s.subject)-1)//2, f'nm-{s.type}', s.view, 4).pose
+        assert np.array_equal(to_coco17(load_array(f)), want)
+
+def test_layouts_that_cannot_be(tmp_path):
+    with pytest.raises(SkeletonGaitError, match="data set 'OU-MVLP' is not known; did you mean 'OUMVLP'"): write_like(tmp_path, 'OU-MVLP')
+    for n in ((0, 1), (1, 0), (-1, 2)):
+        with pytest.raises(SkeletonGaitError, match='expected at least 1 of each'): write_like(tmp_path, 'CCPG', *n)
     assert not list(tmp_path.iterdir())
