@@ -7,10 +7,10 @@ __all__ = ['Run', 'random_states', 'set_random_states', 'embedding_name', 'check
            'read_best', 'note_best', 'check_sums', 'load_state', 'read_checkpoint', 'load_checkpoint',
            'find_checkpoint', 'newest_whole', 'read_hint', 'read_start', 'describe_weights', 'blame', 'misfits',
            'load_weights', 'load_optimizer', 'load_scheduler', 'follow_schedule', 'check_steps', 'tell_map_changes',
-           'tell_changes', 'tell_embedding', 'restore_random', 'restore_state', 'restore']
+           'tell_changes', 'tell_embedding', 'restore_random', 'restore_state']
 
-# %% ../nbs/20_checkpoint.ipynb #735fc9b6
-import contextlib, datetime, io, itertools, json, logging, math, os, random, re, zipfile
+# %% ../nbs/20_checkpoint.ipynb #72d0f9f4
+import contextlib, datetime, glob, io, itertools, json, logging, math, os, random, re, zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from torch import nn
 import skeletongait
 from .config import Config, config_changes, config_hash, map_changes, to_dict
 from .core import SkeletonGaitError, atomic_write, save_text
-from .launch import Ranks
+from .launch import Ranks, launch_name
 from .trainer import Trainer, log
 
 # %% ../nbs/20_checkpoint.ipynb #657df20c
@@ -68,7 +68,7 @@ def set_random_states(
     words, at, has_gauss, gauss = states['numpy']
     np.random.set_state(('MT19937', words.numpy().astype(np.uint32), at, has_gauss, gauss))
 
-# %% ../nbs/20_checkpoint.ipynb #d3ba7db9
+# %% ../nbs/20_checkpoint.ipynb #a2638dd9
 def embedding_name(cfg:Config) -> str: return 'embed_2' if cfg.model_cfg.use_emb2 else 'embed_1'
 
 def checkpoint_state(
@@ -81,9 +81,9 @@ def checkpoint_state(
     random = [random_states()] if random is None else random
     return dict(model=trainer.net.state_dict(), optimizer=trainer.optimizer.state_dict(), scheduler=trainer.scheduler.state_dict(), iteration=trainer.iteration,
                 scaler=trainer.scaler.state_dict(), seed=cfg.trainer_cfg.seed, random=random, world=len(random), meter=meter, config=to_dict(cfg),
-                config_hash=config_hash(cfg), embedding=embedding_name(cfg), version=skeletongait.__version__, torch=str(torch.__version__))
+                config_hash=config_hash(cfg), embedding=embedding_name(cfg), version=skeletongait.__version__, torch=str(torch.__version__), launch=launch_name())
 
-# %% ../nbs/20_checkpoint.ipynb #d6cb7439
+# %% ../nbs/20_checkpoint.ipynb #7d7d275f
 def save_checkpoint(
     run:Run,
     trainer:Trainer,
@@ -92,9 +92,6 @@ def save_checkpoint(
     meter:dict|None=None,         # Averages since the last log line
 ) -> Path:
     "Write the state of training, whole or not at all, then delete what `keep_last` does not keep."
-    if isinstance(run, Path): # TRANSITION
-        with atomic_write(run) as tmp: torch.save(checkpoint_state(trainer, cfg, random, meter), tmp)
-        return
     path = run.checkpoint(trainer.iteration)
     try:
         with atomic_write(path) as tmp, open(tmp, 'wb') as f: torch.save(checkpoint_state(trainer, cfg, random, meter), f)
@@ -207,13 +204,18 @@ def load_state(
         f"{path}: found {', '.join(map(str, state)) if isinstance(state, dict) else type(state).__name__:.200}; expected a dict with model (tensors by name), optimizer, scheduler, iteration")
     return state
 
-# %% ../nbs/20_checkpoint.ipynb #2b65da17
+# %% ../nbs/20_checkpoint.ipynb #0c25621a
+def _moved_to(path:Path) -> str:
+    "Where `Run.set_aside` has put a checkpoint, for a message."
+    moved = sorted(path.parent.parent.glob(f'earlier-*/{glob.escape(path.parent.name)}/{glob.escape(path.name)}')) if path.name else []
+    return f'; it was set aside as {moved[-1]}' if moved else ''
+
 def read_checkpoint(path:str|os.PathLike) -> bytes:
     "The content of a checkpoint file; a `SkeletonGaitError` where there is none."
     path = Path(path)
     if path.exists() and not path.is_file(): raise SkeletonGaitError(f"{path}: {'a folder' if path.is_dir() else 'no file'}; expected a checkpoint")
     try: return path.read_bytes()
-    except FileNotFoundError: raise SkeletonGaitError(f"{path}: no such checkpoint") from None
+    except FileNotFoundError: raise SkeletonGaitError(f"{path}: no such checkpoint{_moved_to(path)}") from None
     except OSError as e: raise SkeletonGaitError(f"{path}: the checkpoint cannot be read ({e.strerror})") from None
 
 def load_checkpoint(
@@ -222,7 +224,7 @@ def load_checkpoint(
     "`load_state` of a file."
     return load_state(read_checkpoint(path), path)
 
-# %% ../nbs/20_checkpoint.ipynb #0584e075
+# %% ../nbs/20_checkpoint.ipynb #eb5e9d8a
 def find_checkpoint(
     hint:int|str, # `restore_hint`
     run:Run,
@@ -234,7 +236,7 @@ def find_checkpoint(
         hint = run.best()
     if isinstance(hint, str): return Path(hint)
     if hint and not run.checkpoint(hint).is_file(): raise SkeletonGaitError(
-        f"{run.checkpoint(hint)}: no such checkpoint; this run has {', '.join(map(str, run.iterations())) or 'none yet'}. Set restore_hint, or --iter")
+        f"{run.checkpoint(hint)}: no such checkpoint{_moved_to(run.checkpoint(hint))}; this run has {', '.join(map(str, run.iterations())) or 'none yet'}. Set restore_hint, or --iter")
     return run.checkpoint(hint) if hint else None
 
 # %% ../nbs/20_checkpoint.ipynb #3f4d8594
@@ -354,13 +356,18 @@ def load_weights(
     if lines: log.warning(f'{text}\nthe others are taken (restore_ckpt_strict: false)')
     model.load_state_dict({k: v for k, v in new.items() if k in have and have[k].shape == v.shape}, strict=not lines)
 
-# %% ../nbs/20_checkpoint.ipynb #12d2b37c
+# %% ../nbs/20_checkpoint.ipynb #f0c3a44d
 @contextlib.contextmanager
 def _restoring(path:str|os.PathLike, what:str, advice:str) -> Iterator[None]:
     "Whatever a state of strange form makes torch stumble over is a `SkeletonGaitError` with advice."
     try: yield
     except (TypeError, ValueError, LookupError, AttributeError, RuntimeError) as e:
         raise SkeletonGaitError(f"{path}: the state of its {what} cannot be restored ({type(e).__name__}: {_why(e)}); {advice}") from None
+
+# %% ../nbs/20_checkpoint.ipynb #052f6cc2
+def _spans(state:torch.Size, weight:torch.Size) -> bool:
+    "Is this a state of that weight: of its shape, or summed over some of its dimensions?"
+    return len(state) == len(weight) and all(a in (b, 1) for a, b in zip(state, weight))
 
 def load_optimizer(optimizer:torch.optim.Optimizer, state:dict, path:str|os.PathLike) -> None:
     "Restore an optimizer; a `SkeletonGaitError` where the state is another one's."
@@ -369,10 +376,11 @@ def load_optimizer(optimizer:torch.optim.Optimizer, state:dict, path:str|os.Path
         groups, weights = state.get('param_groups', []), [p for g in optimizer.param_groups for p in g['params']]
         sizes = [len(g['params']) for g in groups] != [len(g['params']) for g in optimizer.param_groups]
         lacking = any(v and k not in g for g in groups for k, v in optimizer.defaults.items()) # older versions of torch lack switches that are off
-        wrong = not sizes and any(isinstance(v, torch.Tensor) and v.dim() and v.shape != weights[i].shape for i, s in state['state'].items() for v in s.values())
+        wrong = not sizes and any(isinstance(v, torch.Tensor) and v.dim() and not _spans(v.shape, weights[i].shape) for i, s in state['state'].items() for v in s.values())
         if not (sizes or lacking or wrong): return optimizer.load_state_dict(state)
     raise SkeletonGaitError(f"{path}: the state of its optimizer does not fit {type(optimizer).__name__} on these weights; {advice}")
 
+# %% ../nbs/20_checkpoint.ipynb #ed122596
 def load_scheduler(scheduler:torch.optim.lr_scheduler.LRScheduler, state:dict, path:str|os.PathLike) -> None:
     "Restore a schedule; a `SkeletonGaitError` where the state is another one's."
     advice = 'set trainer_cfg.scheduler_reset: true to begin with a fresh one'
@@ -409,7 +417,7 @@ def tell_map_changes(state:dict, cfg:Config, path:str|os.PathLike) -> None:
     except SkeletonGaitError as e: changes = f'those of the checkpoint cannot be read ({e})'
     if changes: log.info(f'notice: {path} was trained with other settings of the maps: {changes}')
 
-# %% ../nbs/20_checkpoint.ipynb #e5ac2eff
+# %% ../nbs/20_checkpoint.ipynb #3a7613e0
 def tell_changes(state:dict, cfg:Config, path:str|os.PathLike) -> None:
     "Warn of settings that change what training computes and differ from those in a checkpoint; of another seed, loudly."
     then = _settings_then(state)
@@ -417,13 +425,13 @@ def tell_changes(state:dict, cfg:Config, path:str|os.PathLike) -> None:
     try: changes = config_changes(then, to_dict(cfg), computing=True)
     except SkeletonGaitError as e: changes = [f'those of the checkpoint cannot be read ({e})']
     if changes: log.warning(f'{path} was trained with other settings; from here on this is another run than the one that was begun:\n' + '\n'.join(f'  {o}' for o in changes))
-    if (seed := state.get('seed', cfg.trainer_cfg.seed)) != cfg.trainer_cfg.seed: log.warning(
+    if type(seed := state.get('seed')) is int and seed != cfg.trainer_cfg.seed: log.warning(
         f'THE SEED IS ANOTHER: {seed} in the checkpoint, {cfg.trainer_cfg.seed} now. The batches to come are not those that the run would have seen; set trainer_cfg.seed: {seed} to go on exactly')
 
 def tell_embedding(state:dict, cfg:Config, path:str|os.PathLike) -> None:
     "Log which embedding is compared, and warn if a checkpoint was trained to be tested by the other."
     now, then, use = embedding_name(cfg), state.get('embedding'), str(cfg.model_cfg.use_emb2).lower()
-    if then is None: log.info(f'{path} does not say by which embedding it is tested; the settings choose {now} (model_cfg.use_emb2: {use})')
+    if not isinstance(then, str): log.info(f'{path} does not say by which embedding it is tested; the settings choose {now} (model_cfg.use_emb2: {use})')
     elif then == now: log.info(f'tested by {now}, as {path} was trained to be (model_cfg.use_emb2: {use})')
     else: log.warning(f"THE EMBEDDING IS ANOTHER: {path} was trained to be tested by {then}, the settings test by {now}; "
                       f"set model_cfg.use_emb2: {str(then == 'embed_2').lower()} to compare {then}")
@@ -466,8 +474,3 @@ def restore_state(
     restore_random(state, r, path)
     log.info(f'restored {path}, going on at iteration {trainer.iteration}')
     return state.get('meter')
-
-# %% ../nbs/20_checkpoint.ipynb #c441c0d6
-def restore(trainer, run, cfg): # TRANSITION
-    data, path, go_on = read_start(cfg, run)
-    if path: restore_state(trainer, load_state(data, path), path, cfg, Ranks(0, 1, 0), go_on)

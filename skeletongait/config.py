@@ -302,7 +302,7 @@ def fits(value, hint) -> bool:
     if origin is tuple: return type(value) is list and len(value) == len(args) and all(map(fits, value, args))
     return type(value) in (int, float) and math.isfinite(value) if hint is float else type(value) is hint
 
-# %% ../nbs/18_config.ipynb #3eebf7a1
+# %% ../nbs/18_config.ipynb #0686cdca
 def _hint_at(word:str, known:Iterable[str]) -> str:
     "What an error adds about names that do exist."
     near = nearest(word, known)
@@ -311,7 +311,7 @@ def _hint_at(word:str, known:Iterable[str]) -> str:
 def _unknown_key(at:str, name:str, known:list[str]) -> ConfigError:
     "The error for a key that is not in the schema: where such a key does belong, or the nearest one here."
     path = _join(at, name)
-    homes = dict.fromkeys(o.path + (f' (for {o.case})' if o.path == path else '') for o in schema_rows() if o.path.split('.')[-1] == str(name))
+    homes = dict.fromkeys('.'.join(way[:way.index(str(name))+1]) + (f' (for {o.case})' if o.path == path else '') for o in schema_rows() if str(name) in (way := o.path.split('.')))
     return ConfigError(f"{path}: unknown key; " + (f"it belongs at {' or '.join(homes)}" if homes else _hint_at(name, known)))
 
 def _join(at:str, name) -> str: return f'{at}.{name}' if at else str(name)

@@ -485,7 +485,7 @@ def _raise_error(batch:Batch|SkeletonGaitError) -> Batch:
         return batch
     finally: del batch
 
-# %% ../nbs/12_data.ipynb #4475b426
+# %% ../nbs/12_data.ipynb #a39a432e
 class GaitLoader(DataLoader):
     "A `DataLoader` whose workers start without OpenCV's threads, whose errors keep their one line, and whose lost workers have names."
     def __iter__(self) -> Iterator[Batch]:
@@ -495,12 +495,12 @@ class GaitLoader(DataLoader):
             with naming_lost_workers(self): return _Batches(self, super().__iter__())
         finally: cv2.setNumThreads(threads)
 
-    def lost(self) -> LostWorkerError|None:
-        "The error that names the workers that have ended, if any has."
+    def lost(self) -> str:
+        "Which workers have ended, how, and over what; empty if none has."
         workers = getattr(self._iterator, '_workers', ())
         ended = [(k, w.exitcode, self.dataset.desk[k]) for k, w in enumerate(workers) if w.exitcode is not None]
         files = self.dataset.dataset.files
-        return LostWorkerError('; '.join(_obituary(k, len(workers), code, files[i-1] if i else None) for k, code, i in ended)) if ended else None
+        return '; '.join(_obituary(k, len(workers), code, files[i-1] if i else None) for k, code, i in ended)
 
 @contextlib.contextmanager
 def naming_lost_workers(
@@ -510,7 +510,7 @@ def naming_lost_workers(
     try: yield
     except (SkeletonGaitError, StopIteration): raise
     except Exception as e:
-        if lost := loader.lost(): raise lost from e
+        if lost := loader.lost(): raise LostWorkerError(lost) from e
         raise
 
 class _Batches:

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['PART', 'METRICS', 'BLOCK', 'Unmatched', 'PROTOCOLS', 'EmbeddingSet', 'make_embedding_set', 'distances', 'order_keys',
-           'rank_hits', 'Scores', 'score_ranks', 'name_codes', 'distance_blocks', 'hit_columns', 'score_galleries',
-           'score_probes', 'top_k', 'nearest_sequences', 'rank_of', 'figure', 'cmc', 'draw_cmc', 'plot_cmc',
-           'summarise', 'Rule', 'GalleryProbe', 'evaluate', 'results_table']
+           'rank_hits', 'Scores', 'score_ranks', 'name_codes', 'distance_blocks', 'hit_columns', 'count_ranked',
+           'score_galleries', 'score_probes', 'top_k', 'nearest_sequences', 'rank_of', 'figure', 'cmc', 'draw_cmc',
+           'plot_cmc', 'summarise', 'Rule', 'GalleryProbe', 'evaluate', 'results_table']
 
 # %% ../nbs/16_evaluate.ipynb #94c041dd
 import dataclasses, re
@@ -143,7 +143,7 @@ def name_codes(
     codes = {}
     return torch.tensor([codes.setdefault(o, len(codes)) for o in zip(*map(test.values, fields))], device=test.embeddings.device)
 
-# %% ../nbs/16_evaluate.ipynb #a9dd7472
+# %% ../nbs/16_evaluate.ipynb #2f73db0f
 BLOCK = 2**25 # pairs of a block: 128 MiB of distances
 
 def distance_blocks(
@@ -154,14 +154,15 @@ def distance_blocks(
     exclude:tuple[str,...]=(), # A gallery sequence is not used for a probe with which it shares all these fields (`subject`, `type`, `view`)
     block:int=BLOCK,           # Pairs held in memory at a time
 ) -> Iterator[tuple[Tensor,Tensor]]: # Indices of some probes; their distances, float32, infinite where excluded
-    "The distances of all probes to the gallery, a block of probes at a time."
+    "The distances of all probes to the gallery, a block of probes at a time; each block is written over the one before."
     _check_metric(metric)
     x = test.embeddings
     probe, gallery = (torch.as_tensor(o, device=x.device) for o in (probe, gallery))
     code = name_codes(test, exclude) if exclude else None
-    for rows in probe.split(min(PART, max(1, block//len(gallery)))):
-        d_nm = torch.empty(len(rows), len(gallery), device=x.device)
-        _fill(d_nm, _strips(x[rows], metric), (x[o] for o in gallery.split(PART)), metric)
+    n = min(len(probe), PART, max(1, block//len(gallery)))
+    space = torch.empty(n, len(gallery), device=x.device)
+    for rows in probe.split(n):
+        d_nm = _fill(space[:len(rows)], _strips(x[rows], metric), (x[o] for o in gallery.split(PART)), metric)
         if exclude: d_nm.masked_fill_(code[rows][:, None] == code[gallery], torch.inf)
         yield rows, d_nm
 
@@ -176,7 +177,11 @@ def hit_columns(
     at_nh = start[:, None] + torch.arange(max(1, int((stop - start).max())), device=start.device)
     return torch.where(at_nh < stop[:, None], order_m[at_nh.clamp_max(len(order_m)-1)], -1)
 
-# %% ../nbs/16_evaluate.ipynb #407ab7c8
+# %% ../nbs/16_evaluate.ipynb #bbfeec04
+def count_ranked(d_nm:Tensor) -> Tensor: # int64 `(n,)`
+    "How many gallery sequences each probe is not forbidden."
+    return sum((part < torch.inf).sum(1) for part in d_nm.split(PART, 1))
+
 def score_galleries(
     test:EmbeddingSet,
     probe:np.ndarray,            # Which sequences are probes: indices, `(n,)`
@@ -190,7 +195,7 @@ def score_galleries(
     gallery = np.concatenate(galleries)
     of_each = subject[torch.as_tensor(gallery, device=subject.device)].split(sizes)
     for rows, d_nm in distance_blocks(test, probe, gallery, metric, exclude, block):
-        parts = [score_ranks(rank_hits(d, hit_columns(subject[rows], s)), (d < torch.inf).sum(1)) for d, s in zip(d_nm.split(sizes, 1), of_each)]
+        parts = [score_ranks(rank_hits(d, hit_columns(subject[rows], s)), count_ranked(d)) for d, s in zip(d_nm.split(sizes, 1), of_each)]
         out.append([torch.stack(o, 1) for o in zip(*parts)])
     return Scores(*map(torch.cat, zip(*out)))
 

@@ -6,7 +6,7 @@
 __all__ = ['GO', 'STOP', 'ERROR', 'goes_on', 'shared_checkpoint', 'take_over', 'begin', 'fetch', 'careful_step', 'train', 'keep',
            'leave', 'test_now', 'embed', 'share_buffers', 'protocol_of', 'Prepared', 'prepare_test', 'test_model']
 
-# %% ../nbs/22_train.ipynb #631fcea8
+# %% ../nbs/22_train.ipynb #dcfda10a
 import json, math, os, time
 from pathlib import Path
 from typing import Any, Callable, NamedTuple
@@ -19,7 +19,7 @@ from tqdm import tqdm
 from .checkpoint import (Run, check_steps, embedding_name, load_state, note_best, random_states, read_hint, read_start, restore_state,
                                      save_checkpoint)
 from .config import Config, config_hash, to_dict, to_yaml
-from .core import SkeletonGaitError, save_text
+from .core import SkeletonGaitError, is_leftover, save_text
 from .data import Batch, GaitDataset, make_loader, naming_lost_workers
 from .evaluate import make_embedding_set
 from .launch import OtherRankError, Ranks, Stop, agree, attempt, device, from_first, gather_on_first, launch_name, naming_lost_ranks, ranks
@@ -46,9 +46,11 @@ def shared_checkpoint(
     path, go_on = json.loads(head)
     return load_state(data, path), Path(path), go_on
 
-# %% ../nbs/22_train.ipynb #27fbf76e
+# %% ../nbs/22_train.ipynb #c30fb3f2
 def take_over(run:Run, cfg:Config, iteration:int) -> None:
-    "Make the folder this run's: set aside what lies beyond `iteration`, write the settings. For rank 0."
+    "Make the folder this run's: remove what a kill left half written, set aside what lies beyond `iteration`, write the settings. For rank 0."
+    for f in (run.folder/'checkpoints').glob('*'):
+        if is_leftover(f.name): f.unlink()
     aside = run.set_aside(iteration)
     if aside: log.info(f'notice: {run.folder} held files of an earlier run (beyond iteration {iteration}); they lie in {aside.name} now')
     save_text(to_yaml(cfg), run.config)
@@ -88,7 +90,7 @@ def careful_step(trainer:Trainer, batch:Batch, run:Run, r:Ranks) -> dict[str,tor
         path = save_batch(run, e.batch, e.iteration, r.rank, str(e))
         raise SkeletonGaitError(f'{e}; the batch is saved in {path}') from None
 
-# %% ../nbs/22_train.ipynb #cd7c8f2d
+# %% ../nbs/22_train.ipynb #2ac5b61f
 def train(
     trainer:Trainer,
     loader,               # Endless, beginning at `trainer.iteration`
@@ -105,6 +107,7 @@ def train(
     meter.load(averages)
     trainer.train_mode()
     with stop.later(), naming_lost_ranks(lambda: f'iteration {trainer.iteration}'), Watch(run, cfg, r, trainer.iteration) as watch, naming_lost_workers(loader):
+        if trainer.iteration: watch.note('resumed', trainer.iteration, processes=r.world)
         if test and trainer.iteration and not run.results(trainer.iteration).exists(): test_now(test, trainer, run, watch, stop)
         batches = iter(loader)
         while trainer.iteration < t.total_iter:
@@ -112,6 +115,7 @@ def train(
             batch, state = fetch(batches, stop)
             if state == STOP: return leave(trainer, run, cfg, meter, watch, stop)
             fetched = time.perf_counter()
+            if trainer.iteration == 0: watch.pictures(0, batch)
             info = careful_step(trainer, batch, run, r)
             meter.add(info, fetched-began, time.perf_counter()-fetched)
             watch.step()

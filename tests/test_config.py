@@ -262,6 +262,8 @@ class TestUnknownKeys:
         refused('trainer_cfg: {class_num: 3}', 'trainer_cfg.class_num: unknown key; it belongs at model_cfg.SeparateBNNecks.class_num')
         refused('evaluator_cfg: {sampler: {frames_num_fixed: 3}}', 'evaluator_cfg.sampler.frames_num_fixed', 'it belongs at trainer_cfg.sampler.frames_num_fixed')
         refused('total_iter: 10', 'it belongs at trainer_cfg.total_iter')
+        refused('sampler: {batch_size: 3}', 'sampler: unknown key; it belongs at evaluator_cfg.sampler or trainer_cfg.sampler')
+        refused('{model_cfg: {model: SkeletonGait}, data_cfg: {Backbone: {}}}', 'data_cfg.Backbone: unknown key; it belongs at model_cfg.Backbone')
 
     def test_a_key_of_the_other_model(self):
         refused('model_cfg: {model: SkeletonGait, Backbone: {blocks: [1, 1, 1, 1]}}', 'model_cfg.Backbone.blocks', 'for SkeletonGaitPP')

@@ -1,12 +1,11 @@
-import json
-from pathlib import Path
+import matplotlib.pyplot as plt
 import numpy as np, pytest, torch
 from hypothesis import given, settings, strategies as st
 from skeletongait.core import SkeletonGaitError
-from skeletongait.evaluate import (PROTOCOLS, GalleryProbe, Rule, distances, evaluate, make_embedding_set, plot_cmc, rank_gallery, results_table,
-                                   score_probes, score_ranking, summarise)
+from skeletongait.evaluate import (PART, Scores, cmc, distance_blocks, distances, figure, hit_columns, make_embedding_set, name_codes, nearest_sequences, order_keys,
+                                   plot_cmc, rank_hits, rank_of, score_galleries, score_probes, score_ranks, top_k)
 
-GOLDEN = Path(__file__).parent/'golden'
+SEEDS = st.integers(0, 2**32-1)
 
 
 def naive_distance(x_cp, y_cp, metric):
@@ -19,31 +18,17 @@ def naive_scores(d_m, match_m, valid_m):
     "One probe, by the definitions."
     ranked = sorted((j for j in range(len(d_m)) if valid_m[j]), key=lambda j: d_m[j])
     hits = [r for r, j in enumerate(ranked, 1) if match_m[j]]
-    if not hits: return float('inf'), float('nan'), float('nan')
-    return hits[0], sum(k/r for k, r in enumerate(hits, 1))/len(hits), len(hits)/hits[-1]
+    if not hits: return float('inf'), float('nan'), float('nan'), len(ranked)
+    return hits[0], sum(k/r for k, r in enumerate(hits, 1))/len(hits), len(hits)/hits[-1], len(ranked)
 
 
-def golden(metric):
-    with np.load(GOLDEN/f'eval_Gait3D_{metric}.npz') as z: z = {k: z[k] for k in z}
-    return [z[k] for k in ('embeddings', 'labels', 'types', 'views')], json.loads(str(z['results']))
+def random_test(seed, n, grid=2):
+    "Embeddings on a coarse grid, so that distances tie, and few names, so that some probes have no match."
+    rng = np.random.default_rng(seed)
+    return make_embedding_set(rng.integers(1-grid, grid, (n, 2, 2)).astype(np.float32), *[[f'{k}{i}' for i in rng.integers(0, 3, n)] for k in 'stv']), rng
 
 
-@pytest.mark.parametrize('metric', ('euc', 'cos'))
-@pytest.mark.parametrize('as_tensor', (False, True))
-def test_gait3d_golden(metric, as_tensor):
-    (x, *names), expected = golden(metric)
-    r = evaluate(torch.from_numpy(x) if as_tensor else x, *names, 'Gait3D', metric, probes=expected['probe'])
-    for k in ('Rank-1', 'Rank-5', 'Rank-10', 'mAP', 'mINP'): assert abs(r[k] - expected[k]) < 1e-6, k
-    assert (r['probes'], r['probes_left_out'], r['probes_not_found'], r['gallery']) == (40, 0, 0, 162)
-    assert json.loads(json.dumps(r)) == r
-
-
-def test_gait3d_leaves_out_probes_without_a_match():
-    (x, *names), expected = golden('euc')
-    names = [np.append(o, v) for o, v in zip(names, ('lonely', 't', 'v'))]
-    r = evaluate(np.concatenate([x, x[:1]]), *names, 'Gait3D', probes=[*expected['probe'], 'lonely-t-v', 'absent-t-v'])
-    assert (r['probes'], r['probes_left_out'], r['probes_not_found']) == (40, 1, 1)
-    assert abs(r['mAP'] - expected['mAP']) < 1e-6
+def agree(a, b, fields): return bool(fields) and all(getattr(a, f) == getattr(b, f) for f in fields)
 
 
 @pytest.mark.parametrize('metric', ('euc', 'cos'))
@@ -57,19 +42,43 @@ def test_distances(metric):
     np.testing.assert_allclose(d, expected, rtol=1e-6)
 
 
-def test_copies_tie_whatever_their_place():
+@pytest.mark.parametrize('metric', ('euc', 'cos'))
+@pytest.mark.parametrize('scale', (1e-3, 20, 1e4))
+def test_copies_tie_whatever_their_place(metric, scale):
     rng = np.random.default_rng(0)
-    x, y = rng.normal(size=(3, 256, 16))*20, np.repeat(rng.normal(size=(1, 256, 16))*20, 301, 0)
-    for metric in ('euc', 'cos'):
-        d = distances(torch.from_numpy(x).float(), torch.from_numpy(y).float(), metric)
-        assert all(len(r.unique()) == 1 for r in d)
-    assert (distances(torch.from_numpy(y).float(), torch.from_numpy(y).float()) == 0).all()
+    x, y = rng.normal(size=(3, 256, 16))*scale, np.repeat(rng.normal(size=(1, 256, 16))*scale, PART + 277, 0)
+    x, y = torch.from_numpy(x).float(), torch.from_numpy(y).float()
+    assert all(len(r.unique()) == 1 for r in distances(x, y, metric))
+    assert (distances(y[:301], y, metric) == 0).all()
+
+
+@pytest.mark.parametrize('metric', ('euc', 'cos'))
+def test_distances_are_never_negative_nor_minus_zero(metric):
+    x = torch.randn(500, 3, 2, generator=torch.Generator().manual_seed(0))
+    x = torch.cat([x, x*2, x*(1 + 1e-6), -x, torch.zeros(2, 3, 2)])
+    d = distances(x, x, metric)
+    assert not torch.signbit(d).any() and d.isfinite().all()
+
+
+def test_parts_of_the_gallery_make_no_difference():
+    x = torch.randn(3*PART//2, 4, 2, generator=torch.Generator().manual_seed(0))
+    whole = distances(x[:5], x)
+    assert torch.equal(torch.cat([distances(x[:5], o) for o in x.split(100)], 1), whole)
+    assert (whole[torch.arange(5), torch.arange(5)] == 0).all()
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.floats(0, width=32, allow_nan=False), min_size=1, max_size=30))
+def test_keys_sort_like_a_stable_sort(values):
+    d = torch.tensor([values]).abs()
+    assert torch.equal(order_keys(d).argsort(1), d.sort(dim=1, stable=True).indices)
+    assert len(order_keys(d).unique()) == len(values)
 
 
 @st.composite
 def rankings(draw):
-    n, m = draw(st.integers(1, 5)), draw(st.integers(1, 9))
-    rng = np.random.default_rng(draw(st.integers(0, 2**32-1)))
+    n, m = draw(st.integers(1, 5)), draw(st.sampled_from((1, 2, 9, 40)))
+    rng = np.random.default_rng(draw(SEEDS))
     levels = draw(st.sampled_from((1, 3, 1000)))                       # 1: everything ties
     share = draw(st.sampled_from((0., .3, 1.)))
     return rng.integers(0, levels, (n, m)).astype(np.float32), rng.random((n, m)) < .4, rng.random((n, m)) < share
@@ -77,137 +86,152 @@ def rankings(draw):
 
 @settings(max_examples=200, deadline=None)
 @given(rankings())
-def test_core_is_the_naive_loop(case):
+def test_counting_is_sorting(case):
     d, match, valid = map(torch.from_numpy, case)
-    order = rank_gallery(d, valid)
-    assert torch.equal(order.sort(1).values, torch.arange(d.shape[1]).expand(d.shape))
-    ours = torch.stack(score_ranking((match & valid).gather(1, order)), 1).numpy()
-    np.testing.assert_allclose(ours, [naive_scores(*o) for o in zip(*case)], rtol=1e-12)
+    h = max(1, int(match.sum(1).max()))
+    hits = torch.tensor([(m.nonzero()[:, 0].tolist() + [-1]*h)[:h] for m in match])
+    ours = score_ranks(rank_hits(d.masked_fill(~valid, torch.inf), hits), valid.sum(1))
+    np.testing.assert_allclose(torch.stack(ours, 1), [naive_scores(*o) for o in zip(*case)], rtol=1e-12)
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.integers(0, 2**32-1), st.integers(2, 25), st.sampled_from(((), ('view',), ('subject', 'view'), ('type',))), st.sampled_from(('euc', 'cos')), st.integers(1, 60))
-def test_protocol_is_the_naive_loop(seed, n, exclude, metric, block):
-    "Embeddings on a coarse grid, so that distances tie; some probes have no match; blocks of any size."
+def test_counting_over_several_parts():
+    rng = np.random.default_rng(0)
+    d = torch.from_numpy(rng.integers(0, 50, (4, 3*PART + 5)).astype(np.float32))
+    hits = torch.from_numpy(np.stack([rng.choice(d.shape[1], 700, replace=False) for _ in d]))
+    order = d.sort(dim=1, stable=True).indices.argsort(1) + 1
+    assert torch.equal(rank_hits(d, hits), order.gather(1, hits).sort(1).values.double())
+
+
+def test_huge_distances_are_no_exclusions():
+    big = torch.finfo(torch.float32).max
+    assert rank_hits(torch.tensor([[big, 1., torch.inf]]), torch.tensor([[0, 2]])).tolist() == [[2, torch.inf]]
+
+
+@settings(max_examples=100, deadline=None)
+@given(SEEDS, st.integers(1, 12), st.integers(1, 12))
+def test_hit_columns(seed, n, m):
     rng = np.random.default_rng(seed)
-    x = rng.integers(-1, 2, (n, 2, 2)).astype(np.float32)
-    names = [[f'{k}{i}' for i in rng.integers(0, 3, n)] for k in 'stv']
-    test = make_embedding_set(x, *names)
+    a, b = torch.from_numpy(rng.integers(0, 4, n)), torch.from_numpy(rng.integers(0, 4, m))
+    for row, s in zip(hit_columns(a, b), a): assert sorted(j for j in row.tolist() if j >= 0) == (b == s).nonzero()[:, 0].tolist()
+
+
+@settings(max_examples=80, deadline=None)
+@given(SEEDS, st.integers(2, 25), st.sampled_from(((), ('view',), ('subject', 'view'), ('type',), ('subject',))), st.sampled_from(('euc', 'cos')), st.integers(1, 60))
+def test_core_is_the_naive_loop(seed, n, exclude, metric, block):
+    test, rng = random_test(seed, n)
     probe = rng.random(n) < .5
     probe[0], probe[1] = True, False
     p, g = probe.nonzero()[0], (~probe).nonzero()[0]
-    expected = []
+    x, expected = test.embeddings.numpy(), []
     for i in p:
-        d = [np.float32(naive_distance(x[i], x[j], metric)) for j in g]
-        d = [round(float(o), 5) for o in d]
-        same = [{f: getattr(test.sequences[i], f) == getattr(test.sequences[j], f) for f in ('subject', 'type', 'view')} for j in g]
-        expected.append(naive_scores(d, [s['subject'] for s in same], [not exclude or not all(s[f] for f in exclude) for s in same]))
-    scores = score_probes(test, p, g, metric, exclude, block)
-    np.testing.assert_allclose(torch.stack(scores, 1), expected, rtol=1e-12)
+        d = [round(float(np.float32(naive_distance(x[i], x[j], metric))), 5) for j in g]
+        pairs = [(test.sequences[i], test.sequences[j]) for j in g]
+        expected.append(naive_scores(d, [a.subject == b.subject for a, b in pairs], [not agree(a, b, exclude) for a, b in pairs]))
+    np.testing.assert_allclose(torch.stack(score_probes(test, p, g, metric, exclude, block), 1), expected, rtol=1e-12)
 
 
-@settings(max_examples=30, deadline=None)
-@given(st.integers(0, 2**32-1))
-def test_scores_do_not_depend_on_the_order_of_distinct_sequences(seed):
-    rng = np.random.default_rng(seed)
-    x, names = rng.normal(size=(20, 3, 2)), [np.array([f'{k}{i}' for i in rng.integers(0, 4, 20)]) for k in 'stv']
-    kw = dict(protocol=GalleryProbe(probe={'types': 't0'}, exclude=('subject', 'view')))
-    order = rng.permutation(20)
-    names[0][:2], names[1][:2] = 's0', ['t0', 't1']                                # at least one match
-    names[2][:2] = ['v0', 'v1']
-    a, b = evaluate(x, *names, **kw), evaluate(x[order], *(o[order] for o in names), **kw)
-    assert a.pop('cmc') == b.pop('cmc') and a == pytest.approx(b)
+@settings(max_examples=40, deadline=None)
+@given(SEEDS, st.integers(4, 25), st.sampled_from(((), ('view',), ('subject', 'view'))))
+def test_several_galleries_are_as_many_single_ones(seed, n, exclude):
+    test, rng = random_test(seed, n)
+    p, *galleries = np.split(rng.permutation(n), [n//4 or 1, n//2, n//2 + 1])
+    galleries = [g for g in galleries if len(g)]
+    together = score_galleries(test, p, galleries, 'euc', exclude)
+    for c, g in enumerate(galleries):
+        for a, b in zip(together, score_probes(test, p, g, 'euc', exclude)): np.testing.assert_array_equal(a[:, c], b)
 
 
-def test_hand_worked():
-    "Hits at ranks 2, 3 and 5 of 5."
-    s = score_ranking(torch.tensor([[False, True, True, False, True]]))
-    assert s.first.item() == 2 and s.inp.item() == 3/5
-    assert abs(s.ap.item() - (1/2 + 2/3 + 3/5)/3) < 1e-12
-    r = summarise(s)
-    assert (r['Rank-1'], r['Rank-5'], r['cmc'][:3]) == (0, 100, [0, 100, 100])
+@settings(max_examples=60, deadline=None)
+@given(SEEDS, st.integers(2, 40), st.integers(1, 50), st.integers(1, 100))
+def test_top_k_is_a_stable_sort(seed, n, k, block):
+    test, rng = random_test(seed, n)
+    p, g = np.arange(n//2), np.arange(n//2, n)
+    near, far = nearest_sequences(test, p, g, k, exclude=('view',), block=block)
+    d = torch.cat([o.clone() for _, o in distance_blocks(test, p, g, exclude=('view',))]) if len(p) else torch.empty(0, len(g))
+    order = d.sort(dim=1, stable=True)
+    assert torch.equal(near, torch.from_numpy(g)[order.indices[:, :k]]) and torch.equal(far, order.values[:, :k])
 
 
-def test_ties_go_to_the_earlier():
-    x, labels = np.ones((4, 2, 2), np.float32), ['a', 'b', 'a', 'b']
-    r = evaluate(x, labels, ['g', 'g', 'p', 'p'], ['v']*4, GalleryProbe(probe={'types': 'p'}))
-    assert r['Rank-1'] == 50 and r['mAP'] == 75
-
-
-def test_exclusion():
-    x = np.array([0, 1, 5, 0.])[:, None, None]
-    names = (['a', 'b', 'a', 'a'], ['g', 'g', 'g', 'p'], ['0', '90', '90', '0'])
-    results = {e: evaluate(x, *names, GalleryProbe(probe=Rule(types='p'), exclude=e)) for e in ((), ('view',), ('subject', 'view'))}
-    assert [r['Rank-1'] for r in results.values()] == [100, 0, 0]
-    assert results[()]['mAP'] == pytest.approx(100*(1 + 2/3)/2) and results['view',]['mAP'] == 50
-
-
-def test_labels_of_any_kind():
-    x, types, views = np.arange(4.)[:, None, None], ['g', 'g', 'p', 'p'], ['v']*4
-    expected = evaluate(x, ['0', '1', '0', '1'], types, views, GalleryProbe(probe={'types': 'p'}))
-    for labels in ([0, 1, 0, 1], np.array([0, 1, 0, 1]), torch.tensor([0, 1, 0, 1]), ['Jörg', 'a b/ c', 'Jörg', 'a b/ c'], ['*', '[x]', '*', '[x]']):
-        assert evaluate(x, labels, types, views, GalleryProbe(probe={'types': 'p'})) == expected
+def test_top_k_over_several_parts():
+    d = torch.from_numpy(np.random.default_rng(0).integers(0, 40, (6, 3*PART + 7)).astype(np.float32))
+    for k in (1, 20, PART + 1, 3*PART + 7): assert torch.equal(top_k(d, k), d.sort(dim=1, stable=True).indices[:, :k])
 
 
 @pytest.mark.parametrize('dtype', (torch.float16, torch.bfloat16, torch.float64, torch.int64))
 def test_any_dtype_and_grad(dtype):
     x = torch.arange(4)[:, None, None].to(dtype)
     if dtype.is_floating_point: x.requires_grad_()
-    assert evaluate(x, ['a', 'b', 'a', 'b'], ['g', 'g', 'p', 'p'], ['v']*4, GalleryProbe(probe={'types': 'p'}))['Rank-1'] == 50
+    s = score_probes(make_embedding_set(x, 'abab', 'ggpp', 'vvvv'), np.array([2, 3]), np.array([0, 1]))
+    assert s.first.tolist() == [2, 1] and not s.ap.requires_grad
 
 
-def test_rules():
-    names = [('s1', 'nm-01', '000'), ('s1', 'bg-01', '000'), ('S1', 'nm-02', '090'), ('s2', 'nm-01', '018')]
-    seqs = make_embedding_set(np.zeros((4, 1, 1)), *zip(*names)).sequences
-    pick = lambda **kw: Rule(**kw).select(seqs).tolist()
-    assert pick() == [True]*4
-    assert pick(types='nm-*') == [True, False, True, True]
-    assert pick(subjects='s?') == [True, True, False, True]                      # case counts
-    assert pick(types=['nm-01', 'bg-*'], views='000') == [True, True, False, False]
-    assert pick(names=['s2-nm-01-018', 's1-nm-01']) == [False, False, False, True]  # whole names, no patterns
-    assert pick(names=['s2-nm-01-018'], views='000') == [False]*4
+def test_rows_of_any_memory_layout():
+    x = torch.randn(40, 6, 4, generator=torch.Generator().manual_seed(0))
+    names = [f'{i % 7}' for i in range(40)], ['t']*40, ['v']*40
+    expected = score_probes(make_embedding_set(x, *names), np.arange(10), np.arange(10, 40))
+    for other in (x.permute(2, 1, 0).contiguous().permute(2, 1, 0), torch.randn(80, 6, 4)[::2].copy_(x)):
+        assert torch.equal(torch.stack(score_probes(make_embedding_set(other, *names), np.arange(10), np.arange(10, 40))), torch.stack(expected))
 
 
-def test_a_probe_is_not_in_the_gallery():
-    r = evaluate(np.arange(4.)[:, None, None], ['a', 'a', 'a', 'b'], ['1', '2', '3', '1'], ['v']*4, GalleryProbe(gallery={'types': '[12]'}, probe={'types': ['2', '3']}))
-    assert r['gallery'] == 2 and r['probes'] == 2
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
+@pytest.mark.parametrize('metric', ('euc', 'cos'))
+def test_the_device_makes_no_difference(metric):
+    x = torch.randn(300, 32, 4, generator=torch.Generator().manual_seed(0))
+    names = [f'{i % 40}' for i in range(300)], ['t']*300, [f'{i % 3}' for i in range(300)]
+    args = np.arange(100), np.arange(100, 300), metric, ('view',)
+    on_gpu, on_cpu = (score_probes(make_embedding_set(o, *names), *args) for o in (x.cuda(), x))
+    assert torch.equal(torch.stack(on_gpu).cpu(), torch.stack(on_cpu))
 
 
-def test_from_dict():
-    cfg = {'gallery': {'types': ['nm-01']}, 'probe': {'types': 'bg-*', 'subjects': ['00?']}, 'exclude': ['view']}
-    assert GalleryProbe.from_dict(cfg) == GalleryProbe(Rule(types=('nm-01',)), Rule(types=('bg-*',), subjects=('00?',)), ('view',))
-    assert GalleryProbe.from_dict({}) == PROTOCOLS['Gait3D']
+def test_hand_worked():
+    "Hits at ranks 2, 3 and 5 of 5."
+    s = score_ranks(torch.tensor([[2, 3, 5.]], dtype=torch.float64), torch.tensor([5]))
+    assert s.first.item() == 2 and s.inp.item() == 3/5 and s.among.item() == 5
+    assert abs(s.ap.item() - (1/2 + 2/3 + 3/5)/3) < 1e-12
+    assert (figure(s, 'Rank-1'), figure(s, 'R5'), cmc(s)[:3]) == (0, 100, [0, 100, 100])
 
 
-@pytest.mark.parametrize('cfg, said', [
-    ({'galery': {}}, "protocol: key 'galery' is not known; did you mean 'gallery'"),
-    ({'gallery': {'type': 'x'}}, "gallery: key 'type' is not known; did you mean 'types'"),
-    ({'probe': 'bg-01'}, "probe: found 'bg-01', expected a mapping"),
-    ({'probe': {'views': [90]}}, 'views: found 90, expected text'),
-    ({'exclude': ['views']}, "exclude: found 'views', expected some of subject, type, view"),
-    ('Gait3D', 'expected a mapping'),
-])
-def test_wrong_protocols(cfg, said):
-    with pytest.raises(SkeletonGaitError, match=said): GalleryProbe.from_dict(cfg)
+def test_probes_without_a_match():
+    inf, nan = torch.inf, torch.nan
+    s = Scores(*torch.tensor([[1, 1, 1, 9], [inf, nan, nan, 9], [inf, nan, nan, 0]], dtype=torch.float64).T)
+    assert (figure(s, 'R1'), figure(s, 'R1', 'wrong'), figure(s, 'mAP', 'wrong')) == (100, 50, 100)      # the last has nobody to be compared with
+    lost = Scores(*(o[1:] for o in s))
+    assert (figure(lost, 'R1'), figure(lost, 'R1', 'wrong'), figure(lost, 'mINP'), cmc(lost), cmc(lost, 'wrong')) == (None, 0, None, None, [0]*50)
 
 
-@pytest.mark.parametrize('kw, said', [
-    (dict(protocol='gait3d', probes=['a-p-v']), "'gait3d' is not known; did you mean 'Gait3D'"),
-    (dict(protocol='Gait3D'), 'takes its probes from a list, and none was given'),
-    (dict(protocol='Gait3D', probes=['x-y-z']), 'probe: no test sequence is chosen'),
-    (dict(protocol='Gait3D', probes=['a-p-v'], metric='cosine'), "metric: found 'cosine', expected one of euc, cos"),
-    (dict(protocol='Gait3D', probes=['b-g-v']), 'none of the 1 probes has its subject in the gallery'),
-    (dict(protocol='Gait3D', probes=['a-p-v'], csv_path='x.csv'), 'csv_path: protocol Gait3D writes no list'),
-    (dict(protocol=GalleryProbe(gallery={'types': 'q'}, probe={'types': 'p'})), 'gallery: no test sequence is chosen'),
-])
-def test_wrong_calls(kw, said):
-    with pytest.raises(SkeletonGaitError, match=said): evaluate(np.arange(3.)[:, None, None], ['a', 'b', 'a'], ['g', 'g', 'p'], ['v']*3, **kw)
+@pytest.mark.parametrize('measure, k', (('Rank-1', 1), ('Rank@5', 5), ('R20', 20), ('mAP', None), ('mINP', None)))
+def test_measures(measure, k): assert rank_of(measure) == k
+
+
+@pytest.mark.parametrize('measure', ('rank-1', 'R', 'R0', 'R01', 'Rank1', 'top-5', 'map', '', 'R1 '))
+def test_wrong_measures(measure):
+    with pytest.raises(SkeletonGaitError, match='expected mAP, mINP, or Rank-k'): rank_of(measure)
+
+
+def test_percentages_are_counts_over_counts():
+    "So that a cell of 1 in 800 rounds like 0.125, which is even, and not like 0.12500000000000003."
+    s = Scores(*torch.ones(4, 800, dtype=torch.float64))
+    s.first[1:] = 2
+    assert figure(s, 'R1') == .125
+
+
+def test_codes():
+    test = make_embedding_set(np.zeros((4, 1, 1)), ['a', 'a', 'b', 'a'], ['x', 'y', 'x', 'x'], ['1', '1', '1', '1'])
+    assert name_codes(test, ('subject', 'type')).tolist() == [0, 1, 2, 0]
+    assert len(name_codes(make_embedding_set(np.zeros((2, 1, 1)), ['a-b', 'a'], ['c', 'b-c'], ['v']*2), ('subject', 'type')).unique()) == 2
+
+
+def test_wrong_metric():
+    x = torch.zeros(2, 1, 1)
+    for call in (lambda: distances(x, x, 'cosine'), lambda: score_probes(make_embedding_set(x, 'ab', 'tt', 'vv'), np.array([0]), np.array([1]), 'cosine')):
+        with pytest.raises(SkeletonGaitError, match="metric: found 'cosine', expected one of euc, cos"): call()
 
 
 @pytest.mark.parametrize('bad', (np.nan, np.inf))
-def test_non_finite_embeddings(bad):
-    x = np.zeros((3, 2, 2)); x[1, 1, 0] = bad
-    with pytest.raises(SkeletonGaitError, match='1 of 3 sequences are not finite .the first: b-t-v'): make_embedding_set(x, ['a', 'b', 'c'], ['t']*3, ['v']*3)
+@pytest.mark.parametrize('at', (1, PART + 3))
+def test_non_finite_embeddings(bad, at):
+    x = np.zeros((PART + 5, 2, 2)); x[at, 1, 0] = bad
+    with pytest.raises(SkeletonGaitError, match=f'1 of {PART + 5} sequences are not finite .the first: {at}-t-v'): make_embedding_set(x, range(PART + 5), ['t']*(PART + 5), ['v']*(PART + 5))
 
 
 def test_wrong_shapes():
@@ -216,30 +240,15 @@ def test_wrong_shapes():
     with pytest.raises(SkeletonGaitError, match=r'found \[3, 3, 2, 3\]'): make_embedding_set(np.zeros((3, 2, 2)), ['a']*3, ['t']*2, ['v']*3)
 
 
-def test_own_protocol():
-    class Count:
-        def results(self, test, metric, probes): return {'n': len(test.sequences), 'metric': metric, 'probes': probes}
-    assert evaluate(np.zeros((2, 1, 1)), 'ab', 'tt', 'vv', Count(), 'cos', ['x']) == {'n': 2, 'metric': 'cos', 'probes': ['x']}
+@pytest.mark.parametrize('block', (1, 100, 10**9))
+def test_memory_is_bounded_by_the_block(block):
+    test = make_embedding_set(np.random.default_rng(0).normal(size=(2000, 2, 2)), [f'{i % 5}' for i in range(2000)], ['t']*2000, ['v']*2000)
+    seen = [d.shape for _, d in distance_blocks(test, np.arange(1500), np.arange(1500, 2000), block=block)]
+    assert sum(n for n, _ in seen) == 1500 and all(m == 500 for _, m in seen)
+    assert max(n for n, _ in seen) == min(PART, max(1, block//500))
 
 
-def test_memory_is_bounded_by_the_block(monkeypatch):
-    seen = []
-    import skeletongait.evaluate as module
-    real = module.distances
-    def spy(x, y, metric):
-        seen.append(len(x)*len(y))
-        return real(x, y, metric)
-    monkeypatch.setattr(module, 'distances', spy)
-    test = make_embedding_set(np.random.default_rng(0).normal(size=(50, 2, 2)), [f'{i%5}' for i in range(50)], ['t']*50, ['v']*50)
-    score_probes(test, np.arange(20), np.arange(20, 50), block=100)
-    assert sum(seen) == 20*30 and max(seen) <= 100
-
-
-def test_table_and_curve():
-    (x, *names), expected = golden('euc')
-    r = evaluate(x, *names, 'Gait3D', probes=expected['probe'])
-    head, values, counts = results_table(r).splitlines()
-    assert head.split() == ['Rank-1', 'Rank-5', 'Rank-10', 'mAP', 'mINP'] and values.split() == ['47.50', '75.00', '77.50', '42.76', '27.43']
-    assert len(head) == len(values) and 'probes 40' in counts and 'gallery 162' in counts
-    fig = plot_cmc({'euc': r}, max_rank=10)
-    assert fig.axes[0].lines[0].get_ydata().tolist() == r['cmc'][:10]
+def test_curve():
+    fig = plot_cmc({'a': {'cmc': [50., 75.] + [100.]*48}}, max_rank=10)
+    assert fig.axes[0].lines[0].get_ydata().tolist() == [50, 75] + [100]*8
+    plt.close(fig)

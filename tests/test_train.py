@@ -2,7 +2,6 @@
 import json
 import logging
 import math
-import pickle
 
 import numpy as np
 import pytest
@@ -12,19 +11,18 @@ from ddp import run_in_ddp
 from scripts import LAUNCHES, start
 from toys import make_walkers, tiny
 
-from skeletongait.config import load_config, make_config, to_dict, to_yaml
+from skeletongait.checkpoint import Run, load_checkpoint, read_best
+from skeletongait.config import make_config, to_dict, to_yaml
 from skeletongait.core import SkeletonGaitError, read_tree, save_pickle, save_text
 from skeletongait.data import make_loader
-from skeletongait.heatmap import pose_to_heatmap
-from skeletongait.launch import Ranks, run_script
+from skeletongait.launch import Ranks, Stop, launch_name, run_script
 from skeletongait.main import main
-from skeletongait.models import build_model
 from skeletongait.pose import load_pickle
-from skeletongait.checkpoint import Run, find_checkpoint, load_checkpoint, load_weights, restore, tell_map_changes
-from skeletongait.train import protocol_of, test_model as run_test_phase, train
+from skeletongait.train import begin, fetch, goes_on, test_model as run_test_phase, train
 from skeletongait.trainer import make_dataset, make_trainer
-from skeletongait.watch import Meter, read_scalars
-from skeletongait.walkers import write_walkers
+from skeletongait.watch import load_batch, read_metrics, read_scalars
+
+ONE = Ranks(0, 1, 0)
 
 
 @pytest.fixture(scope='module')
@@ -35,10 +33,10 @@ def walkers(tmp_path_factory):
 def run_all(cfg, folder):
     "Train in this process; the trainer and its run."
     run = Run(cfg, folder)
-    trainer = make_trainer(cfg, Ranks(0, 1, 0))
-    restore(trainer, run, cfg)
+    trainer = make_trainer(cfg, ONE)
+    averages = begin(trainer, run, cfg, ONE)
     data, _, _ = make_dataset(cfg, training=True)
-    train(trainer, make_loader(data, to_dict(cfg.trainer_cfg.sampler), cfg.trainer_cfg.seed, start=trainer.iteration, num_workers=0), run, cfg)
+    train(trainer, make_loader(data, to_dict(cfg.trainer_cfg.sampler), cfg.trainer_cfg.seed, start=trainer.iteration, num_workers=0), run, cfg, ONE, averages=averages)
     return trainer, run
 
 
@@ -60,43 +58,6 @@ def test_checkpoints_and_scalars(trained):
     assert all(math.isfinite(v) for _, values in scalars.values() for v in values)
 
 
-@pytest.mark.parametrize('hint', [3, 'latest'])
-def test_stop_and_resume_is_exact(trained, walkers, tmp_path, hint):
-    cfg, trainer, run = trained
-    other = Run(cfg, tmp_path)
-    other.checkpoint(3).parent.mkdir(parents=True)
-    other.checkpoint(3).write_bytes(run.checkpoint(3).read_bytes())
-    again, _ = run_all(tiny(walkers, restore_hint=hint), tmp_path)
-    assert again.iteration == 6
-    for a, b in zip(trainer.net.state_dict().values(), again.net.state_dict().values()): assert torch.equal(a, b)
-
-
-def test_restore_from_a_path_starts_at_zero(trained, walkers, tmp_path):
-    _, trainer, run = trained
-    cfg = tiny(walkers, restore_hint=str(run.checkpoint(6)), optimizer_reset=True, scheduler_reset=True)
-    fresh = make_trainer(cfg, Ranks(0, 1, 0))
-    restore(fresh, Run(cfg, tmp_path), cfg)
-    assert fresh.iteration == 0 and fresh.optimizer.state_dict()['state'] == {} and fresh.scheduler.get_last_lr() == [.02]
-    assert all(torch.equal(a, b) for a, b in zip(fresh.net.state_dict().values(), trainer.net.state_dict().values()))
-
-
-def test_hints(trained, walkers, tmp_path):
-    _, _, run = trained
-    assert find_checkpoint(0, run) is None and find_checkpoint('latest', run) == run.checkpoint(6) and find_checkpoint('x.pt', run).name == 'x.pt'
-    assert find_checkpoint('latest', Run(tiny(walkers), tmp_path)) is None
-    with pytest.raises(SkeletonGaitError, match='this run has 3, 6'): find_checkpoint(4, run)
-    with pytest.raises(SkeletonGaitError, match='none yet'): find_checkpoint(4, Run(tiny(walkers), tmp_path))
-
-
-@pytest.mark.parametrize('change, switch', [(dict(optimizer={}), 'optimizer_reset'), (dict(scheduler={}), 'scheduler_reset'), (dict(scheduler=dict(total_steps=3, last_epoch=3)), 'scheduler_reset')])
-def test_states_that_do_not_fit_name_the_switch(trained, walkers, tmp_path, change, switch):
-    _, _, run = trained
-    torch.save(load_checkpoint(run.checkpoint(6)) | change, tmp_path/'x.pt')
-    cfg = tiny(walkers, restore_hint=str(tmp_path/'x.pt'))
-    with pytest.raises(SkeletonGaitError, match=switch): restore(make_trainer(cfg, Ranks(0, 1, 0)), Run(cfg, tmp_path), cfg)
-    restore(make_trainer(cfg, Ranks(0, 1, 0)), Run(cfg, tmp_path), tiny(walkers, restore_hint=str(tmp_path/'x.pt'), **{switch: True}))
-
-
 def test_a_finished_one_cycle_cannot_go_on_by_itself(walkers, tmp_path, capsys):
     "Nor can one that is planned too short; said before the first step, with the switch that helps."
     def script(total_iter, total_steps, *args, **trainer):
@@ -112,76 +73,9 @@ def test_a_finished_one_cycle_cannot_go_on_by_itself(walkers, tmp_path, capsys):
     assert script(6, 6, '--iter=4', scheduler_reset=True)[0] == 0
 
 
-@pytest.mark.parametrize('config, says', [(None, ''), ('x', ''), (dict(data_cfg=4), ''), ({}, ''), (dict(data_cfg={}), ''),
-                                          (dict(data_cfg=dict(render={'heatmap_generator_args': {'sigma': 0}})), 'those of the checkpoint cannot be read (data_cfg.render: ')])
-def test_settings_of_maps_in_a_checkpoint_that_say_nothing(trained, walkers, caplog, config, says):
-    with caplog.at_level(logging.INFO, 'skeletongait'): tell_map_changes({'config': config}, tiny(walkers), 'x.pt')
-    assert says in caplog.text and bool(caplog.text) == bool(says)
-
-
-def test_states_of_older_torch_load(trained, walkers, tmp_path):
-    "Published checkpoints come from versions that knew fewer switches."
-    _, _, run = trained
-    state = load_checkpoint(run.checkpoint(6))
-    for g in state['optimizer']['param_groups']:
-        for k in ('maximize', 'foreach', 'differentiable', 'fused'): del g[k]
-    state['scheduler'] = {k: v for k, v in state['scheduler'].items() if k in ('milestones', 'gamma', 'base_lrs', 'last_epoch', '_step_count', '_last_lr')} | {'verbose': False}
-    torch.save({k: state[k] for k in ('model', 'optimizer', 'scheduler', 'iteration')}, tmp_path/'x.pt')
-    cfg = tiny(walkers, restore_hint=str(tmp_path/'x.pt'))
-    trainer = make_trainer(cfg, Ranks(0, 1, 0)); restore(trainer, Run(cfg, tmp_path), cfg)
-    data, _, _ = make_dataset(cfg, training=True)
-    trainer.train_mode(); trainer.step(next(iter(make_loader(data, to_dict(cfg.trainer_cfg.sampler), 0, num_workers=0))))
-    assert trainer.iteration == 1
-
-
-def test_finetuning_with_other_classes_needs_a_fresh_optimizer(trained, walkers, tmp_path):
-    _, _, run = trained
-    cfg = tiny(walkers, restore_hint=str(run.checkpoint(6)), restore_ckpt_strict=False); cfg.model_cfg.SeparateBNNecks.class_num = 7
-    with pytest.raises(SkeletonGaitError, match='optimizer_reset'): restore(make_trainer(cfg, Ranks(0, 1, 0)), run, cfg)
-
-
-def test_a_published_protocol_to_come_does_not_stop_training(walkers, tmp_path, capsys):
-    cfg = tiny(walkers, with_test=True, total_iter=1); cfg.evaluator_cfg.eval_func, cfg.evaluator_cfg.protocol = 'evaluate_indoor_dataset', None
-    save_text(to_yaml(cfg), tmp_path/'x.yaml')
-    assert run_script(main, [f'--cfgs={tmp_path/"x.yaml"}', '--phase=train', f'--output_root={tmp_path}']) == 0
-    assert 'evaluate_indoor_dataset is not available in this version' in capsys.readouterr().out
-
-
-def test_published_names_and_prefixes_load(trained, walkers):
-    cfg, trainer, _ = trained
-    published = {'model': {f'module.{k}': v for k, v in trainer.net.state_dict().items()}, 'optimizer': {}, 'scheduler': {}, 'iteration': 60000}
-    model = build_model(to_dict(cfg.model_cfg), seed=1)
-    load_weights(model, published, 'x.pt')
-    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), trainer.net.state_dict().values()))
-
-
-@pytest.mark.parametrize('change, key', [(dict(SeparateBNNecks=dict(class_num=9)), 'class_num'), (dict(Backbone=dict(in_channels=3)), 'in_channels'), (dict(Backbone=dict(layers=[1, 2, 1, 1])), 'layers')])
-def test_misfits_name_the_setting(trained, change, key):
-    cfg, trainer, run = trained
-    model_cfg = to_dict(cfg.model_cfg)
-    for section, values in change.items(): model_cfg[section].update(values)
-    model, state = build_model(model_cfg), load_checkpoint(run.checkpoint(6))
-    with pytest.raises(SkeletonGaitError, match=f'look at model_cfg.*{key}'): load_weights(model, state, 'x.pt')
-    load_weights(model, state, 'x.pt', strict=False)
-    assert torch.equal(model.state_dict()['layer4.0.conv2.forward_block.0.weight'], state['model']['layer4.0.conv2.forward_block.0.weight'])
-
-
-def test_checkpoints_that_are_none(trained, tmp_path):
-    _, _, run = trained
-    marker = tmp_path/'ran'
-
-    class Evil:
-        def __reduce__(self): return exec, (f"open({str(marker)!r}, 'w')",)
-    torch.save({'model': Evil()}, tmp_path/'evil.pt'); (tmp_path/'pickle.pt').write_bytes(pickle.dumps(Evil(), 2))
-    (tmp_path/'short.pt').write_bytes(run.checkpoint(6).read_bytes()[:1000]); (tmp_path/'empty.pt').write_bytes(b''); torch.save([1], tmp_path/'list.pt')
-    for name in ('evil.pt', 'pickle.pt', 'short.pt', 'empty.pt', 'list.pt', 'missing.pt'):
-        with pytest.raises(SkeletonGaitError, match=name) as e: load_checkpoint(tmp_path/name)
-        assert '\n' not in str(e.value) and not marker.exists()
-
-
 def test_a_loss_that_is_no_number_stops_and_names_the_batch(walkers):
     cfg = tiny(walkers)
-    trainer, (data, _, _) = make_trainer(cfg, Ranks(0, 1, 0)), make_dataset(cfg, training=True)
+    trainer, (data, _, _) = make_trainer(cfg, ONE), make_dataset(cfg, training=True)
     batch = next(iter(make_loader(data, to_dict(cfg.trainer_cfg.sampler), 0, num_workers=0)))
     before = [p.clone() for p in trainer.net.parameters()]
     bad = batch._replace(frames=batch.frames.float()); bad.frames[1, 0] = math.inf
@@ -189,9 +83,106 @@ def test_a_loss_that_is_no_number_stops_and_names_the_batch(walkers):
     assert all(torch.equal(a, b) for a, b in zip(before, trainer.net.parameters())) and trainer.iteration == 0
 
 
+def test_the_batch_of_such_a_loss_is_kept(walkers, tmp_path):
+    cfg = tiny(walkers)
+    data, _, _ = make_dataset(cfg, training=True)
+    batch = next(iter(make_loader(data, to_dict(cfg.trainer_cfg.sampler), 0, num_workers=0)))
+    bad = batch._replace(frames=batch.frames.float()); bad.frames[1, 0] = math.inf
+    run = Run(cfg, tmp_path)
+    with pytest.raises(SkeletonGaitError, match=r"iteration 1: the loss is nan; the batch: .*; the batch is saved in .*1-rank0\.pt"):
+        train(make_trainer(cfg, ONE), iter([batch, bad, batch]), run, cfg, ONE)
+    kept, why = load_batch(run.folder/'nonfinite'/'1-rank0.pt')
+    assert kept.names == batch.names and kept.frames[1, 0].isinf().all() and 'the loss is nan' in why and run.iterations() == []
+
+
+def test_with_test_notes_the_best_and_makes_up_for_a_test(walkers, tmp_path):
+    cfg, figures, tested = tiny(walkers, total_iter=8, save_iter=2, keep_last=1), {2: 40., 4: 70., 6: 70., 8: None}, []
+    run = Run(cfg, tmp_path)
+
+    def test(i):
+        tested.append(i)
+        if len(tested) == 3: stop.arrived('SIGTERM')     # during the third test
+        save_text('{}', run.results(i))
+        return {'Rank-1': figures[i]}, ('Rank-1', figures[i])
+
+    def go(cfg):
+        trainer, data = make_trainer(cfg, ONE), make_dataset(cfg, training=True)[0]
+        averages = begin(trainer, run, cfg, ONE)
+        return train(trainer, make_loader(data, to_dict(cfg.trainer_cfg.sampler), 0, start=trainer.iteration, num_workers=0), run, cfg, ONE, stop, averages, test)
+    stop = Stop()
+    with pytest.raises(KeyboardInterrupt, match='stopped by SIGTERM'): go(cfg)
+    assert tested == [2, 4, 6] and run.iterations() == [4, 6]
+    stop = Stop()
+    assert go(tiny(walkers, total_iter=8, save_iter=2, keep_last=1, restore_hint='latest')) is None
+    assert tested == [2, 4, 6, 6, 8] and read_best(run)['iteration'] == 4 and run.iterations() == [4, 8] # the newest, and the best
+    assert [m['test'] for m in read_metrics(run.metrics) if 'test' in m] == [{'Rank-1': 40.}, {'Rank-1': 70.}, {'Rank-1': 70.}, {}]
+    assert read_scalars(run.summary)['test/Rank-1'][1] == [40., 70., 70.]
+
+
+def test_a_signal_is_looked_at_between_steps(walkers, tmp_path):
+    cfg, stop = tiny(walkers, save_iter=100), Stop()
+    trainer, run = make_trainer(cfg, ONE), Run(cfg, tmp_path)
+    batches = list(zip(range(6), make_loader(make_dataset(cfg, training=True)[0], to_dict(cfg.trainer_cfg.sampler), 0, num_workers=0)))
+
+    def told():
+        for i, b in batches:
+            if i == 2: stop.arrived('SIGTERM'); stop.arrived('SIGINT') # the terminal's and the launcher's
+            yield b
+    assert 'stopped by SIGTERM; iteration 2 is saved in' in train(trainer, told(), run, cfg, ONE, stop)
+    assert run.iterations() == [2] and [m['event'] for m in read_metrics(run.metrics) if 'event' in m] == ['saved', 'stopped']
+    stop = Stop()
+    stop.name = 'SIGINT'
+    assert 'nothing was trained yet' in train(make_trainer(cfg, ONE), told(), Run(cfg, tmp_path/'x'), cfg, ONE, stop)
+
+
+def test_only_ranks_started_again_go_on_by_themselves(walkers, tmp_path, monkeypatch):
+    cfg = tiny(walkers, total_iter=3)
+    _, run = run_all(cfg, tmp_path)
+    assert not goes_on(run)
+    monkeypatch.setenv('TORCHELASTIC_RESTART_COUNT', '1')
+    assert goes_on(run) and load_checkpoint(run.checkpoint(3))['launch'] == launch_name()
+    monkeypatch.setenv('TORCHELASTIC_RUN_ID', 'another-job')
+    assert not goes_on(run) and not goes_on(Run(cfg, tmp_path/'empty'))
+    trainer = make_trainer(cfg, ONE); begin(trainer, run, cfg, ONE)
+    assert trainer.iteration == 0 and run.iterations() == [] # another job's run is set aside
+
+
+def test_what_a_kill_left_half_written_is_removed(walkers, tmp_path):
+    cfg = tiny(walkers, total_iter=3, restore_hint='latest')
+    _, run = run_all(cfg, tmp_path)
+    torn = run.checkpoint(3).parent/'.demo-00006.pt.123.tmp'
+    torn.write_bytes(b'PK')
+    trainer = make_trainer(cfg, ONE); begin(trainer, run, cfg, ONE)
+    assert trainer.iteration == 3 and not torn.exists()
+
+
+def _one_of_two(folder):
+    "Rank 1 meets a broken file, rank 0 none; then rank 0 is told to stop."
+    rank = torch.distributed.get_rank()
+
+    def batches():
+        yield 'fine'
+        if rank: raise SkeletonGaitError('maps.pkl: broken')
+        yield 'fine'
+    mine, stop, said = batches(), Stop(), []
+    said.append(fetch(mine, stop))
+    try: fetch(mine, stop)
+    except SkeletonGaitError as e: said.append((type(e).__name__, str(e)))
+    if rank == 0: stop.name = 'SIGTERM'
+    said.append(fetch(iter(['more']), stop))
+    (folder/f'{rank}.json').write_text(json.dumps(said))
+
+
+def test_ranks_end_together(tmp_path):
+    run_in_ddp(2, _one_of_two, tmp_path)
+    first, second = (json.loads((tmp_path/f'{r}.json').read_text()) for r in (0, 1))
+    assert first == [['fine', 0], ['OtherRankError', 'another rank has no batch'], ['more', 1]]
+    assert second == [['fine', 0], ['SkeletonGaitError', 'maps.pkl: broken'], ['more', 1]]
+
+
 def test_fixed_batch_norm_keeps_its_statistics(walkers):
     cfg = tiny(walkers, fix_BN=True)
-    trainer, (data, _, _) = make_trainer(cfg, Ranks(0, 1, 0)), make_dataset(cfg, training=True)
+    trainer, (data, _, _) = make_trainer(cfg, ONE), make_dataset(cfg, training=True)
     trainer.train_mode()
     trainer.step(next(iter(make_loader(data, to_dict(cfg.trainer_cfg.sampler), 0, num_workers=0))))
     for name, b in trainer.net.named_buffers():
@@ -201,7 +192,7 @@ def test_fixed_batch_norm_keeps_its_statistics(walkers):
 def first_step(root, mixed=False):
     "Loss and gradient of the first global batch on this rank; batch norm fixed, float32."
     torch.set_num_threads(1)
-    cfg, r = tiny(root, fix_BN=True, enable_float16=mixed), Ranks(0, 1, 0)
+    cfg, r = tiny(root, fix_BN=True, enable_float16=mixed), ONE
     if torch.distributed.is_initialized(): r = Ranks(torch.distributed.get_rank(), torch.distributed.get_world_size(), 0)
     trainer, (data, _, _) = make_trainer(cfg, r), make_dataset(cfg, training=True)
     trainer.train_mode()
@@ -235,22 +226,9 @@ def test_results_do_not_depend_on_batches(trained, tmp_path):
     seen = []
     for size in (1, 3, 100):
         cfg.evaluator_cfg.sampler.batch_size = size
-        seen.append(run_test_phase(trainer.net, cfg, Run(cfg, tmp_path), size, Ranks(0, 1, 0)))
+        seen.append(run_test_phase(trainer.net, cfg, Run(cfg, tmp_path), size, ONE)[0])
         assert json.loads(Run(cfg, tmp_path).results(size).read_text())['Rank-1'] == seen[-1]['Rank-1']
     assert seen[0] == seen[1] == seen[2]
-
-
-@pytest.mark.parametrize('name', ['evaluate_indoor_dataset', 'GREW_submission', 'evaluate_CCPG', 'evaluate_real_scene'])
-def test_protocols_to_come_say_so(walkers, name):
-    cfg = tiny(walkers); cfg.evaluator_cfg.eval_func = name
-    with pytest.raises(SkeletonGaitError, match=f'{name} is not available'): protocol_of(cfg)
-
-
-def test_meter_averages():
-    meter = Meter()
-    for v in (1., 3.): meter.add({'x': torch.tensor([v, v+2])}, .5)
-    values, _, data = meter.read()
-    assert values == {'x': 3.} and data == .5
 
 
 def main_args(root, phase, name='x.yaml'): return f'--cfgs={root/name}', f'--phase={phase}', '--log_to_file'
@@ -284,7 +262,7 @@ def test_every_way_to_start(walkers, tmp_path, launch):
     (lambda c: c['model_cfg']['Backbone'].update(in_channels=3), 'built for 3'),
     (lambda c: c['data_cfg'].update(data_in_use=[True, True]), 'has 3 channels'),
     (lambda c: c['trainer_cfg'].update(restore_hint=99), 'demo-00099.pt: no such checkpoint'),
-    (lambda c: c['trainer_cfg'].update(transform=[{'type': 'BaseSilTransform'}, {'type': 'BaseSilCuttingTransform'}]), 'trainer_cfg.transform: found 2 different entries'),
+    (lambda c: c['trainer_cfg'].update(transform=[{'type': 'BaseSilTransform'}, {'type': 'BaseSilCuttingTransform'}]), 'trainer_cfg.transform'),
     (lambda c: c['trainer_cfg'].update(with_test=True) or c['evaluator_cfg']['protocol']['probe'].update(types=['xx-*']), 'probe: no test sequence is chosen'),
     (lambda c: c['trainer_cfg']['sampler'].update(batch_size=[1, 1]), 'expected at least two sequences'),
     (lambda c: c['trainer_cfg']['sampler'].update(frames_num_fixed=0), 'expected at least 1')])

@@ -1,0 +1,97 @@
+"The command lines are a promise: names, types, defaults and help texts, written out. Who changes one changes the text below, and the change log."
+import configparser
+import importlib
+
+import pytest
+from scripts import BIN, ROOT, start
+
+from skeletongait.launch import arg_parser
+
+# One block for each script: its name and what it does; then its flags: type, default (or required), help
+EXPECTED = """
+pretreatment_heatmap: Draw the skeleton maps of every pose sequence in a tree; a second run draws only what is missing or stale.
+--pose_data_path | str | required | Tree of poses, <subject>/<type>/<view>/*.pkl (or .npy, .npz)
+--save_root | str | required | Where the maps go, below <dataset_name>_sigma_<sigma>_<ext_name>/
+--dataset_name | str | required | Gait3D, GREW, OUMVLP, SUSTech1K, CCPG, CASIA-B, CASIA-E, or a name of your own
+--ext_name | str | '' | Added to the output folder's name
+--heatmap_cfg_path | str | None | YAML file of heatmap settings; without it the published ones
+--overwrite | switch |  | Remove the maps that are there, and draw all anew
+--patience | float | 120 | Seconds without progress after which a rank counts as lost
+--max_file_mb | int | 1024 | Pose files over this many MiB are refused
+--max_frames | int | 100000 | Pose files with more frames are refused
+
+ln_sil_heatmap: Link the skeleton maps and silhouettes of every sequence that has both.
+--heatmap_data_path | str | required | Tree of skeleton maps, <subject>/<type>/<view>/*.pkl, .npy or .npz; or of poses, for a training that renders them while loading (data_cfg.render)
+--silhouette_data_path | str | required | Tree of silhouettes of the same layout; may be the same tree
+--output_path | str | required | Where the linked tree goes
+--dataset_pkl_ext_name | str | '.pkl' | How a silhouette's file name ends: CCPG aligned-sils.pkl, SUSTech1K Camera-Sils_aligned.pkl
+--heatmap_name_begins | str | '' | How the name of a file of maps or poses begins: 03 for the poses of SUSTech1K
+--trim | str | 'no' | Where to cut the longer file of a pair: end, start, or no: leave the pair out
+--trim_at_most | int | 5 | With --trim: leave a pair out if it differs by more frames
+--copy | switch |  | Copy the files instead of linking them
+--dry_run | switch |  | Say what would be done and change nothing
+--max_file_mb | int | 1024 | Files over this many MiB are refused
+--max_frames | int | 100000 | Files with more frames are refused
+
+main: Train a network, or test a checkpoint.
+--cfgs | str | required | Path of a configuration file, or the name of a packaged one, like skeletongait_Gait3D
+--phase | str | required | train or test
+--log_to_file | switch |  | Also write the log to the run's folder
+--iter | int | None | Start from (train) or test the checkpoint of this iteration; sets both restore_hints
+--output_root | str | None | Where runs keep their checkpoints, logs and results; replaces the configuration's
+--set | list of str | [] | One more setting, as trainer_cfg.sampler.batch_size=[8,4]; replaces the configuration's (may be given several times)
+
+demo: The whole method on simulated walkers: pictures and a table under output/demo.
+"""
+
+def script(name): return getattr(importlib.import_module(f'skeletongait.{name}'), name)
+
+def command_line(func):
+    "The command line of a script, as in `EXPECTED`."
+    parser = arg_parser(func)
+    lines = [f'{func.__name__}: {parser.description}']
+    for a in parser._actions[1:]:
+        kind = {'_StoreTrueAction': 'switch', '_AppendAction': 'list of '}.get(type(a).__name__, '') + (a.type.__name__ if a.type else '')
+        value = 'required' if a.required else '' if kind == 'switch' else repr(a.default)
+        help, _, default = a.help.partition(' (default: ')
+        assert default in ('', f'{a.default!r})')
+        assert len(a.option_strings) == 1 and (a.default is False or kind != 'switch')
+        lines.append(f"{a.option_strings[0]} | {kind} | {value} | {help}")
+    return '\n'.join(lines)
+
+BLOCKS = {block.split(':')[0]: block for block in EXPECTED.strip().split('\n\n')}
+
+@pytest.mark.parametrize('name', BLOCKS)
+def test_flags(name): assert command_line(script(name)).splitlines() == BLOCKS[name].splitlines()
+
+def test_consoles():
+    "Each script is a console command of the package, `skeletongait_<name>`; and there are no others."
+    settings = configparser.ConfigParser()
+    settings.read(ROOT/'settings.ini')
+    found = dict(line.strip().split('=') for line in settings['DEFAULT']['console_scripts'].splitlines())
+    assert found == {f'skeletongait_{name}': f'skeletongait.{name}:cli' for name in BLOCKS}
+    for name in BLOCKS:
+        assert callable(importlib.import_module(f'skeletongait.{name}').cli) and (BIN/f'skeletongait_{name}').is_file()
+
+@pytest.mark.parametrize('name', ['pretreatment_heatmap', 'ln_sil_heatmap', 'main'])
+def test_what_is_missing_or_unknown_is_refused(name, capsys):
+    parser = arg_parser(script(name))
+    needed = [a.option_strings[0] for a in parser._actions if a.required]
+    for argv, words in (([], 'required: ' + ', '.join(needed)), ([f'{o}=x' for o in needed] + ['--no_such_flag'], '--no_such_flag'),
+                        ([f'{o}=x' for o in needed[:-1]] + [f'{needed[-1][:-1]}=x'], needed[-1])):  # and no flag may be shortened
+        with pytest.raises(SystemExit) as e: parser.parse_args(argv)
+        assert e.value.code == 2 and words in capsys.readouterr().err
+
+def test_values():
+    args = arg_parser(script('main')).parse_args(['--cfgs', 'a', '--phase=train', '--set', 'trainer_cfg.seed=1', '--iter=3', '--set=loss_cfg[0].margin=0.3', '--log_to_file'])
+    assert vars(args) == dict(cfgs='a', phase='train', log_to_file=True, iter=3, output_root=None, set=['trainer_cfg.seed=1', 'loss_cfg[0].margin=0.3'])
+    assert vars(arg_parser(script('main')).parse_args(['--cfgs=a', '--phase=b']))['set'] == []
+
+def test_set_reaches_the_settings(tmp_path):
+    "As a user types it: one line says which change is wrong; the files of the package are taken by name."
+    done = start('console command', 'main', '--cfgs=skeletongait_CCPG', '--phase=train', '--set', 'trainer_cfg.seed=1', '--set', 'trainer_cfg.sampler.frames_num_fixd=3', cwd=tmp_path)
+    assert done.returncode == 2 and 'Traceback' not in done.stderr
+    line, = done.stderr.strip().splitlines()
+    assert line == 'main: skeletongait_CCPG: --set trainer_cfg.sampler.frames_num_fixd=3: trainer_cfg.sampler.frames_num_fixd: unknown key; did you mean frames_num_fixed?'
+    done = start('console command', 'main', '--cfgs=skeletongait_CCPG', '--phase=train', '--set=data_cfg.dataset_root=nowhere', cwd=tmp_path)
+    assert done.returncode == 2 and 'nowhere: no such folder' in done.stderr and 'your_path' not in done.stderr
