@@ -143,14 +143,15 @@ def best(self:Run) -> int|None:
     i = read_best(self).get('iteration')
     return i if i is not None and self.checkpoint(i).exists() else None
 
-# %% ../nbs/20_checkpoint.ipynb #fbbbe34e
+# %% ../nbs/20_checkpoint.ipynb #1d1beb64
 def _what_to_move(run:Run, beyond:int) -> list[Path]:
     "What an earlier run left behind `beyond`: at 0 whole folders, else the files of later iterations."
     if beyond:
         best = [run.best_file]*(read_best(run).get('iteration', 0) > beyond)
         return [f for kind in ('checkpoints', 'results') for i, f in reversed(run.files(kind)) if i > beyond] + best
-    there = [run.folder/'checkpoints', run.folder/'results', run.folder/'nonfinite', run.summary, run.metrics, run.config]
-    return [o for o in there if o.is_file() or o.is_dir() and any(o.iterdir())]
+    trained = [run.folder/'checkpoints', run.summary, run.metrics, run.config] # in this order, with the checkpoints first
+    there = [o for o in (*trained, run.folder/'results', run.folder/'nonfinite') if o.is_file() or o.is_dir() and any(o.iterdir())]
+    return there if {*there} & {*trained} else [] # results alone are those of weights from elsewhere, or of none
 
 @patch
 def set_aside(

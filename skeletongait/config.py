@@ -11,7 +11,7 @@ __all__ = ['NOUNS', 'PLACEHOLDER', 'RUN', 'EvalFunc', 'CUT', 'ConfigError', 'par
            'apply_changes', 'packaged_configs', 'load_config', 'to_dict', 'to_yaml', 'config_hash', 'computes',
            'config_changes', 'make_optimizer', 'make_scheduler', 'check_ready']
 
-# %% ../nbs/18_config.ipynb #9dd6222d
+# %% ../nbs/18_config.ipynb #8474edeb
 import copy, dataclasses, hashlib, inspect, json, math, os, re
 from dataclasses import dataclass, field, fields, is_dataclass
 from fnmatch import fnmatch
@@ -26,6 +26,7 @@ from torch.optim import lr_scheduler
 from .core import SkeletonGaitError, nearest, plain_words, read_yaml
 from .heatmap import HeatmapConfig, heatmap_config, load_heatmap_config
 from .pose import Limits
+from .protocols import GalleryProbe
 from .transforms import build_transform
 
 # %% ../nbs/18_config.ipynb #13a58bb2
@@ -453,6 +454,12 @@ def _check_transforms(entries:list[dict], at:str) -> None:
     if not entries or any(o != entries[0] for o in entries): raise ConfigError(
         f"{at}: found {len(entries)} different entries; expected one, or one per stream that all say the same: the streams are joined first, so that all get the same warp")
 
+# %% ../nbs/18_config.ipynb #ba4bbca3
+def _check_protocol(rules:dict) -> None:
+    "The rules must be such as a protocol is made of."
+    try: GalleryProbe.from_dict(rules)
+    except SkeletonGaitError as e: raise ConfigError(f"evaluator_cfg.{e}") from None
+
 # %% ../nbs/18_config.ipynb #ff44b5ae
 def _check_steps(cfg:'Config', notices:list[str]) -> None:
     "Milestones must rise; what lies beyond the last iteration is told."
@@ -470,7 +477,7 @@ def _check_frames(s:TripletSamplerCfg) -> None:
     if s.sample_type.startswith('unfixed') and s.frames_num_min > s.frames_num_max: raise ConfigError(
         f"trainer_cfg.sampler.frames_num_min: found {s.frames_num_min}, expected at most frames_num_max, which is {s.frames_num_max}")
 
-# %% ../nbs/18_config.ipynb #e81c5b38
+# %% ../nbs/18_config.ipynb #a43a5963
 def make_config(
     tree:dict, # Plain data, as `parse_yaml` gives it
 ) -> tuple[Config,list[str]]: # The settings; notices about old spellings and defaults, for the log
@@ -486,6 +493,9 @@ def make_config(
     for at, section in (('trainer_cfg', cfg.trainer_cfg), ('evaluator_cfg', ev)): _check_transforms(section.transform, f'{at}.transform')
     if data.test_dataset_name is None: data.test_dataset_name = data.dataset_name
     if ev.restore_hint is None: ev.restore_hint = cfg.trainer_cfg.total_iter
+    if ev.protocol is not None: _check_protocol(ev.protocol)
+    if ev.cross_view_gallery and ev.eval_func != 'evaluate_indoor_dataset': notices.append(
+        f"evaluator_cfg.cross_view_gallery: without effect: only evaluate_indoor_dataset looks at it, not {ev.eval_func}")
     if ev.protocol is not None and ev.eval_func != 'evaluate_gallery_probe': raise ConfigError(
         f"evaluator_cfg.protocol: has no effect with eval_func {ev.eval_func}; set eval_func: evaluate_gallery_probe, or remove it")
     return cfg, notices

@@ -120,7 +120,7 @@ class Line(NamedTuple):
     results: dict  # As `evaluate` gives them
     seconds: float # Of training
 
-# %% ../nbs/25_demo.ipynb #d24d4ef9
+# %% ../nbs/25_demo.ipynb #e21fcf54
 def train_and_test(
     name:str,  # What the table calls it
     cfg:Config,
@@ -130,11 +130,12 @@ def train_and_test(
     "Test an untrained network, train it, test it again, each by the scripts."
     main = lambda phase, *args: run_command('main', f'--cfgs={path}', f'--phase={phase}', f'--output_root={output_root}', *args)
     read = lambda i: json.loads(Run(cfg, output_root).results(i).read_text())
+    n = cfg.trainer_cfg.total_iter
     main('test', '--iter=0')
+    untrained = Line(f'{name}, untrained', 0, read(0), 0.)
     seconds = main('train', '--log_to_file')
     main('test')
-    n = cfg.trainer_cfg.total_iter
-    return [Line(f'{name}, untrained', 0, read(0), 0.), Line(name, n, read(n), seconds)]
+    return [untrained, Line(name, n, read(n), seconds)]
 
 # %% ../nbs/25_demo.ipynb #ccf761f6
 COLUMNS = ('Rank-1', 'Rank-5', 'mAP', 'mINP')

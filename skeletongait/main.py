@@ -57,7 +57,7 @@ def run_training(cfg:Config, run:Run, r:Ranks, stop:Stop) -> str|None: # Why it 
     if stopped is None: log.info(f'trained to iteration {trainer.iteration}; checkpoints and TensorBoard files in {run.folder}')
     return stopped
 
-# %% ../nbs/23_main.ipynb #ee35c390
+# %% ../nbs/23_main.ipynb #085d89f2
 def run_test(cfg:Config, run:Run, r:Ranks) -> None:
     "The test phase: results of one checkpoint."
     e = cfg.evaluator_cfg
@@ -67,7 +67,7 @@ def run_test(cfg:Config, run:Run, r:Ranks) -> None:
     else:
         state, path, _ = found
         load_weights(model, state, path, e.restore_ckpt_strict)
-        iteration = int(state.get('iteration', 0))
+        iteration = i if type(i := state.get('iteration')) is int and i >= 0 else 0 # in another form it is no iteration
         log.info(f'restored {path} (iteration {iteration})')
         tell_map_changes(state, cfg, path)
         tell_embedding(state, cfg, path)

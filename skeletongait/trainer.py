@@ -21,19 +21,17 @@ from .models import build_model, model_class
 from .pose import ENDINGS, Limits
 from .transforms import build_transform
 
-# %% ../nbs/19_trainer.ipynb #29a63056
+# %% ../nbs/19_trainer.ipynb #a8067f23
 def make_dataset(
     cfg:Config,    # Settings of the run
     training:bool, # Training or test subjects
 ) -> tuple[GaitDataset,tuple[str,...],tuple[str,...]|None]: # Data set, notices, names of the probes where the partition lists them
     "The data set that the settings describe."
-    d, transforms = cfg.data_cfg, (cfg.trainer_cfg if training else cfg.evaluator_cfg).transform
-    if not transforms or any(t != transforms[0] for t in transforms): raise SkeletonGaitError(
-        f"{'trainer_cfg' if training else 'evaluator_cfg'}.transform: found {len(transforms)} different entries; expected one, or one per stream that all say the same: the streams are joined first, so that all get the same warp")
+    d, transform = cfg.data_cfg, (cfg.trainer_cfg if training else cfg.evaluator_cfg).transform[0] # all are the same, as the configuration saw to
     tree = read_tree(d.dataset_root, ENDINGS)
     partition = load_partition(d.dataset_partition, tree)
     name = d.dataset_name if training else d.test_dataset_name or d.dataset_name
-    data = GaitDataset(tree, partition, training, d.data_in_use, name, build_transform(transforms[0]), model_class(to_dict(cfg.model_cfg)).check_size, d.cache,
+    data = GaitDataset(tree, partition, training, d.data_in_use, name, build_transform(transform), model_class(to_dict(cfg.model_cfg)).check_size, d.cache,
         render_settings(d.render), d.render_sigma, Limits(d.max_file_mb, d.max_frames))
     return data, (*partition.notices, *first_look(data)), partition.probe
 

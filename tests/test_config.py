@@ -699,8 +699,8 @@ class TestOtherChapters:
         for o in cfg['trainer_cfg']['transform'] + cfg['evaluator_cfg']['transform']: build_transform(o)
 
     def test_names(self):
-        from skeletongait import data, evaluate, models
+        from skeletongait import data, models, protocols
         assert get_args(C.TripletSamplerCfg.__annotations__['sample_type']) == data.SAMPLE_TYPES
         assert set(get_args(C.SkeletonGaitPPBackboneCfg.__annotations__['fusion'])) == set(models.FUSIONS)
         assert {o for c in (C.SkeletonGaitCfg, C.SkeletonGaitPPCfg) for o in get_args(c.__annotations__['model'])} == set(models.MODELS)
-        evaluate.GalleryProbe.from_dict(load_config('demo_skeletongait')[0].evaluator_cfg.protocol)
+        protocols.GalleryProbe.from_dict(load_config('demo_skeletongait')[0].evaluator_cfg.protocol)
