@@ -4,15 +4,16 @@
 
 # %% auto #0
 __all__ = ['Run', 'random_states', 'set_random_states', 'embedding_name', 'checkpoint_state', 'save_checkpoint', 'prune',
-           'read_best', 'note_best', 'check_sums', 'load_state', 'read_checkpoint', 'load_checkpoint',
+           'read_best', 'note_best', 'claim', 'check_sums', 'load_state', 'read_checkpoint', 'load_checkpoint',
            'find_checkpoint', 'newest_whole', 'read_hint', 'read_start', 'describe_weights', 'blame', 'misfits',
-           'load_weights', 'load_optimizer', 'load_scheduler', 'follow_schedule', 'check_steps', 'tell_map_changes',
-           'tell_changes', 'tell_embedding', 'restore_random', 'restore_state']
+           'load_weights', 'load_optimizer', 'load_scheduler', 'check_restored', 'follow_schedule', 'check_steps',
+           'tell_map_changes', 'tell_changes', 'tell_embedding', 'restore_random', 'only_first_speaks', 'restore_state']
 
-# %% ../nbs/20_checkpoint.ipynb #72d0f9f4
-import contextlib, datetime, glob, io, itertools, json, logging, math, os, random, re, zipfile
+# %% ../nbs/20_checkpoint.ipynb #51ca18dd
+import contextlib, datetime, errno, fcntl, glob, io, itertools, json, logging, math, os, platform, random, re, shutil, time, zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from fastcore.basics import patch
 from torch import nn
 
 import skeletongait
-from .config import Config, config_changes, config_hash, map_changes, to_dict
+from .config import Config, TrainerCfg, config_changes, config_hash, map_changes, to_dict
 from .core import SkeletonGaitError, atomic_write, save_text
 from .launch import Ranks, launch_name
 from .trainer import Trainer, log
@@ -83,7 +84,23 @@ def checkpoint_state(
                 scaler=trainer.scaler.state_dict(), seed=cfg.trainer_cfg.seed, random=random, world=len(random), meter=meter, config=to_dict(cfg),
                 config_hash=config_hash(cfg), embedding=embedding_name(cfg), version=skeletongait.__version__, torch=str(torch.__version__), launch=launch_name())
 
-# %% ../nbs/20_checkpoint.ipynb #7d7d275f
+# %% ../nbs/20_checkpoint.ipynb #bba7d145
+def _cause(e:BaseException|None) -> OSError|None:
+    "The system's error among an error and its causes."
+    while e and not isinstance(e, OSError): e = e.__cause__ or e.__context__
+    return e
+
+@contextlib.contextmanager
+def _writing(path:Path, what:str, advice:str='make room there, or set another output_root') -> Iterator[None]:
+    "Whatever the system has against writing is a `SkeletonGaitError` with advice; another error stays what it is."
+    try: yield
+    except (OSError, RuntimeError) as e:
+        if (why := _cause(e)) is None: raise
+        raise SkeletonGaitError(f"{path}: {what} cannot be written ({why.strerror or why}); {advice}") from None
+
+_GO_ON = 'the earlier checkpoints are untouched. Make room, or set output_root, and go on with trainer_cfg.restore_hint: latest'
+
+# %% ../nbs/20_checkpoint.ipynb #d671574d
 def save_checkpoint(
     run:Run,
     trainer:Trainer,
@@ -93,10 +110,7 @@ def save_checkpoint(
 ) -> Path:
     "Write the state of training, whole or not at all, then delete what `keep_last` does not keep."
     path = run.checkpoint(trainer.iteration)
-    try:
-        with atomic_write(path) as tmp, open(tmp, 'wb') as f: torch.save(checkpoint_state(trainer, cfg, random, meter), f)
-    except OSError as e: raise SkeletonGaitError(
-        f"{path}: the checkpoint cannot be written ({e.strerror}); the earlier ones are untouched. Make room, or set output_root, and go on with trainer_cfg.restore_hint: latest") from None
+    with _writing(path, 'the checkpoint', _GO_ON), atomic_write(path) as tmp, open(tmp, 'wb') as f: torch.save(checkpoint_state(trainer, cfg, random, meter), f)
     prune(run, cfg.trainer_cfg.keep_last, trainer.iteration)
     return path
 
@@ -113,7 +127,7 @@ def prune(
         except OSError as e: log.warning(f'{run.checkpoint(i)}: an old checkpoint, cannot be deleted ({e.strerror})')
     return gone
 
-# %% ../nbs/20_checkpoint.ipynb #06c4d7d4
+# %% ../nbs/20_checkpoint.ipynb #f7f5a885
 def read_best(run:Run) -> dict:
     "What `best.json` says: iteration, name and value of the figure; empty where there is none or it says nothing."
     try: best = json.loads(run.best_file.read_text(encoding='utf-8'))
@@ -133,7 +147,7 @@ def note_best(
     if value is None or math.isnan(value): return False
     best = read_best(run)
     if best and best.get('name') == name and value <= best['value']: return False
-    save_text(json.dumps(dict(iteration=iteration, name=name, value=value))+'\n', run.best_file)
+    with _writing(run.best_file, 'which checkpoint is the best', _GO_ON): save_text(json.dumps(dict(iteration=iteration, name=name, value=value))+'\n', run.best_file)
     return True
 
 # %% ../nbs/20_checkpoint.ipynb #0fb7122c
@@ -143,7 +157,7 @@ def best(self:Run) -> int|None:
     i = read_best(self).get('iteration')
     return i if i is not None and self.checkpoint(i).exists() else None
 
-# %% ../nbs/20_checkpoint.ipynb #1d1beb64
+# %% ../nbs/20_checkpoint.ipynb #c0bea68d
 def _what_to_move(run:Run, beyond:int) -> list[Path]:
     "What an earlier run left behind `beyond`: at 0 whole folders, else the files of later iterations."
     if beyond:
@@ -153,21 +167,68 @@ def _what_to_move(run:Run, beyond:int) -> list[Path]:
     there = [o for o in (*trained, run.folder/'results', run.folder/'nonfinite') if o.is_file() or o.is_dir() and any(o.iterdir())]
     return there if {*there} & {*trained} else [] # results alone are those of weights from elsewhere, or of none
 
+def _copy_records(run:Run, aside:Path) -> None:
+    "Copy the curves and the settings to `aside`, which appears when all are there."
+    tmp = aside.with_name(f'.{aside.name}.tmp')
+    for o in run.folder.glob('.earlier-*.tmp'): shutil.rmtree(o) # copies that a kill left unfinished
+    tmp.mkdir()
+    for o in (run.metrics, run.config):
+        if o.is_file(): shutil.copy2(o, tmp/o.name)
+    if run.summary.is_dir(): shutil.copytree(run.summary, tmp/run.summary.name)
+    tmp.rename(aside)
+
 @patch
 def set_aside(
     self:Run,
     beyond:int=0, # The new run begins here: what belongs to later iterations is moved
 ) -> Path|None:   # `earlier-<date>-<time>` in the run's folder; None: there was nothing to move
-    "Move what an earlier run left beyond an iteration; for rank 0, before a run writes anything."
+    "Move what an earlier run left beyond an iteration, after 0 with a copy of its curves and settings; for rank 0, before a run writes anything."
     what = _what_to_move(self, beyond)
     if not what: return None
     name = f'earlier-{datetime.datetime.now():%Y%m%d-%H%M%S}'
     aside = next(o for n in itertools.count(1) if not (o := self.folder/(name if n == 1 else f'{name}-{n}')).exists())
-    for o in what:
-        there = aside/o.relative_to(self.folder)
-        there.parent.mkdir(parents=True, exist_ok=True)
-        o.rename(there)
+    with _writing(aside, 'what an earlier run left'):
+        if beyond: _copy_records(self, aside)
+        for o in what:
+            there = aside/o.relative_to(self.folder)
+            there.parent.mkdir(parents=True, exist_ok=True)
+            o.rename(there)
     return aside
+
+# %% ../nbs/20_checkpoint.ipynb #7d350eb3
+def _locked(f:BinaryIO, path:Path) -> bool:
+    "Try to lock an open file for this process; where the file system knows no locks, that is a warning, and counts as locked."
+    try: fcntl.lockf(f, fcntl.LOCK_EX|fcntl.LOCK_NB)
+    except OSError as e:
+        if e.errno in (errno.EACCES, errno.EAGAIN): return False
+        log.warning(f'{path}: this file system knows no locks ({e.strerror}); see to it that no other run uses this folder')
+    return True
+
+def _holder(f:BinaryIO) -> str:
+    "What the process that holds the lock wrote about itself."
+    f.seek(0) # not opened a second time: closing any handle of a file gives up a process's locks on it
+    return f.read(300).decode(errors='replace').strip() or 'another process'
+
+# %% ../nbs/20_checkpoint.ipynb #1b81dbc3
+def claim(
+    run:Run,
+    seconds:float=30, # How long to wait for another process to end
+) -> BinaryIO: # To be kept open as long as the run lasts
+    "Lock a run's folder for this process; for rank 0, before anything is read. A `SkeletonGaitError` says which process has it."
+    path, until, told = run.folder/'lock', time.monotonic()+seconds, False
+    with _writing(path, 'the lock'):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        f = open(path, 'a+b', buffering=0)
+    while not _locked(f, path):
+        if time.monotonic() >= until:
+            holder = _holder(f); f.close()
+            raise SkeletonGaitError(f"{run.folder}: in use by {holder}; wait until it ends, or set another save_name or output_root")
+        if not told: log.info(f'notice: waits for {_holder(f)} to end, which uses {run.folder}'); told = True
+        time.sleep(min(.2, seconds))
+    with _writing(path, 'the lock'):
+        f.truncate(0)
+        f.write(f'process {os.getpid()} on {platform.node()}, since {datetime.datetime.now():%Y-%m-%d %H:%M:%S}\n'.encode())
+    return f
 
 # %% ../nbs/20_checkpoint.ipynb #10cd158e
 def check_sums(
@@ -390,6 +451,28 @@ def load_scheduler(scheduler:torch.optim.lr_scheduler.LRScheduler, state:dict, p
         if not lacking: return scheduler.load_state_dict(state)
     raise SkeletonGaitError(f"{path}: the state of its scheduler lacks {', '.join(lacking)} of {type(scheduler).__name__}; {advice}")
 
+# %% ../nbs/20_checkpoint.ipynb #afee95eb
+def _settings_then(state:dict) -> dict|None:
+    "The settings in a checkpoint, where it holds any (published ones do not)."
+    then = state.get('config')
+    return then if isinstance(then, dict) and isinstance(then.get('data_cfg'), dict) else None
+
+def _switch(at:str) -> str:
+    "The setting that lets a changed key of `optimizer_cfg` or `scheduler_cfg` come into force."
+    return 'scheduler_reset' if at.startswith('scheduler_cfg.') or at == 'optimizer_cfg.lr' else 'optimizer_reset'
+
+def check_restored(state:dict, cfg:Config, path:str|os.PathLike) -> None:
+    "A `SkeletonGaitError` where settings of optimizer or schedule differ from those in a checkpoint, whose states bring the old ones along."
+    then, lines = _settings_then(state), []
+    try: changes = config_changes(then, to_dict(cfg)) if then else []
+    except SkeletonGaitError: return # `tell_changes` says it
+    for o in changes:
+        at = o.split(':')[0]
+        if at.startswith(('optimizer_cfg.', 'scheduler_cfg.')) and not getattr(cfg.trainer_cfg, _switch(at)): lines.append(f'  {o} (trainer_cfg.{_switch(at)})')
+    if lines: raise SkeletonGaitError(
+        f'{path}: training goes on with the optimizer and the schedule of this checkpoint, and these settings are no longer theirs:\n' + '\n'.join(lines) +
+        '\nPut the old values back; or set the switch named behind each to true for this start: optimizer_reset begins with no momentum, scheduler_reset begins the schedule at its first step')
+
 # %% ../nbs/20_checkpoint.ipynb #bcad5c5c
 def follow_schedule(trainer:Trainer) -> None:
     "Give the optimizer the learning rate that its schedule is at."
@@ -404,12 +487,7 @@ def check_steps(trainer:Trainer, total_iter:int) -> None:
         f"scheduler_cfg.total_steps: {type(s).__name__} is planned for {planned} steps, but training from iteration {trainer.iteration} to total_iter {total_iter} takes it to {last}; "
         f"set total_steps to {last} or more, and where a checkpoint brings the old number along, trainer_cfg.scheduler_reset: true, which begins the schedule anew")
 
-# %% ../nbs/20_checkpoint.ipynb #1d8d9d45
-def _settings_then(state:dict, section:str='data_cfg') -> dict|None:
-    "The settings in a checkpoint, where it holds any (published ones do not)."
-    then = state.get('config')
-    return then if isinstance(then, dict) and isinstance(then.get(section), dict) else None
-
+# %% ../nbs/20_checkpoint.ipynb #ed91f564
 def tell_map_changes(state:dict, cfg:Config, path:str|os.PathLike) -> None:
     "Log how the settings of the maps differ from those in a checkpoint."
     then = _settings_then(state)
@@ -447,31 +525,57 @@ def restore_random(state:dict, r:Ranks, path:str|os.PathLike) -> None:
         else: log.info(f'notice: {path} was written by {len(states)} process(es), this run has {r.world}: '
                        'the states of the global random generators are left out; the batches stay the same, for they depend on the seed alone')
 
-# %% ../nbs/20_checkpoint.ipynb #cb77946e
-def restore_state(
-    trainer:Trainer,
-    state:dict,           # As `load_state` returns it
-    path:str|os.PathLike, # Where it is from, for messages
-    cfg:Config,           # `trainer_cfg` and its switches restore_ckpt_strict, optimizer_reset, scheduler_reset
-    r:Ranks,              # Which process this is
-    go_on:bool,           # Go on at the checkpoint's iteration; otherwise start at 0 with its weights
-) -> dict|None: # The averages that were stored, where training goes on
-    "Put a checkpoint into a trainer, on every rank, and tell what is no longer as it was."
-    t, iteration = cfg.trainer_cfg, state.get('iteration')
-    load_weights(trainer.net, state, path, t.restore_ckpt_strict)
+# %% ../nbs/20_checkpoint.ipynb #6e0522f9
+def _restore_optimizer(trainer:Trainer, state:dict, path:str|os.PathLike, t:TrainerCfg) -> None:
+    "Optimizer, loss scale and schedule, each unless it is reset."
     if not t.optimizer_reset: load_optimizer(trainer.optimizer, state.get('optimizer', {}), path)
     if not t.scheduler_reset: load_scheduler(trainer.scheduler, state.get('scheduler', {}), path)
     with _restoring(path, 'loss scale', 'set trainer_cfg.enable_float16: false to go on without'):
-        if state.get('scaler'): trainer.scaler.load_state_dict(state['scaler'])
+        if state.get('scaler') and not t.optimizer_reset: trainer.scaler.load_state_dict(state['scaler'])
     if t.optimizer_reset != t.scheduler_reset: follow_schedule(trainer)
-    tell_embedding(state, cfg, path)
-    if not go_on:
-        tell_map_changes(state, cfg, path)
-        log.info(f'restored the weights of {path}; training starts at iteration 0')
-        return None
+
+# %% ../nbs/20_checkpoint.ipynb #30c69169
+def _brought_along(trainer:Trainer, t:TrainerCfg) -> str:
+    "What a new run at iteration 0 has from a checkpoint beside its weights, for the log."
+    at = f' (step {trainer.scheduler.last_epoch}, lr {trainer.scheduler.get_last_lr()[0]:.4g})'
+    kept = ['optimizer']*(not t.optimizer_reset) + ['schedule']*(not t.scheduler_reset)
+    switches = ' and '.join(f'{o}_reset' for o, reset in (('optimizer', t.optimizer_reset), ('scheduler', t.scheduler_reset)) if not reset)
+    return f" with its {' and '.join(kept)}{at*('schedule' in kept)}; set trainer_cfg.{switches}: true to begin {'them' if len(kept) > 1 else 'it'} anew" if kept else ''
+
+# %% ../nbs/20_checkpoint.ipynb #f5735b07
+def _go_on(trainer:Trainer, state:dict, path:str|os.PathLike, cfg:Config, r:Ranks) -> dict|None:
+    "The rest of a checkpoint, at its iteration; the averages in it."
+    iteration = state.get('iteration')
     if type(iteration) is not int or iteration < 0: raise SkeletonGaitError(f"{path}: iteration is {iteration!r:.40}, expected a whole number; start from it with restore_hint set to its path")
     trainer.iteration = iteration
     tell_changes(state, cfg, path)
     restore_random(state, r, path)
     log.info(f'restored {path}, going on at iteration {trainer.iteration}')
     return state.get('meter')
+
+@contextlib.contextmanager
+def only_first_speaks(r:Ranks) -> Iterator[None]:
+    "What every rank would log alike, rank 0 logs alone."
+    before, log.disabled = log.disabled, log.disabled or r.rank > 0
+    try: yield
+    finally: log.disabled = before
+
+# %% ../nbs/20_checkpoint.ipynb #198be73e
+def restore_state(
+    trainer:Trainer,
+    state:dict,           # As `load_state` returns it
+    path:str|os.PathLike, # Where it is from, for messages
+    cfg:Config,           # `trainer_cfg` and its switches restore_ckpt_strict, optimizer_reset, scheduler_reset
+    r:Ranks,              # Which process this is; rank 0 speaks for all
+    go_on:bool,           # Go on at the checkpoint's iteration; otherwise start at 0 with what it holds
+) -> dict|None: # The averages that were stored, where training goes on
+    "Put a checkpoint into a trainer, on every rank, and tell what is no longer as it was; a `SkeletonGaitError` where it does not fit."
+    with only_first_speaks(r):
+        load_weights(trainer.net, state, path, cfg.trainer_cfg.restore_ckpt_strict)
+        if go_on: check_restored(state, cfg, path)
+        _restore_optimizer(trainer, state, path, cfg.trainer_cfg)
+        tell_embedding(state, cfg, path)
+        if go_on: return _go_on(trainer, state, path, cfg, r)
+        tell_map_changes(state, cfg, path)
+        along = _brought_along(trainer, cfg.trainer_cfg)
+        log.info(f"restored {path if along else f'the weights of {path}'}; training starts at iteration 0{along}")

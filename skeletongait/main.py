@@ -11,7 +11,7 @@ if __name__ == '__main__' and not __spec__ and '__file__' in globals(): # run by
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     runpy.run_module('skeletongait.main', run_name='__main__', alter_sys=True)
 
-# %% ../nbs/23_main.ipynb #1f9735cf
+# %% ../nbs/23_main.ipynb #39a26270
 import sys
 
 import cv2
@@ -19,7 +19,7 @@ import cv2
 from .config import Config, check_ready, load_config, to_dict
 from .core import SkeletonGaitError
 from .data import make_loader
-from .launch import Ranks, Stop, Stopped, device, process_group, run_script, stoppable
+from .launch import Ranks, Stop, Stopped, device, naming_lost_ranks, process_group, run_script, stoppable, together
 from .models import build_model
 from .checkpoint import Run, load_weights, read_hint, tell_embedding, tell_map_changes
 from .train import begin, prepare_test, shared_checkpoint, test_model, train
@@ -40,14 +40,15 @@ def check_share(batch_size:list[int], world:int) -> None:
     p, k = batch_size
     if p*k < 2*world: raise SkeletonGaitError(f"trainer_cfg.sampler.batch_size: found {p} x {k} for {world} process(es); expected at least two sequences for each")
 
-# %% ../nbs/23_main.ipynb #822aef40
+# %% ../nbs/23_main.ipynb #75671581
 def run_training(cfg:Config, run:Run, r:Ranks, stop:Stop) -> str|None: # Why it stopped before the end
     "The training phase: from `restore_hint` to `total_iter`."
     t = cfg.trainer_cfg
-    prepared = prepare_test(cfg) if t.with_test else None
-    data, notices, _ = make_dataset(cfg, training=True)
-    check_classes(cfg, len(data.classes))
-    check_share(t.sampler.batch_size, r.world)
+    with together():
+        prepared = prepare_test(cfg) if t.with_test else None
+        data, notices, _ = make_dataset(cfg, training=True)
+        check_classes(cfg, len(data.classes))
+        check_share(t.sampler.batch_size, r.world)
     for n in notices: log.info(n)
     log.info(f'{len(data)} training sequences of {len(data.classes)} subjects; {r.world} process(es) on {device().type}')
     trainer = make_trainer(cfg, r)
@@ -73,7 +74,7 @@ def run_test(cfg:Config, run:Run, r:Ranks) -> None:
         tell_embedding(state, cfg, path)
     test_model(model, cfg, run, iteration, r)
 
-# %% ../nbs/23_main.ipynb #f1bd49f5
+# %% ../nbs/23_main.ipynb #bf140118
 def main(
     cfgs:str,               # Path of a configuration file, or the name of a packaged one, like skeletongait_Gait3D
     phase:str,              # train or test
@@ -91,8 +92,8 @@ def main(
     run = Run(cfg, cfg.output_root, cfg.trainer_cfg.save_name if phase == 'train' else cfg.evaluator_cfg.save_name)
     cv2.setNumThreads(1) # processes and loader workers are the parallelism
     with stoppable() as stop:
-        with process_group() as r:
-            start_log(run, r, log_to_file)
+        with process_group() as r, naming_lost_ranks(lambda: phase):
+            with together(): start_log(run, r, log_to_file)
             for n in notices: log.info(n)
             stopped = run_training(cfg, run, r, stop) if phase == 'train' else run_test(cfg, run, r)
         if stopped: raise Stopped(stopped)

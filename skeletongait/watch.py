@@ -6,8 +6,8 @@
 __all__ = ['Reading', 'Meter', 'log_line', 'start_log', 'read_metrics', 'rewind_metrics', 'batch_picture', 'Watch',
            'read_scalars', 'save_batch', 'load_batch']
 
-# %% ../nbs/21_watch.ipynb #6d7e1262
-import contextlib, datetime, functools, json, logging, math, os, pickle, time
+# %% ../nbs/21_watch.ipynb #45424e9e
+import contextlib, datetime, functools, io, json, logging, math, os, pickle, sys, time
 from collections import defaultdict
 from pathlib import Path
 from typing import Any, Callable, Iterator, NamedTuple
@@ -15,8 +15,11 @@ from typing import Any, Callable, Iterator, NamedTuple
 import cv2
 import numpy as np
 import torch
-from torch.utils.tensorboard import SummaryWriter
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.record_writer import RecordWriter
 from tqdm import tqdm
+from tqdm.utils import ObjectWrapper
 
 from .checkpoint import Run
 from .config import Config
@@ -92,11 +95,34 @@ def log_line(
     return (f'iteration {iteration}/{total}  ' + '  '.join(f'{k} {v:.4g}' for k, v in r.values.items()) + f'  lr {lr:.3g}  '
             f'{r.seconds:.3f} s/it (data {r.data:.3f}, compute {r.compute:.3f}, other {r.other:.3f})  {sequences/r.seconds:.0f} sequences/s  ETA {left}')
 
-# %% ../nbs/21_watch.ipynb #1598f99a
-class _AroundBars(logging.Handler):
-    "Prints without tearing a progress bar."
-    def emit(self, record): tqdm.write(self.format(record))
+# %% ../nbs/21_watch.ipynb #18a44342
+class _TellsOnce(logging.Handler):
+    "A handler that cannot write says so once, on stderr; a log is not worth a run."
+    told = False
+    def handleError(self, record):
+        e = sys.exc_info()[1]
+        if not isinstance(e, OSError): super().handleError(record)
+        elif not self.told:
+            self.told = True
+            with contextlib.suppress(OSError): print(f"{getattr(self, 'baseFilename', 'stdout')}: {e.strerror}; lines of the log are lost", file=sys.stderr) # it may lie on the same disk
 
+class _AroundBars(_TellsOnce):
+    "Prints without tearing a progress bar."
+    def emit(self, record):
+        try: tqdm.write(self.format(record))
+        except OSError: self.handleError(record)
+
+class _LogFile(_TellsOnce, logging.FileHandler): "A file of log lines."
+
+class _BarFile(ObjectWrapper):
+    "Where a progress bar is drawn; what cannot be drawn is left out. (An error inside a bar would leave its lock taken, and the process hanging at its end.)"
+    def write(self, text):
+        with contextlib.suppress(OSError): self._wrapped.write(text)
+    def flush(self):
+        with contextlib.suppress(OSError): self._wrapped.flush()
+    def __eq__(self, other): return self._wrapped == getattr(other, '_wrapped', other) # a bar asks whether it is drawn on the terminal
+
+# %% ../nbs/21_watch.ipynb #75de1931
 def start_log(
     run:Run,
     r:Ranks,
@@ -107,10 +133,30 @@ def start_log(
     handlers = [_AroundBars()]
     if to_file and r.rank == 0:
         (run.folder/'logs').mkdir(parents=True, exist_ok=True)
-        handlers.append(logging.FileHandler(run.folder/'logs'/f'{datetime.datetime.now():%Y-%m-%d-%H-%M-%S}.txt', encoding='utf-8'))
+        handlers.append(_LogFile(run.folder/'logs'/f'{datetime.datetime.now():%Y-%m-%d-%H-%M-%S}.txt', encoding='utf-8'))
     for h in handlers: h.setFormatter(logging.Formatter('[%(asctime)s] %(message)s', '%H:%M:%S'))
     for h in log.handlers: h.close()
     log.handlers = handlers
+
+# %% ../nbs/21_watch.ipynb #af01d6e9
+class _Records:
+    "A file that grows by whole records; what a full disk took of one is taken back before the next, or at the end."
+    def __init__(self, path:Path):
+        self.file = open(path, 'ab', buffering=0)
+        self.size = self.file.tell() # of the whole records
+
+    def write(self, record:bytes) -> None:
+        self.take_back()
+        rest = memoryview(record)
+        while rest: rest = rest[self.file.write(rest):]
+        self.size += len(record)
+
+    def take_back(self) -> None:
+        if self.file.tell() != self.size: self.file.seek(self.file.truncate(self.size))
+
+    def close(self) -> None:
+        try: self.take_back()
+        finally: self.file.close()
 
 # %% ../nbs/21_watch.ipynb #07c75cc1
 def _parse(line:bytes) -> dict|None:
@@ -170,6 +216,29 @@ def _title(text:str, width:int) -> np.ndarray: # `(14, width)` uint8
     "A line of text above a strip."
     return cv2.putText(np.zeros((14, width), np.uint8), text, (2, 10), cv2.FONT_HERSHEY_SIMPLEX, .35, 200, 1, cv2.LINE_AA)
 
+# %% ../nbs/21_watch.ipynb #fab4baf7
+class _Events:
+    "A file of TensorBoard's records."
+    def __init__(self,
+        folder:Path,
+        start:int,   # The run begins with this iteration: what earlier files say of it and the later ones is void
+    ):
+        folder.mkdir(parents=True, exist_ok=True)
+        self.file = _Records(folder/f'events.out.tfevents.{time.time():.6f}.{os.uname().nodename}.{os.getpid()}') # read in the order of their names
+        self.records, self.close = RecordWriter(self.file), self.file.close
+        self.add(0, file_version='brain.Event:2')
+        self.add(start, session_log=SessionLog(status=SessionLog.START))
+
+    def add(self, iteration:int, **what) -> None: self.records.write(Event(wall_time=time.time(), step=iteration, **what).SerializeToString())
+
+    def scalars(self, iteration:int, scalars:dict[str,float]) -> None:
+        self.add(iteration, summary=Summary(value=[Summary.Value(tag=k, simple_value=v) for k, v in scalars.items()]))
+
+    def picture(self, iteration:int, name:str, picture_hw:np.ndarray) -> None:
+        (h, w), (_, png) = picture_hw.shape, cv2.imencode('.png', picture_hw)
+        image = Summary.Image(height=h, width=w, colorspace=1, encoded_image_string=png.tobytes())
+        self.add(iteration, summary=Summary(value=[Summary.Value(tag=name, image=image)]))
+
 # %% ../nbs/21_watch.ipynb #e9703531
 def _on_rank_0(f:Callable) -> Callable:
     "A method of `Watch` that does nothing on the other ranks."
@@ -184,7 +253,7 @@ def _plain(o:Any) -> Any:
     if isinstance(o, (list, tuple)): return [_plain(v) for v in o]
     return None if isinstance(o, float) and not math.isfinite(o) else o
 
-# %% ../nbs/21_watch.ipynb #4f77b092
+# %% ../nbs/21_watch.ipynb #44669e0c
 class Watch:
     "What a run says while it trains: progress bar, log lines, TensorBoard, `metrics.jsonl`."
     def __init__(self,
@@ -195,6 +264,7 @@ class Watch:
     ): self.run, self.total, self.first, self.start = run, cfg.trainer_cfg.total_iter, r.rank == 0, start_iteration
 
     def __enter__(self) -> 'Watch':
+        self.told = set()
         with contextlib.ExitStack() as opened:
             if self.first: self._open(opened)
             self.opened = opened.pop_all()
@@ -204,19 +274,35 @@ class Watch:
 
     def _open(self, opened:contextlib.ExitStack) -> None:
         folder = self.run.folder
-        folder.mkdir(parents=True, exist_ok=True)
-        rewind_metrics(folder/'metrics.jsonl', self.start)
-        self.metrics = opened.enter_context(open(folder/'metrics.jsonl', 'a', buffering=1, encoding='utf-8'))
-        self.writer = opened.enter_context(contextlib.closing(SummaryWriter(folder/'summary', purge_step=self.start+1 if self.start else 0)))
-        self.bar = opened.enter_context(tqdm(total=self.total, initial=self.start, desc='training', unit=' it', mininterval=1))
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            rewind_metrics(self.run.metrics, self.start)
+            self.metrics = _Records(self.run.metrics)
+            opened.callback(self._close, self.run.metrics, self.metrics)
+            self.events = _Events(self.run.summary, self.start+1 if self.start else 0)
+            opened.callback(self._close, self.run.summary, self.events.file)
+        except OSError as e: raise SkeletonGaitError(f"{e.filename or folder}: cannot be written ({e.strerror}); expected a folder with room for the records of a run; "
+            "mend that, or set another output_root") from None
+        self.bar = opened.enter_context(tqdm(total=self.total, initial=self.start, desc='training', unit=' it', mininterval=1, file=_BarFile(sys.stderr)))
+
+    @contextlib.contextmanager
+    def _going_on(self, path:Path) -> Iterator[None]:
+        "An error of this file's is a warning, the first time."
+        try: yield
+        except OSError as e:
+            if (path, e.errno) not in self.told: log.warning(f'{path}: cannot be written ({e.strerror}); training goes on; the records of these iterations are lost')
+            self.told.add((path, e.errno))
+
+    def _close(self, path:Path, records:_Records) -> None:
+        with self._going_on(path): records.close()
 
     def _write(self, iteration:int, **what) -> None:
         "One line of `metrics.jsonl`."
         line = dict(iteration=iteration, time=datetime.datetime.now().isoformat(timespec='seconds'), **what)
-        self.metrics.write(json.dumps(_plain(line), allow_nan=False)+'\n')
+        with self._going_on(self.run.metrics): self.metrics.write(json.dumps(_plain(line), allow_nan=False).encode()+b'\n')
 
     def _scalars(self, iteration:int, scalars:dict[str,float]) -> None:
-        for k, v in scalars.items(): self.writer.add_scalar(k, v, iteration)
+        with self._going_on(self.run.summary): self.events.scalars(iteration, scalars)
 
     @_on_rank_0
     def step(self) -> None:
@@ -244,7 +330,7 @@ class Watch:
         batch:Batch, # What the network sees in this iteration
     ) -> None:
         "The first sequences of a batch, for TensorBoard."
-        self.writer.add_image('batch', batch_picture(batch), iteration, dataformats='HW')
+        with self._going_on(self.run.summary): self.events.picture(iteration, 'batch', batch_picture(batch))
 
     @_on_rank_0
     def results(self,
@@ -276,7 +362,7 @@ def read_scalars(
     events = EventAccumulator(str(folder), size_guidance={'scalars': 0}).Reload()
     return {k: tuple(map(list, zip(*((e.step, e.value) for e in events.Scalars(k))))) for k in events.Tags()['scalars']}
 
-# %% ../nbs/21_watch.ipynb #19330172
+# %% ../nbs/21_watch.ipynb #95f0eb8b
 def save_batch(
     run:Run,
     batch:Batch,   # On any device
@@ -287,7 +373,10 @@ def save_batch(
     "Keep a batch for a later look."
     path = run.folder/'nonfinite'/f'{iteration}-rank{rank}.pt'
     still = {k: v.detach().cpu().clone() if isinstance(v, torch.Tensor) else v for k, v in batch._asdict().items()}
-    with atomic_write(path) as tmp: torch.save(still | dict(iteration=iteration, reason=reason), tmp)
+    torch.save(still | dict(iteration=iteration, reason=reason), content := io.BytesIO()) # into memory: written by itself, what it says of a full disk names neither
+    try:
+        with atomic_write(path) as tmp: tmp.write_bytes(content.getbuffer())
+    except OSError as e: raise SkeletonGaitError(f"{path}: cannot be written ({e.strerror}), so the batch is not kept for a later look; what was wrong with it: {reason}") from None
     return path
 
 # %% ../nbs/21_watch.ipynb #c49032bd

@@ -1,13 +1,19 @@
 "State that is whole, that can be trusted, and that goes on exactly where it stopped."
 import copy
+import errno
 import io
 import json
 import logging
 import os
 import pickle
+import platform
 import random
 import resource
+import shutil
 import signal
+import subprocess
+import sys
+import threading
 import zipfile
 
 import numpy as np
@@ -15,10 +21,11 @@ import pytest
 import torch
 from goldens import load
 from hypothesis import given, settings, strategies as st
+from test_endurance import in_namespace
 from test_trainer import equal, steps, toy, toy_batch
 
 import skeletongait.checkpoint as checkpoint
-from skeletongait.checkpoint import (Run, check_steps, checkpoint_state, describe_weights, find_checkpoint, load_checkpoint, load_state, load_weights, note_best, prune,
+from skeletongait.checkpoint import (Run, check_steps, checkpoint_state, claim, describe_weights, find_checkpoint, load_checkpoint, load_state, load_weights, note_best, prune,
                                      random_states, read_best, read_hint, read_start, restore_state, save_checkpoint, set_random_states, tell_embedding, tell_map_changes)
 from skeletongait.config import OptimizerCfg, SchedulerCfg, config_hash, make_config, make_optimizer, make_scheduler, to_dict, torch_classes
 from skeletongait.core import SkeletonGaitError
@@ -190,7 +197,7 @@ def test_every_rank_gets_its_own_random_states(trained, caplog, world, rank):
         with caplog.at_level(logging.INFO, 'skeletongait'):
             restore_state(make_trainer(cfg, ONE), again(checkpoint_state(trainer, cfg, states)), 'x.pt', cfg, Ranks(rank, world, rank), True)
         assert torch.rand(2).tolist() == (want[rank] if world == 2 else other)
-        assert (f'written by 2 process(es), this run has {world}' in caplog.text) == (world != 2)
+        assert (f'written by 2 process(es), this run has {world}' in caplog.text) == (world != 2 and rank == 0) and bool(caplog.text) == (rank == 0)
     finally: set_random_states(before)
 
 
@@ -396,6 +403,54 @@ def test_a_full_disk_is_one_line_and_costs_no_checkpoint(trained, tmp_path):
     assert os.listdir(run.folder/'checkpoints') == [run.checkpoint(1).name]
 
 
+REAL = """
+import errno, os, sys
+from skeletongait.checkpoint import Run, checkpoint_state, note_best, save_checkpoint
+from skeletongait.core import SkeletonGaitError
+from skeletongait.launch import Ranks
+from skeletongait.trainer import make_trainer
+from test_trainer import toy
+cfg = toy(keep_last=1); run, trainer = Run(cfg, 'disk'), make_trainer(cfg, Ranks(0, 1, 0))
+trainer.iteration = 1; save_checkpoint(run, trainer, cfg)
+free = lambda: os.statvfs('disk').f_bavail*4096
+leave, size = int(sys.argv[1]), run.checkpoint(1).stat().st_size
+with open('disk/filler', 'wb', buffering=0) as f: f.write(bytes(max(0, free() - (size if leave < 0 else 0) + leave)))  # so much room is left
+before, trainer.iteration = sorted(os.listdir(run.folder/'checkpoints')), 2
+for write in (lambda: save_checkpoint(run, trainer, cfg), lambda: note_best(run, 2, 'Rank-1', 3.)):
+    try: write()
+    except SkeletonGaitError as e: print(e)
+    assert sorted(os.listdir(run.folder/'checkpoints')) == before, os.listdir(run.folder/'checkpoints')
+"""
+
+@pytest.mark.parametrize('room', [0, 1, 7])
+def test_a_disk_that_is_really_full(tmp_path, room):
+    "At no page left, and at some, where torch finds out in the middle of an archive: one line, no leftover, the earlier checkpoint stays."
+    (tmp_path/'disk').mkdir(); (tmp_path/'real.py').write_text(REAL)
+    done = in_namespace(f'mount -t tmpfs -o size=2m none disk && PYTHONPATH={os.path.dirname(__file__)} {sys.executable} real.py {room}; r=$?; umount disk; exit $r', tmp_path)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert 'demo-00002.pt: the checkpoint cannot be written (No space left on device); the earlier checkpoints are untouched' in lines[0]
+    assert len(lines) == 1 + (room == 0) and (room or 'best.json: which checkpoint is the best cannot be written (No space left on device)' in lines[1])
+
+
+def test_the_cause_is_found_in_the_chain_and_other_errors_stay(trained, tmp_path, monkeypatch):
+    cfg, trainer, _ = trained
+    run = Run(cfg, tmp_path)
+    def hidden(state, f):
+        f.write(b'half')
+        try: raise OSError(errno.EDQUOT, 'Disk quota exceeded')
+        except OSError: raise RuntimeError('unexpected pos 64 vs 0')
+    def broken(state, f): raise RuntimeError('of another kind')
+    monkeypatch.setattr(torch, 'save', hidden)
+    with pytest.raises(SkeletonGaitError, match='00003.pt: .*Disk quota exceeded') as e: save_checkpoint(run, trainer, cfg)
+    assert '\n' not in str(e.value) and os.listdir(run.folder/'checkpoints') == []
+    monkeypatch.setattr(torch, 'save', broken)
+    with pytest.raises(RuntimeError, match='of another kind'): save_checkpoint(run, trainer, cfg)
+    def full(*args): raise OSError(errno.ENOSPC, 'No space left on device')
+    monkeypatch.setattr(checkpoint, 'save_text', full)
+    with pytest.raises(SkeletonGaitError, match='best.json: .*No space left'): note_best(run, 3, 'Rank-1', 3.)
+
+
 def test_what_cannot_be_deleted_is_a_warning(tmp_path, caplog):
     run = Run(toy(), tmp_path)
     fake(run, 2, 3); run.checkpoint(1).mkdir()
@@ -462,11 +517,39 @@ def test_going_back_sets_the_other_future_aside(tmp_path):
     run = old_run(tmp_path)
     before = everything(run.folder)
     aside = run.set_aside(beyond=3)
-    moved = everything(aside)
-    assert {k for k in moved} == {'checkpoints/best.json'} | {o for i in (6, 9) for o in (f'checkpoints/demo-0000{i}.pt', *(f'results/demo-0000{i}{e}' for e in ('.json', '.csv', '.png', '-failures.csv')))}
+    copies, moved = {k: before[k] for k in ('metrics.jsonl', 'config.yaml', 'summary/events')}, everything(aside)
+    assert {k for k in moved} == {*copies, 'checkpoints/best.json'} | {o for i in (6, 9) for o in (f'checkpoints/demo-0000{i}.pt', *(f'results/demo-0000{i}{e}' for e in ('.json', '.csv', '.png', '-failures.csv')))}
     assert everything(run.folder, [aside.name]) | moved == before and run.iterations() == [3] and run.set_aside(beyond=3) is None
+    assert everything(run.folder, [aside.name]).items() >= copies.items() <= moved.items()   # the watch cuts the ones, the others stay
     run = old_run(tmp_path/'other'); run.set_aside(beyond=6)
     assert run.iterations() == [3, 6] and run.best() == 6
+
+
+def test_a_mere_resume_copies_nothing(tmp_path):
+    run = old_run(tmp_path)
+    before = everything(run.folder)
+    assert run.set_aside(beyond=9) is None and everything(run.folder) == before
+
+
+def test_a_run_without_curves_goes_back(tmp_path):
+    run = old_run(tmp_path)
+    run.metrics.unlink(); shutil.rmtree(run.summary)
+    assert not {'metrics.jsonl', 'summary'} & {o.name for o in run.set_aside(beyond=3).iterdir()}
+
+
+@pytest.mark.parametrize('name', ['copy2', 'copytree'])
+@pytest.mark.parametrize('error', [KeyboardInterrupt(), OSError(errno.ENOSPC, 'No space left on device'), shutil.Error([('a', 'b', 'No space left on device')])])
+def test_copies_that_are_cut_short_move_nothing(tmp_path, monkeypatch, name, error):
+    "They have no name that counts, and the next start begins them anew."
+    run = old_run(tmp_path)
+    before = everything(run.folder)
+    def cut(source, target, **kw): (target if name == 'copy2' else target.parent/'half').write_bytes(b'ha'); raise error
+    with monkeypatch.context() as m:
+        m.setattr(shutil, name, cut)
+        with pytest.raises(KeyboardInterrupt if isinstance(error, KeyboardInterrupt) else SkeletonGaitError, match='' if isinstance(error, KeyboardInterrupt) else 'earlier-.*No space left'): run.set_aside(3)
+    assert everything(run.folder, [o.name for o in run.folder.glob('.earlier-*')]) == before and not [*run.folder.glob('earlier-*')]
+    aside = run.set_aside(3)
+    assert not [*run.folder.glob('.earlier-*')] and everything(run.folder, [aside.name]) | everything(aside) == before
 
 
 @pytest.mark.parametrize('beyond', [0, 3])
@@ -504,6 +587,72 @@ def test_nothing_to_set_aside(tmp_path):
     assert run.set_aside() is None and [o.name for o in run.folder.iterdir()] in (['logs', 'checkpoints'], ['checkpoints', 'logs'])
 
 
+# --- one run at a time
+
+HOLD = """
+import sys
+from pathlib import Path
+from skeletongait.checkpoint import Run, claim
+from test_trainer import toy
+with claim(Run(toy(), sys.argv[1]), 0): print('held', flush=True); sys.stdin.read()
+"""
+
+@pytest.fixture
+def holder(tmp_path):
+    "Another process that holds the run's folder until its input ends."
+    env = os.environ | dict(PYTHONPATH=os.path.dirname(__file__), OMP_NUM_THREADS='1')
+    other = subprocess.Popen([sys.executable, '-c', HOLD, str(tmp_path)], env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert other.stdout.readline() == b'held\n'
+    yield other
+    other.kill(); other.communicate()
+
+
+def test_a_folder_in_use_is_refused(tmp_path, holder):
+    run = Run(toy(), tmp_path)
+    for _ in range(2):   # the refusal gives nothing up
+        with pytest.raises(SkeletonGaitError, match=rf'demo: in use by process {holder.pid} on {platform.node()}, since 2\d\d\d-.*; wait until it ends, or set another save_name or output_root$'): claim(run, 0)
+    claim(Run(toy(save_name='other'), tmp_path), 0).close()
+
+
+def test_a_killed_run_holds_nothing(tmp_path, holder):
+    holder.send_signal(signal.SIGKILL); holder.wait()
+    with claim(run := Run(toy(), tmp_path), 5): assert (run.folder/'lock').read_text().startswith(f'process {os.getpid()} on ')
+    assert run.set_aside() is None and (run.folder/'lock').exists()
+
+
+def test_a_claim_waits_for_its_predecessor(tmp_path, holder, caplog):
+    later = threading.Timer(.5, holder.stdin.close); later.start()
+    with caplog.at_level(logging.INFO, 'skeletongait'), claim(Run(toy(), tmp_path), 60): pass
+    later.join()
+    assert holder.wait(60) == 0 and caplog.text.count('notice: waits for process') == 1
+
+
+def test_a_forked_worker_inherits_no_claim(tmp_path):
+    "Nor does its end give the claim up."
+    run = Run(toy(), tmp_path)
+    ask = f"import fcntl; fcntl.lockf(open({str(run.folder/'lock')!r}, 'a'), fcntl.LOCK_EX|fcntl.LOCK_NB)"
+    free = lambda: subprocess.run([sys.executable, '-c', ask], capture_output=True).returncode == 0
+    f = claim(run, 0)
+    worker = subprocess.Popen([sys.executable, '-c', 'input()'], stdin=subprocess.PIPE, pass_fds=[f.fileno()])
+    assert not free()
+    f.close()
+    assert free()                          # though the worker has the file open
+    with claim(run, 0): worker.communicate(b'\n'); assert not free()
+
+
+@pytest.mark.parametrize('number', [errno.ENOLCK, errno.ENOTSUP])
+def test_a_file_system_without_locks_is_a_warning(tmp_path, monkeypatch, caplog, number):
+    def lockf(*args): raise OSError(number, os.strerror(number))
+    monkeypatch.setattr(checkpoint.fcntl, 'lockf', lockf)
+    with claim(Run(toy(), tmp_path), 0): pass
+    assert 'lock: this file system knows no locks' in caplog.text
+
+
+def test_a_folder_that_cannot_be_made(tmp_path):
+    (tmp_path/'file').touch()
+    with pytest.raises(SkeletonGaitError, match='file/.*/lock: the lock cannot be written .*output_root'): claim(Run(toy(), tmp_path/'file'), 0)
+
+
 # --- what fits, and what does not
 
 def test_a_path_starts_at_zero(trained):
@@ -513,6 +662,24 @@ def test_a_path_starts_at_zero(trained):
     assert restore_state(fresh, load_state(data, 'x.pt'), 'x.pt', cfg, ONE, False) is None
     assert fresh.iteration == 0 and fresh.optimizer.state_dict()['state'] == {} and fresh.scheduler.get_last_lr() == [.02]
     assert equal(fresh.net.state_dict(), trainer.net.state_dict())
+
+
+@pytest.mark.parametrize('switches, says', [
+    ({}, 'restored x.pt; training starts at iteration 0 with its optimizer and schedule (step 5, lr 0.002); set trainer_cfg.optimizer_reset and scheduler_reset: true to begin them anew'),
+    (dict(optimizer_reset=True), 'restored x.pt; training starts at iteration 0 with its schedule (step 5, lr 0.002); set trainer_cfg.scheduler_reset: true to begin it anew'),
+    (dict(scheduler_reset=True), 'restored x.pt; training starts at iteration 0 with its optimizer; set trainer_cfg.optimizer_reset: true to begin it anew'),
+    (dict(optimizer_reset=True, scheduler_reset=True), 'restored the weights of x.pt; training starts at iteration 0')])
+def test_a_path_says_what_comes_along(caplog, switches, says):
+    "And nothing else does, the loss scale included."
+    cfg = toy()
+    old = scaler(make_trainer(cfg, ONE), True); steps(old, cfg, 5)
+    trainer, first = (scaler(make_trainer(cfg, ONE), True) for _ in range(2))
+    with caplog.at_level(logging.INFO, 'skeletongait'): restore_state(trainer, again(checkpoint_state(old, cfg)), 'x.pt', toy(**switches), ONE, False)
+    assert [r.getMessage() for r in caplog.records][-1] == says and trainer.iteration == 0
+    for part, switch in (('optimizer', 'optimizer_reset'), ('scaler', 'optimizer_reset'), ('scheduler', 'scheduler_reset')):
+        new = getattr(trainer, part).state_dict()
+        assert equal(new, getattr((first if switch in switches else old), part).state_dict()) or part == 'optimizer' and new['param_groups'][0]['lr'] == trainer.scheduler.get_last_lr()[0], part
+    if len(switches) == 2: assert equal(trainer.optimizer.state_dict(), first.optimizer.state_dict())
 
 
 @pytest.mark.parametrize('change, switch', [(dict(optimizer={}), 'optimizer_reset'), (dict(scheduler={}), 'scheduler_reset'), (dict(scheduler=dict(total_steps=3, last_epoch=3)), 'scheduler_reset')])
@@ -672,6 +839,56 @@ def test_settings_that_compute_are_told(trained, caplog):
     text = told(trained, caplog, loss_cfg__0__margin=.3, trainer_cfg__sampler__frames_num_fixed=9, trainer_cfg__log_iter=7, data_cfg__num_workers=3, evaluator_cfg__metric='cos')
     assert 'loss_cfg[0].margin: 0.2 then, 0.3 now' in text and 'frames_num_fixed: 6 then, 9 now' in text and 'another run' in text
     assert not any(k in text for k in ('log_iter', 'num_workers', 'metric', 'SEED', 'EMBEDDING'))
+
+
+CHANGES = [('optimizer_cfg', 'lr', .01, 'optimizer_cfg.lr: 0.02 then, 0.01 now (trainer_cfg.scheduler_reset)'),
+           ('optimizer_cfg', 'momentum', .5, 'optimizer_cfg.momentum: 0.9 then, 0.5 now (trainer_cfg.optimizer_reset)'),
+           ('scheduler_cfg', 'milestones', [6, 8], 'scheduler_cfg.milestones: [4] then, [6, 8] now (trainer_cfg.scheduler_reset)')]
+
+@pytest.mark.parametrize('section, key, value, says', CHANGES)
+def test_settings_that_a_state_brings_along_are_refused(trained, caplog, section, key, value, says):
+    "Until their switch is set; then they are what the run computes with."
+    cfg = toy(); getattr(cfg, section).arguments[key] = value
+    state, switch = load_state(trained[2], 'x.pt'), says[:-1].split('_cfg.')[-1]
+    def restored(go_on=True):
+        trainer = make_trainer(cfg, ONE); restore_state(trainer, state, 'x.pt', cfg, ONE, go_on)
+        return trainer
+    for other in ('optimizer_reset', 'scheduler_reset'):
+        setattr(cfg.trainer_cfg, other, other != switch)
+        with pytest.raises(SkeletonGaitError) as e: restored()
+        assert says in str(e.value) and len(str(e.value).splitlines()) == 3 and str(e.value).startswith('x.pt: ') and 'Put the old values back; or set the switch' in str(e.value)
+        setattr(cfg.trainer_cfg, other, False)
+    setattr(cfg.trainer_cfg, switch, True)
+    trainer = restored()
+    assert 'x.pt was trained with other settings' in caplog.text and trainer.iteration == 3
+    if key == 'momentum': assert trainer.optimizer.param_groups[0]['momentum'] == .5
+    else:
+        want, lr, milestones = [], (.01 if key == 'lr' else .02), ([6, 8] if key == 'milestones' else [4])
+        for i in range(9): want.append(lr*.1**sum(m <= i for m in milestones)); assert trainer.optimizer.param_groups[0]['lr'] == pytest.approx(want[-1]); steps(trainer, cfg, 4+i)
+    setattr(cfg.trainer_cfg, switch, False); restored(go_on=False)   # a new run's settings are its own
+
+
+def test_several_are_listed_at_once(trained):
+    cfg = toy()
+    for section, key, value, _ in CHANGES: getattr(cfg, section).arguments[key] = value
+    with pytest.raises(SkeletonGaitError) as e: restore_state(make_trainer(cfg, ONE), load_state(trained[2], 'x.pt'), 'x.pt', cfg, ONE, True)
+    assert str(e.value).splitlines()[1:-1] == ['  '+o for *_, o in CHANGES]
+    with pytest.raises(SkeletonGaitError, match='optimizer_cfg.solver: SGD then, AdamW now .trainer_cfg.optimizer_reset.'):
+        restore_state(make_trainer(adamw(toy()), ONE), load_state(trained[2], 'x.pt'), 'x.pt', adamw(toy()), ONE, True)
+    both = adamw(toy(optimizer_reset=True, scheduler_reset=True)); trainer = make_trainer(both, ONE)
+    restore_state(trainer, load_state(trained[2], 'x.pt'), 'x.pt', both, ONE, True); assert len(steps(trainer, both, 5)) == 2
+
+
+@pytest.mark.parametrize('go_on', [True, False])
+def test_only_rank_0_speaks(trained, caplog, go_on):
+    cfg = toy(seed=5, restore_ckpt_strict=False, optimizer_reset=True); cfg.model_cfg.use_emb2, cfg.model_cfg.SeparateBNNecks.class_num = True, 7
+    said, before = [], random_states()
+    for rank in (0, 1):
+        caplog.clear()
+        with caplog.at_level(logging.INFO, 'skeletongait'): restore_state(make_trainer(cfg, ONE), load_state(trained[2], 'x.pt'), 'x.pt', cfg, Ranks(rank, 2, rank), go_on)
+        said.append(len(caplog.records))
+    set_random_states(before)
+    assert said[0] >= 3 and said[1] == 0 and not logging.getLogger('skeletongait').disabled
 
 
 def test_another_seed_is_told_loudly(trained, caplog):

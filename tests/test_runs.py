@@ -237,7 +237,7 @@ def test_another_number_of_ranks_goes_on(walkers, tmp_path, undisturbed, ranks):
 @pytest.mark.slow
 def test_nodes_without_a_shared_folder(walkers, tmp_path, undisturbed):
     "Two nodes, each in a folder of its own: only the first one's has files, and a resume reaches both."
-    cfg, half = settings(walkers), settings(walkers, total_iter=4)
+    cfg, half = settings(walkers, with_test=True), settings(walkers, total_iter=4, with_test=True)
 
     def both(c):
         common = [str(BIN/'torchrun'), '--nnodes=2', '--nproc_per_node=1', '--master_addr=127.0.0.1', f'--master_port={free_port()}']
@@ -259,8 +259,10 @@ def test_a_bad_file_of_one_rank_is_one_line(walkers, tmp_path):
     bad = next((tmp_path/'linked'/'001').rglob('0_heatmap.pkl'))
     bad.write_bytes(b'no pickle')
     out = go(tmp_path, cfg, 2, code=1)
-    own = [line for line in out.splitlines() if line.startswith('main')]
+    own = [line for line in out.replace('\r', '\n').splitlines() if 'main (rank' in line]
     assert len(own) == 1 and str(bad) in own[0] and 'closed by peer' not in out
+    last = max(run_of(tmp_path, cfg).iterations())
+    assert f'iteration {last} is saved in' in out and last == max(curve(tmp_path, cfg))
 
 
 @pytest.mark.slow
@@ -270,13 +272,36 @@ def test_a_run_that_begins_anew_sets_the_old_one_aside(walkers, tmp_path, undist
     first = curve(tmp_path, cfg)
     out = go(tmp_path, settings(walkers, total_iter=2, save_iter=2, restore_hint=0))
     run = run_of(tmp_path, cfg)
-    assert run.iterations() == [2] and 'earlier-' in out
+    assert run.iterations() == [2] and 'earlier-' in out and 'restore_hint: latest' in out
     (old,) = run.folder.glob('earlier-*')
     assert len(list((old/'checkpoints').glob('*.pt'))) == 3 and {m['iteration'] for m in read_metrics(old/'metrics.jsonl') if 'values' in m} == set(first)
 
 
 def test_settings_that_changed_are_told(walkers, tmp_path):
+    "What training goes on to compute with is told; what a checkpoint would silently overrule is refused."
     go(tmp_path, settings(walkers, total_iter=2))
-    out = go(tmp_path, settings(walkers, total_iter=3), 1, '--set', 'optimizer_cfg.lr=0.01', '--set', 'trainer_cfg.log_iter=2')
-    assert 'optimizer_cfg.lr: 0.02 then, 0.01 now' in out and 'log_iter' not in out.split('then')[0].splitlines()[-1]
-    assert json.loads((run_of(tmp_path, settings(walkers)).metrics).read_text().splitlines()[-1])
+    out = go(tmp_path, settings(walkers, total_iter=3), 1, '--set', 'loss_cfg[0].margin=0.3', '--set', 'trainer_cfg.log_iter=2')
+    assert 'loss_cfg[0].margin: 0.2 then, 0.3 now' in out and 'log_iter: 1 then' not in out
+    out = go(tmp_path, settings(walkers, total_iter=4), 1, '--set', 'optimizer_cfg.lr=0.01', code=2)
+    assert 'optimizer_cfg.lr: 0.02 then, 0.01 now' in out and 'optimizer_reset' in out
+    go(tmp_path, settings(walkers, total_iter=4), 1, '--set', 'optimizer_cfg.lr=0.01', '--set', 'trainer_cfg.optimizer_reset=true')
+
+
+@pytest.mark.slow
+def test_one_run_at_a_time(walkers, tmp_path):
+    "A second one in the same place waits, then gives up, and has touched nothing; killed, the first one is in nobody's way."
+    cfg = settings(walkers, total_iter=2000, save_iter=20)
+    first, run = begin(tmp_path, cfg), run_of(tmp_path, cfg)
+    wait_for(lambda: 20 in run.iterations(), first, tmp_path)
+    second = subprocess.run([*launcher(1), f'--cfgs={tmp_path/"x.yaml"}', '--phase=train', '--set', 'trainer_cfg.restore_hint=0'], cwd=tmp_path, env=ENV, capture_output=True, text=True, timeout=120)
+    assert second.returncode == 2 and str(first.pid) in second.stderr and first.poll() is None and 20 in run.iterations()
+    first.kill()
+    first.wait()
+    assert 'going on at iteration' in go(tmp_path, settings(walkers, total_iter=max(run.iterations())+1))
+
+
+@pytest.mark.slow
+def test_a_place_that_cannot_be_written_is_one_line(walkers, tmp_path):
+    (tmp_path/'output').write_text('a file')
+    out = go(tmp_path, settings(walkers), 2, '--log_to_file', code=1)
+    assert len([line for line in out.splitlines() if line.startswith('main')]) == 1 and 'closed by peer' not in out and 'skeletongait/main.py' not in out

@@ -165,19 +165,18 @@ def _one_of_two(folder):
         if rank: raise SkeletonGaitError('maps.pkl: broken')
         yield 'fine'
     mine, stop, said = batches(), Stop(), []
-    said.append(fetch(mine, stop))
-    try: fetch(mine, stop)
-    except SkeletonGaitError as e: said.append((type(e).__name__, str(e)))
-    if rank == 0: stop.name = 'SIGTERM'
-    said.append(fetch(iter(['more']), stop))
+    for told in (False, False, True):
+        if told and rank == 0: stop.name = 'SIGTERM'
+        batch, state, error = fetch(mine if not told else iter(['more']), stop)
+        said.append([batch, state, error and type(error).__name__])
     (folder/f'{rank}.json').write_text(json.dumps(said))
 
 
 def test_ranks_end_together(tmp_path):
     run_in_ddp(2, _one_of_two, tmp_path)
     first, second = (json.loads((tmp_path/f'{r}.json').read_text()) for r in (0, 1))
-    assert first == [['fine', 0], ['OtherRankError', 'another rank has no batch'], ['more', 1]]
-    assert second == [['fine', 0], ['SkeletonGaitError', 'maps.pkl: broken'], ['more', 1]]
+    assert first == [['fine', 0, None], ['fine', 2, 'OtherRankError'], ['more', 1, None]]
+    assert second == [['fine', 0, None], [None, 2, 'SkeletonGaitError'], ['more', 1, None]]
 
 
 def test_fixed_batch_norm_keeps_its_statistics(walkers):
