@@ -11,7 +11,7 @@ if __name__ == '__main__' and not __spec__ and '__file__' in globals(): # run by
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     runpy.run_module('skeletongait.main', run_name='__main__', alter_sys=True)
 
-# %% ../nbs/23_main.ipynb #39a26270
+# %% ../nbs/23_main.ipynb #16963cba
 import sys
 
 import cv2
@@ -21,7 +21,7 @@ from .core import SkeletonGaitError
 from .data import make_loader
 from .launch import Ranks, Stop, Stopped, device, naming_lost_ranks, process_group, run_script, stoppable, together
 from .models import build_model
-from .checkpoint import Run, load_weights, read_hint, tell_embedding, tell_map_changes
+from .checkpoint import Run, load_weights, only_first_speaks, read_hint, tell_embedding, tell_map_changes
 from .train import begin, prepare_test, shared_checkpoint, test_model, train
 from .trainer import log, make_dataset, make_trainer
 from .watch import start_log
@@ -58,7 +58,7 @@ def run_training(cfg:Config, run:Run, r:Ranks, stop:Stop) -> str|None: # Why it 
     if stopped is None: log.info(f'trained to iteration {trainer.iteration}; checkpoints and TensorBoard files in {run.folder}')
     return stopped
 
-# %% ../nbs/23_main.ipynb #085d89f2
+# %% ../nbs/23_main.ipynb #23fd2ec3
 def run_test(cfg:Config, run:Run, r:Ranks) -> None:
     "The test phase: results of one checkpoint."
     e = cfg.evaluator_cfg
@@ -67,11 +67,12 @@ def run_test(cfg:Config, run:Run, r:Ranks) -> None:
     if found is None: log.warning('restore_hint is 0: testing an untrained network')
     else:
         state, path, _ = found
-        load_weights(model, state, path, e.restore_ckpt_strict)
+        with only_first_speaks(r): load_weights(model, state, path, e.restore_ckpt_strict)
         iteration = i if type(i := state.get('iteration')) is int and i >= 0 else 0 # in another form it is no iteration
         log.info(f'restored {path} (iteration {iteration})')
-        tell_map_changes(state, cfg, path)
-        tell_embedding(state, cfg, path)
+        with only_first_speaks(r):
+            tell_map_changes(state, cfg, path)
+            tell_embedding(state, cfg, path)
     test_model(model, cfg, run, iteration, r)
 
 # %% ../nbs/23_main.ipynb #bf140118

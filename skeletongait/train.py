@@ -7,8 +7,9 @@ __all__ = ['GO', 'STOP', 'ERROR', 'goes_on', 'shared_checkpoint', 'take_over', '
            'keep', 'leave', 'give_up', 'at_save', 'test_due', 'test_now', 'embed', 'share_buffers', 'protocol_of',
            'Prepared', 'prepare_test', 'test_model']
 
-# %% ../nbs/22_train.ipynb #aa920ce1
-import json, math, os, time
+# %% ../nbs/22_train.ipynb #8f7b2518
+import json, math, os, sys, time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Callable, NamedTuple
 
@@ -26,7 +27,7 @@ from .evaluate import make_embedding_set
 from .launch import OtherRankError, Ranks, Stop, agree, attempt, device, from_first, gather_on_first, launch_name, naming_lost_ranks, ranks, together
 from .protocols import failures, protocol_for, results_table, write_results
 from .trainer import NonFiniteLossError, Trainer, autocast, log, make_dataset
-from .watch import Meter, Watch, save_batch
+from .watch import BarFile, Meter, Watch, save_batch
 
 # %% ../nbs/22_train.ipynb #251c17f1
 def goes_on(run:Run) -> bool:
@@ -47,7 +48,7 @@ def shared_checkpoint(
     path, go_on = json.loads(head)
     return load_state(data, path), Path(path), go_on
 
-# %% ../nbs/22_train.ipynb #016a8785
+# %% ../nbs/22_train.ipynb #f6b4d6bd
 def take_over(run:Run, cfg:Config, iteration:int) -> None:
     "Make the folder this run's: remove what a kill left half written, set aside what lies beyond `iteration`, write the settings. For rank 0."
     for f in (run.folder/'checkpoints').glob('*'):
@@ -69,9 +70,11 @@ def begin(
 ) -> dict|None: # The averages that a stopped run was in the middle of; None at a beginning
     "Put the trainer where `restore_hint` says, on every rank, and the run's folder in order."
     from_first(lambda: hold(run))
-    found, averages = shared_checkpoint(lambda: read_start(cfg, run, goes_on(run))), None
+    again = from_first(lambda: bytes([goes_on(run)])) == bytes([True])
+    found, averages = shared_checkpoint(lambda: read_start(cfg, run, again)), None
     if found:
         state, path, go_on = found
+        if again: cfg = replace(cfg, trainer_cfg=replace(cfg.trainer_cfg, optimizer_reset=False, scheduler_reset=False)) # the first attempt has done it
         try: averages = restore_state(trainer, state, path, cfg, r, go_on)
         except SkeletonGaitError as e: raise e if r.rank == 0 else OtherRankError('rank 0 says it') from None # all found the same
     from_first(lambda: take_over(run, cfg, trainer.iteration) or b'')
@@ -169,7 +172,7 @@ def test_now(test:Callable, trainer:Trainer, run:Run, watch:Watch, stop:Stop) ->
         note_best(run, trainer.iteration, name, value)
     trainer.train_mode()
 
-# %% ../nbs/22_train.ipynb #508b18da
+# %% ../nbs/22_train.ipynb #9deae714
 @torch.no_grad()
 def embed(
     model:nn.Module,   # In any mode, on its device
@@ -181,7 +184,7 @@ def embed(
     model.eval()
     where, mine = next(model.parameters()).device, []
     with together(), naming_lost_workers(loader):
-        for batch in tqdm(loader, 'embedding', unit=' batches', disable=ranks().rank > 0, mininterval=1):
+        for batch in tqdm(loader, 'embedding', unit=' batches', disable=ranks().rank > 0, mininterval=1, file=BarFile(sys.stderr)):
             batch = batch.to(where)
             with autocast(where, mixed): out = model(batch.frames, batch.lengths)
             mine += out.inference.float().cpu()

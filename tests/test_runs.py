@@ -283,8 +283,9 @@ def test_settings_that_changed_are_told(walkers, tmp_path):
     out = go(tmp_path, settings(walkers, total_iter=3), 1, '--set', 'loss_cfg[0].margin=0.3', '--set', 'trainer_cfg.log_iter=2')
     assert 'loss_cfg[0].margin: 0.2 then, 0.3 now' in out and 'log_iter: 1 then' not in out
     out = go(tmp_path, settings(walkers, total_iter=4), 1, '--set', 'optimizer_cfg.lr=0.01', code=2)
-    assert 'optimizer_cfg.lr: 0.02 then, 0.01 now' in out and 'optimizer_reset' in out
-    go(tmp_path, settings(walkers, total_iter=4), 1, '--set', 'optimizer_cfg.lr=0.01', '--set', 'trainer_cfg.optimizer_reset=true')
+    assert 'optimizer_cfg.lr: 0.02 then, 0.01 now' in out and 'scheduler_reset' in out
+    go(tmp_path, settings(walkers, total_iter=4), 1, '--set', 'optimizer_cfg.lr=0.01', '--set', 'trainer_cfg.optimizer_reset=true', '--set', 'trainer_cfg.scheduler_reset=true')
+    assert curve(tmp_path, settings(walkers))[4][1] == .01
 
 
 @pytest.mark.slow

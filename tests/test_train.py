@@ -69,6 +69,8 @@ def test_a_finished_one_cycle_cannot_go_on_by_itself(walkers, tmp_path, capsys):
     assert code == 2 and 'OneCycleLR is planned for 4 steps, but training from iteration 0 to total_iter 5 takes it to 5; set total_steps to 5 or more' in err
     assert script(4, 4)[0] == 0
     code, err = script(6, 6, '--iter=4')
+    assert code == 2 and 'scheduler_cfg.total_steps: 4 then, 6 now' in err and 'scheduler_reset' in err and 'Traceback' not in err
+    code, err = script(6, 4, '--iter=4')
     assert code == 2 and 'planned for 4 steps, but training from iteration 4 to total_iter 6 takes it to 6' in err and 'scheduler_reset: true' in err and 'Traceback' not in err
     assert script(6, 6, '--iter=4', scheduler_reset=True)[0] == 0
 

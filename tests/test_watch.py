@@ -1,5 +1,6 @@
 "Watching a run: averages that survive a stop, records of an undisturbed run, and a witness of what broke the loss."
-import contextlib, io, json, logging, math, pickle, time
+import contextlib, errno, io, json, logging, math, os, pickle, shutil, subprocess, sys, time
+from pathlib import Path
 import cv2, numpy as np, pytest, torch
 from hypothesis import given, settings, strategies as st
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -9,7 +10,7 @@ from skeletongait.core import SkeletonGaitError
 from skeletongait.data import Batch
 from skeletongait.launch import Ranks
 from skeletongait.trainer import log
-from skeletongait.watch import (Meter, Reading, Watch, batch_picture, load_batch, log_line, read_metrics, read_scalars, rewind_metrics, save_batch,
+from skeletongait.watch import (Meter, Reading, Watch, BarFile, _Events, _Records, batch_picture, load_batch, log_line, read_metrics, read_scalars, rewind_metrics, save_batch,
                                 start_log)
 
 FIRST, SECOND = Ranks(0, 2, 0), Ranks(1, 2, 1)
@@ -194,6 +195,129 @@ def test_numbers_that_are_none_are_null_in_strict_json(cfg, run):
     def refuse(word): raise AssertionError(word)
     assert json.loads(line, parse_constant=refuse)['values'] == {'a': None, 'b': None, 'c': 1.}
 
+# A full disk
+
+class SmallDisk:
+    "Stands before a file, with room for so many bytes."
+    def __init__(self, file, room=0, error=errno.ENOSPC): self.file, self.room, self.error = file, room, error
+    def __getattr__(self, name): return getattr(self.file, name)
+    def write(self, b):
+        if not self.room: raise OSError(self.error, os.strerror(self.error))
+        n = self.file.write(b[:self.room]); self.room -= n
+        return n
+
+@given(st.integers(0, 60), st.integers(0, 7), st.integers(0, 7))
+def test_records_are_whole_or_not_there(tmp_path_factory, room, full, again):
+    path = tmp_path_factory.mktemp('r')/'f'; path.write_bytes(b'was there\n')
+    records, expected = _Records(path), b'was there\n'
+    for k in range(8):
+        record = b'%d' % k*(k + 3) + b'\n'
+        if k == full: records.file = SmallDisk(records.file, room)
+        if k == again and k > full: records.file.room = 10**6
+        try: records.write(record); expected += record
+        except OSError: pass
+        assert path.read_bytes().startswith(expected)
+    records.close(); assert path.read_bytes() == expected and records.file.closed
+
+def test_a_full_disk_does_not_end_a_run(cfg, run, caplog):
+    caplog.set_level(logging.WARNING, 'skeletongait')
+    with Watch(run, cfg, FIRST, 0) as watch:
+        tell_until(watch, 1, 10)
+        watch.metrics.file, watch.events.file.file = disks = SmallDisk(watch.metrics.file, 30), SmallDisk(watch.events.file.file, 70)
+        tell_until(watch, 11, 25); watch.pictures(25, batch()); watch.results(25, {'Rank-1': 50.}, ('Rank-1', 50.)); watch.note('saved', 25)
+        assert watch.bar.n == 25 and [m['iteration'] for m in metrics(run)] == [5, 5, 10, 10]
+        for d in disks: d.room = 10**7
+        tell_until(watch, 26, 40); watch.pictures(40, batch())
+        for d in disks: d.room = 20
+        tell_until(watch, 41, 45) # at the end it is full again
+    told = [5, 10, 30, 35, 40]
+    assert [m['iteration'] for m in metrics(run)] == [i for i in told for _ in range(2)] and (run.folder/'metrics.jsonl').read_bytes()[-2:] == b'}\n'
+    assert read_scalars(run.folder/'summary')['loss'] == (told, pytest.approx([1/i for i in told])) and [e.step for e in images(run)] == [40]
+    assert sorted(r.message for r in caplog.records) == [f'{run.folder/f}: cannot be written (No space left on device); training goes on; the records of these iterations are lost'
+                                                         for f in ('metrics.jsonl', 'summary')] # once each
+
+def test_an_error_of_closing_is_told(cfg, run, caplog):
+    with Watch(run, cfg, FIRST, 0) as watch:
+        watch.note('started', 0)
+        def refuse(): raise OSError(errno.EDQUOT, 'Disk quota exceeded')
+        watch.events.file.file = disk = SmallDisk(watch.events.file.file); disk.close = refuse
+    assert [r.message.split('; ')[0] for r in caplog.records] == [f"{run.folder/'summary'}: cannot be written (Disk quota exceeded)"]
+    assert watch.metrics.file.closed; disk.file.close()
+
+@pytest.mark.parametrize('what', ['folder', 'metrics', 'summary', 'full'])
+def test_an_error_of_opening_is_an_error(cfg, run, monkeypatch, what):
+    path = dict(folder=run.folder, metrics=run.folder/'metrics.jsonl', summary=run.folder/'summary', full=run.folder)[what]
+    if what == 'full': monkeypatch.setattr(_Records, 'write', lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, 'No space left on device')))
+    elif what == 'metrics': path.mkdir(parents=True)
+    else: path.parent.mkdir(parents=True, exist_ok=True); path.write_text('in the way')
+    with pytest.raises(SkeletonGaitError, match='expected a folder with room for the records of a run') as e, Watch(run, cfg, FIRST, 0): pass
+    assert str(e.value).startswith(f'{path}: cannot be written (') and '\n' not in str(e.value)
+
+def test_a_log_that_cannot_be_written_is_said_once(run, capsys):
+    before = log.handlers[:]
+    try:
+        start_log(run, FIRST, True)
+        for h in log.handlers: h.setLevel(logging.INFO)
+        console, file = log.handlers
+        whole, file.stream = file.stream, type('Full', (), dict(write=lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, 'No space left on device')), flush=lambda _: None))()
+        for k in range(3): log.info(f'line {k}')
+        file.stream = whole; log.info('line 3')
+        out, err = capsys.readouterr()
+        assert err == f'{file.baseFilename}: No space left on device; lines of the log are lost\n' and out.count('line') == 4
+        assert Path(file.baseFilename).read_text().split('] ')[1:] == ['line 3\n']
+    finally:
+        for h in log.handlers: h.close()
+        log.handlers = before; log.setLevel(logging.NOTSET)
+
+def test_a_bar_that_cannot_be_drawn():
+    full = SmallDisk(io.StringIO()); bar = BarFile(full)
+    bar.write('x'); bar.flush(); assert bar == full and bar != io.StringIO()
+
+def test_events_are_tensorboards(tmp_path):
+    "Several files of one second and process are read in their order; what an earlier one said beyond the next one's start is void."
+    for start in (0, 3, 2):
+        events = _Events(tmp_path, start)
+        for i in range(max(start, 1), 5): events.scalars(i, {'a/b c@d': 10*start + i, 'nan': math.nan})
+        events.close()
+    assert read_scalars(tmp_path)['a/b c@d'] == ([1, 2, 3, 4], [1., 22., 23., 24.])
+
+SCRIPT = """
+import logging, sys
+from skeletongait.checkpoint import Run
+from skeletongait.config import load_config
+from skeletongait.launch import Ranks
+from skeletongait.trainer import log
+from skeletongait.watch import Reading, Watch, start_log
+cfg, _ = load_config('demo_skeletongait'); cfg.trainer_cfg.total_iter = 400
+run, one = Run(cfg, 'disk'), Ranks(0, 1, 0)
+start_log(run, one, True)
+with Watch(run, cfg, one, 0) as watch:
+    for i in range(1, 401):
+        if i == 200: open('full', 'w').close(); input()
+        watch.step(); watch.tell(i, Reading({f'value {k}': i/3 for k in range(20)}, .5, .1, .3, .1, 10), .1, 8)
+print('trained')
+"""
+
+def test_a_disk_that_is_really_full(tmp_path):
+    "Records, log file and the process's own output on it."
+    words = next((w for w in (['unshare', '--map-root-user', '--mount'], []) if (w or os.geteuid() == 0) and shutil.which('unshare') and subprocess.run(
+        [*w, 'sh', '-c', f'mount -t tmpfs -o size=1m none {tmp_path} && umount {tmp_path}'], capture_output=True).returncode == 0), None)
+    if words is None: pytest.skip('neither user namespaces nor root: no small disk can be mounted')
+    (tmp_path/'disk').mkdir(); (tmp_path/'script.py').write_text(SCRIPT)
+    shell = f"""mount -t tmpfs -o size=120k none disk || exit 99
+        mkfifo go; (while [ ! -e full ]; do sleep .1; done; cp -r disk seen; mount -o remount,size=10m disk; echo > go) &
+        {sys.executable} script.py < go > disk/out 2> disk/err & child=$!
+        exec 3> go; wait $child; echo $? > rc; cp -r disk after; umount disk"""
+    done = subprocess.run([*words, 'sh', '-c', shell], cwd=tmp_path, env={**os.environ, 'OMP_NUM_THREADS': '1'}, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path/'rc').read_text() == '0\n' and 'trained' in (tmp_path/'after'/'out').read_text() and 'Traceback' not in (tmp_path/'after'/'err').read_text()
+    cfg, _ = load_config('demo_skeletongait'); run = Run(cfg, tmp_path/'after')
+    lines = [m['iteration'] for m in metrics(run)]
+    assert lines[0] == 1 and lines[-201:] == list(range(200, 401)) and len(lines) < 390 # as long as it was full nothing, after it everything
+    assert (run.folder/'metrics.jsonl').read_text().count('\n') == len(lines)
+    steps = read_scalars(run.folder/'summary')['value 0'][0]
+    assert steps[0] == 1 and steps[-201:] == list(range(200, 401)) and len(steps) < 390
+
 # Pictures
 
 @pytest.mark.parametrize('c', [1, 2, 3])
@@ -241,3 +365,11 @@ def test_files_that_are_no_kept_batch(tmp_path, run):
         torch.save(o, f)
         with pytest.raises(SkeletonGaitError, match=text): load_batch(f)
     with pytest.raises(SkeletonGaitError, match='no readable batch'): load_batch(tmp_path)
+
+def test_a_batch_that_cannot_be_kept(run, monkeypatch):
+    (run.folder/'nonfinite'/'7-rank0.pt').mkdir(parents=True)
+    def full(self, content): raise OSError(errno.ENOSPC, 'No space left on device')
+    with pytest.raises(SkeletonGaitError, match='7-rank0.pt: cannot be written .*; what was wrong with it: the loss is nan'): save_batch(run, batch(), 7, 0, 'the loss is nan')
+    monkeypatch.setattr(Path, 'write_bytes', full)
+    with pytest.raises(SkeletonGaitError, match=r'8-rank0.pt: cannot be written \(No space left on device\)'): save_batch(run, batch(), 8, 0, 'the loss is nan')
+    assert [f.name for f in (run.folder/'nonfinite').iterdir()] == ['7-rank0.pt']
