@@ -488,9 +488,15 @@ class TestTogether:
     def test_hints(self):
         for hint in ('best', 'latest', 'a/b.pt', 0, 7): assert [getattr(read(f'{s}: {{restore_hint: {hint}}}')[0], s).restore_hint for s in ('trainer_cfg', 'evaluator_cfg')] == [hint]*2
 
-    def test_a_protocol_is_not_looked_into(self):
-        tree = {'evaluator_cfg': {'eval_func': 'evaluate_gallery_probe', 'protocol': {'conditions': {'NM': {'gallery': {'types': ['01']}}}, 'whatever': [1, {'a': None}]}}}
+    def test_a_protocol_is_checked_and_kept_as_it_is(self):
+        tree = {'evaluator_cfg': {'eval_func': 'evaluate_gallery_probe', 'protocol': {'conditions': {'NM': {'gallery': {'types': ['01']}, 'probe': {'types': '02'}}}}}}
         assert make_config(tree)[0].evaluator_cfg.protocol == tree['evaluator_cfg']['protocol'] and again(make_config(tree)[0])[0] == make_config(tree)[0]
+        tree['evaluator_cfg']['protocol']['condition'] = {}
+        with pytest.raises(ConfigError, match="evaluator_cfg.protocol: key 'condition' .*conditions"): make_config(tree)
+
+    def test_cross_view_gallery_that_nobody_looks_at_is_told(self):
+        notices = lambda f: make_config({'evaluator_cfg': {'eval_func': f, 'cross_view_gallery': True}})[1]
+        assert any('cross_view_gallery: without effect' in n for n in notices('evaluate_Gait3D')) and not any('cross_view' in n for n in notices('evaluate_indoor_dataset'))
 
 
 def changed(*changes, text='data_cfg: {}'): return make_config(apply_changes(parse_yaml(text), changes))[0]
@@ -594,7 +600,10 @@ class TestFingerprint:
         def shuffled(o):
             if isinstance(o, dict): keys = list(o); random.shuffle(keys); return {k: shuffled(o[k]) for k in keys}
             return [shuffled(x) for x in o] if isinstance(o, list) else o
-        of = lambda v: config_hash(make_config(dict(evaluator_cfg=dict(eval_func='evaluate_gallery_probe', protocol=dict(x=v))))[0])
+        def of(v):
+            cfg, _ = make_config({})
+            cfg.evaluator_cfg.protocol = dict(x=v)
+            return config_hash(cfg)
         assert of(value) == of(shuffled(value)) and of(value) != of([value, 'more'])
 
 
