@@ -638,20 +638,22 @@ def failures_csv(
     return _csv(['condition', 'probe', 'gallery_view', 'rank', 'right', 'right_distance', 'place', 'sequence', 'distance'],
                 ([o['condition'], o['probe'], o['gallery_view'], o['rank'], o['right'], o['right_distance'], k, b['sequence'], b['distance']] for o in rows for k, b in enumerate(o['before'], 1)))
 
-# %% ../nbs/17_protocols.ipynb #4c9b4b04
+# %% ../nbs/17_protocols.ipynb #8214bcb1
 def write_results(
     stem:str|Path,                    # Path without ending: `<stem>.json`, `<stem>.csv`, `<stem>.png`, ...
     results:dict[str,Any],            # What `evaluate` returned
     extra:Mapping[str,Any]|None=None, # More for the JSON file: what was evaluated, how
     failed:list[dict]|None=None,      # What `failures` returned
 ) -> list[Path]: # What was written
-    "Write results as JSON, CSV and a picture, the failures as CSV, and a challenge's rankings as the CSV that its server takes."
-    texts = {'.json': json.dumps({**(extra or {}), **{k: v for k, v in results.items() if k != 'csv'}}, indent=1, allow_nan=False) + '\n', '.csv': results_csv(results)}
+    "Write results as CSV and a picture, the failures as CSV, a challenge's rankings as the CSV that its server takes; and last, so that its presence says that all is there, JSON."
+    texts = {'.csv': results_csv(results)}
     if 'csv' in results: texts['-submission.csv'] = results['csv']
     if failed is not None: texts['-failures.csv'] = failures_csv(failed)
     paths = [Path(f'{stem}{ending}') for ending in texts]
     for path, text in zip(paths, texts.values()): save_text(text, path)
-    return paths + _write_picture(Path(f'{stem}.png'), plot_results(results))
+    paths, last = paths + _write_picture(Path(f'{stem}.png'), plot_results(results)), Path(f'{stem}.json')
+    save_text(json.dumps({**(extra or {}), **{k: v for k, v in results.items() if k != 'csv'}}, indent=1, allow_nan=False) + '\n', last)
+    return [*paths, last]
 
 def _write_picture(path:Path, fig:plt.Figure|None) -> list[Path]:
     if fig is None: return []

@@ -469,7 +469,7 @@ def test_files(name, tmp_path):
     assert sorted(f.name for f in stem.parent.iterdir()) == sorted(f.name for f in written)                # nothing half-written is left
     saved = json.loads(stem.with_name('run-1.5-00100.json').read_text())
     assert saved.pop('iteration') == 100 and saved == {k: v for k, v in r.items() if k != 'csv'}
-    assert written[-1].read_bytes()[:4] == b'\x89PNG' and plt.get_fignums() == open_figures
+    assert written[-1].suffix == '.json' and written[-2].read_bytes()[:4] == b'\x89PNG' and plt.get_fignums() == open_figures
     rows = list(csv.DictReader(stem.with_name('run-1.5-00100.csv').open()))
     printed = {o['figure']: float(o['percent']) for o in rows if not o['probe_view'] and not o['gallery_view'] and o['percent']}
     assert all(printed[k] == r[k] for k in expected if k != 'csv')
