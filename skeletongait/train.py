@@ -7,7 +7,7 @@ __all__ = ['GO', 'STOP', 'ERROR', 'goes_on', 'shared_checkpoint', 'take_over', '
            'keep', 'leave', 'give_up', 'at_save', 'test_due', 'test_now', 'embed', 'share_buffers', 'protocol_of',
            'Prepared', 'prepare_test', 'test_model']
 
-# %% ../nbs/22_train.ipynb #8f7b2518
+# %% ../nbs/22_train.ipynb #94a61a8c
 import json, math, os, sys, time
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +25,7 @@ from .core import SkeletonGaitError, is_leftover, save_text
 from .data import Batch, GaitDataset, make_loader, naming_lost_workers
 from .evaluate import make_embedding_set
 from .launch import OtherRankError, Ranks, Stop, agree, attempt, device, from_first, gather_on_first, launch_name, naming_lost_ranks, ranks, together
-from .protocols import failures, protocol_for, results_table, write_results
+from .protocols import failures, failures_table, protocol_for, results_table, write_results
 from .trainer import NonFiniteLossError, Trainer, autocast, log, make_dataset
 from .watch import BarFile, Meter, Watch, save_batch
 
@@ -221,7 +221,7 @@ def prepare_test(cfg:Config) -> Prepared:
     p.protocol.split(p.data.sequences, p.probes)
     return p
 
-# %% ../nbs/22_train.ipynb #17eac45b
+# %% ../nbs/22_train.ipynb #ec18e855
 def test_model(
     model:nn.Module,
     cfg:Config,
@@ -231,7 +231,7 @@ def test_model(
     prepared:Prepared|None=None, # None: prepare it now
 ) -> tuple[dict,tuple[str,float|None]]|None: # On rank 0: the results, and the one figure that sums them up, with its name
     "Embed all test sequences, evaluate by the protocol, write and log the results."
-    e, (protocol, data, notices, probes) = cfg.evaluator_cfg, prepared or prepare_test(cfg)
+    e, d, (protocol, data, notices, probes) = cfg.evaluator_cfg, cfg.data_cfg, prepared or prepare_test(cfg)
     if r.rank == 0:
         for n in notices: log.info(n)
     share_buffers(model)
@@ -242,8 +242,11 @@ def test_model(
     test = make_embedding_set(x.to(device()), data.labels, [s.type for s in data.sequences], [s.view for s in data.sequences])
     results = protocol.results(test, e.metric, probes)
     log.info(f"{len(x)} sequences in {time.perf_counter()-began:.1f} s, {embedding_name(cfg)}, {e.metric}\n{results_table(results)}")
-    data_cfg = {k: getattr(cfg.data_cfg, k) for k in ('dataset_root', 'render', 'render_sigma')}
-    about = dict(iteration=iteration, embedding=embedding_name(cfg), metric=e.metric, eval_func=e.eval_func, config_hash=config_hash(cfg), data_cfg=data_cfg)
-    write_results(run.results(iteration).with_suffix(''), results, about, failures(test, protocol, e.metric, probes))
-    log.info(f'results in {run.results(iteration)}')
+    data_cfg = {k: getattr(d, k) for k in ('dataset_root', 'render', 'render_sigma')}
+    about = dict(dataset=d.test_dataset_name or d.dataset_name, iteration=iteration, embedding=embedding_name(cfg), metric=e.metric, eval_func=e.eval_func,
+                 cross_view_gallery=e.cross_view_gallery, protocol=protocol.to_dict(), config_hash=config_hash(cfg), data_cfg=data_cfg)
+    missed = failures(test, protocol, e.metric, probes)
+    written = write_results(run.results(iteration).with_suffix(''), results, about, missed)
+    log.info(f"the failures, the worst first:\n{failures_table(missed[:5])}" if missed else 'no probe failed')
+    log.info(f"results in {run.results(iteration).parent}: {', '.join(f.name for f in written)}")
     return results, protocol.headline(results)
