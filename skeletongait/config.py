@@ -11,8 +11,8 @@ __all__ = ['NOUNS', 'PLACEHOLDER', 'RUN', 'EvalFunc', 'CUT', 'ConfigError', 'par
            'apply_changes', 'packaged_configs', 'load_config', 'to_dict', 'to_yaml', 'config_hash', 'computes',
            'config_changes', 'make_optimizer', 'make_scheduler', 'check_ready']
 
-# %% ../nbs/18_config.ipynb #8474edeb
-import copy, dataclasses, hashlib, inspect, json, math, os, re
+# %% ../nbs/18_config.ipynb #4f1d3c4f
+import copy, dataclasses, hashlib, inspect, itertools, json, math, os, re
 from dataclasses import dataclass, field, fields, is_dataclass
 from fnmatch import fnmatch
 from importlib import resources
@@ -209,11 +209,11 @@ class TripletSamplerCfg:
     frames_num_max:int = key(50, 'most frames, `unfixed_*`', least=1)
     frames_skip_num:int = key(0, '`*_ordered`: draw the frames from a window longer by so many', least=0)
 
-# %% ../nbs/18_config.ipynb #3937ba3a
+# %% ../nbs/18_config.ipynb #959a66d6
 @dataclass
 class TrainerCfg:
     "How to train."
-    seed:int = key(0, 'every random draw follows from it', least=0)
+    seed:int = key(0, 'every random draw follows from it', least=0, below=2**63)
     enable_float16:bool = key(True, 'mixed precision')
     find_unused_parameters:bool = key(False, "passed to `DistributedDataParallel`", computes=False)
     sync_BN:bool = key(False, 'batch norm over all ranks')
@@ -276,10 +276,10 @@ def describe(hint) -> str:
     if origin is tuple: return f'a list of {len(args)}, each entry {describe(args[0])}'
     return NOUNS[hint]
 
-# %% ../nbs/18_config.ipynb #369622e2
+# %% ../nbs/18_config.ipynb #de7336b6
 def _range(meta:dict) -> str:
     "The values that a declaration allows, in words: `at least 0 and below 1`; empty: all."
-    return ' and '.join(f'{word} {meta[k]:g}' for k, word in (('least', 'at least'), ('below', 'below')) if meta[k] is not None)
+    return ' and '.join(f'{word} {meta[k]:,}' for k, word in (('least', 'at least'), ('below', 'below')) if meta[k] is not None)
 
 # %% ../nbs/18_config.ipynb #b65afba9
 def config_table(
@@ -303,16 +303,20 @@ def fits(value, hint) -> bool:
     if origin is tuple: return type(value) is list and len(value) == len(args) and all(map(fits, value, args))
     return type(value) in (int, float) and math.isfinite(value) if hint is float else type(value) is hint
 
-# %% ../nbs/18_config.ipynb #0686cdca
+# %% ../nbs/18_config.ipynb #bc6df07c
 def _hint_at(word:str, known:Iterable[str]) -> str:
     "What an error adds about names that do exist."
     near = nearest(word, known)
     return f"did you mean {near}?" if near else f"known here: {', '.join(known)}"
 
+def _numberless(path:str) -> str:
+    "`loss_cfg[].margin` for `loss_cfg[1].margin`: a key as the schema names it."
+    return re.sub(r'\[\d+\]', '[]', path)
+
 def _unknown_key(at:str, name:str, known:list[str]) -> ConfigError:
     "The error for a key that is not in the schema: where such a key does belong, or the nearest one here."
     path = _join(at, name)
-    homes = dict.fromkeys('.'.join(way[:way.index(str(name))+1]) + (f' (for {o.case})' if o.path == path else '') for o in schema_rows() if str(name) in (way := o.path.split('.')))
+    homes = dict.fromkeys('.'.join(way[:way.index(str(name))+1]) + (f' (for {o.case})' if o.path == _numberless(path) else '') for o in schema_rows() if str(name) in (way := o.path.split('.')))
     return ConfigError(f"{path}: unknown key; " + (f"it belongs at {' or '.join(homes)}" if homes else _hint_at(name, known)))
 
 def _join(at:str, name) -> str: return f'{at}.{name}' if at else str(name)
@@ -388,17 +392,27 @@ def torch_classes(
     module, base = (torch.optim, torch.optim.Optimizer) if isinstance(section, OptimizerCfg) else (lr_scheduler, lr_scheduler.LRScheduler)
     return {name: o for name, o in vars(module).items() if _usable(o, base) and name == o.__name__}
 
-# %% ../nbs/18_config.ipynb #0502b8c9
+# %% ../nbs/18_config.ipynb #ac5ec977
+def _arguments(cls:type) -> dict[str,inspect.Parameter]:
+    "What one may say to a class of torch: its parameters after `self` and the weights or the optimizer."
+    return dict(list(inspect.signature(cls.__init__).parameters.items())[2:])
+
+def _no_argument(o:str, at:str, tag:str, name:str, classes:dict[str,type]) -> ConfigError:
+    "The error for an argument that the class does not have: the nearest one, or how to change to another class."
+    whole = f". It belongs to another {tag}: to change that, replace the whole section: --set {at}={{{tag}: {name}, ...}}" if any(o in _arguments(c) for c in classes.values()) else ''
+    return ConfigError(f"{_join(at, o)}: {name} has no such argument; {_hint_at(o, [tag, *_arguments(classes[name])])}{whole}")
+
+# %% ../nbs/18_config.ipynb #73eb2819
 def _check_arguments(section, given:dict, at:str, notices:list[str]) -> None:
     "Hold a section's arguments to the signature of the torch class it names; drop defaults that the class does not know."
     tag, classes = fields(section)[0].name, torch_classes(section)
     name = getattr(section, tag)
     if name not in classes: raise ConfigError(f"{at}.{tag}: found {_shown(name)}, no class of torch that can be used here; {_hint_at(name, classes)}")
-    known = dict(list(inspect.signature(classes[name].__init__).parameters.items())[2:]) # after self and the parameters or the optimizer
+    known = _arguments(classes[name])
     for o, value in given.items():
-        if o in known and isinstance(value, str) and isinstance(known[o].default, int|float): raise ConfigError( # torch would find out at the first step that needs it
-            f"{_join(at, o)}: found {_shown(value)}, expected {NOUNS[bool if isinstance(known[o].default, bool) else float]}")
-        if o not in known: raise ConfigError(f"{_join(at, o)}: {name} has no such argument; {_hint_at(o, [tag, *known])}")
+        if o not in known: raise _no_argument(o, at, tag, name, classes)
+        kind = bool if isinstance(known[o].default, bool) else float
+        if isinstance(known[o].default, int|float) and not fits(value, kind): raise ConfigError(f"{_join(at, o)}: found {_shown(value)}, expected {NOUNS[kind]}")
     taken = {o: v for o, v in section.arguments.items() if o in known and o not in given}
     section.arguments = {o: v for o, v in section.arguments.items() if o in known}
     if name != getattr(type(section)(), tag) and taken: notices.append(f"{at}: {name} takes over the defaults {', '.join(f'{o}: {v}' for o, v in taken.items())}")
@@ -460,10 +474,24 @@ def _check_protocol(rules:dict) -> None:
     try: GalleryProbe.from_dict(rules)
     except SkeletonGaitError as e: raise ConfigError(f"evaluator_cfg.{e}") from None
 
-# %% ../nbs/18_config.ipynb #ff44b5ae
+# %% ../nbs/18_config.ipynb #304a4dd1
+def _check_names(cfg:'Config') -> None:
+    "What becomes a folder, or the beginning of a file name, must be one name."
+    for at, name in (('data_cfg.dataset_name', cfg.data_cfg.dataset_name), ('trainer_cfg.save_name', cfg.trainer_cfg.save_name), ('evaluator_cfg.save_name', cfg.evaluator_cfg.save_name)):
+        if name in ('', '.', '..') or set(name) & set('/\\\0'): raise ConfigError(
+            f"{at}: found {_shown(name)}, expected the name of one folder: not empty, not . or .., without slash or backslash; where runs lie is said by output_root")
+
+def _check_in_use(use:list[bool]|list[int]|None) -> None:
+    "A run needs a file of each sequence at least."
+    if use is not None and all(o is False for o in use): raise ConfigError(
+        f"data_cfg.data_in_use: found {_shown(use)}, which leaves no file of a sequence; expected at least one true, or one index, or null for all files")
+
+# %% ../nbs/18_config.ipynb #c2d3857d
 def _check_steps(cfg:'Config', notices:list[str]) -> None:
-    "Milestones must rise; what lies beyond the last iteration is told."
+    "Milestones must rise, and the rate keep its sign; what lies beyond the last iteration is told."
     t, s = cfg.trainer_cfg, cfg.scheduler_cfg
+    gamma = s.arguments.get('gamma', 1)
+    if not (fits(gamma, float) and gamma > 0): raise ConfigError(f"scheduler_cfg.gamma: found {_shown(gamma)}, expected a number above 0")
     stones = s.arguments.get('milestones', []) if s.scheduler == 'MultiStepLR' else []
     if not fits(stones, list[int]) or any(a >= b for a, b in zip([0, *stones], stones)): raise ConfigError(
         f"scheduler_cfg.milestones: found {_shown(stones)}, expected a list of iterations, each later than the one before, as [20000, 30000]")
@@ -477,7 +505,7 @@ def _check_frames(s:TripletSamplerCfg) -> None:
     if s.sample_type.startswith('unfixed') and s.frames_num_min > s.frames_num_max: raise ConfigError(
         f"trainer_cfg.sampler.frames_num_min: found {s.frames_num_min}, expected at most frames_num_max, which is {s.frames_num_max}")
 
-# %% ../nbs/18_config.ipynb #a43a5963
+# %% ../nbs/18_config.ipynb #2dd768fe
 def make_config(
     tree:dict, # Plain data, as `parse_yaml` gives it
 ) -> tuple[Config,list[str]]: # The settings; notices about old spellings and defaults, for the log
@@ -487,6 +515,8 @@ def make_config(
     for at, section in (('optimizer_cfg', cfg.optimizer_cfg), ('scheduler_cfg', cfg.scheduler_cfg)):
         _check_arguments(section, {k: v for k, v in tree.get(at, {}).items() if k != fields(section)[0].name}, at, notices)
     data, ev = cfg.data_cfg, cfg.evaluator_cfg
+    _check_names(cfg)
+    _check_in_use(data.data_in_use)
     _check_render(data)
     _check_frames(cfg.trainer_cfg.sampler)
     _check_steps(cfg, notices)
@@ -560,13 +590,14 @@ def packaged_configs() -> list[str]:
     "The names of the runs that come with the package (its other YAML files set up other steps)."
     return sorted(o.name.removesuffix('.yaml') for o in _config_folder().iterdir() if fnmatch(o.name, '*skeletongait*.yaml'))
 
-# %% ../nbs/18_config.ipynb #ff3c954e
+# %% ../nbs/18_config.ipynb #c25f5bce
 def _read_text(source:str|os.PathLike) -> str:
     "The text of a packaged configuration or of a file."
     names, path = packaged_configs(), Path(source)
     if str(source) in names: return (_config_folder()/f'{source}.yaml').read_text(encoding='utf-8')
-    if not path.is_file(): raise ConfigError(
-        f"no such file, and no packaged configuration of that name; {_hint_at(path.name.removesuffix('.yaml'), names)}" + f" (packaged: {', '.join(names)})")
+    if path.is_dir(): raise ConfigError(f"a folder; expected a YAML file, or the name of a packaged configuration: {', '.join(names)}")
+    near = nearest(path.name.removesuffix('.yaml'), names)
+    if not path.is_file(): raise ConfigError("no such file, and no packaged configuration of that name" + f"; did you mean {near}?"*bool(near) + f" (packaged: {', '.join(names)})")
     try: return path.read_text(encoding='utf-8-sig')
     except UnicodeDecodeError as e: raise ConfigError(f"not a text file in UTF-8: {e.reason} at byte {e.start}") from None
 
@@ -605,7 +636,7 @@ def to_yaml(cfg:Config) -> str:
     "The settings as YAML; `make_config(parse_yaml(to_yaml(cfg)))` gives them back."
     return yaml.dump(to_dict(cfg), Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=None, width=120)
 
-# %% ../nbs/18_config.ipynb #a9d0eec4
+# %% ../nbs/18_config.ipynb #91c9a4f3
 def _canonical(value):
     "Equal settings in equal form: a whole number is an int, every key is text."
     if isinstance(value, dict): return {str(k): _canonical(o) for k, o in value.items()}
@@ -615,26 +646,33 @@ def _canonical(value):
 def config_hash(
     cfg:Config, # The settings of a run
 ) -> str: # 16 hexadecimal digits: the first of the SHA-256 of the settings
-    "A fingerprint of all settings: equal settings have equal ones, in whatever order and form their file gave them."
+    "A fingerprint of the settings as `to_dict` gives them, whatever their order; an argument of torch's class written with torch's own default differs from one left out."
     return hashlib.sha256(json.dumps(_canonical(to_dict(cfg)), sort_keys=True, separators=(',', ':')).encode()).hexdigest()[:16]
 
-# %% ../nbs/18_config.ipynb #ca5166ff
+# %% ../nbs/18_config.ipynb #b4ddc0f3
 def _differences(a, b, at:str='') -> Iterator[tuple[str,Any,Any]]:
-    "Path, value and value wherever two trees differ; null where one has nothing."
-    sections = isinstance(a, list) and isinstance(b, list) and len(a) == len(b) and all(isinstance(o, dict) for o in a+b)
+    "Path, value and value wherever two trees differ; null where one has nothing, or a list of sections ends."
+    sections = isinstance(a, list) and isinstance(b, list) and a and b and all(isinstance(o, dict) for o in a+b)
     if isinstance(a, dict) and isinstance(b, dict):
         for k in a | b: yield from _differences(a.get(k), b.get(k), _join(at, k))
     elif sections:
-        for i, (x, y) in enumerate(zip(a, b)): yield from _differences(x, y, f'{at}[{i}]')
+        for i, (x, y) in enumerate(itertools.zip_longest(a, b)): yield from _differences(x, y, f'{at}[{i}]')
     elif a != b: yield at, a, b
 
-# %% ../nbs/18_config.ipynb #fa564c6f
+# %% ../nbs/18_config.ipynb #604d025d
 def computes(
     path:str, # A key, as `trainer_cfg.seed` or `loss_cfg[0].margin`
 ) -> bool:
     "Does this key, or anything below it, change what training computes?"
-    plain = re.sub(r'\[\d+\]', '[]', path)
+    plain = _numberless(path)
     return not any(plain == o.path or plain.startswith((f'{o.path}.', f'{o.path}[')) for o in schema_rows() if not o.computes)
+
+def _brief_pair(a, b) -> tuple[str,str]:
+    "Two values that differ, cut short where that can be seen."
+    if (short := (_brief(a), _brief(b)))[0] != short[1]: return short
+    whole = [json.dumps(o, ensure_ascii=False, default=str) for o in (a, b)]
+    start = len(os.path.commonprefix(whole)) - 20
+    return tuple(f'...{o[start:start+40]}' + '...'*(len(o) > start+40) for o in whole)
 
 def config_changes(
     then:dict,            # Settings as plain data, such as a checkpoint holds
@@ -643,7 +681,7 @@ def config_changes(
 ) -> list[str]: # As in `trainer_cfg.seed: 0 then, 1 now`
     "Every value that differs between two runs, over the defaults; a `ConfigError` where one of them cannot be read."
     pairs = _differences(*(to_dict(make_config(o)[0]) for o in (then, now)))
-    return [f'{path}: {_brief(a)} then, {_brief(b)} now' for path, a, b in pairs if computes(path) or not computing]
+    return ['{}: {} then, {} now'.format(path, *_brief_pair(a, b)) for path, a, b in pairs if computes(path) or not computing]
 
 # %% ../nbs/18_config.ipynb #aa582656
 def _make(section, first, at:str):
@@ -669,17 +707,20 @@ def _unset(section, at:str, phase:str) -> Iterator[str]:
         if isinstance(value, str) and value.split('/')[0] == PLACEHOLDER: yield f"{path}: still {value}; set it: {f.metadata['meaning']}"
         if is_dataclass(value): yield from _unset(value, path, phase)
 
-# %% ../nbs/18_config.ipynb #25cf4767
+# %% ../nbs/18_config.ipynb #7c8e4a5d
 def check_ready(
     cfg:Config,  # The settings
     phase:Literal['train', 'test'], # What is to be run
+    source:str|os.PathLike='', # Where the settings are from, as `load_config` takes it: what a message begins with
 ) -> None:
     "Raise a `ConfigError` that lists every value this phase needs and the file has not set, or says what torch refuses."
-    lines = list(_unset(cfg, '', phase))
+    lines, begin = list(_unset(cfg, '', phase)), f'{source}: ' if str(source) else ''
     if cfg.evaluator_cfg.eval_func == 'evaluate_gallery_probe' and cfg.evaluator_cfg.protocol is None:
         lines.append("evaluator_cfg.protocol: not set; evaluate_gallery_probe needs rules for `gallery` and `probe`")
     for at, section in (('optimizer_cfg', cfg.optimizer_cfg), ('scheduler_cfg', cfg.scheduler_cfg)):
         name = getattr(section, fields(section)[0].name)
         if phase == 'train': lines += [f"{at}.{o}: not set; {name} needs it" for o in _required(torch_classes(section)[name].__init__)[1:] if o not in section.arguments]
-    if phase == 'train' and not lines: make_scheduler(cfg.scheduler_cfg, make_optimizer(cfg.optimizer_cfg, [torch.nn.Parameter(torch.zeros(1))])) # on trial
-    if lines: raise ConfigError(f'not ready to {phase}:\n' + '\n'.join(f'  {o}' for o in lines))
+    if lines: raise ConfigError(f'{begin}not ready to {phase}:\n' + '\n'.join(f'  {o}' for o in lines))
+    if phase == 'test': return
+    try: make_scheduler(cfg.scheduler_cfg, make_optimizer(cfg.optimizer_cfg, [torch.nn.Parameter(torch.zeros(1))])) # on trial
+    except ConfigError as e: raise ConfigError(f'{begin}{e}') from e

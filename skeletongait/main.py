@@ -75,7 +75,7 @@ def run_test(cfg:Config, run:Run, r:Ranks) -> None:
             tell_embedding(state, cfg, path)
     test_model(model, cfg, run, iteration, r)
 
-# %% ../nbs/23_main.ipynb #bf140118
+# %% ../nbs/23_main.ipynb #8df2833d
 def main(
     cfgs:str,               # Path of a configuration file, or the name of a packaged one, like skeletongait_Gait3D
     phase:str,              # train or test
@@ -89,7 +89,7 @@ def main(
     cfg, notices = load_config(cfgs, set)
     if iter is not None: cfg.trainer_cfg.restore_hint = cfg.evaluator_cfg.restore_hint = iter
     if output_root is not None: cfg.output_root = output_root
-    check_ready(cfg, phase)
+    check_ready(cfg, phase, cfgs)
     run = Run(cfg, cfg.output_root, cfg.trainer_cfg.save_name if phase == 'train' else cfg.evaluator_cfg.save_name)
     cv2.setNumThreads(1) # processes and loader workers are the parallelism
     with stoppable() as stop:

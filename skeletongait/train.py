@@ -221,7 +221,7 @@ def prepare_test(cfg:Config) -> Prepared:
     p.protocol.split(p.data.sequences, p.probes)
     return p
 
-# %% ../nbs/22_train.ipynb #ec18e855
+# %% ../nbs/22_train.ipynb #ae59cc8d
 def test_model(
     model:nn.Module,
     cfg:Config,
@@ -247,6 +247,6 @@ def test_model(
                  cross_view_gallery=e.cross_view_gallery, protocol=protocol.to_dict(), config_hash=config_hash(cfg), data_cfg=data_cfg)
     missed = failures(test, protocol, e.metric, probes)
     written = write_results(run.results(iteration).with_suffix(''), results, about, missed)
-    log.info(f"the failures, the worst first:\n{failures_table(missed[:5])}" if missed else 'no probe failed')
+    log.info(f"{len(missed)} failures, the worst first:\n{failures_table(missed[:5])}" if missed else 'no probe failed')
     log.info(f"results in {run.results(iteration).parent}: {', '.join(f.name for f in written)}")
     return results, protocol.headline(results)

@@ -268,7 +268,8 @@ class TestUnknownKeys:
     def test_a_key_of_the_other_model(self):
         refused('model_cfg: {model: SkeletonGait, Backbone: {blocks: [1, 1, 1, 1]}}', 'model_cfg.Backbone.blocks', 'for SkeletonGaitPP')
         refused('model_cfg: {model: SkeletonGaitPP, Backbone: {layers: [1, 1, 1, 1]}}', 'model_cfg.Backbone.layers', 'for SkeletonGait)')
-        refused('loss_cfg: [{type: TripletLoss, scale: 16}]', 'loss_cfg[0].scale')
+        refused('loss_cfg: [{type: TripletLoss}, {type: CrossEntropyLoss, margin: 1}]', 'loss_cfg[1].margin: unknown key; it belongs at loss_cfg[].margin (for TripletLoss)')
+        refused('loss_cfg: [{type: TripletLoss, scale: 16}]', 'loss_cfg[0].scale', '(for CrossEntropyLoss)')
 
     def test_nothing_similar(self): refused('data_cfg: {zzz: 1}', 'data_cfg.zzz: unknown key; known here: dataset_name, dataset_root')
     def test_a_key_that_is_no_text(self): refused('data_cfg: {1: 2}', 'data_cfg.1: unknown key')
@@ -286,7 +287,10 @@ class TestTypes:
         ('data_cfg: {data_in_use: [0, -1]}', ('data_cfg.data_in_use', '[0, -1]', 'at least 0')),
         ('trainer_cfg: {keep_last: -1}', ('trainer_cfg.keep_last', 'at least 0')), ('output_root: 3', ('output_root', 'expected text')),
         ('trainer_cfg: {total_iter: 0}', ('trainer_cfg.total_iter', 'at least 1')),
-        ('trainer_cfg: {seed: -1}', ('trainer_cfg.seed', 'at least 0')),
+        ('trainer_cfg: {seed: -1}', ('trainer_cfg.seed', 'at least 0')), ('trainer_cfg: {seed: 9223372036854775808}', ('trainer_cfg.seed', 'below 9,223,372,036,854,775,808')),
+        ('data_cfg: {data_in_use: []}', ('data_cfg.data_in_use: found []', 'at least one true')), ('data_cfg: {data_in_use: [false, false]}', ('data_cfg.data_in_use', 'leaves no file')),
+        ('scheduler_cfg: {gamma: -1}', ('scheduler_cfg.gamma: found -1', 'above 0')), ('scheduler_cfg: {gamma: 0}', ('scheduler_cfg.gamma', 'above 0')),
+        ('scheduler_cfg: {scheduler: ExponentialLR, gamma: [0.9]}', ('scheduler_cfg.gamma: found [0.9]', 'above 0')),
         ('trainer_cfg: {restore_hint: -1}', ('trainer_cfg.restore_hint', 'at least 0')),
         ('trainer_cfg: {restore_hint: null}', ('trainer_cfg.restore_hint', 'a whole number, or text')),
         ('trainer_cfg: {sync_BN: 1}', ('trainer_cfg.sync_BN', '1 (a whole number)', 'true or false')),
@@ -323,6 +327,16 @@ class TestTypes:
 
     @pytest.mark.parametrize('name', get_args(C.EvalFunc))
     def test_eval_funcs(self, name): assert read(f'evaluator_cfg: {{eval_func: {name}}}')[0].evaluator_cfg.eval_func == name
+
+    @pytest.mark.parametrize('at', ['data_cfg.dataset_name', 'trainer_cfg.save_name', 'evaluator_cfg.save_name'])
+    def test_names_that_become_folders(self, at):
+        section, key = at.split('.')
+        for bad in ('', '.', '..', 'a/b', '../../../esc', '/tmp', 'a\\b', 'a\0'):
+            with pytest.raises(ConfigError, match=f'^{at}: found .*expected the name of one folder'): make_config({section: {key: bad}})
+        for good in ('...', '.a', 'a b', 'SkeletonGait++', 'ä', '01'): assert getattr(getattr(make_config({section: {key: good}})[0], section), key) == good
+
+    def test_any_seed_below_the_limit(self): assert read(f'trainer_cfg: {{seed: {2**63-1}}}')[0].trainer_cfg.seed == 2**63-1
+    def test_the_first_file_alone(self): assert read('data_cfg: {data_in_use: [0]}')[0].data_cfg.data_in_use == [0]
 
     def test_whole_numbers_are_numbers(self): assert read('loss_cfg: {type: TripletLoss, margin: 1}')[0].loss_cfg[0].margin == 1
 
@@ -372,9 +386,9 @@ class TestFiles:
             assert str(e.value).startswith(f'{path}: ') and words in str(e.value)
 
     def test_missing(self, tmp_path):
-        for source in (tmp_path/'none.yaml', tmp_path, 'skeletongait_nothing'):
+        for source, words in ((tmp_path/'none.yaml', 'no such file'), (tmp_path, 'a folder; expected a YAML file'), ('skeletongait_nothing', 'no such file')):
             with pytest.raises(ConfigError) as e: load_config(source)
-            assert 'no such file' in str(e.value) and 'skeletongait_Gait3D' in str(e.value)
+            assert words in str(e.value) and str(e.value).count('skeletongait_OUMVLP') == 1
         with pytest.raises(ConfigError, match=r'did you mean skeletongait\+\+_CCPG\?'): load_config('configs/skeletongaitpp_ccpg.yaml')
 
     def test_byte_order_mark_and_umlauts(self, tmp_path):
@@ -403,8 +417,8 @@ class TestBackToYaml:
         assert again(cfg) == (cfg, [])
 
     @settings(max_examples=60, deadline=None)
-    @given(name=st.text(st.characters(codec='utf-8', exclude_categories=['Cs', 'Cc'])), word=st.sampled_from(['5e-4', '01', '08', 'true', 'null', '1:30', '2024-05-17', '~', '<<']),
-           lr=st.floats(1e-12, 1e3), hint=st.one_of(st.integers(0, 10**9), st.text('ab/.-05e', min_size=1)), use=st.one_of(st.none(), st.lists(st.booleans()), st.lists(st.integers(0, 9))))
+    @given(name=st.text(st.characters(codec='utf-8', exclude_categories=['Cs', 'Cc'], exclude_characters='/\\'), min_size=1).filter(lambda o: o not in ('.', '..')), word=st.sampled_from(['5e-4', '01', '08', 'true', 'null', '1:30', '2024-05-17', '~', '<<']),
+           lr=st.floats(1e-12, 1e3), hint=st.one_of(st.integers(0, 10**9), st.text('ab/.-05e', min_size=1)), use=st.one_of(st.none(), st.lists(st.booleans()).filter(any), st.lists(st.integers(0, 9), min_size=1)))
     def test_any_values(self, name, word, lr, hint, use):
         cfg, _ = make_config(dict(trainer_cfg=dict(save_name=name, restore_hint=hint), data_cfg=dict(data_in_use=use, dataset_name=word), optimizer_cfg=dict(lr=lr),
                                   evaluator_cfg=dict(eval_func='evaluate_gallery_probe', protocol=dict(gallery=dict(types=[word])))))
@@ -440,7 +454,10 @@ class TestTorch:
         ('optimizer_cfg: {momentun: 0.9}', ('optimizer_cfg.momentun: SGD has no such argument', 'did you mean momentum?')),
         ('optimizer_cfg: {solver: Adam, momentum: 0.9}', ('optimizer_cfg.momentum: Adam has no such argument',)),
         ('optimizer_cfg: {lr: fast}', ('optimizer_cfg.lr: found "fast" (text), expected a number',)), ('optimizer_cfg: {nesterov: "yes"}', ('optimizer_cfg.nesterov', 'expected true or false')),
-        ('scheduler_cfg: {gamma: fast}', ('scheduler_cfg.gamma', 'expected a number')),
+        ('scheduler_cfg: {gamma: fast}', ('scheduler_cfg.gamma', 'expected a number')), ('optimizer_cfg: {momentum: [1]}', ('optimizer_cfg.momentum: found [1] (a list), expected a number',)),
+        ('optimizer_cfg: {weight_decay: {a: 1}}', ('optimizer_cfg.weight_decay', 'expected a number')), ('optimizer_cfg: {nesterov: [true]}', ('optimizer_cfg.nesterov', 'expected true or false')),
+        ('optimizer_cfg: {lr: null}', ('optimizer_cfg.lr: found null, expected a number',)), ('optimizer_cfg: {momentum: true}', ('optimizer_cfg.momentum', 'expected a number')),
+        ('scheduler_cfg: {scheduler: StepLR, step_size: 3, milestones: [3]}', ('scheduler_cfg.milestones: StepLR has no such argument', 'replace the whole section: --set scheduler_cfg={scheduler: StepLR, ...}')),
         ('optimizer_cfg: {params: []}', ('optimizer_cfg.params: SGD has no such argument',)),
         ('optimizer_cfg: {arguments: {lr: 1}}', ('optimizer_cfg.arguments: SGD has no such argument',)),
         ('optimizer_cfg: {solver: [SGD]}', ('optimizer_cfg.solver', 'expected text')),
@@ -449,7 +466,7 @@ class TestTorch:
         ('scheduler_cfg: {milestone: [1]}', ('scheduler_cfg.milestone: MultiStepLR has no such argument', 'did you mean milestones?'))])
     def test_refused(self, text, words): refused(text, *words)
 
-    @pytest.mark.parametrize('text', ['optimizer_cfg: {lr: -1}', 'optimizer_cfg: {lr: null}', 'scheduler_cfg: {scheduler: CyclicLR, base_lr: 1}', 'optimizer_cfg: {solver: Muon}'])
+    @pytest.mark.parametrize('text', ['optimizer_cfg: {lr: -1}', 'scheduler_cfg: {scheduler: CyclicLR, base_lr: 1}', 'optimizer_cfg: {solver: Muon}'])
     def test_what_torch_refuses(self, text):
         cfg, _ = read(text)
         with pytest.raises(ConfigError, match=text.split(':')[0] + ': torch refuses'):
@@ -630,6 +647,19 @@ class TestConfigChanges:
         assert config_changes(of(8.), of(4.), computing=True) == ['data_cfg.render.heatmap_generator_args.sigma: 8.0 then, 4.0 now'] and config_changes(of(8.), dict(data_cfg=dict(render={}))) == []
         assert config_changes({}, of(4.))[0].startswith('data_cfg.render: null then, {')
 
+    def test_lists_of_unequal_length(self):
+        term = [{'type': 'TripletLoss'}, {'type': 'CrossEntropyLoss'}]
+        line, = config_changes({'loss_cfg': term[:1]}, {'loss_cfg': term})
+        assert line.startswith('loss_cfg[1]: null then, {"type": "CrossEntropyLoss"')
+        assert [o.split(':')[0] for o in config_changes({'loss_cfg': term}, {'loss_cfg': term[1:]}, computing=True)][-1] == 'loss_cfg[1]'
+
+    def test_two_sides_are_never_alike(self):
+        line, = config_changes(*(dict(data_cfg=dict(dataset_root='/data'*30 + o + 'z'*n)) for o, n in (('a', 99), ('b', 99))))
+        then, now = line.split(': ', 1)[1].removesuffix(' now').split(' then, ')
+        assert then != now and len(line) < 200
+        then, now = (dict(scheduler_cfg=dict(milestones=[*range(1, n)])) for n in (50, 60))
+        assert len(set(config_changes(then, now)[0].split(': ', 1)[1].removesuffix(' now').split(' then, '))) == 2
+
     def test_another_model(self):
         names = [o.split(':')[0] for o in config_changes(*(parse_yaml(C._read_text(f'skeletongait{o}_CCPG')) for o in ('', '++')))]
         assert {'model_cfg.model', 'model_cfg.Backbone.layers', 'model_cfg.Backbone.blocks', 'data_cfg.data_in_use'} <= set(names)
@@ -656,6 +686,10 @@ class TestReady:
             cfg, _ = load_config('demo_skeletongait', ['optimizer_cfg={}', 'scheduler_cfg={milestones: [3]}', change])
             check_ready(cfg, 'test')
             with pytest.raises(ConfigError, match=words): check_ready(cfg, 'train')
+
+    def test_the_message_names_the_file(self):
+        for changes, words in (([], 'not ready to train'), (['data_cfg.dataset_root=x', 'optimizer_cfg.lr=-1'], 'optimizer_cfg: torch refuses')):
+            with pytest.raises(ConfigError, match=f'^my.yaml: {words}'): check_ready(load_config('skeletongait_CCPG', changes)[0], 'train', 'my.yaml')
 
     def lines(self, text, phase):
         with pytest.raises(ConfigError) as e: check_ready(read(text)[0], phase)

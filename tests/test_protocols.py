@@ -248,6 +248,7 @@ def test_a_single_view_has_no_cross_view_figure():
     one = [i for i, s in enumerate(test.sequences) if s.view == '090']
     r = evaluate(test.embeddings[one], *([o[i] for i in one] for o in columns(test)[1:]), 'OUMVLP')
     assert r['NM@R1'] is None and r['notes'] == ['NM: only one view, 090: no cross-view figure']
+    assert (r['NM probes'], r['NM probes_left_out'], r['NM probes_alone']) == (0, 0, 4) and 'NM: 0 probes, 4 alone, gallery 4' in results_table(r)
     assert PROTOCOLS['OUMVLP'].headline(r) == ('NM@R1', None)
     assert results_table(r).splitlines()[1].split() == ['NM', '-', '-']
 
@@ -257,7 +258,27 @@ def test_probes_with_nobody_left_to_compare():
     assert r['notes'] == ['1 of 2 probes have nobody left in the gallery after exclusions: left out'] and (r['probes'], r['probes_left_out'], r['Rank-1']) == (1, 0, 100)
     r = evaluate(np.arange(4.)[:, None, None], 'abab', 'ggpp', 'vvvv', GalleryProbe(probe={'types': 'p'}, exclude='view'))
     assert r['Rank-1'] is r['mAP'] is None and r['cmc'] is None and '2 of 2 probes' in r['notes'][0]
-    assert plot_results(r) is None
+    assert plot_results(r) is None and (r['probes'], r['probes_left_out'], r['probes_alone']) == (0, 0, 2)
+    assert 'probes alone 2' in results_table(r)
+
+
+@settings(max_examples=30, deadline=None)
+@given(SEEDS, st.sampled_from(sorted(set(TYPES) - {'Gait3D'})), st.sampled_from((.3, .8)))
+def test_counts_add_up_to_all_probes(seed, name, drop):
+    try: test = walks(name, seed, 3, drop)
+    except (SkeletonGaitError, ValueError, TypeError): return
+    try: r = evaluate(*columns(test), name)
+    except SkeletonGaitError: return
+    for s in PROTOCOLS[name].splits(test.sequences):
+        assert sum(r[f'{s.condition.name} {k}'.strip()] for k in ('probes', 'probes_left_out', 'probes_alone')) == len(s.probe)
+
+
+def test_ccpg_says_of_each_table_what_probes_without_a_match_are():
+    test = walks('CCPG')
+    subjects = ['stranger' if s.subject == '000' and s.type == 'U3_D3' else s.subject for s in test.sequences]
+    r = evaluate(test.embeddings, subjects, *columns(test)[2:], 'CCPG')
+    assert 'UP: 3 of 12 probes have no match in the gallery: ReID: left out; R1, R1 incl: counted as wrong' in r['notes']
+    assert 'UP: 9 probes, 3 without a match, gallery 12' in results_table(r)
 
 
 def test_probes_without_a_match_are_wrong_in_tables_by_view():
@@ -265,8 +286,9 @@ def test_probes_without_a_match_are_wrong_in_tables_by_view():
     subjects = ['stranger' if s.subject == '000' and s.type == '00' else s.subject for s in test.sequences]
     r = evaluate(test.embeddings, subjects, *columns(test)[2:], 'OUMVLP')
     assert r['NM probes_left_out'] == 3 and r['NM@R1'] == pytest.approx(loop('OUMVLP', make_embedding_set(test.embeddings, subjects, *columns(test)[2:]))['NM@R1'])
-    assert r['notes'] == ['NM: 3 of 12 probes have no match in the gallery: wrong in rank-k, left out of mAP and mINP']
+    assert r['notes'] == ['NM: 3 of 12 probes have no match in the gallery: counted as wrong']
     cross = evaluate(test.embeddings, subjects, *columns(test)[2:], 'OUMVLP-crossview')
+    assert cross['notes'] == ['NM: 3 of 12 probes have no match in the gallery: Rank@1: counted as wrong; mAP: left out']
     assert cross['NM-mAP'] == pytest.approx(loop('OUMVLP-crossview', make_embedding_set(test.embeddings, subjects, *columns(test)[2:]))['NM-mAP'])
 
 
@@ -296,6 +318,8 @@ def test_grew_subjects_go_as_numbers_where_they_are():
     x = np.arange(6.)[:, None, None]
     r = evaluate(x, ['00012', '00012', 'x, y', '7', '7', 'probe'], ['01', '02', '01', '01', '02', '03'], ['a', 'b', 'c', 'd', 'e', 'q'], 'GREW-submission')
     assert r['csv'] == 'videoId,rank1,rank2,rank3,rank4,rank5\nq,7,7,"x, y",12,12\n'
+    other = evaluate(x, ['٠٧', '٠٧', 'x, y', '7', '7', 'probe'], ['01', '02', '01', '01', '02', '03'], ['a', 'b', 'c', 'd', 'e', 'q'], 'GREW-submission')
+    assert other['csv'].endswith('"x, y",٠٧,٠٧\n')                                                       # other digits stay as they are
     assert "not the challenge's" in results_table(r) and r['local 01 in 02 Rank-1'] is not None
 
 
@@ -357,7 +381,8 @@ def test_any_protocol_survives_yaml(cfg):
     ('Gait3D', 'expected a mapping'),
     ({'conditions': ['NM']}, 'protocol.conditions: found .*, expected a mapping of names'),
     ({'conditions': {'NM': 'nm-01'}}, "conditions.NM: found 'nm-01', expected a mapping with keys out of probe, gallery"),
-    ({'conditions': {'NM': {'probes': {}}}}, "protocol.conditions.NM: key 'probes' is not known; did you mean 'probe'"),
+    ({'conditions': {'NM': {'probes': {}}}}, "protocol.conditions.NM: key 'probes' is not known; did you mean 'probe'(?!.*name)"),
+    ({'conditions': {'NM': {'name': 'x'}}}, "protocol.conditions.NM: key 'name' is not known"),
     ({'conditions': {'NM': {'probe': {'view': []}}}}, "protocol.conditions.NM.probe: key 'view' is not known; did you mean 'views'"),
     ({'conditions': {1: {}}}, 'protocol.conditions.1.conditions: found 1, expected text'),
     ({'tables': []}, 'protocol.tables: found none'),
@@ -389,6 +414,8 @@ def test_wrong_protocols(cfg, said):
     (dict(protocol='Gait3D', probes=['b-g-v']), 'none of the 1 probes has its subject in the gallery'),
     (dict(protocol='Gait3D', probes=['a-p-v'], csv_path='x.csv'), 'csv_path: protocol Gait3D writes no list'),
     (dict(protocol=GalleryProbe(gallery={'types': 'q'}, probe={'types': 'p'})), "gallery: no test sequence is chosen by the rule {'types': \\['q'\\]}"),
+    (dict(protocol=GalleryProbe(gallery={'types': '[gp]'}, probe={'types': '?'})), "gallery: the rule .* chooses 3 sequences, but all of them are probes, .*a probe is not in its gallery"),
+    (dict(protocol=GalleryProbe(probe={'types': 'p'}, leave_out={'types': 'p'})), "probe: the rule .* chooses 1 sequences, but all of them are left out by leave_out"),
     (dict(protocol='OUMVLP'), "probe: no test sequence is chosen by the rule {'types': \\['00'\\]}"),
     (dict(protocol='GREW-submission'), "submission.probe: no test sequence is chosen by the rule {'types': \\['03'\\]}"),
 ])
@@ -473,7 +500,27 @@ def test_files(name, tmp_path):
     rows = list(csv.DictReader(stem.with_name('run-1.5-00100.csv').open()))
     printed = {o['figure']: float(o['percent']) for o in rows if not o['probe_view'] and not o['gallery_view'] and o['percent']}
     assert all(printed[k] == r[k] for k in expected if k != 'csv')
+    assert {o['figure']: o['unrounded_mean'] for o in rows if not o['probe_view'] and not o['gallery_view']} == {e['key']: '' if e['unrounded'] is None else str(e['unrounded']) for e in r['tables']}
     if 'csv' in r: assert stem.with_name('run-1.5-00100-submission.csv').read_text() == r['csv'] == expected['csv']
+
+
+@pytest.mark.parametrize('name', ['CASIA-B', 'CASIA-B-crossview', 'CCPG'])
+def test_saved_pictures_are_not_cut_off(name, tmp_path):
+    "Three views give the smallest panels: nothing dark may touch the edge."
+    write_results(tmp_path/'r', evaluate(*columns(walks(name)), name), {'dataset': name, 'iteration': 100, 'metric': 'euc'})
+    x = plt.imread(tmp_path/'r.png')[..., :3]
+    assert all((edge > .99).all() for edge in (x[:4], x[-4:], x[:, :4], x[:, -4:])) and (x < .5).any()
+
+
+def test_files_of_an_earlier_evaluation_go_away(tmp_path):
+    test, own = walks('GREW-submission', n=6), GalleryProbe(gallery={'types': '01'}, probe={'types': '02'}, exclude='view', tables=({'per': 'view_pair'},))
+    write_results(tmp_path/'r', evaluate(*columns(test), 'GREW-submission'), failed=failures(test, PROTOCOLS['GREW-submission']))
+    (tmp_path/'r-0.csv').write_text('of another stem')
+    assert {f.name for f in tmp_path.iterdir()} == {'r.csv', 'r-submission.csv', 'r-failures.csv', 'r.png', 'r.json', 'r-0.csv'}
+    write_results(tmp_path/'r', evaluate(*columns(test), own))
+    assert {f.name for f in tmp_path.iterdir()} == {'r.csv', 'r.png', 'r.json', 'r-0.csv'}
+    write_results(tmp_path/'r', evaluate(np.arange(3.)[:, None, None], ['1', '2', 'probe'], ['01', '01', '03'], 'abq', 'GREW-submission'))
+    assert {f.name for f in tmp_path.iterdir()} == {'r.csv', 'r-submission.csv', 'r.json', 'r-0.csv'}  # nothing to draw
 
 
 def test_csv_path(tmp_path):
@@ -490,7 +537,10 @@ def test_pictures():
     (x, *names), _ = golden('GREW-realscene', 'euc')
     r = evaluate(x, *names, 'GREW-realscene')
     with pytest.raises(SkeletonGaitError, match='no figures by view'): plot_matrix(r)
-    assert len(plot_results(r).axes) == 1
+    fig = plot_results(r, 'GREW, iteration 5')
+    assert len(fig.axes) == 1 and fig.get_suptitle() == 'GREW, iteration 5' and len(fig.axes[0].lines[0].get_xdata()) == min(20, r['gallery'])
+    small = plot_results(evaluate(np.arange(4.)[:, None, None], 'abab', 'ggpp', 'vvvv', GalleryProbe(probe={'types': 'p'})))
+    assert len(small.axes[0].lines[0].get_xdata()) == 2                                                  # a curve ends where the gallery does
     plt.close('all')
 
 
@@ -514,6 +564,15 @@ def test_failures_are_all_that_were_not_first(seed, name):
     assert [o['rank'] for o in rows] == sorted((o['rank'] for o in rows), reverse=True)
     assert all(a['distance'] <= b['distance'] <= o['right_distance'] for o in rows for a, b in zip(o['before'], o['before'][1:] or o['before']))
     assert json.loads(json.dumps(rows)) == rows
+
+
+def test_failures_are_all_and_a_pair_is_named_once():
+    test = walks('SUSTech1K', n=6)
+    rows = failures(test, PROTOCOLS['SUSTech1K'])
+    pairs = [(o['probe'], o['gallery_view']) for o in rows]
+    entries = [e for e in evaluate(*columns(test), 'SUSTech1K')['tables'] if e['key'] == 'Overall@R1']
+    wrong = sum(round(6*8*(100-v)/100) for row in entries[0]['matrix'] for v in row if v is not None)   # 6 subjects in 8 types per view
+    assert len(pairs) == len(set(pairs)) == wrong > 100 and 'Overall' not in {o['condition'] for o in rows}
 
 
 def test_failures_as_text():
