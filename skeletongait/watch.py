@@ -6,7 +6,7 @@
 __all__ = ['Reading', 'Meter', 'log_line', 'BarFile', 'start_log', 'read_metrics', 'rewind_metrics', 'batch_picture', 'Watch',
            'read_scalars', 'save_batch', 'load_batch']
 
-# %% ../nbs/21_watch.ipynb #3e8e0598
+# %% ../nbs/21_watch.ipynb #aad7b8a8
 import contextlib, datetime, functools, io, json, logging, math, os, pickle, sys, time
 from collections import defaultdict
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any, Callable, Iterator, NamedTuple
 import cv2
 import numpy as np
 import torch
+from fastcore.basics import patch
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
@@ -253,7 +254,7 @@ def _plain(o:Any) -> Any:
     if isinstance(o, (list, tuple)): return [_plain(v) for v in o]
     return None if isinstance(o, float) and not math.isfinite(o) else o
 
-# %% ../nbs/21_watch.ipynb #a91914d1
+# %% ../nbs/21_watch.ipynb #f691fa57
 class Watch:
     "What a run says while it trains: progress bar, log lines, TensorBoard, `metrics.jsonl`."
     def __init__(self,
@@ -304,54 +305,61 @@ class Watch:
     def _scalars(self, iteration:int, scalars:dict[str,float]) -> None:
         with self._going_on(self.run.summary): self.events.scalars(iteration, scalars)
 
-    @_on_rank_0
     def step(self) -> None:
         "One iteration is done."
-        self.bar.update()
+        if self.first: self.bar.update()
 
-    @_on_rank_0
-    def tell(self,
-        iteration:int,
-        reading:Reading, # Since the last time
-        lr:float,        # Learning rate
-        sequences:int,   # Sequences of one iteration, over all ranks
-    ) -> None:
-        "Log line, curves and numbers of one moment."
-        log.info(log_line(iteration, self.total, reading, lr, sequences))
-        parts = dict(data=reading.data, compute=reading.compute, other=reading.other)
-        throughput = sequences/reading.seconds
-        self._scalars(iteration, {**reading.values, 'learning_rate': lr, **{f'seconds/{k}': v for k, v in parts.items()}, 'throughput': throughput})
-        self._write(iteration, values=reading.values, lr=lr, seconds=reading.seconds, **parts, throughput=throughput, n=reading.n)
-        self.bar.set_postfix_str('  '.join(f'{k} {v:.3g}' for k, v in reading.values.items() if k.endswith('/loss')), refresh=False)
+# %% ../nbs/21_watch.ipynb #a2a7186b
+@patch
+@_on_rank_0
+def tell(self:Watch,
+    iteration:int,
+    reading:Reading, # Since the last time
+    lr:float,        # Learning rate
+    sequences:int,   # Sequences of one iteration, over all ranks
+) -> None:
+    "Log line, curves and numbers of one moment."
+    log.info(log_line(iteration, self.total, reading, lr, sequences))
+    parts = dict(data=reading.data, compute=reading.compute, other=reading.other)
+    throughput = sequences/reading.seconds
+    self._scalars(iteration, {**reading.values, 'learning_rate': lr, **{f'seconds/{k}': v for k, v in parts.items()}, 'throughput': throughput})
+    self._write(iteration, values=reading.values, lr=lr, seconds=reading.seconds, **parts, throughput=throughput, n=reading.n)
+    self.bar.set_postfix_str('  '.join(f'{k} {v:.3g}' for k, v in reading.values.items() if k.endswith('/loss')), refresh=False)
 
-    @_on_rank_0
-    def pictures(self,
-        iteration:int,
-        batch:Batch, # What the network sees in this iteration
-    ) -> None:
-        "The first sequences of a batch, for TensorBoard."
-        with self._going_on(self.run.summary): self.events.picture(iteration, 'batch', batch_picture(batch))
+# %% ../nbs/21_watch.ipynb #a6249309
+@patch
+@_on_rank_0
+def pictures(self:Watch,
+    iteration:int,
+    batch:Batch, # What the network sees in this iteration
+) -> None:
+    "The first sequences of a batch, for TensorBoard."
+    with self._going_on(self.run.summary): self.events.picture(iteration, 'batch', batch_picture(batch))
 
-    @_on_rank_0
-    def results(self,
-        iteration:int,
-        results:dict,   # Of a test; its numbers become curves
-        headline:tuple[str,float|None], # Name and value of the one figure that counts
-    ) -> None:
-        "The figures of a test on the way."
-        figures = {k: float(v) for k, v in results.items() if isinstance(v, (int, float)) and not isinstance(v, bool)}
-        self._scalars(iteration, {f'test/{k}': v for k, v in figures.items()})
-        self._write(iteration, test=figures, headline=dict(name=headline[0], value=headline[1]))
-        self.bar.unpause() # the time of the test is not the training's
+# %% ../nbs/21_watch.ipynb #a9662641
+@patch
+@_on_rank_0
+def results(self:Watch,
+    iteration:int,
+    results:dict,   # Of a test; its numbers become curves
+    headline:tuple[str,float|None], # Name and value of the one figure that counts
+) -> None:
+    "The figures of a test on the way."
+    figures = {k: float(v) for k, v in results.items() if isinstance(v, (int, float)) and not isinstance(v, bool)}
+    self._scalars(iteration, {f'test/{k}': v for k, v in figures.items()})
+    self._write(iteration, test=figures, headline=dict(name=headline[0], value=headline[1]))
+    self.bar.unpause() # the time of the test is not the training's
 
-    @_on_rank_0
-    def note(self,
-        kind:str,      # What happened: resumed, saved, stopped, ...
-        iteration:int, # After this iteration
-        **more,        # What else to keep; plain values
-    ) -> None:
-        "Mark a moment in `metrics.jsonl`."
-        self._write(iteration, event=kind, **more)
+# %% ../nbs/21_watch.ipynb #b5a32739
+@patch
+@_on_rank_0
+def note(self:Watch,
+    kind:str,      # What happened: resumed, saved, stopped, ...
+    iteration:int, # After this iteration
+    **more,        # What else to keep; plain values
+) -> None:
+    "Mark a moment in `metrics.jsonl`."
+    self._write(iteration, event=kind, **more)
 
 # %% ../nbs/21_watch.ipynb #fdc8d7c3
 def read_scalars(
