@@ -10,7 +10,7 @@ __all__ = ['Run', 'random_states', 'set_random_states', 'embedding_name', 'check
            'tell_map_changes', 'tell_changes', 'tell_embedding', 'restore_random', 'only_first_speaks', 'restore_state']
 
 # %% ../nbs/20_checkpoint.ipynb #51ca18dd
-import contextlib, datetime, errno, fcntl, glob, io, itertools, json, logging, math, os, platform, random, re, shutil, time, zipfile
+import contextlib, datetime, errno, fcntl, glob, io, itertools, json, math, os, platform, random, re, shutil, time, zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO

@@ -8,7 +8,7 @@ __all__ = ['GO', 'STOP', 'ERROR', 'goes_on', 'shared_checkpoint', 'take_over', '
            'Prepared', 'prepare_test', 'test_model']
 
 # %% ../nbs/22_train.ipynb #94a61a8c
-import json, math, os, sys, time
+import json, math, sys, time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Callable, NamedTuple

@@ -22,7 +22,7 @@ import torch
 from goldens import load
 from hypothesis import given, settings, strategies as st
 from test_endurance import in_namespace
-from test_trainer import equal, steps, toy, toy_batch
+from test_trainer import equal, steps, toy
 
 import skeletongait.checkpoint as checkpoint
 from skeletongait.checkpoint import (Run, check_steps, checkpoint_state, claim, describe_weights, find_checkpoint, load_checkpoint, load_state, load_weights, note_best, prune,

@@ -9,7 +9,7 @@ import pytest, torch, yaml
 from hypothesis import given, settings, strategies as st
 
 from skeletongait import config as C
-from skeletongait.config import (Config, ConfigError, apply_changes, check_ready, computes, config_changes, config_hash, config_table, load_config, make_config,
+from skeletongait.config import (ConfigError, apply_changes, check_ready, computes, config_changes, config_hash, config_table, load_config, make_config,
                                  make_optimizer, make_scheduler, packaged_configs, parse_yaml, schema_rows, to_dict, to_yaml)
 from skeletongait.core import SkeletonGaitError, nearest
 

@@ -1,5 +1,4 @@
 "Runs that are stopped, killed, restarted and moved: real processes, compared with a run that nobody disturbed."
-import json
 import os
 import random
 import shutil
