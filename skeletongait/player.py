@@ -7,10 +7,11 @@ __all__ = ['LEFT', 'RIGHT', 'MIDDLE', 'GOOD', 'BAD', 'STYLE', 'SPEEDS', 'WRITERS
            'Timeline', 'write_animation', 'enlarge', 'caption', 'side_by_side', 'Viewer', 'figure_png', 'as_array',
            'as_frames', 'SequencePlayer']
 
-# %% ../nbs/26_player.ipynb #e30bd2e2
+# %% ../nbs/26_player.ipynb #b0415eb2
 import base64, html, io, shutil, tempfile
 from collections.abc import Callable, Iterable
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -127,10 +128,10 @@ class Timeline(W.VBox):
     def show(self, t:int) -> None:
         if self.rows is not None: self.image.value = image_bytes(self.picture(t))
 
-# %% ../nbs/26_player.ipynb #4aa3c4eb
+# %% ../nbs/26_player.ipynb #1c2b705d
 def _write_gif(pictures:Iterable[np.ndarray], fps:float, path:Path) -> None:
-    first, *rest = (Image.fromarray(p).quantize(256, dither=Image.Dither.NONE) for p in pictures)
-    first.save(path, 'GIF', save_all=True, append_images=rest, duration=max(round(100/fps), 2)*10, loop=0, optimize=True)
+    frames = (Image.fromarray(p).quantize(256, dither=Image.Dither.NONE) for p in pictures)
+    next(frames).save(path, 'GIF', save_all=True, append_images=frames, duration=max(round(100/fps), 2)*10, loop=0, optimize=True)
 
 def _write_mp4(pictures:Iterable[np.ndarray], fps:float, path:Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -150,10 +151,12 @@ def write_animation(
     pictures:Iterable[np.ndarray],  # RGB `(h, w, 3)` uint8, all of one size, one at least
     fps:float=25,                   # Frames per second; a GIF counts in hundredths of a second, two at least
 ) -> Path:
-    "Write an animation whole or not at all; a `SkeletonGaitError` for another ending."
+    "Write an animation whole or not at all; a `SkeletonGaitError` for another ending, or no picture."
     path = Path(path)
     if path.suffix.lower() not in WRITERS: raise SkeletonGaitError(f"{path}: found the ending {path.suffix!r}, expected one of {', '.join(WRITERS)}")
-    with atomic_write(path) as tmp: WRITERS[path.suffix.lower()](pictures, fps, tmp)
+    first = next(pictures := iter(pictures), None)
+    if first is None: raise SkeletonGaitError(f"{path}: no frames to write; expected one at least")
+    with atomic_write(path) as tmp: WRITERS[path.suffix.lower()](chain([first], pictures), fps, tmp)
     return path
 
 # %% ../nbs/26_player.ipynb #596edcf3
