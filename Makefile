@@ -36,6 +36,7 @@ test-slow: $(READY)
 notebooks: $(READY)
 	$(BIN)/nbdev_export
 	$(BIN)/nbdev_clean
+	$(BIN)/python .ci/still.py
 	$(BIN)/python .ci/readme.py
 
 lab: $(READY)

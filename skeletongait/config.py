@@ -104,7 +104,7 @@ class InferenceSamplerCfg:
     frames_all_limit:int = key(720, 'at most the first so many frames of a sequence', least=1)
     batch_shuffle:bool = key(False, 'order does not matter to a test', old=True)
 
-# %% ../nbs/18_config.ipynb #7ff6b2e6
+# %% ../nbs/18_config.ipynb #368a44c0
 CUT = [{'type': 'BaseSilCuttingTransform'}]
 
 @dataclass
@@ -118,6 +118,7 @@ class EvaluatorCfg:
     protocol:dict|None = key(None, '`evaluate_gallery_probe`: rules for `gallery` and `probe`, as the chapter on protocols explains')
     metric:Literal['euc', 'cos'] = key('euc', 'distance of two embeddings, strip by strip: Euclidean, or one minus cosine')
     cross_view_gallery:bool = key(False, 'the gallery holds all views at once')
+    save_embeddings:bool = key(False, 'keep the embeddings beside the results, to look at rankings later: 16 KB per sequence with 256 channels and 16 strips')
     sampler:InferenceSamplerCfg = key(InferenceSamplerCfg(), 'how test sequences are read')
     transform:list[dict] = key(CUT, 'one entry per input stream: `{type: NAME, arguments}` or `{type: Compose, trf_cfg: [...]}`')
 
@@ -417,7 +418,7 @@ def _check_arguments(section, given:dict, at:str, notices:list[str]) -> None:
     section.arguments = {o: v for o, v in section.arguments.items() if o in known}
     if name != getattr(type(section)(), tag) and taken: notices.append(f"{at}: {name} takes over the defaults {', '.join(f'{o}: {v}' for o, v in taken.items())}")
 
-# %% ../nbs/18_config.ipynb #e7759768
+# %% ../nbs/18_config.ipynb #64c0069c
 def render_settings(
     render:str|dict|None, # As in `data_cfg`: the path of a YAML file, or (some) settings in their nested form; None: files hold maps
 ) -> HeatmapConfig|None:
@@ -429,11 +430,11 @@ def render_settings(
 def heatmap_tree(
     o:HeatmapConfig,
 ) -> dict: # Plain data; `heatmap_config` reads it back
-    "Heatmap settings in their nested form, in full."
+    "Heatmap settings in their nested form, in full; `min_conf` and `joints_off` only where they are set, so that the settings of older runs keep their fingerprints."
     return dict(coco18tococo17_args=dict(transfer_to_coco17=o.transfer_to_coco17),
-                padkeypoints_args=dict(pad_method=o.pad_method, use_conf=o.use_conf, impute_others=o.impute_others),
+                padkeypoints_args=dict(pad_method=o.pad_method, use_conf=o.use_conf, impute_others=o.impute_others) | ({'min_conf': o.min_conf} if o.min_conf else {}),
                 norm_args=dict(pose_format=o.pose_format, use_conf=o.use_conf, heatmap_image_height=o.image_size),
-                heatmap_generator_args=dict(sigma=o.sigma, use_score=o.use_conf, img_h=o.img_h, img_w=o.img_w, with_limb=None, with_kp=None),
+                heatmap_generator_args=dict(sigma=o.sigma, use_score=o.use_conf, img_h=o.img_h, img_w=o.img_w, with_limb=None, with_kp=None) | ({'joints_off': list(o.joints_off)} if o.joints_off else {}),
                 align_args=dict(align=o.align, final_img_size=o.final_img_size, offset=o.offset, heatmap_image_size=2*o.centre))
 
 # %% ../nbs/18_config.ipynb #c9cdabd7

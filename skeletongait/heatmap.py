@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['impute_knn', 'impute_mean', 'centre_and_scale', 'render', 'align_map', 'default_settings', 'HeatmapConfig',
-           'heatmap_config', 'load_heatmap_config', 'place_joints', 'draw_maps', 'pose_to_heatmap', 'notices']
+           'heatmap_config', 'load_heatmap_config', 'found_joints', 'impute_joints', 'switch_off', 'place_joints',
+           'draw_maps', 'pose_to_heatmap', 'notices']
 
-# %% ../nbs/05_heatmap.ipynb #1ffb6272
+# %% ../nbs/05_heatmap.ipynb #60fec938
 import os
 from dataclasses import dataclass
 from importlib.resources import files
@@ -19,7 +20,7 @@ from sklearn.metrics import pairwise_distances_chunked
 
 from .core import SkeletonGaitError, read_yaml, unknown_name
 from .draw import draw_images, draw_sequence
-from .pose import PoseError, to_coco17
+from .pose import JOINTS, PoseError, to_coco17
 
 # %% ../nbs/05_heatmap.ipynb #9de1a6c6
 def _average(
@@ -151,7 +152,7 @@ def _resolve(tree:dict, value:Any, depth:int=0) -> Any:
     if found is None or isinstance(found, dict) or depth > 8: raise SkeletonGaitError(f"heatmap settings: {value} refers to nothing; expected the path of a key, like ${{norm_args.heatmap_image_height}}")
     return _resolve(tree, found, depth+1)
 
-# %% ../nbs/05_heatmap.ipynb #bf8f0018
+# %% ../nbs/05_heatmap.ipynb #9f38d66e
 _KEYS = {'image_size': 'norm_args.heatmap_image_height', 'centre': 'half of align_args.heatmap_image_size'} # where the YAML's name is another one
 
 @dataclass(frozen=True)
@@ -170,6 +171,8 @@ class HeatmapConfig:
     final_img_size: int = 64         # Height and width of the maps
     offset: int = 0                  # Rows kept above and below the body
     centre: int = 64                 # Column that alignment cuts around
+    min_conf: float = 0.             # A joint of lower confidence counts as not found; 0: all count, as published
+    joints_off: tuple[str,...] = ()  # Joints that are not drawn, nor their limbs; names of `JOINTS`
 
     def __post_init__(self):
         key = lambda name: f'heatmap settings: {_KEYS.get(name, name)} is {getattr(self, name)!r}'
@@ -182,8 +185,13 @@ class HeatmapConfig:
             if type(v) is not int or not least <= v <= 4096: raise SkeletonGaitError(f"{key(name)}; expected a whole number from {least} to 4096")
         if type(self.sigma) not in (int, float) or not .01 <= self.sigma < 1e4: raise SkeletonGaitError(f"{key('sigma')}; expected a number of pixels from 0.01 to 10,000")
         if self.align and self.centre >= self.img_w: raise SkeletonGaitError(f"{key('centre')}, outside the image of {self.img_w} columns; expected img_w and heatmap_image_size to fit")
+        if type(self.min_conf) not in (int, float) or not 0 <= self.min_conf <= 1: raise SkeletonGaitError(f"{key('min_conf')}; expected a confidence from 0 to 1")
+        if not isinstance(self.joints_off, list|tuple): raise SkeletonGaitError(f"{key('joints_off')}; expected a list of joints, like [left_knee, right_knee]")
+        for name in self.joints_off:
+            if name not in JOINTS: raise unknown_name("heatmap settings: heatmap_generator_args.joints_off: joint", name, JOINTS)
+        object.__setattr__(self, 'joints_off', tuple(name for name in JOINTS if name in self.joints_off)) # one order: equal settings are equal
 
-# %% ../nbs/05_heatmap.ipynb #7dbb9639
+# %% ../nbs/05_heatmap.ipynb #b49cdc00
 def heatmap_config(
     cfg:HeatmapConfig|Mapping|None=None, # A `HeatmapConfig`, a (partial) dict in the YAML's nested form, or None for the published defaults
 ) -> HeatmapConfig:
@@ -198,7 +206,8 @@ def heatmap_config(
     if not all(isinstance(u, bool) for u in uses): raise SkeletonGaitError(f"heatmap settings: use_conf and use_score are {uses}; expected True or False")
     size = align['heatmap_image_size']
     return HeatmapConfig(t['coco18tococo17_args']['transfer_to_coco17'], pad['pad_method'], pad['impute_others'], all(uses), norm['pose_format'],
-        norm['heatmap_image_height'], gen['sigma'], gen['img_h'], gen['img_w'], align['align'], align['final_img_size'], align['offset'], size//2 if isinstance(size, int) else size)
+        norm['heatmap_image_height'], gen['sigma'], gen['img_h'], gen['img_w'], align['align'], align['final_img_size'], align['offset'], size//2 if isinstance(size, int) else size,
+        pad['min_conf'], gen['joints_off'])
 
 # %% ../nbs/05_heatmap.ipynb #318bf79b
 def load_heatmap_config(
@@ -219,7 +228,35 @@ def _check_finite(x:np.ndarray, what:str) -> None:
     bad = ~np.isfinite(x).all((1, 2))
     if bad.any(): raise PoseError(f"frames {_some(np.flatnonzero(bad))}: {what}")
 
-# %% ../nbs/05_heatmap.ipynb #cf58239e
+# %% ../nbs/05_heatmap.ipynb #32cf955c
+def found_joints(
+    pose:np.ndarray,   # `(T, 17, 3)`, or `(T, 17, 2)` without confidences, pixels
+    min_conf:float=0., # Confidence below which a joint counts as not found
+) -> np.ndarray: # `(T, 17, 2)`, same dtype; a joint that was not found is at 0, 0
+    "Where the estimator found joints with confidence enough."
+    if min_conf == 0 or pose.shape[-1] == 2: return pose[..., :2]
+    return np.where(pose[..., 2:] < min_conf, pose.dtype.type(0), pose[..., :2])
+
+def impute_joints(
+    pose:np.ndarray,   # `(T, 17, 3)` or `(T, 17, 2)`, pixels
+    cfg:HeatmapConfig=HeatmapConfig(), # Settings
+) -> np.ndarray: # `(T, 17, 2)` pixels, same dtype
+    "Stage 1: where the joints are found, and where they are supposed in frames that lack them."
+    xy = found_joints(pose, cfg.min_conf)
+    return impute_knn(xy, cfg.impute_others) if cfg.pad_method == 'knn' else impute_mean(xy)
+
+# %% ../nbs/05_heatmap.ipynb #5f651bd3
+def switch_off(
+    joints:np.ndarray,           # `(T, 17, 3)` x, y and confidence
+    joints_off:tuple[str,...]=(),# Names of `JOINTS`
+) -> np.ndarray: # The same where none is off, else a copy
+    "The joints, with confidence 0 for those that are not to be drawn."
+    if not joints_off: return joints
+    out = joints.copy()
+    out[:, [JOINTS.index(name) for name in joints_off], 2] = 0
+    return out
+
+# %% ../nbs/05_heatmap.ipynb #30a21470
 def place_joints(
     pose:np.ndarray, # `(T, V, 3)` or `(T, V, 2)`, V = 17, 18 or 25, or flat `(T, 53)`: pixel x, pixel y (down), confidence in [0, 1]
     cfg:HeatmapConfig=HeatmapConfig(), # Settings
@@ -227,11 +264,10 @@ def place_joints(
     "Stages 1 to 3: the joints of a whole sequence where they will be drawn; `PoseError` for an array that is no pose, or frames with NaN, inf or no height."
     pose = to_coco17(pose)
     _check_finite(pose, 'NaN or infinite numbers; expected pixels and confidences (a joint that was not found is at 0, 0)')
-    xy = impute_knn(pose[..., :2], cfg.impute_others) if cfg.pad_method == 'knn' else impute_mean(pose[..., :2])
     conf = pose[..., 2:] if cfg.use_conf and pose.shape[-1] == 3 else np.ones((*pose.shape[:2], 1), pose.dtype)
-    xy = centre_and_scale(xy, cfg.image_size)
+    xy = centre_and_scale(impute_joints(pose, cfg), cfg.image_size)
     _check_finite(xy, 'coordinates too large to scale')
-    return np.concatenate([xy, conf], -1)
+    return switch_off(np.concatenate([xy, conf], -1), cfg.joints_off)
 
 # %% ../nbs/05_heatmap.ipynb #5c166999
 def draw_maps(
@@ -255,7 +291,7 @@ def pose_to_heatmap(
     cfg = heatmap_config(cfg)
     return draw_maps(place_joints(pose, cfg), cfg)
 
-# %% ../nbs/05_heatmap.ipynb #f3983d60
+# %% ../nbs/05_heatmap.ipynb #42a0be12
 def notices(
     pose:np.ndarray,   # A pose sequence of any known shape
     cfg:HeatmapConfig, # Settings it is drawn with
@@ -263,7 +299,11 @@ def notices(
     "Where `cfg` and the shape of `pose` disagree."
     n = 17 if pose.ndim == 2 else pose.shape[1]
     said = {'coco': 17, 'openpose-18': 18, 'openpose-25': 25}[cfg.pose_format]
-    out = []
+    out, xyc = [], to_coco17(pose)
+    if cfg.min_conf > 0 and xyc.shape[-1] == 2: out.append(f"min_conf is {cfg.min_conf}, but the poses have no confidences: all joints that are there count")
+    unseen = (found_joints(xyc, cfg.min_conf) == 0).any(-1).all(0) & (xyc[..., :2] != 0).all(-1).any(0)
+    if unseen.any(): out.append(f"min_conf is {cfg.min_conf}, and no frame has as much for {', '.join(n for n, u in zip(JOINTS, unseen) if u)}: "
+        + ("these stay at 0, 0" if cfg.impute_others or cfg.pad_method == 'simple' else "as for any joint never seen, nothing at all is imputed (impute_others: True fills the other joints)"))
     if cfg.use_conf and pose.ndim == 3 and pose.shape[2] == 2: out.append("the poses have no confidences: each counts as 1")
     if cfg.transfer_to_coco17 and n == 17: out.append("transfer_to_coco17 is True, but the poses have 17 joints already: taken as COCO-17")
     if not cfg.transfer_to_coco17 and n != 17: out.append(f"transfer_to_coco17 is False, but the poses have {n} joints: reordered to COCO-17 all the same")

@@ -48,7 +48,7 @@ class Frames:
         if t not in self.kept: self.kept[t] = image_bytes(self.draw(t))
         return self.kept[t]
 
-# %% ../nbs/26_player.ipynb #f4691774
+# %% ../nbs/26_player.ipynb #fdb67e69
 STYLE = """<style>.sg-pixels {image-rendering: pixelated} .sg-title {font-weight: 600; line-height: 1.3} .sg-note {line-height: 1.4}
 .sg-message {padding: .6em 1em; border-left: 4px solid rgb(213, 94, 0); background: rgba(213, 94, 0, .08); line-height: 1.4; white-space: pre-wrap}</style>"""
 
@@ -61,7 +61,7 @@ def text(
 
 class Panel(W.VBox):
     "A titled picture of one frame at a time."
-    def __init__(self, title:str, height:int=224): # Height in the browser, pixels
+    def __init__(self, title:str, height:int=192): # Height in the browser, pixels; 192 shows a pixel of a map as 3 x 3
         self.title, self.frames = W.HTML(text(title, 'sg-title')), None
         self.image = W.Image(format='png', layout=W.Layout(height=f'{height}px', width='auto'))
         self.image.add_class('sg-pixels')

@@ -14,7 +14,7 @@ if __name__ == '__main__' and not __spec__ and '__file__' in globals(): # run by
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     runpy.run_module('skeletongait.pretreatment_heatmap', run_name='__main__', alter_sys=True)
 
-# %% ../nbs/09_pretreatment_heatmap.ipynb #68de25fd
+# %% ../nbs/09_pretreatment_heatmap.ipynb #448a3e02
 import json, os, platform, sys, time
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -30,7 +30,7 @@ from .core import SkeletonGaitError, Tree, atomic_write, read_tree, save_pickle,
 from .draw import compile_loops
 from .heatmap import HeatmapConfig, load_heatmap_config, notices, pose_to_heatmap
 from .launch import Board, LostRankError, Ranks, Stopped, ranks, run_script, stoppable
-from .manifest import (Manifest, OutputError, Record, add_record, check_journal, check_settings, clear, file_sha256, fresh, look_around, make_header,
+from .manifest import (LATER, Manifest, OutputError, Record, add_record, check_journal, check_settings, clear, file_sha256, fresh, look_around, make_header,
     maps_name, read_journals, read_manifest, remove_all, settings_difference, start_journal, start_over, write_manifest, writing)
 from .pose import ENDINGS, Limits, load_array
 from .show import image_bytes
@@ -253,7 +253,7 @@ def make_plan(
     return Plan(header, [j.pose for j in everything], [j for j in jobs if j.pose not in found], kept, len(found), [*closed, *clashing], removed,
         [p.relative_to(tree.root).as_posix() for p in tree.strays], sorted(alone))
 
-# %% ../nbs/09_pretreatment_heatmap.ipynb #f2153b89
+# %% ../nbs/09_pretreatment_heatmap.ipynb #ebd84a37
 def refusal(
     header:dict, # How rank 0 draws
     poses:Path,  # Tree of poses, as this machine sees it
@@ -263,7 +263,7 @@ def refusal(
     here = make_header(HeatmapConfig())
     for folder in (poses, out):
         if not folder.is_dir(): return f'{folder}: no such folder on {platform.node()}'
-    if any(header[k] != here[k] for k in ('format', 'drawing')) or header['settings'].keys() != here['settings'].keys():
+    if any(header[k] != here[k] for k in ('format', 'drawing')) or header['settings'].keys() - LATER != here['settings'].keys():
         return f"{platform.node()} has skeletongait {here['skeletongait']}, which draws otherwise than {header['skeletongait']} of rank 0; install the same version"
     return ''
 

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['GO', 'STOP', 'ERROR', 'goes_on', 'shared_checkpoint', 'take_over', 'hold', 'begin', 'fetch', 'careful_step', 'train',
            'keep', 'leave', 'give_up', 'at_save', 'test_due', 'test_now', 'embed', 'share_buffers', 'protocol_of',
-           'Prepared', 'prepare_test', 'test_model']
+           'Prepared', 'prepare_test', 'keep_embeddings', 'test_model']
 
-# %% ../nbs/22_train.ipynb #94a61a8c
+# %% ../nbs/22_train.ipynb #4d8a73a9
 import json, math, sys, time
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +23,7 @@ from .checkpoint import (Run, check_steps, claim, embedding_name, load_state, no
 from .config import Config, TrainerCfg, config_hash, to_dict, to_yaml
 from .core import SkeletonGaitError, is_leftover, save_text
 from .data import Batch, GaitDataset, make_loader, naming_lost_workers
-from .evaluate import make_embedding_set
+from .evaluate import EmbeddingSet, embeddings_file, make_embedding_set, save_embeddings
 from .launch import OtherRankError, Ranks, Stop, agree, attempt, device, from_first, gather_on_first, launch_name, naming_lost_ranks, ranks, together
 from .protocols import failures, failures_table, protocol_for, results_table, write_results
 from .trainer import NonFiniteLossError, Trainer, autocast, log, make_dataset
@@ -221,7 +221,19 @@ def prepare_test(cfg:Config) -> Prepared:
     p.protocol.split(p.data.sequences, p.probes)
     return p
 
-# %% ../nbs/22_train.ipynb #ae59cc8d
+# %% ../nbs/22_train.ipynb #cb3f602a
+def keep_embeddings(
+    test:EmbeddingSet,
+    results:Path, # The JSON that will say what they scored
+    wanted:bool,  # `evaluator_cfg.save_embeddings`
+) -> list[Path]: # What was written
+    "Write the embeddings of a test, or remove those of an earlier one."
+    path = embeddings_file(results)
+    if wanted: save_embeddings(test, path)
+    else: path.unlink(missing_ok=True)
+    return [path]*wanted
+
+# %% ../nbs/22_train.ipynb #979b1fd7
 def test_model(
     model:nn.Module,
     cfg:Config,
@@ -242,11 +254,12 @@ def test_model(
     test = make_embedding_set(x.to(device()), data.labels, [s.type for s in data.sequences], [s.view for s in data.sequences])
     results = protocol.results(test, e.metric, probes)
     log.info(f"{len(x)} sequences in {time.perf_counter()-began:.1f} s, {embedding_name(cfg)}, {e.metric}\n{results_table(results)}")
-    data_cfg = {k: getattr(d, k) for k in ('dataset_root', 'render', 'render_sigma')}
+    data_cfg = {k: getattr(d, k) for k in ('dataset_root', 'data_in_use', 'render', 'render_sigma')}
     about = dict(dataset=d.test_dataset_name or d.dataset_name, iteration=iteration, embedding=embedding_name(cfg), metric=e.metric, eval_func=e.eval_func,
-                 cross_view_gallery=e.cross_view_gallery, protocol=protocol.to_dict(), config_hash=config_hash(cfg), data_cfg=data_cfg)
+                 cross_view_gallery=e.cross_view_gallery, protocol=protocol.to_dict(), config_hash=config_hash(cfg), data_cfg=data_cfg,
+                 probe_names=probes)
     missed = failures(test, protocol, e.metric, probes)
-    written = write_results(run.results(iteration).with_suffix(''), results, about, missed)
+    written = keep_embeddings(test, run.results(iteration), e.save_embeddings) + write_results(run.results(iteration).with_suffix(''), results, about, missed)
     log.info(f"{len(missed)} failures, the worst first:\n{failures_table(missed[:5])}" if missed else 'no probe failed')
     log.info(f"results in {run.results(iteration).parent}: {', '.join(f.name for f in written)}")
     return results, protocol.headline(results)

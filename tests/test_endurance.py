@@ -341,11 +341,22 @@ def test_manifest_and_journals_give_back_what_they_got(tmp_path_factory, rs, dat
     assert m.read_journals([out/'j']) == {r.pose: r for r in rs[:whole]}
 
 
-@given(st.sampled_from(['sigma', 'img_h', 'use_conf', 'offset', 'pad_method']))
+@given(st.sampled_from(['sigma', 'img_h', 'use_conf', 'offset', 'pad_method', 'min_conf', 'joints_off']))
 def test_every_setting_counts(name):
-    other = replace(HeatmapConfig(), **{name: {'sigma': 3., 'img_h': 64, 'use_conf': False, 'offset': 2, 'pad_method': 'simple'}[name]})
+    other = replace(HeatmapConfig(), **{name: {'sigma': 3., 'img_h': 64, 'use_conf': False, 'offset': 2, 'pad_method': 'simple', 'min_conf': .2, 'joints_off': ('nose',)}[name]})
     difference, = m.settings_difference(m.make_header(HeatmapConfig()), m.make_header(other))
     assert difference.startswith(f'{name} was ')
+    header = json.loads(json.dumps(m.make_header(other)))                                # as it is read again
+    assert m.settings_difference(header, m.make_header(other)) == [] and HeatmapConfig(**header['settings']) == other
+
+
+def test_headers_of_earlier_releases_stay_good():
+    "Settings that came later are named only where they are set: their absence means their default."
+    earlier = dict(transfer_to_coco17=False, pad_method='knn', impute_others=False, use_conf=True, pose_format='coco', image_size=128, sigma=8., img_h=128, img_w=128, align=True, final_img_size=64, offset=0, centre=64)
+    header = m.make_header(HeatmapConfig(sigma=8))
+    assert header['settings'] == earlier and list(header['settings']) == list(earlier)
+    assert m.settings_difference(header, m.make_header(HeatmapConfig(min_conf=.25))) == ['min_conf was 0.0 and is 0.25']
+    assert m.settings_difference(m.make_header(HeatmapConfig(joints_off=('nose',))), header) == ["joints_off was ['nose'] and is []"]
 
 
 # --- trouble with writing
@@ -467,7 +478,8 @@ def test_who_may_not_share(tree):
     assert module.refusal(header, tree/'pose', tree/OUT) == ''
     assert f"{tree/'none'}: no such folder on " in module.refusal(header, tree/'none', tree/OUT)
     assert f"{tree/'none'}: no such folder on " in module.refusal(header, tree/'pose', tree/'none')
-    for other in (header | dict(drawing=0), header | dict(settings={'sigma': 8.0})): assert 'install the same version' in module.refusal(other, tree/'pose', tree/OUT)
+    assert module.refusal(m.make_header(HeatmapConfig(min_conf=.2, joints_off=('nose',))), tree/'pose', tree/OUT) == ''
+    for other in (header | dict(drawing=0), header | dict(settings={'sigma': 8.0}), header | dict(settings=header['settings'] | {'newer': 1})): assert 'install the same version' in module.refusal(other, tree/'pose', tree/OUT)
 
 
 def namespace():

@@ -14,9 +14,9 @@ from hypothesis import assume, given, settings, strategies as st
 
 from skeletongait import draw
 from skeletongait.core import SkeletonGaitError
-from skeletongait.heatmap import (HeatmapConfig, align_map, centre_and_scale, draw_maps, heatmap_config, impute_knn, impute_mean, load_heatmap_config, notices, pose_to_heatmap,
-                                  render)
-from skeletongait.pose import COCO17_FROM, LIMBS, PoseError
+from skeletongait.heatmap import (HeatmapConfig, align_map, centre_and_scale, default_settings, draw_maps, found_joints, heatmap_config, impute_joints, impute_knn, impute_mean, load_heatmap_config,
+                                  notices, place_joints, pose_to_heatmap, render, switch_off)
+from skeletongait.pose import COCO17_FROM, JOINTS, LIMBS, PoseError
 
 GOLDEN = np.load(Path(__file__).parent/'golden'/'heatmap.npz')
 CASES = sorted(k.removeprefix('in_') for k in GOLDEN.files if k.startswith('in_'))
@@ -253,7 +253,11 @@ def test_far_away_joints_cost_nothing():
 @pytest.mark.parametrize('cfg, says', [({'align_arg': {}}, "key 'align_arg' is not known; did you mean 'align_args'"), ({'align_args': {'ofset': 1}}, "align_args: key 'ofset'"), ({'align_args': 3}, 'align_args is 3'), ({'sigma': 4}, 'expected heatmap_generator_args.sigma'), ({'heatmap_generator_args': {'img_w': 32}}, 'outside the image'), ({'heatmap_generator_args': {'sigma': 1e-9}}, 'sigma'),
     ({'heatmap_generator_args': {'sigma': 'big'}}, 'sigma'), ({'heatmap_generator_args': {'sigma': True}}, 'sigma'), ({'heatmap_generator_args': {'sigma': float('nan')}}, 'sigma'),
     ({'padkeypoints_args': {'pad_method': 'none'}}, 'knn, simple'), ({'norm_args': {'heatmap_image_height': '${norm_args.heatmap_image_height}'}}, 'refers to nothing'),
-    ({'heatmap_generator_args': {'with_kp': True}}, 'both maps are always drawn'), ({'norm_args': {'pose_format': 'coco18'}}, 'openpose-18'), ([1], 'mapping'), ({'align_args': {'final_img_size': 0}}, 'final_img_size')])
+    ({'heatmap_generator_args': {'with_kp': True}}, 'both maps are always drawn'), ({'norm_args': {'pose_format': 'coco18'}}, 'openpose-18'), ([1], 'mapping'), ({'align_args': {'final_img_size': 0}}, 'final_img_size'),
+    *(({'padkeypoints_args': {'min_conf': v}}, 'min_conf is .*; expected a confidence from 0 to 1') for v in (-.1, 1.1, True, '0.3', float('nan'), None)),
+    *(({'heatmap_generator_args': {'joints_off': v}}, 'joints_off is .*; expected a list of joints') for v in ('left_knee', None, {'left_knee': 1}, 13)),
+    ({'heatmap_generator_args': {'joints_off': ['left_nee']}}, "joints_off: joint 'left_nee' is not known; did you mean 'left_knee'"), ({'heatmap_generator_args': {'joints_off': [['nose']]}}, 'joint .*is not known'),
+    ({'heatmap_generator_args': {'joints_off': [13]}}, 'joint 13 is not known'), ({'min_conf': .3}, 'expected padkeypoints_args.min_conf'), ({'joints_off': []}, 'expected heatmap_generator_args.joints_off')])
 def test_settings_that_are_wrong(cfg, says):
     with pytest.raises(SkeletonGaitError, match=says): heatmap_config(cfg)
 
@@ -268,6 +272,67 @@ def test_settings_from_a_file(tmp_path):
         path.write_text(text)
         with pytest.raises(SkeletonGaitError, match=says) as e: load_heatmap_config(path)
         assert str(path) in str(e.value)
+
+
+
+# a threshold, and joints that are not drawn
+
+def test_threshold_makes_joints_missing():
+    "A joint below the threshold is drawn as if the estimator had not found it; one at the threshold counts."
+    pose = walk()
+    pose[3:6, 15, 2], pose[7, 9, 2], pose[8, 7, 2] = .1, .3, .2999
+    gone = pose.copy(); gone[3:6, 15, :2] = 0; gone[8, 7, :2] = 0
+    for o in (dict(), dict(pad_method='simple'), dict(use_conf=False), dict(align=False)):
+        cfg = HeatmapConfig(min_conf=.3, **o)
+        np.testing.assert_array_equal(found_joints(pose, .3), np.where(pose[..., 2:] < .3, 0, pose[..., :2]))
+        np.testing.assert_array_equal(impute_joints(pose, cfg), impute_joints(gone, HeatmapConfig(**o)))
+        np.testing.assert_array_equal(pose_to_heatmap(pose, cfg), pose_to_heatmap(gone, HeatmapConfig(**o)))
+    assert (pose_to_heatmap(pose, HeatmapConfig(min_conf=.3)) != pose_to_heatmap(pose)).any()
+    assert found_joints(pose.astype('f4'), .3).dtype == np.float32 and found_joints(pose[..., :2], .3) is not None
+    np.testing.assert_array_equal(pose_to_heatmap(pose[..., :2], HeatmapConfig(min_conf=.3)), pose_to_heatmap(pose[..., :2]))  # no confidences, no threshold
+
+
+@pytest.mark.parametrize('case', CASES)
+def test_new_settings_at_their_defaults_change_no_byte(case):
+    cfg, pose = heatmap_config(SETTINGS.get(case)), GOLDEN[f'in_{case}']
+    assert (cfg.min_conf, cfg.joints_off) == (0, ())
+    off = {'heatmap_generator_args': {'joints_off': []}, 'padkeypoints_args': {'min_conf': 0}}
+    assert heatmap_config(off) == HeatmapConfig() and hash(HeatmapConfig(joints_off=['nose'])) == hash(HeatmapConfig(joints_off=('nose',)))
+    lowest = pose[..., 2][pose[..., 2] > 0].min()/2 if pose.ndim == 3 and pose.shape[2] == 3 and (pose[..., 2][(pose[..., :2] != 0).any(-1)] > 0).all() else None
+    if lowest: np.testing.assert_array_equal(pose_to_heatmap(pose, HeatmapConfig(min_conf=float(lowest))), pose_to_heatmap(pose))  # a threshold that nobody is below
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.sets(st.sampled_from(JOINTS)), st.booleans(), st.booleans(), st.sampled_from([32, 64, 150]))
+def test_joints_off(off, use_conf, align, size):
+    "As if the confidence of these joints were 0 when it comes to drawing; everybody else stays where they were."
+    pose, o = walk(), dict(use_conf=use_conf, align=align, final_img_size=size)
+    cfg, placed = HeatmapConfig(joints_off=tuple(off), **o), place_joints(pose, HeatmapConfig(**o))
+    want = placed.copy()
+    want[:, [JOINTS.index(n) for n in off], 2] = 0
+    np.testing.assert_array_equal(place_joints(pose, cfg), want)
+    np.testing.assert_array_equal(switch_off(placed, cfg.joints_off), want)
+    maps = pose_to_heatmap(pose, cfg)
+    np.testing.assert_array_equal(maps, plain.draw(want, cfg.sigma, (128, 128), size=size, align=align, offset=0, centre=64))
+    assert maps[:, 1].any() == (len(off) < 17) and maps[:, 0].any() == any(JOINTS[i] not in off and JOINTS[j] not in off for i, j in LIMBS)
+    assert (placed == place_joints(pose, HeatmapConfig(**o))).all()                              # nothing was written into
+
+
+def test_joints_off_are_a_set():
+    a, b = HeatmapConfig(joints_off=('left_knee', 'nose', 'nose')), heatmap_config({'heatmap_generator_args': {'joints_off': ['nose', 'left_knee']}})
+    assert a == b and a.joints_off == ('nose', 'left_knee')
+    assert default_settings()['heatmap_generator_args']['joints_off'] == [] and default_settings()['padkeypoints_args']['min_conf'] == 0
+
+
+def test_notices_of_the_threshold():
+    pose = walk()
+    pose[:, 9, 2] = .1
+    assert notices(pose, HeatmapConfig(min_conf=.05)) == []
+    assert notices(pose, HeatmapConfig(min_conf=.2)) == ['min_conf is 0.2, and no frame has as much for left_wrist: as for any joint never seen, nothing at all is imputed (impute_others: True fills the other joints)']
+    assert notices(pose, HeatmapConfig(min_conf=.2, impute_others=True)) == ['min_conf is 0.2, and no frame has as much for left_wrist: these stay at 0, 0']
+    assert notices(pose[..., :2], HeatmapConfig(min_conf=.2))[0] == 'min_conf is 0.2, but the poses have no confidences: all joints that are there count'
+    pose[:, 9] = 0
+    assert notices(pose, HeatmapConfig(min_conf=.2)) == []                                       # missing anyway
 
 
 def test_centre_and_scale():

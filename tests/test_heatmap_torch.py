@@ -11,7 +11,7 @@ from hypothesis import given, settings, strategies as st
 from skeletongait.core import SkeletonGaitError
 from skeletongait.heatmap import HeatmapConfig, draw_maps, heatmap_config, place_joints, render
 from skeletongait.heatmap_torch import _COSTS, _PAIRS, _grey, _levels, _segments, _weights, _windows, draw_maps_torch
-from skeletongait.pose import PoseError
+from skeletongait.pose import JOINTS, PoseError
 from test_heatmap import CASES, GOLDEN, SETTINGS, walk
 
 
@@ -78,6 +78,14 @@ def walkers(n_sequences, n=20):
 @pytest.mark.parametrize('cfg', [HeatmapConfig(), HeatmapConfig(sigma=1.), HeatmapConfig(sigma=4., offset=5), HeatmapConfig(align=False), HeatmapConfig(final_img_size=128), HeatmapConfig(align=False, final_img_size=200),
     HeatmapConfig(sigma=2., final_img_size=100), HeatmapConfig(img_h=96, img_w=150, centre=70), HeatmapConfig(align=False, img_h=50, img_w=100, final_img_size=70), HeatmapConfig(image_size=64, img_h=64, img_w=64, centre=32)])
 def test_bodies(cfg): assert apart(walkers(4), cfg) <= 1
+
+
+@pytest.mark.parametrize('off', [('left_knee', 'nose'), JOINTS[:16], JOINTS])
+@pytest.mark.parametrize('align', [True, False])
+def test_joints_that_are_off(off, align):
+    cfg = HeatmapConfig(joints_off=off, min_conf=.35, align=align)
+    joints = place_joints(walk(3), cfg)
+    assert apart(joints, cfg) <= 1 and draw_maps_torch(torch.from_numpy(joints), cfg).any() == (len(off) < 17)
 
 
 @pytest.mark.parametrize('top', [.2, .3, .34])

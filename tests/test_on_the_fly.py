@@ -23,7 +23,7 @@ from skeletongait.data import (GaitDataset, draw_frames, first_look, is_pose, lo
 from skeletongait.heatmap import HeatmapConfig, heatmap_config, pose_to_heatmap
 from skeletongait.launch import Ranks, run_script
 from skeletongait.main import main
-from skeletongait.pose import ENDINGS, COCO17_FROM, Limits, PoseError, UnsafePickleError, load_pickle
+from skeletongait.pose import ENDINGS, COCO17_FROM, JOINTS, Limits, PoseError, UnsafePickleError, load_pickle
 from skeletongait.checkpoint import Run, load_checkpoint
 from skeletongait.train import test_model as run_test_phase, train
 from skeletongait.trainer import make_dataset, make_trainer
@@ -353,10 +353,12 @@ def test_resolved_settings(tmp_path):
         assert (d.render, d.render_sigma, d.max_file_mb, d.max_frames) == (None, None, *Limits()) and 'render' not in to_dict(d)
 
 
-@given(st.builds(lambda *args: HeatmapConfig(*args[:-1], min(args[-1], args[8] - 1)), st.booleans(), st.sampled_from(['knn', 'simple']), st.booleans(), st.booleans(), st.sampled_from(['coco', 'openpose-18', 'openpose-25']),
-                 st.integers(2, 4096), st.floats(.01, 9999), st.integers(2, 4096), st.integers(2, 4096), st.booleans(), st.integers(1, 512), st.integers(0, 99), st.integers(1, 2048)))
+@given(st.builds(lambda *args, **new: HeatmapConfig(*args[:-1], min(args[-1], args[8] - 1), **new), st.booleans(), st.sampled_from(['knn', 'simple']), st.booleans(), st.booleans(), st.sampled_from(['coco', 'openpose-18', 'openpose-25']),
+                 st.integers(2, 4096), st.floats(.01, 9999), st.integers(2, 4096), st.integers(2, 4096), st.booleans(), st.integers(1, 512), st.integers(0, 99), st.integers(1, 2048),
+                 min_conf=st.sampled_from([0, 0., .25, 1, 1.]), joints_off=st.lists(st.sampled_from(JOINTS), max_size=3)))
 def test_heatmap_tree_is_the_way_back(o):
     assert heatmap_config(heatmap_tree(o)) == o
+    assert ('min_conf' in heatmap_tree(o)['padkeypoints_args'], 'joints_off' in heatmap_tree(o)['heatmap_generator_args']) == (o.min_conf > 0, o.joints_off != ())
     cfg = make_config(dict(data_cfg=dict(render=heatmap_tree(o))))[0]
     assert cfg.data_cfg.render == heatmap_tree(o) and render_settings(make_config(parse_yaml(to_yaml(cfg)))[0].data_cfg.render) == o
 

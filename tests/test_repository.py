@@ -19,7 +19,7 @@ def remade(tmp_path_factory):
     top = tmp_path_factory.mktemp('copy')/'repository'
     shutil.copytree(ROOT, top, symlinks=True, ignore=shutil.ignore_patterns('.git', '.venv', 'output', '__pycache__', '.ipynb_checkpoints', '*.egg-info', 'golden'))
     for command in ('nbdev_export', 'nbdev_clean'): subprocess.run([BIN/command], cwd=top, check=True, capture_output=True, timeout=120)
-    subprocess.run([sys.executable, '.ci/readme.py'], cwd=top, check=True, timeout=60)
+    for script in ('still', 'readme'): subprocess.run([sys.executable, f'.ci/{script}.py'], cwd=top, check=True, timeout=60)
     return top
 
 
@@ -51,6 +51,14 @@ def test_saved_outputs(path):
                         for o in c['outputs']] for c in cells])
     assert not [o for c in cells for o in c['outputs'] if o['output_type'] == 'error']
     assert not re.findall(r'(?:/(?:home|root|tmp|Users|work|var)/[^"\\ ]*)|\w*Warning:', text)
+
+
+@pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda p: p.stem)
+def test_no_live_widget_is_saved(path):
+    "Readers without a kernel see the picture; a live widget would hide it."
+    book = json.loads(path.read_text())
+    assert 'widgets' not in book['metadata']
+    assert not [o for c in book['cells'] for o in c.get('outputs', []) if 'application/vnd.jupyter.widget-view+json' in o.get('data', {})], 'run `make notebooks`'
 
 
 @pytest.mark.parametrize('path', [p for p in NOTEBOOKS if '#| export' in p.read_text()], ids=lambda p: p.stem)
