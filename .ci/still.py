@@ -1,4 +1,4 @@
-"Take live widgets out of the saved notebooks; their pictures and texts stay. Without its kernel a live widget shows nothing, and hides the picture beside it."
+"Take live widgets out of the saved notebooks: without its kernel a widget shows nothing, and hides the picture that was saved beside it."
 import json
 from pathlib import Path
 

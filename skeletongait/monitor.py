@@ -9,9 +9,9 @@ __all__ = ['TIMES', 'NUMBERS', 'COLOURS', 'DASHES', 'MARKERS', 'EVENTS', 'PARTS'
            'between', 'draw_runs', 'Box', 'drawn', 'with_cursor', 'line_in_words', 'tests_table', 'TrainingMonitor',
            'as_runs', 'short_names', 'complain']
 
-# %% ../nbs/30_monitor.ipynb #5c0a4b71
+# %% ../nbs/30_monitor.ipynb #3c43c518
 import asyncio, datetime, html, math, os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['LEFT', 'RIGHT', 'MIDDLE', 'GOOD', 'BAD', 'STYLE', 'SPEEDS', 'WRITERS', 'paint', 'Frames', 'text', 'Panel', 'Player',
-           'Timeline', 'write_animation', 'enlarge', 'caption', 'side_by_side', 'Viewer', 'figure_png', 'as_array',
-           'as_frames', 'SequencePlayer']
+           'Timeline', 'write_animation', 'enlarge', 'caption', 'side_by_side', 'in_words', 'Viewer', 'figure_png',
+           'as_array', 'as_frames', 'SequencePlayer']
 
 # %% ../nbs/26_player.ipynb #b0415eb2
 import base64, html, io, shutil, tempfile
@@ -193,7 +193,11 @@ def side_by_side(
     padded = [np.pad(i, ((0, high-i.shape[0]), (0, gap), (0, 0)), constant_values=255) for i in titled]
     return np.ascontiguousarray(np.concatenate(padded, 1)[:, :-gap] if gap else np.concatenate(padded, 1))
 
-# %% ../nbs/26_player.ipynb #ac9be3bc
+# %% ../nbs/26_player.ipynb #9dd2b80d
+def in_words(e:Exception) -> str:
+    "The message of an error."
+    return f'{e.filename}: cannot be read or written ({e.strerror})' if isinstance(e, OSError) and e.filename else str(e)
+
 class Viewer(W.VBox):
     "A box of widgets that is also a picture, and where its input will not do, a message."
     n_frames = 0     # Of `snapshot`
@@ -216,14 +220,14 @@ class Viewer(W.VBox):
     def guard(self):
         "An error a reader can mend, raised while the viewer is built, becomes the message in its place."
         try: yield
-        except (SkeletonGaitError, OSError) as e: self.fail(str(e))
+        except (SkeletonGaitError, OSError) as e: self.fail(in_words(e))
 
     @contextmanager
     def noticing(self):
         "The same while a control does its work: a notice below the viewer, gone after the next success."
         self.notice.value = ''
         try: yield
-        except (SkeletonGaitError, OSError) as e: self.notice.value = text(e, 'sg-message')
+        except (SkeletonGaitError, OSError) as e: self.notice.value = text(in_words(e), 'sg-message')
 
     @classmethod
     def opened(cls, make:Callable[[],'Viewer']) -> 'Viewer':
@@ -232,7 +236,7 @@ class Viewer(W.VBox):
         except (SkeletonGaitError, OSError) as e:
             viewer = cls.__new__(cls)
             Viewer.__init__(viewer)
-            viewer.fail(str(e))
+            viewer.fail(in_words(e))
             return viewer
 
 # %% ../nbs/26_player.ipynb #c9544847

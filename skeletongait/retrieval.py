@@ -56,7 +56,7 @@ class Ranking(NamedTuple):
         "The nearest, and the nearest right one, if it comes later."
         return [*self.entries, *[e for e in [self.right] if e and e not in self.entries]]
 
-# %% ../nbs/31_retrieval.ipynb #6b65c7b2
+# %% ../nbs/31_retrieval.ipynb #a09207c5
 def score_words(
     first:float, # Rank of the first hit; infinite: there is none
     ap:float,    # Average precision
@@ -66,6 +66,7 @@ def score_words(
     if not among: return 'nobody is left in the gallery after exclusions'
     return f'the first right one has rank {first:.0f} of {among:.0f}, average precision {100*ap:.0f} %' if first < np.inf else f'no right one among {among:.0f}'
 
+# %% ../nbs/31_retrieval.ipynb #6db29b07
 def rank_probe(
     test:EmbeddingSet,         # Embeddings and names
     seen:EmbeddingSet,         # The same as the protocol sees it: views cut
@@ -86,7 +87,7 @@ def rank_probe(
     entries = [entry(c, place) for place, c in enumerate(nearest(d_1m, k), 1)]
     return Ranking(test.sequences[probe], entries, *(o[0] if o else None for o in (right, wrong)), score_words(*(float(o[0]) for o in (scores.first, scores.ap, scores.among))), probe)
 
-# %% ../nbs/31_retrieval.ipynb #69194aa9
+# %% ../nbs/31_retrieval.ipynb #0e39b468
 class Verdict(NamedTuple):
     "A wrong and a right gallery sequence, strip by strip; strips from top to bottom."
     wrong:Entry
@@ -94,6 +95,7 @@ class Verdict(NamedTuple):
     speaks_p:np.ndarray  # For the right one, if positive; they add up to the difference of the distances
     share_2p:np.ndarray  # Of each strip in the distance of the wrong one and of the right one; each row adds up to 1
 
+# %% ../nbs/31_retrieval.ipynb #cc9a5d62
 def judge(
     test:EmbeddingSet,
     probe:int,         # Which embedding
@@ -108,10 +110,10 @@ def judge(
     share_2p = np.divide(d_2p, total_21, out=np.full_like(d_2p, 1/d_2p.shape[1]), where=total_21 > 0)
     return Verdict(wrong, right, (d_2p[0] - d_2p[1])/d_2p.shape[1], share_2p)
 
-# %% ../nbs/31_retrieval.ipynb #126abd41
+# %% ../nbs/31_retrieval.ipynb #ab100aff
 def strip_bars(
     values_p:np.ndarray,   # From top to bottom; positive to the right, negative to the left
-    words:list[str],       # Written into each strip, if there is room
+    words:list[str],       # Written beside each bar
     colours:tuple=(BAD, GOOD), # Of negative and positive bars
     size:tuple[int,int]=(448, 320), # Height and width, pixels
 ) -> np.ndarray: # RGB `(*size, 3)`
@@ -128,6 +130,7 @@ def strip_bars(
     out[:, x(0)] = 20
     return out
 
+# %% ../nbs/31_retrieval.ipynb #39e18d4f
 def balance_bars(v:Verdict, height:int=448) -> np.ndarray:
     "What each strip says, as a picture."
     return strip_bars(v.speaks_p, [f'{o:+.2g}' for o in v.speaks_p], size=(height, height*3//4))
@@ -144,7 +147,7 @@ def verdict_words(v:Verdict) -> str:
     return (f"{v.wrong.sequence} (wrong) at {v.wrong.distance:.4g}, {v.right.sequence} (right, rank {v.right.place}) at {v.right.distance:.4g}: the bars add up to the difference, {v.speaks_p.sum():+.3g}. "
             f"Of {p} strips, counted from the top, most for the wrong one: {name([i for i in most[:3] if v.speaks_p[i] < 0])}; most for the right one: {name([i for i in most[::-1][:3] if v.speaks_p[i] > 0])}.")
 
-# %% ../nbs/31_retrieval.ipynb #762bc2ee
+# %% ../nbs/31_retrieval.ipynb #7a27f47c
 def as_protocol(
     o:str|Mapping|GalleryProbe|None, # A name out of `PROTOCOLS`, the mapping of a YAML file, a protocol; None: probes from a list, all others are the gallery
 ) -> GalleryProbe:
@@ -154,6 +157,7 @@ def as_protocol(
     if o is None or isinstance(o, Mapping): return GalleryProbe.from_dict(o or {})
     raise SkeletonGaitError(f"protocol: found {type(o).__name__}, expected a name ({', '.join(PROTOCOLS)}), a mapping with gallery and probe, or a GalleryProbe")
 
+# %% ../nbs/31_retrieval.ipynb #3b39cc34
 def galleries(
     protocol:GalleryProbe,
     gallery:np.ndarray,   # Of a condition: indices
@@ -164,13 +168,14 @@ def galleries(
     view = np.array([seen.sequences[i].view for i in gallery])
     return {v: gallery[view == v] for v in sorted(set(view.tolist()))}
 
-# %% ../nbs/31_retrieval.ipynb #717a5ea9
+# %% ../nbs/31_retrieval.ipynb #4524e25f
 def strip_major(
     test:EmbeddingSet,
 ) -> EmbeddingSet:
     "The same embeddings, in memory strip after strip."
     return test._replace(embeddings=test.embeddings.permute(2, 0, 1).contiguous().permute(1, 2, 0))
 
+# %% ../nbs/31_retrieval.ipynb #ed810eef
 class Questions:
     "All questions that a protocol asks of some embeddings."
     def __init__(self,
@@ -189,20 +194,23 @@ class Questions:
         self.n3 = np.concatenate([_grid(c, s.probe, [self.views.index(v) for v in g]) for c, (s, g) in enumerate(zip(splits, self.galleries))])
         self.failed_n, self.pairs = None, sum(len(s.probe)*len(s.gallery) for s in splits)
 
-    def ranking(self, question:int, k:int) -> Ranking:
-        "The gallery of one question, ranked."
-        c, probe, v = self.n3[question].tolist()
-        return rank_probe(self.test, self.seen, probe, self.galleries[c][self.views[v]], k, self.metric, self.exclude)
-
-    def verdict(self, r:Ranking, e:Entry) -> Verdict|None:
-        "An entry against the nearest of the other kind; None where there is none."
-        other = r.wrong if e.right else r.right
-        return None if other is None else judge(self.test, r.at, *((other, e) if e.right else (e, other)), self.metric)
-
 def _grid(c:int, probe:np.ndarray, views:list[int]) -> np.ndarray: # int64 `(len(probe)*len(views), 3)`: condition, probe, view
     return np.stack([o.ravel() for o in np.meshgrid([c], probe, views, indexing='ij')], 1)
 
-# %% ../nbs/31_retrieval.ipynb #31685333
+# %% ../nbs/31_retrieval.ipynb #87ab41fa
+@patch
+def ranking(self:Questions, question:int, k:int) -> Ranking:
+    "The gallery of one question, ranked."
+    c, probe, v = self.n3[question].tolist()
+    return rank_probe(self.test, self.seen, probe, self.galleries[c][self.views[v]], k, self.metric, self.exclude)
+
+@patch
+def verdict(self:Questions, r:Ranking, e:Entry) -> Verdict|None:
+    "An entry against the nearest of the other kind; None where there is none."
+    other = r.wrong if e.right else r.right
+    return None if other is None else judge(self.test, r.at, *((other, e) if e.right else (e, other)), self.metric)
+
+# %% ../nbs/31_retrieval.ipynb #116f8a75
 @patch
 def note_failures(self:Questions,
     rows:list[dict], # As `failures` returns them
@@ -218,13 +226,14 @@ def note_failures(self:Questions,
     at = np.searchsorted(failed, asked_n, sorter=order).clip(max=max(len(failed)-1, 0))
     self.failed_n = np.where(failed[order][at] == asked_n, order[at], -1) if len(failed) else np.full(len(asked_n), -1)
 
+# %% ../nbs/31_retrieval.ipynb #67b75edf
 @patch
 def evaluate(self:Questions) -> dict[str,Any]: # As the protocol's `results`
     "Score every question."
     self.note_failures(failures(self.test, self.protocol, self.metric, self.probes))
     return self.protocol.results(self.test, self.metric, self.probes)
 
-# %% ../nbs/31_retrieval.ipynb #87174f03
+# %% ../nbs/31_retrieval.ipynb #108904d6
 def read_failures(
     path:str|Path, # `<name>-failures.csv`, as a test writes it
 ) -> list[dict]: # As `failures` returns them
@@ -237,11 +246,13 @@ def read_failures(
     except (KeyError, TypeError, ValueError, csv.Error) as e:
         raise SkeletonGaitError(f"{path}: not the failures of a test ({type(e).__name__}: {str(e)[:80]}); expected the columns condition, probe, gallery_view, rank, right, ...") from None
 
+# %% ../nbs/31_retrieval.ipynb #ec1a1c7e
 def named(name:str) -> Sequence: # `str` gives `name` again; dashes count to the type
     "The sequence of a name `<subject>-<type>-<view>`."
     subject, *type, view = name.split('-') if name.count('-') > 1 else (name, '', '')
     return Sequence(subject, '-'.join(type), view)
 
+# %% ../nbs/31_retrieval.ipynb #654678cf
 class Failures:
     "The failed questions of a test, as its file of failures tells them."
     def __init__(self, rows:list[dict]): # As `failures` returns them
@@ -261,12 +272,13 @@ class Failures:
     def verdict(self, r:Ranking, e:Entry) -> None:
         "There is none: strips are not in the file."
 
-# %% ../nbs/31_retrieval.ipynb #88aa3c7d
+# %% ../nbs/31_retrieval.ipynb #a5919373
 class Walk(NamedTuple):
     "The frames of a sequence, each made when it is looked at."
     n:int                                # How many
     frame:Callable[[int],np.ndarray]     # Frame number to `(c, h, w)` uint8
 
+# %% ../nbs/31_retrieval.ipynb #d731fe31
 def find_walk(
     pictures:Callable|Mapping|None, # Sequence to frames `(T, c, h, w)` or `(T, h, w)` uint8, or to a `Walk`
     s:Sequence,
@@ -277,6 +289,7 @@ def find_walk(
     x_tchw = as_frames(x, f'pictures of {s}')
     return Walk(len(x_tchw), x_tchw.__getitem__)
 
+# %% ../nbs/31_retrieval.ipynb #66b0af55
 def tree_walks(
     root:str|Path,                               # Top of a `<subject>/<type>/<view>/*` tree: maps, silhouettes, both, or poses
     data_in_use:list[bool]|list[int]|None=None,  # Which files of a sequence
@@ -293,9 +306,10 @@ def tree_walks(
         return Walk(len(streams[0]), lambda t: take_frames(streams, np.array([t]), files, render)[0].clip(0, 255).round().astype(np.uint8))
     return look_up
 
-# %% ../nbs/31_retrieval.ipynb #f3cc81d6
+# %% ../nbs/31_retrieval.ipynb #4c227d99
 def _channel(i:int, cmap:str='magma') -> Callable: return lambda x_chw: paint(x_chw[min(i, len(x_chw)-1)], cmap)
 
+# %% ../nbs/31_retrieval.ipynb #353d4a31
 def looks(
     n_channels:int,
 ) -> dict[str,Callable[[np.ndarray],np.ndarray]]: # Name -> `(c, h, w)` uint8 to RGB
@@ -304,10 +318,11 @@ def looks(
     if n_channels == 3: return {'map on silhouette': lambda x_chw: overlay(x_chw[0], x_chw[2]), **maps, **sil}
     return sil if n_channels == 1 else maps if n_channels == 2 else {f'channel {i}': _channel(i) for i in range(n_channels)}
 
-# %% ../nbs/31_retrieval.ipynb #0a49b868
+# %% ../nbs/31_retrieval.ipynb #cfc0ca8d
 ALL, ERRORS, HARDEST = 'all probes', 'errors only', 'hardest errors first'
 EAGER = 2**34 # multiplications of an evaluation that is made at once: some seconds (chosen)
 
+# %% ../nbs/31_retrieval.ipynb #6aa53bea
 def _choice(name:str, options:list[str], tooltip:str='') -> W.Dropdown:
     "A picker that disappears where there is nothing to pick."
     several = len(options) > 1
@@ -315,6 +330,7 @@ def _choice(name:str, options:list[str], tooltip:str='') -> W.Dropdown:
 
 def _row(*children:W.Widget, **layout) -> W.HBox: return W.HBox(children, layout=W.Layout(flex_flow='row wrap', align_items='center', **layout))
 
+# %% ../nbs/31_retrieval.ipynb #a323e7dc
 class RetrievalExplorer(Viewer):
     "Probes, whom they were taken for, and by which part of the body."
     def __init__(self,
@@ -391,7 +407,7 @@ def make_panels(self:RetrievalExplorer) -> None:
     self.entry.observe(lambda change: self.compare(), 'value')
     self.channel.observe(lambda change: self.repaint(), 'value')
 
-# %% ../nbs/31_retrieval.ipynb #fff91626
+# %% ../nbs/31_retrieval.ipynb #9711e5ee
 @patch
 def chosen(self:RetrievalExplorer) -> np.ndarray: # Questions, int64
     "The questions that the pickers leave, in the order asked for; a `SkeletonGaitError` if there are none."
@@ -407,6 +423,7 @@ def chosen(self:RetrievalExplorer) -> np.ndarray: # Questions, int64
     if not len(found): raise SkeletonGaitError(f"no {'failed ' if self.which.value != ALL else ''}probe is left by these pickers; the one before stays")
     return found[np.argsort(q.failed_n[found], kind='stable')] if self.which.value == HARDEST else found
 
+# %% ../nbs/31_retrieval.ipynb #a808ff76
 @patch
 def refilter(self:RetrievalExplorer) -> None:
     "Take the list that the pickers ask for, and show its first question."
@@ -416,6 +433,7 @@ def refilter(self:RetrievalExplorer) -> None:
         self.position.max = len(self.list)
         if at == 1: self.go(1)
 
+# %% ../nbs/31_retrieval.ipynb #d99a0cec
 @patch
 def go(self:RetrievalExplorer, n:int) -> None: # From 1
     "Show the n-th question of the list."
@@ -424,7 +442,8 @@ def go(self:RetrievalExplorer, n:int) -> None: # From 1
         self.ranking = self.questions.ranking(question, self.k)
         c, _, v = self.questions.n3[question]
         where = [o for o in (self.questions.conditions[c], f'gallery view {self.questions.views[v]}' if self.questions.views[v] else '') if o]
-        self.heading.value = text(f"{', '.join([f'probe {self.ranking.probe}', *where])}: {self.ranking.says}", 'sg-title')
+        self.headline = f"{', '.join([f'probe {self.ranking.probe}', *where])}: {self.ranking.says}"
+        self.heading.value = text(self.headline, 'sg-title')
         self.previous.disabled, self.next.disabled = n == 1, n == len(self.list)
         problems = self.load_walks()
         self.verdict = None
@@ -433,7 +452,7 @@ def go(self:RetrievalExplorer, n:int) -> None: # From 1
         self.entry.index = 0 if self.ranking.shown else None
         if problems: raise SkeletonGaitError(problems[0])
 
-# %% ../nbs/31_retrieval.ipynb #1b1a1704
+# %% ../nbs/31_retrieval.ipynb #7d59dcfa
 @patch
 def load_walks(self:RetrievalExplorer) -> list[str]: # What went wrong
     "Find the pictures of all that is shown, and set the player to the longest."
@@ -450,6 +469,7 @@ def load_walks(self:RetrievalExplorer) -> list[str]: # What went wrong
     self.channel.layout.display = None if len(self.channel.options) > 1 else 'none'
     return problems
 
+# %% ../nbs/31_retrieval.ipynb #ef2b63be
 @patch
 def picture(self:RetrievalExplorer, s:Sequence, t:int) -> np.ndarray: # RGB
     "Frame `t` of a walk, which begins anew at its end; a grey field where there is no picture."
@@ -458,7 +478,7 @@ def picture(self:RetrievalExplorer, s:Sequence, t:int) -> np.ndarray: # RGB
     ways = looks(len(x_chw))
     return ways.get(self.channel.value, next(iter(ways.values())))(x_chw)
 
-# %% ../nbs/31_retrieval.ipynb #63376ce9
+# %% ../nbs/31_retrieval.ipynb #8ccebd50
 def entry_title(e:Entry) -> str:
     "Place, verdict and distance."
     return f"{e.place} {'right' if e.right else 'WRONG'} {e.distance:.4g}"
@@ -469,6 +489,7 @@ def _dress(panel:Panel, title:str, name:str, frames:Frames|None, colour:tuple|No
     panel.layout.border = f'3px solid rgb{colour}' if colour else '3px solid transparent'
     panel.image.layout.display = None if frames else 'none'
 
+# %% ../nbs/31_retrieval.ipynb #2180e35d
 @patch
 def repaint(self:RetrievalExplorer) -> None:
     "New pictures in all places: frames are drawn when they are wanted."
@@ -481,13 +502,14 @@ def repaint(self:RetrievalExplorer) -> None:
     self.compare()
     self.show(self.player.index)
 
+# %% ../nbs/31_retrieval.ipynb #dd519ac2
 @patch
 def show(self:RetrievalExplorer, t:int) -> None:
     "Frame `t` of all walks."
     for panel in (self.probe_panel, *self.panels, *self.compared):
         if panel.frames is not None: panel.show(t % len(panel.frames))
 
-# %% ../nbs/31_retrieval.ipynb #a30a22e8
+# %% ../nbs/31_retrieval.ipynb #23c71ba0
 @patch
 def compare(self:RetrievalExplorer) -> None:
     "Probe, wrong and right one, and what each strip says."
@@ -502,6 +524,7 @@ def compare(self:RetrievalExplorer) -> None:
     self.words.value = text(verdict_words(v) if v else self.why_no_verdict())
     self.show(self.player.index)
 
+# %% ../nbs/31_retrieval.ipynb #2ead6a6f
 @patch
 def why_no_verdict(self:RetrievalExplorer) -> str:
     "Why strips cannot be compared."
@@ -510,7 +533,7 @@ def why_no_verdict(self:RetrievalExplorer) -> str:
 
 def _image(png:bytes) -> np.ndarray|None: return cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)[..., ::-1] if png else None
 
-# %% ../nbs/31_retrieval.ipynb #2ff1cc2b
+# %% ../nbs/31_retrieval.ipynb #65606526
 @patch
 def show_results(self:RetrievalExplorer, results:dict|None) -> None:
     "Draw what all probes scored; without results, offer to compute them."
@@ -520,6 +543,7 @@ def show_results(self:RetrievalExplorer, results:dict|None) -> None:
     self.scores.layout.display = None if fig else 'none'
     self.evaluate_button.layout.display = 'none' if self.questions.failed_n is not None else None
 
+# %% ../nbs/31_retrieval.ipynb #e8859ea5
 @patch
 def evaluate(self:RetrievalExplorer) -> None:
     "Rank all probes: what the button does."
@@ -528,11 +552,12 @@ def evaluate(self:RetrievalExplorer) -> None:
         self.show_results(self.questions.evaluate())
         self.notice.value = ''
 
-# %% ../nbs/31_retrieval.ipynb #b0485f09
+# %% ../nbs/31_retrieval.ipynb #e0f74d6b
 def _framed(image:np.ndarray, title:str, name:str, colour:tuple) -> np.ndarray:
     "A picture in its border, with two lines above."
     return caption(caption(np.stack([np.pad(image[..., c], 4, constant_values=colour[c]) for c in range(3)], 2), name), title)
 
+# %% ../nbs/31_retrieval.ipynb #8fd53d1e
 @patch
 def snapshot(self:RetrievalExplorer, t:int) -> np.ndarray:
     "The probe and its nearest at frame `t`."
@@ -541,6 +566,7 @@ def snapshot(self:RetrievalExplorer, t:int) -> np.ndarray:
     tiles = [_framed(big(r.probe), 'probe', str(r.probe), MIDDLE)] + [_framed(big(e.sequence), entry_title(e), str(e.sequence), GOOD if e.right else BAD) for e in r.shown]
     return side_by_side(tiles, height=1)
 
+# %% ../nbs/31_retrieval.ipynb #0dbf8aa4
 @patch
 def comparison_picture(self:RetrievalExplorer, t:int) -> np.ndarray|None: # RGB; None where nothing can be compared
     "Probe, wrong and right one at frame `t`, and the strips beside them."
@@ -549,13 +575,14 @@ def comparison_picture(self:RetrievalExplorer, t:int) -> np.ndarray|None: # RGB;
     h = max(map(len, pictures))
     return side_by_side([*pictures, balance_bars(v, h), share_bars(v, int(chosen.right), h)], ('probe', 'wrong', 'right', 'wrong | right one', f"share ({'right' if chosen.right else 'wrong'})"), height=h)
 
-# %% ../nbs/31_retrieval.ipynb #4f972f06
+# %% ../nbs/31_retrieval.ipynb #76514afd
 @patch
 def walk_strip(self:RetrievalExplorer, s:Sequence, n:int=7) -> np.ndarray: # RGB
     "Some frames of a walk side by side."
     walk = self.walks.get(s)
     return side_by_side([self.picture(s, t) for t in pick_frames(walk.n, n)] if walk else [self.picture(s, 0)], height=1, gap=2)
 
+# %% ../nbs/31_retrieval.ipynb #b80f56f6
 @patch
 def figure(self:RetrievalExplorer) -> plt.Figure:
     "The probe and its nearest as strips of frames, the comparison, and the figures of all probes."
@@ -567,12 +594,13 @@ def figure(self:RetrievalExplorer) -> plt.Figure:
         ax.imshow(self.walk_strip(s))
         ax.set(xticks=[], yticks=[]); ax.set_ylabel(title, rotation=0, ha='right', va='center', fontsize=7)
         for spine in ax.spines.values(): spine.set(color=np.array(colour)/255, linewidth=2)
-    fig.suptitle(f'{r.probe}: {r.says}', fontsize=9)
+    fig.suptitle(self.headline, fontsize=9)
+    fig.get_layout_engine().set(w_pad=.1)
     below = [o for o in (beside, _image(self.scores.value)) if o is not None]
     for ax, image in zip(right.subplots(len(below), 1, squeeze=False).flat if below else (), below): ax.imshow(image); ax.axis('off')
     return fig
 
-# %% ../nbs/31_retrieval.ipynb #d2b70372
+# %% ../nbs/31_retrieval.ipynb #e20c4d08
 def newest_results(
     path:str|Path, # A JSON file, a folder of results, or a run's folder
 ) -> Path:
@@ -582,6 +610,7 @@ def newest_results(
     if not found: raise SkeletonGaitError(f"{path}: no results of a test; expected <save_name>-<iteration>.json, as a test writes it into the run's folder results")
     return max(found)[1]
 
+# %% ../nbs/31_retrieval.ipynb #27a43b27
 def read_results(
     path:Path, # As a test writes it
 ) -> dict[str,Any]:
@@ -593,6 +622,7 @@ def read_results(
         raise SkeletonGaitError(f"{path}: not the results of a test{f', without {lacks[0]}' if lacks else ''}; expected the JSON that a test writes")
     return o
 
+# %% ../nbs/31_retrieval.ipynb #7dc9aa6d
 def open_questions(
     file:Path,        # The JSON
     about:dict,       # What is in it
@@ -608,7 +638,7 @@ def open_questions(
     if rows is None: raise SkeletonGaitError(f"{file}: found neither {kept.name} nor {told.name} beside it; set evaluator_cfg.save_embeddings: true and test again")
     return Failures(rows)
 
-# %% ../nbs/31_retrieval.ipynb #1408ac88
+# %% ../nbs/31_retrieval.ipynb #01375610
 def result_walks(
     about:dict,             # The JSON of a test
     data:str|Path|None,     # Another tree than was tested
@@ -620,6 +650,7 @@ def result_walks(
     if root and Path(root).is_dir(): return tree_walks(root, d.get('data_in_use'), render), ''
     return None, f"Names only: the tree that was tested{f', {root},' if root else ''} is not there. Pass data=... with a tree of maps, silhouettes or poses to see the walks."
 
+# %% ../nbs/31_retrieval.ipynb #fc2f6313
 @patch(cls_method=True)
 def from_results(cls:RetrievalExplorer,
     results:str|Path,               # A run's folder, its folder of results, or one JSON file there

@@ -15,11 +15,12 @@ import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
 
+import matplotlib
 import nbformat
 import numpy as np
 from PIL import Image
 
-from scripts import ROOT, free_port
+from scripts import free_port
 from skeletongait.core import save_text
 
 INSTALL = 'apt-get install -y --no-install-recommends chromium fonts-dejavu-core'
@@ -59,16 +60,7 @@ PIXELS = '''async (image) => {
     for (let i = 0; i < rgba.length; i += 32768) parts.push(String.fromCharCode(...rgba.subarray(i, i + 32768)))
     return [canvas.height, canvas.width, btoa(parts.join(''))]
 }'''
-
-
-DELAY = '''(image) => new Promise(done => {
-    let pressed
-    document.addEventListener('keydown', () => { pressed = performance.now() }, {once: true, capture: true})
-    new MutationObserver(async (_, watch) => { watch.disconnect(); await image.decode(); done(performance.now() - pressed) }).observe(image, {attributeFilter: ['src']})
-})'''
 COUNT = "(image) => { image.swaps = 0; new MutationObserver(() => image.swaps++).observe(image, {attributeFilter: ['src']}) }"
-
-
 
 
 def decoded(png):
@@ -91,14 +83,15 @@ def missing():
 @contextmanager
 def server(root):
     "A JupyterLab over `root/notebooks`, with settings, runtime files and history of its own under `root`; its address and its log."
-    homes = {name: str(root/name.lower()) for name in ('HOME', 'IPYTHONDIR', 'JUPYTER_CONFIG_DIR', 'JUPYTER_DATA_DIR', 'JUPYTER_RUNTIME_DIR', 'MPLCONFIGDIR')}
+    homes = {name: str(root/name.lower()) for name in ('HOME', 'IPYTHONDIR', 'JUPYTER_CONFIG_DIR', 'JUPYTER_DATA_DIR', 'JUPYTER_RUNTIME_DIR')}
     for folder in (*homes.values(), root/'notebooks'): Path(folder).mkdir(parents=True, exist_ok=True)
     save_text(json.dumps(SETTINGS), root/'jupyter_config_dir'/'labconfig'/'default_setting_overrides.json')
     port = free_port()
-    command = [sys.executable, '-m', 'jupyterlab', '--no-browser', '--allow-root', '--expose-app-in-browser', '--ip=127.0.0.1', f'--port={port}', '--ServerApp.port_retries=0',
-               '--IdentityProvider.token=', f'--ServerApp.root_dir={root}/notebooks']
+    command = [sys.executable, '-m', 'jupyterlab', '--no-browser', '--allow-root', '--expose-app-in-browser', '--ip=127.0.0.1', f'--port={port}',
+               '--ServerApp.port_retries=0', '--IdentityProvider.token=', f'--ServerApp.root_dir={root}/notebooks']
     log = root/'server.log'
-    with log.open('wb') as f: process = subprocess.Popen(command, cwd=root, env=os.environ | homes | {'OMP_NUM_THREADS': '1'}, stdout=f, stderr=f, start_new_session=True)
+    env = os.environ | homes | {'OMP_NUM_THREADS': '1', 'MPLCONFIGDIR': matplotlib.get_cachedir()}  # a new list of fonts would take seconds, and a warning
+    with log.open('wb') as f: process = subprocess.Popen(command, cwd=root, env=env, stdout=f, stderr=f, start_new_session=True)
     try:
         wait_for(lambda: answers(f'http://127.0.0.1:{port}/api/status'), 60, lambda: f'JupyterLab did not start:\n{log.read_text()[-3000:]}')
         yield f'http://127.0.0.1:{port}', log
@@ -122,12 +115,12 @@ def wait_for(what, seconds, problem):
 
 
 @contextmanager
-def laboratory(root, scale=1, size=(1400, 1000)):
+def laboratory(root):
     "One server and one browser; a `Lab`."
     from playwright.sync_api import sync_playwright
     with server(root) as (url, log), sync_playwright() as p:
         browser = p.chromium.launch(executable_path=chromium(), args=FLAGS, env=os.environ | {'HOME': str(root/'home')})
-        try: yield Lab(root/'notebooks', url, log, browser.new_context(device_scale_factor=scale, viewport=dict(width=size[0], height=size[1])))
+        try: yield Lab(root/'notebooks', url, log, browser.new_context(viewport=dict(width=1400, height=1000)))
         finally: browser.close()
 
 
@@ -188,7 +181,8 @@ class Notebook:
 
     def until(self, expression, value, seconds=20):
         "Wait until an expression in the kernel has this value."
-        wait_for(lambda: self.ask(expression) == value, seconds, lambda: f'{expression}: found {self.ask(expression)!r}, expected {value!r}, after {seconds} s')
+        problem = lambda: f'{expression}: found {self.ask(expression)!r}, expected {value!r}, after {seconds} s'
+        wait_for(lambda: self.ask(expression) == value, seconds, problem)
 
     def settle(self):
         "Wait until the kernel has answered whatever the page asked: a widget waits for the answer to one change before it sends the next."
@@ -225,13 +219,6 @@ class Notebook:
         self.page.mouse.down()
         for s in stops: self.page.mouse.move(track['x'] + s*track['width'], track['y'] + track['height']/2)
         self.page.mouse.up()
-
-    def delay(self, image, element, key):
-        "Milliseconds in the page from a key to the next picture, decoded."
-        element.focus()
-        waiting = self.page.evaluate_handle(f'image => ({{promise: ({DELAY})(image)}})', image.element_handle())
-        self.page.keyboard.press(key)
-        return waiting.evaluate('w => w.promise')
 
     def pixels(self, image):
         "The pixels `(h, w, 3)` of a picture as the browser decoded them."

@@ -1,4 +1,5 @@
-"Every widget in JupyterLab in a real browser: opened from a notebook, operated, and its pixels compared with the library's; no error in the browser's console, in a cell or in a widget's call in the kernel."
+"""Every widget in JupyterLab in a real browser: opened from a notebook and operated; the page's pixels are the library's,
+and nothing went wrong in the browser's console, in a cell or in a widget's call in the kernel."""
 import importlib.util
 import json
 import shlex
@@ -11,10 +12,13 @@ import nbformat
 import pytest
 
 import browser
+from scripts import ROOT
 from skeletongait.config import load_config
 from skeletongait.core import save_pickle
 from skeletongait.evaluate import make_embedding_set, nearest_sequences
+from skeletongait.fusion import SCALES, model_weights, network_frames, paint_trust, trust_on_body
 from skeletongait.heatmap import HeatmapConfig, pose_to_heatmap
+from skeletongait.models import build_model
 from skeletongait.monitor import curves_of, draw_runs, drawn, style, with_cursor
 from skeletongait.player import SequencePlayer, figure_png, paint
 from skeletongait.pose import JOINTS, load_array
@@ -63,7 +67,8 @@ def test_missing_browser_is_said_in_one_line(monkeypatch):
     ('1/0', 'ZeroDivisionError'),
     ('import warnings; warnings.warn("old")', 'old'),
     ('import ipywidgets as W; b = W.IntSlider(); b.observe(lambda c: 1/0, "value"); b', 'ZeroDivisionError'),
-    ('from IPython.display import HTML; HTML("<img src=nowhere.png onerror=\'console.error(1)\'>")', 'nowhere.png')], ids=('a cell', 'a warning', 'a call of a widget', 'the page'))
+    ('from IPython.display import HTML; HTML("<img src=nowhere.png onerror=\'console.error(1)\'>")', 'nowhere.png'),
+], ids=('a cell', 'a warning', 'a call of a widget', 'the page'))
 def test_no_error_goes_unseen(lab, cell, says):
     "The tests below hold that nothing went wrong; this one, that they would have noticed."
     with pytest.raises(AssertionError, match=says), lab.notebook(cell) as book:
@@ -160,7 +165,7 @@ def test_without_a_kernel_readers_see_the_picture(lab, maps):
     "Run, saved, the live views taken out as `make notebooks` does, and opened again by somebody who runs nothing."
     with lab.notebook(PLAYER, 'viewer.player.index = 9', 'viewer', 'SequencePlayer(maps[:0])') as book:
         path = book.save()
-    spec = importlib.util.spec_from_file_location('still', browser.ROOT/'.ci'/'still.py')
+    spec = importlib.util.spec_from_file_location('still', ROOT/'.ci'/'still.py')
     spec.loader.exec_module(script := importlib.util.module_from_spec(spec))
     assert script.VIEW in path.read_text()
     script.still_file(path)
@@ -187,7 +192,10 @@ def recorded(tree, *names):
 
 
 def test_browser_finds_shows_and_opens(lab, tree):
-    with lab.notebook("from skeletongait.browser import DatasetBrowser\nviewer = DatasetBrowser.from_folder('walkers/pose', 'walkers/silhouette', 'walkers/partition.json')\nviewer") as book:
+    cell = '''from skeletongait.browser import DatasetBrowser
+viewer = DatasetBrowser.from_folder('walkers/pose', 'walkers/silhouette', 'walkers/partition.json')
+viewer'''
+    with lab.notebook(cell) as book:
         thumb = lambda name: book.find(f'.widget-vbox:has(> button:has-text("{name}")) img')
         book.find('.sg-browser select[multiple], .sg-browser .widget-select select').select_option(label='002 · test · 4 sequences')
         pose, sil = recorded(tree, '002', 'cl-01', '090')
@@ -215,7 +223,7 @@ viewer'''
 
 
 def test_studio_shows_and_saves_what_the_library_draws(lab, rec, tmp_path):
-    "Sliders, switches and the frame: the page shows the library's map of those settings; and so does the script, run with the saved settings by the command that the page names."
+    "The page shows the library's map of the settings; and so does the script, run with the saved settings by the command that the page names."
     pose = rec.pose.copy()
     pose[10:20, 15] = 0
     save_pickle(pose, tmp_path/'poses'/'001'/'bg-01'/'090'/'090.pkl')
@@ -239,7 +247,7 @@ def test_studio_shows_and_saves_what_the_library_draws(lab, rec, tmp_path):
         check(cfg := replace(cfg, final_img_size=32), 12)
         book.button('only left').click()
         check(cfg := replace(cfg, joints_off=tuple(j for j in JOINTS if not j.startswith('left'))), 12)
-        book.button('save').click()
+        book.button('Save as config').click()
         said = book.find('.sg-command')
         said.wait_for()
         words = shlex.split(said.inner_text().splitlines()[-1])
@@ -273,7 +281,8 @@ def write_run(folder, lines):
     "Records of a run that was resumed at 20 and tested at 40, as `metrics.jsonl` has them; as many lines as asked for."
     folder.mkdir(parents=True, exist_ok=True)
     record = lambda i, **more: dict(iteration=i, time=f'2026-01-01T12:{i//60:02d}:{i % 60:02d}', **more)
-    step = lambda i: record(i, values={'triplet/loss': 2/i, 'softmax/loss': 4/i, 'softmax/accuracy': i/100}, lr=.1, seconds=.5, data=.1, compute=.3, other=.1, throughput=16., n=2)
+    values = lambda i: {'triplet/loss': 2/i, 'softmax/loss': 4/i, 'softmax/accuracy': i/100}
+    step = lambda i: record(i, values=values(i), lr=.1, seconds=.5, data=.1, compute=.3, other=.1, throughput=16., n=2)
     records = [step(i) for i in range(2, 81, 2)]
     records[10:10] = [record(20, event='resumed')]
     records[21:21] = [record(40, test={'rank-1': 50.}, headline=dict(name='rank-1', value=50.))]
@@ -328,7 +337,8 @@ def ranked(k):
     test = make_embedding_set(made['embeddings'], *zip(*made['names']))
     split, = (protocol := GalleryProbe.from_dict(PROTOCOL)).split(test.sequences, None)
     nearest, distance = nearest_sequences(test, split.probe, split.gallery, k, 'euc', ('view',))
-    return test, {test.sequences[p]: [(test.sequences[i], d, test.sequences[i].subject == test.sequences[p].subject) for i, d in zip(row, ds) if d < np.inf]
+    answer = lambda probe, i, d: (test.sequences[i], d, test.sequences[i].subject == probe.subject)
+    return test, {(probe := test.sequences[p]): [answer(probe, i, d) for i, d in zip(row, ds) if d < np.inf]
                   for p, row, ds in zip(split.probe, nearest.tolist(), distance.tolist())}
 
 
@@ -348,7 +358,8 @@ viewer'''
             book.press(book.slider('frame'), 'ArrowRight', n)
             for s in [probe, *(e[0] for e in entries)]: book.shows(image(s), paint(maps(s)[n, 0]))
             heads = book.find('.sg-title').all_inner_texts()
-            for place, (s, d, right) in enumerate(entries, 1): assert f"{'✓' if right else '✗'} {place} {'right' if right else 'WRONG'} {d:.4g}" in heads
+            for place, (_, d, right) in enumerate(entries, 1):
+                assert f"{'✓' if right else '✗'} {place} {'right' if right else 'WRONG'} {d:.4g}" in heads
             book.button('next').click()
         book.dropdown('picture').select_option(label='joint map')
         probe, entries = list(answers.items())[3]
@@ -361,7 +372,10 @@ def test_retrieval_says_by_which_strip(lab, tree):
     probe, entries = next(iter(answers.items()))
     entries = [Entry(s, i, d, right, test.sequences.index(s)) for i, (s, d, right) in enumerate(entries, 1)]
     first = {right: next(e for e in entries if e.right == right) for right in (True, False)}
-    cell = f"{EMBEDDINGS}\nfrom skeletongait.retrieval import RetrievalExplorer\nviewer = RetrievalExplorer(embeddings, *zip(*names), protocol={PROTOCOL!r})\nviewer"
+    cell = f"""{EMBEDDINGS}
+from skeletongait.retrieval import RetrievalExplorer
+viewer = RetrievalExplorer(embeddings, *zip(*names), protocol={PROTOCOL!r})
+viewer"""
     with lab.notebook(cell) as book:
         bars = book.image('for the wrong one | for the right one')
         for e in (entries[0], entries[-1], next(e for e in entries if e.right), entries[1]):
@@ -402,3 +416,42 @@ def test_overlay_shows_what_the_loader_cuts_and_training_warps(lab, rec, maps):
         book.checkbox('show the cut').first.click()
         book.shows(whole, overlay(maps[9, 0], np.pad(sils[9], ((0, 0), (10, 10))), 1., 'difference'))
         assert 'the lengths differ: 40 maps and 30 silhouettes' in book.find('.sg-badge').last.inner_text()
+
+
+NETWORK = dict(model='SkeletonGaitPP', Backbone=dict(in_channels=3, blocks=[1, 1, 1, 1], C=.25), SeparateBNNecks=dict(class_num=8))
+FUSION = f'''{MAPS}
+from skeletongait.fusion import FusionViewer
+from skeletongait.models import build_model
+model = build_model({NETWORK!r}, seed=0)
+viewer = FusionViewer.from_model(model, maps, rec.silhouette)
+viewer'''
+
+
+def test_fusion_shows_the_networks_weights(lab, rec, maps):
+    frames = network_frames(maps, rec.silhouette)
+    weights = model_weights(build_model(NETWORK, seed=0), frames)
+    with lab.notebook(FUSION) as book:
+        weight, body = book.image('weights'), book.image('weights on the body')
+        def check(t, w_hw, half):
+            book.shows(weight, paint_trust(w_hw, half))
+            book.shows(body, trust_on_body(w_hw, frames[t], half))
+        half = SCALES[book.ask('viewer.scale.value')]
+        check(0, weights.mean_thw[0], half)
+        book.press(book.slider('frame'), 'ArrowRight', 7)
+        check(7, weights.mean_thw[7], half)
+        book.shows(book.image('map'), paint(frames[7, 0]))
+        for name, half in SCALES.items():
+            book.dropdown('scale').select_option(label=name)
+            check(7, weights.mean_thw[7], half)
+        book.checkbox('one channel').click()
+        book.press(book.slider('channel'), 'ArrowRight', 3)
+        check(7, weights.one(7, 3), half)
+
+
+def test_workbench_runs_as_it_stands(lab):
+    "The place to start: all cells are run, every viewer is there with a picture, and none is a message."
+    with lab.notebook(nbformat.read(ROOT/'nbs'/'workbench.ipynb', 4)) as book:
+        for kind in ('studio', 'overlay', 'browser', 'monitor', 'retrieval', 'fusion'):
+            book.find(f'.sg-{kind}').scroll_into_view_if_needed()
+            assert min(book.pixels(book.find(f'.sg-{kind} img').first).shape[:2]) >= 32
+        assert book.find('.sg-message').all_inner_texts() == []
