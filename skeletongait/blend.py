@@ -220,7 +220,7 @@ def change_transform(self:OverlayViewer, change:dict) -> None:
     self.warp = training_transform(self.transforms[self.transform.value])
     self.change_draw()
 
-# %% ../nbs/28_overlay.ipynb #62a9c268
+# %% ../nbs/28_overlay.ipynb #0545b09b
 @patch
 def arrange(self:OverlayViewer) -> None:
     "Put the widgets together and connect them."
@@ -235,7 +235,7 @@ def arrange(self:OverlayViewer) -> None:
         self.cut.observe(lambda _: self.redraw('overlay'), 'value')
     else: looks, draws = [self.channel], []
     for control in (self.channel, *overlaid): control.observe(lambda _: self.redraw(*self.panels), 'value')
-    row = dict(layout=W.Layout(flex_flow='row wrap', align_items='center'))
+    row = dict(layout=W.Layout(flex_flow='row wrap', align_items='center', grid_gap='4px 12px'))
     self.fill(self.badge, W.HBox([*self.panels.values()], **row), self.player, W.HBox(looks, **row), *[W.HBox(draws, **row)]*bool(draws))
     self.redraw(*self.panels)
     if draws: self.change_draw()

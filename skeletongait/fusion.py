@@ -178,7 +178,7 @@ class FusionViewer(Viewer):
         self.add_class('sg-fusion')
         with self.guard(): self.build(network_frames(maps, silhouettes), as_weights(weights), fps)
 
-# %% ../nbs/32_fusion.ipynb #af286c5e
+# %% ../nbs/32_fusion.ipynb #f6bc3486
 @patch
 def build(self:FusionViewer, x_tchw:np.ndarray, weights:Weights, fps:float) -> None:
     "Check that frames and weights belong together, and make the widgets."
@@ -200,7 +200,7 @@ def make_controls(self:FusionViewer) -> None:
     self.channel = W.Dropdown(options={'limb map': 'limb', 'joint map': 'joint', 'both': 'both'} if both else {'map': 'limb'}, description='map', disabled=not both, **wide, **narrow)
     self.scale = W.Dropdown(options=[*SCALES], description='scale', tooltip='what the ends of the colours mean', **wide, **narrow)
     self.single = W.Checkbox(description='one channel', indent=False, disabled=self.weights.channels < 2, tooltip='the weights of a single channel instead of their mean', **narrow)
-    self.which = W.IntSlider(max=max(self.weights.channels-1, 1), description='channel', disabled=True, **wide)
+    self.which = W.IntSlider(max=max(self.weights.channels-1, 1), description='number', disabled=True, **wide)
 
 # %% ../nbs/32_fusion.ipynb #61a54394
 @patch
@@ -259,11 +259,11 @@ def show(self:FusionViewer, t:int) -> None:
     for o in (*self.panels.values(), self.timeline): o.show(t)
     self.words.value = text(self.sentence(t), 'sg-title')
 
-# %% ../nbs/32_fusion.ipynb #30a58464
+# %% ../nbs/32_fusion.ipynb #c7111fdd
 @patch
 def arrange(self:FusionViewer) -> None:
     "Put the widgets together and connect them."
-    row, bar = dict(layout=W.Layout(flex_flow='row wrap', align_items='center')), W.Image(value=image_bytes(BAR), format='png', layout=W.Layout(margin='0 8px'))
+    row, bar = dict(layout=W.Layout(flex_flow='row wrap', align_items='center', grid_gap='4px 12px')), W.Image(value=image_bytes(BAR), format='png', layout=W.Layout(margin='0 8px'))
     self.words, self.ends = W.HTML(), (W.HTML(), W.HTML())
     self.redraw('silhouette', 'map')
     self.change_scale()

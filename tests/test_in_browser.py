@@ -444,6 +444,7 @@ def test_fusion_shows_the_networks_weights(lab, rec, maps):
             book.dropdown('scale').select_option(label=name)
             check(7, weights.mean_thw[7], half)
         book.checkbox('one channel').click()
+        book.settle()  # only then the slider takes keys
         book.press(book.slider('channel'), 'ArrowRight', 3)
         check(7, weights.one(7, 3), half)
 
