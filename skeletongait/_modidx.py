@@ -1531,4 +1531,5 @@ d = { 'settings': { 'branch': 'main',
                                     'skeletongait.watch.read_scalars': ('watch.html#read_scalars', 'skeletongait/watch.py'),
                                     'skeletongait.watch.rewind_metrics': ('watch.html#rewind_metrics', 'skeletongait/watch.py'),
                                     'skeletongait.watch.save_batch': ('watch.html#save_batch', 'skeletongait/watch.py'),
-                                    'skeletongait.watch.start_log': ('watch.html#start_log', 'skeletongait/watch.py')}}}
+                                    'skeletongait.watch.start_log': ('watch.html#start_log', 'skeletongait/watch.py')},
+            'skeletongait.widgets': {}}}
