@@ -9,7 +9,7 @@ __all__ = ['TIMES', 'NUMBERS', 'COLOURS', 'DASHES', 'MARKERS', 'EVENTS', 'PARTS'
            'between', 'draw_runs', 'Box', 'drawn', 'with_cursor', 'line_in_words', 'tests_table', 'TrainingMonitor',
            'as_runs', 'short_names', 'complain']
 
-# %% ../nbs/30_monitor.ipynb #3c43c518
+# %% ../nbs/30_monitor.ipynb #5847acc3
 import asyncio, datetime, html, math, os
 from collections.abc import Iterable
 from pathlib import Path
@@ -28,7 +28,7 @@ from matplotlib.ticker import LogFormatter, MaxNLocator, StrMethodFormatter
 from .core import SkeletonGaitError, read_yaml
 from .player import Player, Viewer, caption, text
 from .show import image_bytes
-from .watch import Reading, _parse, log_line
+from .watch import Reading, log_line, parse_record
 
 # %% ../nbs/30_monitor.ipynb #6fdc43c5
 class Tail:
@@ -52,7 +52,7 @@ class Tail:
         touched, self.stamp = stamp != self.stamp, stamp
         return touched
 
-# %% ../nbs/30_monitor.ipynb #027e4c82
+# %% ../nbs/30_monitor.ipynb #2d133490
 @patch
 def go_on(self:Tail, f, same:bool) -> None: # An open file; has it the number of the last one?
     f.seek(self.at-len(self.mark))
@@ -67,7 +67,7 @@ def go_on(self:Tail, f, same:bool) -> None: # An open file; has it the number of
 def take(self:Tail, new:bytes) -> None:
     "Parse lines; a last one that is not whole, or not ended, will be read once more."
     lines = [line for line in new.split(b'\n') if line]
-    parsed = [_parse(line) for line in lines]
+    parsed = [parse_record(line) for line in lines]
     if None in parsed[:-1]:
         k = parsed.index(None)
         raise SkeletonGaitError(f"{self.path}: line {self.whole+k+1} is {lines[k][:40]!r}; expected a JSON object with an iteration; remove the line, or the file")

@@ -445,7 +445,7 @@ def test_fusion_shows_the_networks_weights(lab, rec, maps):
             check(7, weights.mean_thw[7], half)
         book.checkbox('one channel').click()
         book.settle()  # only then the slider takes keys
-        book.press(book.slider('channel'), 'ArrowRight', 3)
+        book.press(book.slider('number'), 'ArrowRight', 3)
         check(7, weights.one(7, 3), half)
 
 
