@@ -103,7 +103,7 @@ def test_whatever_happens_to_the_file(tmp_path, steps):
 
 def test_only_new_bytes_are_parsed(tmp_path, monkeypatch):
     path, tail, parsed = tmp_path/'metrics.jsonl', Tail(tmp_path/'metrics.jsonl'), []
-    monkeypatch.setattr('skeletongait.monitor._parse', lambda b: parsed.append(b) or json.loads(b))
+    monkeypatch.setattr('skeletongait.monitor.parse_record', lambda b: parsed.append(b) or json.loads(b))
     write(path, run_of(500))
     assert tail.read() and len(parsed) == 500
     assert not tail.read() and len(parsed) == 500
