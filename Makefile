@@ -11,7 +11,7 @@ help:
 	@echo 'make test       notebooks and tests, without the slow ones'
 	@echo 'make test-slow  the slow tests'
 	@echo 'make notebooks  export the library, clean the notebooks, write README.md'
-	@echo 'make lab        open the notebooks in JupyterLab'
+	@echo 'make lab        open the workbench, and all notebooks, in JupyterLab'
 
 $(READY): requirements.txt setup.py settings.ini
 	@$(PYTHON) -c 'import sys; sys.exit("found Python %d.%d, expected 3.11 or newer: make PYTHON=python3.11 ..." % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
@@ -40,7 +40,7 @@ notebooks: $(READY)
 	$(BIN)/python .ci/readme.py
 
 lab: $(READY)
-	$(BIN)/jupyter lab nbs
+	$(BIN)/jupyter lab nbs/workbench.ipynb
 
 clean:
 	rm -rf output build *.egg-info

@@ -30,8 +30,9 @@ SETTINGS = {  # of JupyterLab: no news, no copies while a test runs, and every c
     '@jupyterlab/docmanager-extension:plugin': dict(autosave=False),
     '@jupyterlab/notebook-extension:tracker': dict(windowingMode='none')}
 
-# What JupyterLab itself asks of a kernel that has not imported ipywidgets yet, in an empty notebook too. Its own names have dashes; a widget's have none.
-ITS_OWN = r'(No such comm target registered: jupyter\.widget\.control\s*|No such comm: [0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\s*)+'
+# Lines of a kernel that are no trouble. JupyterLab itself asks a kernel that has not imported ipywidgets yet for widgets, in an empty notebook too
+# (its own names have dashes; a widget's have none). The other lines are progress bars.
+HARMLESS = r'No such comm target registered: jupyter\.widget\.control|No such comm: [0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[\w ]+: +\d+%\|.*\]'
 
 LISTEN = '''async () => {
     const app = window.jupyterapp, panel = app.shell.currentWidget
@@ -41,7 +42,7 @@ LISTEN = '''async () => {
         const {header, content, parent_header} = msg
         if (direction == 'send' && msg.channel == 'shell') window.asked.add(header.msg_id)
         if (header.msg_type == 'status' && content.execution_state == 'idle') window.asked.delete(parent_header.msg_id)
-        if (header.msg_type == 'error') window.heard.push(content.traceback.join('\\n'))
+        if (header.msg_type == 'error') window.heard.push(content.traceback.join('\\n') + '\\n')
         if (header.msg_type == 'stream' && content.name == 'stderr') window.heard.push(content.text)})
 }'''
 RUN = "() => window.jupyterapp.commands.execute('notebook:run-all-cells')"
@@ -170,8 +171,8 @@ class Notebook:
     def problems(self):
         "What the browser's console, the requests, the cells and the widgets' own calls in the kernel had to complain about."
         self.settle()
-        kernel = [re.sub(r'\x1b\[[0-9;]*m', '', h) for h in self.page.evaluate('() => window.heard')]
-        return self.heard + [f'kernel: {h}' for h in kernel if not re.fullmatch(ITS_OWN, h)]
+        lines = re.split(r'[\r\n]+', re.sub(r'\x1b\[[0-9;]*[A-Za-z]', '', ''.join(self.page.evaluate('() => window.heard'))))
+        return self.heard + [f'kernel: {line}' for line in lines if line.strip() and not re.fullmatch(HARMLESS, line.strip())]
 
     def ask(self, expression):
         "The value of an expression in the notebook's kernel."
