@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PIECE', 'NOBODY', 'EQUAL', 'SCALES', 'HEIGHT', 'BAR', 'network_frames', 'evaluating', 'check_fusion', 'piece_weights',
            'each_piece', 'fusion_weights', 'scale_rgb', 'trust_levels', 'paint_trust', 'trust_on_body', 'body_mask',
-           'strip_weights', 'Weights', 'as_weights', 'model_weights', 'FusionViewer', 'open_run']
+           'strip_weights', 'Weights', 'as_weights', 'model_weights', 'fitting_scale', 'FusionViewer', 'open_run']
 
 # %% ../nbs/32_fusion.ipynb #fa774680
 from collections.abc import Callable, Iterator
@@ -161,9 +161,17 @@ def model_weights(
     one = lru_cache(maxsize=4)(lambda t, c: piece_weights(model, x_tchw[t:t+1])[0, c].cpu().numpy()) # two panels show the same
     return Weights(np.concatenate([m for m, _ in means]), means[0][1], one)
 
-# %% ../nbs/32_fusion.ipynb #6e6c27e5
+# %% ../nbs/32_fusion.ipynb #c5df7da9
 SCALES = {'0 to 100 %': .5, '25 to 75 %': .25, '40 to 60 %': .1, '49 to 51 %': .01} # half the width of the scale
 
+def fitting_scale(
+    weights:np.ndarray, # Any shape, in [0, 1]; NaN where there is nobody
+) -> str: # One of `SCALES`
+    "The narrowest scale that holds nearly all weights."
+    off = np.abs(weights[~np.isnan(weights)] - .5)
+    return next(name for name, half in reversed(SCALES.items()) if half == .5 or len(off) and np.quantile(off, .99) <= half)
+
+# %% ../nbs/32_fusion.ipynb #d1dae9e9
 HEIGHT = 256 # of the pictures, in pixels: a network's pixel as 4 x 4 (chosen)
 
 class FusionViewer(Viewer):
@@ -178,7 +186,7 @@ class FusionViewer(Viewer):
         self.add_class('sg-fusion')
         with self.guard(): self.build(network_frames(maps, silhouettes), as_weights(weights), fps)
 
-# %% ../nbs/32_fusion.ipynb #f6bc3486
+# %% ../nbs/32_fusion.ipynb #6bfbdbea
 @patch
 def build(self:FusionViewer, x_tchw:np.ndarray, weights:Weights, fps:float) -> None:
     "Check that frames and weights belong together, and make the widgets."
@@ -198,7 +206,7 @@ def make_controls(self:FusionViewer) -> None:
     wide, narrow = dict(style=dict(description_width='initial')), dict(layout=W.Layout(width='auto'))
     both = self.x_tchw.shape[1] > 2
     self.channel = W.Dropdown(options={'limb map': 'limb', 'joint map': 'joint', 'both': 'both'} if both else {'map': 'limb'}, description='map', disabled=not both, **wide, **narrow)
-    self.scale = W.Dropdown(options=[*SCALES], description='scale', tooltip='what the ends of the colours mean', **wide, **narrow)
+    self.scale = W.Dropdown(options=[*SCALES], value=fitting_scale(self.strips_ts), description='scale', tooltip='what the ends of the colours mean', **wide, **narrow)
     self.single = W.Checkbox(description='one channel', indent=False, disabled=self.weights.channels < 2, tooltip='the weights of a single channel instead of their mean', **narrow)
     self.which = W.IntSlider(max=max(self.weights.channels-1, 1), description='number', disabled=True, **wide)
 
@@ -224,12 +232,12 @@ def redraw(self:FusionViewer, *names:str) -> None:
         self.panels[k].frames = Frames(self.draws[k], self.n_frames)
         self.panels[k].show(self.player.index)
 
-# %% ../nbs/32_fusion.ipynb #3c7cdbdd
+# %% ../nbs/32_fusion.ipynb #112f29c0
 @patch
 def sentence(self:FusionViewer, t:int) -> str:
     "The mean weight on the body of frame `t`, over all channels."
     w = self.body_t[t]
-    return f'frame {t}: nobody in the picture' if np.isnan(w) else f'frame {t}: {w:.0%} silhouette, {1-w:.0%} skeleton on the body'
+    return f'frame {t}: nobody in the picture' if np.isnan(w) else f'frame {t}: {w:.1%} silhouette, {1-w:.1%} skeleton on the body'
 
 @patch
 def legend(self:FusionViewer) -> tuple[str,str]:

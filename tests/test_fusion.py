@@ -65,7 +65,7 @@ def test_forced_scores(score, weight):
     model.fusion.conv = Verdict(score)
     assert (fusion_weights(model, X) == weight).all()
     viewer = FusionViewer.from_model(model, MAPS, SILS)
-    assert (viewer.body_t == weight).all() and f'{weight:.0%} silhouette, {1-weight:.0%} skeleton' in viewer.words.value
+    assert (viewer.body_t == weight).all() and f'{weight:.1%} silhouette, {1-weight:.1%} skeleton' in viewer.words.value
     colour = {.5: EQUAL, 1: SIL_RGB, 0: MAP_RGB}[weight]
     assert (decode(viewer.panels['weights'].image.value) == np.uint8(colour)).all()
 
@@ -163,6 +163,7 @@ def test_panels_show_frames_and_weights(weights):
 
 def test_timeline_has_a_row_for_each_strip(weights):
     viewer = FusionViewer(MAPS, SILS, weights)
+    viewer.scale.value = '0 to 100 %'
     expected = paint_trust(strip_weights(weights.mean(1), body_mask(X)).T)
     assert (viewer.timeline.rows[:, ::32] == expected).all()  # 640 pixels, 20 frames
     viewer.scale.value, viewer.player.index = '40 to 60 %', 7
@@ -171,10 +172,18 @@ def test_timeline_has_a_row_for_each_strip(weights):
     assert '60% skeleton' in viewer.ends[0].value and '60% silhouette' in viewer.ends[1].value
 
 
+@pytest.mark.parametrize('width, scale', [(.004, '49 to 51 %'), (.05, '40 to 60 %'), (.2, '25 to 75 %'), (.5, '0 to 100 %')])
+def test_scale_fits_what_is_shown(width, scale):
+    "A network that hardly decides is no white page."
+    viewer = FusionViewer(MAPS, SILS, np.float32(.5) + np.float32(width)*np.linspace(-1, 1, X.shape[2], dtype=np.float32)[None, :, None].repeat(len(X), 0).repeat(X.shape[3], 2))
+    assert viewer.scale.value == scale
+    assert len(np.unique(decode(viewer.panels['weights'].image.value).reshape(-1, 3), axis=0)) > 10
+
+
 def test_sentence_is_the_mean_on_the_body(weights):
     viewer = FusionViewer(MAPS, SILS, np.where(body_mask(X)[:, None], np.float32(.63), np.float32(0)))
     viewer.player.index = 12
-    assert viewer.sentence(12) == 'frame 12: 63% silhouette, 37% skeleton on the body' and viewer.sentence(12) in viewer.words.value
+    assert viewer.sentence(12) == 'frame 12: 63.0% silhouette, 37.0% skeleton on the body' and viewer.sentence(12) in viewer.words.value
 
 
 def test_nobody_in_the_picture(weights):
