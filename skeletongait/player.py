@@ -7,9 +7,9 @@ __all__ = ['LEFT', 'RIGHT', 'MIDDLE', 'GOOD', 'BAD', 'STYLE', 'SPEEDS', 'WRITERS
            'Timeline', 'write_animation', 'enlarge', 'caption', 'side_by_side', 'in_words', 'Viewer', 'figure_png',
            'as_array', 'as_frames', 'SequencePlayer']
 
-# %% ../nbs/26_player.ipynb #b0415eb2
+# %% ../nbs/26_player.ipynb #ebc55680
 import base64, html, io, shutil, tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
@@ -48,8 +48,8 @@ class Frames:
         if t not in self.kept: self.kept[t] = image_bytes(self.draw(t))
         return self.kept[t]
 
-# %% ../nbs/26_player.ipynb #fdb67e69
-STYLE = """<style>.sg-pixels {image-rendering: pixelated} .sg-title {font-weight: 600; line-height: 1.3} .sg-note {line-height: 1.4}
+# %% ../nbs/26_player.ipynb #02ca4bbe
+STYLE = """<style>.sg-picture {outline: 1px solid rgba(128, 128, 128, .4)} .sg-pixels {image-rendering: pixelated} .sg-title {font-weight: 600; line-height: 1.3} .sg-note {line-height: 1.4}
 .sg-message {padding: .6em 1em; border-left: 4px solid rgb(213, 94, 0); background: rgba(213, 94, 0, .08); line-height: 1.4; white-space: pre-wrap}</style>"""
 
 def text(
@@ -64,7 +64,7 @@ class Panel(W.VBox):
     def __init__(self, title:str, height:int=192): # Height in the browser, pixels; 192 shows a pixel of a map as 3 x 3
         self.title, self.frames = W.HTML(text(title, 'sg-title')), None
         self.image = W.Image(format='png', layout=W.Layout(height=f'{height}px', width='auto'))
-        self.image.add_class('sg-pixels')
+        self.image.add_class('sg-picture').add_class('sg-pixels')
         super().__init__((self.title, self.image), layout=W.Layout(align_items='flex-start', margin='0 8px 4px 0'))
     def show(self, t:int) -> None:
         "Swap in frame `t`; nothing at all for a panel without frames."
@@ -193,7 +193,7 @@ def side_by_side(
     padded = [np.pad(i, ((0, high-i.shape[0]), (0, gap), (0, 0)), constant_values=255) for i in titled]
     return np.ascontiguousarray(np.concatenate(padded, 1)[:, :-gap] if gap else np.concatenate(padded, 1))
 
-# %% ../nbs/26_player.ipynb #9dd2b80d
+# %% ../nbs/26_player.ipynb #b0cb86d1
 def in_words(e:Exception) -> str:
     "The message of an error."
     return f'{e.filename}: cannot be read or written ({e.strerror})' if isinstance(e, OSError) and e.filename else str(e)
@@ -205,11 +205,16 @@ class Viewer(W.VBox):
     def __init__(self):
         self.problem = ''           # What is wrong with the input; empty if nothing is
         self.notice = W.HTML()      # What a control has to say
+        self.keep_name = W.Text('walk.gif', description='pictures', continuous_update=False, layout=W.Layout(width='320px'), style=dict(description_width='initial'))
+        self.keep_button = W.Button(description='Save pictures', icon='film', tooltip='all frames as .gif or .mp4, or the picture as .png', layout=W.Layout(width='150px'))
+        self.kept = W.HTML()        # What was saved
+        self.keep_button.on_click(self.keep)
         super().__init__(layout=W.Layout(width='100%'))
 
     def fill(self, *children:W.Widget) -> None:
-        "Show `children`, and the notice below them."
-        self.children = (W.HTML(STYLE), *children, self.notice)
+        "Show `children`, above them the notice, and below them what saves the pictures."
+        keeping = W.HBox((self.keep_name, self.keep_button, self.kept), layout=W.Layout(flex_flow='row wrap'))
+        self.children = (W.HTML(STYLE), self.notice, *children, keeping)
 
     def fail(self, problem:str) -> None:
         "Show nothing but a message."
@@ -224,7 +229,7 @@ class Viewer(W.VBox):
 
     @contextmanager
     def noticing(self):
-        "The same while a control does its work: a notice below the viewer, gone after the next success."
+        "The same while a control does its work: a notice above everything, gone after the next success."
         self.notice.value = ''
         try: yield
         except (SkeletonGaitError, OSError) as e: self.notice.value = text(in_words(e), 'sg-message')
@@ -268,6 +273,30 @@ def save_animation(self:Viewer,
     "Write what the viewer shows, frame after frame; a `SkeletonGaitError` if it shows nothing but a message."
     if self.problem: raise SkeletonGaitError(f'nothing to save: {self.problem}')
     return write_animation(path, map(self.snapshot, range(self.n_frames) if frames is None else frames), fps or self.fps)
+
+# %% ../nbs/26_player.ipynb #4a8d3902
+@patch
+def save_figure(self:Viewer, path:str|Path) -> Path:
+    "Write the figure as PNG; a `SkeletonGaitError` if the viewer shows nothing but a message."
+    if self.problem: raise SkeletonGaitError(f'nothing to save: {self.problem}')
+    with atomic_write(path) as tmp: tmp.write_bytes(figure_png(self.figure()))
+    return Path(path)
+
+@patch
+def told(self:Viewer, frames:Iterable[int]) -> Iterator[int]:
+    "`frames`, and how far they are."
+    for k, t in enumerate(frames):
+        if k % 20 == 0: self.kept.value = text(f'{k} of {self.n_frames} frames ...')
+        yield t
+
+@patch
+def keep(self:Viewer, button:W.Button|None=None) -> None:
+    "Save what the name asks for, and say so."
+    name, self.kept.value = self.keep_name.value.strip(), ''
+    with self.noticing():
+        if not name: raise SkeletonGaitError('pictures: found no name; expected one that ends in .gif, .mp4 or .png')
+        path = self.save_figure(name) if name.lower().endswith('.png') else self.save_animation(name, self.told(range(self.n_frames)))
+        self.kept.value = text(f'saved {path}')
 
 # %% ../nbs/26_player.ipynb #2020ec86
 def figure_png(fig:plt.Figure) -> bytes:

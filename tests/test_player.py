@@ -158,3 +158,17 @@ def test_empty_panel_shows_nothing():
 
 def test_booleans_are_silhouettes():
     assert as_frames(np.ones((2, 3, 3), bool), 's').max() == 255
+
+
+def test_pictures_are_saved_by_a_button(tmp_path):
+    viewer = SequencePlayer(noise(6, 2, 32, 32))
+    assert viewer.keep_button in viewer.children[-1].children and viewer.notice in viewer.children
+    for name in ('walk.gif', 'walk.mp4', 'new/walk.png'):
+        viewer.keep_name.value = str(tmp_path/name)
+        viewer.keep_button.click()
+        assert (tmp_path/name).stat().st_size and f'saved {tmp_path/name}' in viewer.kept.value and not viewer.notice.value
+    assert Image.open(tmp_path/'walk.gif').n_frames == 6
+    for name, says in (('', 'found no name'), (f'{tmp_path}/walk.avi', 'expected one of .gif, .mp4'), ('/proc/nowhere/walk.png', '/proc/nowhere')):
+        viewer.keep_name.value = name
+        viewer.keep_button.click()
+        assert says in viewer.notice.value and not viewer.kept.value
