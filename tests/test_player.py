@@ -1,19 +1,26 @@
 "Frames, player, timeline, animations and the promises of every viewer."
 import base64
+import gc
+import weakref
 
 import cv2
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, strategies as st
+from ipywidgets.widgets.widget import _instances
 from PIL import Image
 
 from skeletongait.core import SkeletonGaitError
-from skeletongait.player import BAD, Frames, Panel, Player, SequencePlayer, Timeline, Viewer, as_frames, enlarge, paint, side_by_side, write_animation
+from skeletongait.player import BAD, Frames, Panel, Player, SequencePlayer, Timeline, Viewer, as_array, as_frames, enlarge, paint, side_by_side, write_animation
 
 
 def decode(png):
     "PNG bytes to RGB."
     return cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+
+
+def widgets(): return _instances
 
 
 def noise(*shape): return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
@@ -99,7 +106,7 @@ def test_wrong_input_is_one_message(bad, says):
     assert len(viewer.children) == 1 and 'sg-message' in viewer.children[0].value
     bundle = viewer._repr_mimebundle_()
     assert bundle['text/plain'] == viewer.problem and 'image/png' not in bundle
-    with pytest.raises(SkeletonGaitError, match='nothing to save'): viewer.save_animation('x.gif')
+    with pytest.raises(SkeletonGaitError, match='nothing to save or to show'): viewer.save_animation('x.gif')
 
 
 def test_message_is_text_not_html():
@@ -172,3 +179,30 @@ def test_pictures_are_saved_by_a_button(tmp_path):
         viewer.keep_name.value = name
         viewer.keep_button.click()
         assert says in viewer.notice.value and not viewer.kept.value
+
+
+def test_viewer_with_a_message_has_no_pictures():
+    viewer = SequencePlayer(None)
+    for ask in (viewer.figure, lambda: viewer.snapshot(0), lambda: viewer.save_figure('x.png')):
+        with pytest.raises(SkeletonGaitError, match='nothing to save or to show: frames: found NoneType'): ask()
+
+
+@pytest.mark.parametrize('fps', [0, -1, None, '25', float('nan'), float('inf'), True])
+def test_wrong_speed(fps): assert SequencePlayer(noise(3, 8, 8), fps=fps).problem.startswith('fps: found')
+
+
+def test_closed_viewer_is_forgotten():
+    "Nothing of it stays in ipywidgets' books, which would keep its pictures."
+    before = set(widgets())
+    viewer = SequencePlayer(noise(3, 2, 8, 8))
+    known = weakref.ref(viewer)
+    assert len(widgets()) > len(before) + 20
+    viewer.close()
+    del viewer
+    gc.collect()
+    assert known() is None
+    assert [type(w).__name__ for k, w in widgets().items() if k not in before] == []
+
+
+def test_tensors_are_arrays():
+    assert as_array(torch.ones(2, 3, requires_grad=True), 'x').shape == (2, 3)
