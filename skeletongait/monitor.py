@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['TIMES', 'NUMBERS', 'COLOURS', 'DASHES', 'MARKERS', 'EVENTS', 'PARTS', 'SIZE', 'Tail', 'check_records', 'RunRecords',
-           'read_total', 'RunFolder', 'span_of_time', 'silence', 'run_status', 'Curves', 'curves_of', 'smoothed',
-           'thinned', 'Style', 'style', 'plot_curve', 'plot_events', 'plot_tests', 'plot_seconds', 'value_names',
-           'between', 'draw_runs', 'Box', 'drawn', 'with_cursor', 'line_in_words', 'tests_table', 'TrainingMonitor',
-           'as_runs', 'short_names', 'complain']
+           'read_total', 'RunFolder', 'span_of_time', 'silence', 'run_status', 'is_over', 'Curves', 'curves_of',
+           'smoothed', 'thinned', 'Style', 'style', 'plot_curve', 'plot_events', 'plot_tests', 'plot_seconds',
+           'value_names', 'between', 'draw_runs', 'Box', 'drawn', 'with_cursor', 'lines_table', 'tests_table',
+           'TrainingMonitor', 'as_runs', 'short_names', 'complain']
 
-# %% ../nbs/30_monitor.ipynb #5847acc3
+# %% ../nbs/30_monitor.ipynb #1a81a755
 import asyncio, datetime, html, math, os
 from collections.abc import Iterable
 from pathlib import Path
@@ -26,9 +26,9 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogFormatter, MaxNLocator, StrMethodFormatter
 
 from .core import SkeletonGaitError, read_yaml
-from .player import Player, Viewer, caption, text
+from .player import WORDS, Player, Viewer, caption, row, text
 from .show import image_bytes
-from .watch import Reading, log_line, parse_record
+from .watch import parse_record
 
 # %% ../nbs/30_monitor.ipynb #6fdc43c5
 class Tail:
@@ -136,7 +136,7 @@ def read_total(
     total = trainer.get('total_iter') if isinstance(trainer, dict) else None
     return total if type(total) is int else 0
 
-# %% ../nbs/30_monitor.ipynb #78b81233
+# %% ../nbs/30_monitor.ipynb #1d409808
 class RunFolder:
     "A run as its folder tells it, however often it is asked."
     def __init__(self, folder:str|os.PathLike): # `<output>/<dataset>/<model>/<save_name>`; it need not exist yet
@@ -153,9 +153,9 @@ class RunFolder:
         except SkeletonGaitError as e: touched, self.problem = self.problem != str(e), str(e)
         return touched
 
-    def nothing(self) -> str: return f'waits for {self.tail.path}'
+    def nothing(self) -> str: return f'waits for {self.tail.path}' + ('' if self.folder.is_dir() else '; the folder does not exist yet')
 
-# %% ../nbs/30_monitor.ipynb #f1f563a0
+# %% ../nbs/30_monitor.ipynb #25e27f6f
 def span_of_time(
     seconds:float, # Below zero counts as zero: clocks of two machines differ
 ) -> str:
@@ -189,6 +189,15 @@ def run_status(
     rate = f', {1/seconds:.3g} it/s' if seconds else ''
     left = f", ETA {datetime.timedelta(seconds=round(seconds*(total-last['iteration'])))}" if seconds and total else ''
     return f'{where}{rate}{left}, {silence(records, now)}'
+
+def is_over(
+    records:list[dict],
+    total:int,            # The run's last iteration; 0: not known
+    now:datetime.datetime,
+) -> bool:
+    "Will nothing more come? After the last iteration there is the last test, or ten minutes' silence (chosen)."
+    if not records or not total or records[-1]['iteration'] < total: return False
+    return 'test' in records[-1] or (now-datetime.datetime.fromisoformat(records[-1]['time'])).total_seconds() > 600
 
 # %% ../nbs/30_monitor.ipynb #f7d10779
 class Curves(NamedTuple):
@@ -338,7 +347,7 @@ def _legend(fig:Figure, labels:dict[str,str], styles:dict[str,Style], kinds:list
     if marks: fig.legend(handles=marks, loc='upper right', ncols=3, handletextpad=.1, columnspacing=1, **look)
     return -(-len(lines)//ncols)
 
-# %% ../nbs/30_monitor.ipynb #b63388b3
+# %% ../nbs/30_monitor.ipynb #049e9ba1
 def draw_runs(
     runs:dict[str,Curves],      # By name
     styles:dict[str,Style],     # Of each
@@ -354,16 +363,17 @@ def draw_runs(
         fig = Figure(figsize=(SIZE[0]/100, SIZE[1]/100), dpi=100, facecolor='white')
         FigureCanvasAgg(fig)
         rows = _legend(fig, labels, styles, [k for k in EVENTS if any(k == e for c in runs.values() for e, _ in c.events)])
-        above, below = fig.add_gridspec(2, 1, left=.05, right=.985, bottom=.07, top=.93-.033*max(rows, 1), hspace=.32, height_ratios=(1.35, 1))
+        above, below = fig.add_gridspec(2, 1, left=.05, right=.985, bottom=.08, top=.93-.033*max(rows, 1), hspace=.32, height_ratios=(1.35, 1))
         above, below = above.subgridspec(1, len(names), wspace=.2), below.subgridspec(1, 4, wspace=.3)
-        for k, name in enumerate(names): _plot_values(_panel(fig, above[k], name, span), runs, styles, name, smooth, log_y and name.endswith('loss'))
+        for k, name in enumerate(names): _plot_values(_panel(fig, above[k], name + ', 0 to 1'*name.endswith('accuracy'), span), runs, styles, name, smooth, log_y and name.endswith('loss'))
         headlines = dict.fromkeys(o['headline'].get('name') for c in runs.values() for o in c.tests if 'headline' in o)
-        ax = _panel(fig, below[0], f"test: {', '.join(map(str, headlines))}" if headlines else 'no test yet', span)
+        ax = _panel(fig, below[0], f"test: {', '.join(map(str, headlines))}, %" if headlines else 'no test yet', span)
         for name, c in runs.items(): plot_tests(ax, c.tests, styles[name]); plot_events(ax, c.events, styles[name])
         _plot_values(_panel(fig, below[1], 'learning rate', span), runs, styles, 'lr')
         _plot_values(_panel(fig, below[2], 'sequences per second', span), runs, styles, 'throughput', smooth)
-        ax = fig.add_subplot(below[3])
-        ax.set_title('seconds per iteration', loc='left', fontsize=9, fontweight='bold', pad=9); ax.spines[['top', 'right']].set_visible(False)
+        for ax in fig.axes[-3:]: ax.set_xlabel('iteration', labelpad=2)
+        ax = fig.add_subplot(below[3], xlabel='seconds')
+        ax.set_title('time per iteration', loc='left', fontsize=9, fontweight='bold', pad=9); ax.spines[['top', 'right']].set_visible(False)
         plot_seconds(ax, {name: c for name, c in runs.items() if len(c.x)}, styles)
     return fig
 
@@ -413,32 +423,42 @@ def with_cursor(
         out[b.top:b.bottom, x-1:x+1] = 20
     return out
 
-# %% ../nbs/30_monitor.ipynb #05d3aab5
-def line_in_words(
-    o:dict,    # A record of values
-    total:int, # The run's last iteration
-) -> str:
-    "The line that the log had at this moment."
-    number = lambda v: math.nan if v is None else v
-    values = {k: number(v) for k, v in o['values'].items()}
-    times = {k: number(o[k]) for k in TIMES}
-    if not times['seconds'] > 0: return f"iteration {o['iteration']}/{total}  " + '  '.join(f'{k} {v:.4g}' for k, v in values.items()) # no time, no rate
-    return log_line(o['iteration'], total, Reading(values, **times, n=o['n']), number(o['lr']), number(o['throughput'])*times['seconds'])
+# %% ../nbs/30_monitor.ipynb #599a9052
+def _table(rows:list[tuple]) -> str: # HTML
+    "A table whose first row is its head; a narrow page can scroll it."
+    look = lambda k: f'padding: 0 .7em 0 0; white-space: nowrap; text-align: {"right" if k else "left"}'
+    cells = lambda row, tag: ''.join(f'<{tag} style="{look(k)}">{html.escape(str(c))}</{tag}>' for k, c in enumerate(row))
+    return '<div style="overflow-x: auto; font-size: 12px"><table style="font-size: inherit">' + ''.join(f"<tr>{cells(row, 'td' if k else 'th')}</tr>" for k, row in enumerate(rows)) + '</table></div>'
 
-# %% ../nbs/30_monitor.ipynb #403c6ea0
+def _number(v:float|None, digits:int=4) -> str: return 'nan' if v is None else f'{v:.{digits}g}'
+
+def lines_table(
+    lines:dict[str,dict|None], # Name of a run -> its log line, or None
+) -> str: # HTML
+    "Log lines, one row per run."
+    there = {name: o for name, o in lines.items() if o}
+    if not there: return text('no log line yet')
+    keys = list(dict.fromkeys(k for o in there.values() for k in o['values']))
+    values = lambda o: (_number(o['values'][k]) if k in o['values'] else '' for k in keys)
+    rows = [(name, f"{o['iteration']:,}", *values(o), _number(o['lr'], 3), *(_number(o[k], 3) for k in ('seconds', 'data', 'throughput'))) for name, o in there.items()]
+    rows += [(name, 'no log line yet') for name in lines.keys()-there.keys()]
+    return _table([('at the cursor', 'iteration', *keys, 'lr', 's/it', 'of it data', 'sequences/s'), *rows])
+
+# %% ../nbs/30_monitor.ipynb #36178c60
 def tests_table(
     runs:dict[str,Curves],
 ) -> str: # HTML; empty where nothing was tested
-    "The figures of each run's last test."
+    "The figures of each run's last test: percent, and numbers of probes."
     last = {name: c.tests[-1] for name, c in runs.items() if c.tests}
     if not last: return ''
-    keys = list(dict.fromkeys(k for o in last.values() for k in o['test']))
-    number = lambda v: '' if v is None else f'{v:.4g}'
-    rows = [('last test', 'iteration', *keys), *((name, f"{o['iteration']:,}", *(number(o['test'].get(k)) for k in keys)) for name, o in last.items())]
-    cells = lambda row, tag: ''.join(f'<{tag} style="padding: 0 .8em 0 0; text-align: {"right" if k else "left"}">{html.escape(str(c))}</{tag}>' for k, c in enumerate(row))
-    return '<div style="overflow-x: auto"><table>' + ''.join(f"<tr>{cells(row, 'td' if k else 'th')}</tr>" for k, row in enumerate(rows)) + '</table></div>'
+    keys = [k for k in dict.fromkeys(k for o in last.values() for k in o['test']) if 'probes_' not in k or any(o['test'].get(k) for o in last.values())]
+    counted = lambda k: k.split()[-1].startswith(('probes', 'gallery'))
+    title = lambda k: k.replace('_', ' ') + ' %'*(not counted(k))
+    cell = lambda v: '' if v is None else f'{v:.4g}' if isinstance(v, float) else f'{v:,}'
+    rows = [(name, f"{o['iteration']:,}", *(cell(o['test'].get(k)) for k in keys)) for name, o in last.items()]
+    return _table([('last test', 'iteration', *map(title, keys)), *rows])
 
-# %% ../nbs/30_monitor.ipynb #baaa93fd
+# %% ../nbs/30_monitor.ipynb #35b4ab59
 class TrainingMonitor(Viewer):
     "Runs as they train, live or finished: curves, tests, times and marks."
     fps = 10.
@@ -455,11 +475,11 @@ class TrainingMonitor(Viewer):
     @classmethod
     def from_folders(cls,
         *folders:str|os.PathLike, # `<output>/<dataset>/<model>/<save_name>` of each run; they need not exist yet
-        follow:bool=True,         # Look again and again for what is new
+        follow:bool=True,         # Look again and again for what is new, until all runs are over
     ) -> 'TrainingMonitor':
         "The runs in these folders."
         viewer = cls.opened(lambda: cls({name: RunFolder(f) for name, f in zip(short_names(folders), folders)}))
-        if follow and not viewer.problem: viewer.follow.value = True
+        if follow and not viewer.problem and not viewer.over(): viewer.follow.value = True
         return viewer
 
 # %% ../nbs/30_monitor.ipynb #10e69831
@@ -482,22 +502,20 @@ def short_names(
     names = [['/'.join(p.parts[-n:]) for p in paths] for n in range(1, max((len(p.parts) for p in paths), default=1)+1)]
     return next(o for o in names if len({*o}) == len(o))
 
-# %% ../nbs/30_monitor.ipynb #bd21f629
-def _wide(kind:type, **options) -> W.Widget: return kind(style=dict(description_width='initial'), **options)
-
+# %% ../nbs/30_monitor.ipynb #4f01cbde
 @patch
 def build(self:TrainingMonitor, runs:dict[str,RunRecords|RunFolder]) -> None:
     "The controls, and all that was written so far."
     self.runs, self.styles = runs, {name: style(k) for k, name in enumerate(runs)}
     self.shown = {name: W.Checkbox(True, description=name, indent=False, layout=W.Layout(width='auto', margin='0 1em 0 0')) for name in runs}
     self.status = {name: W.HTML() for name in runs}
-    self.smooth = _wide(W.FloatSlider, max=.99, step=.01, description='smoothing', continuous_update=False, layout=W.Layout(width='280px'))
-    self.span = _wide(W.IntRangeSlider, max=1, value=(0, 1), description='iterations', continuous_update=False, layout=W.Layout(width='360px'))
+    self.smooth = W.FloatSlider(max=.99, step=.01, description='smoothing', continuous_update=False, layout=W.Layout(width='280px'), **WORDS)
+    self.span = W.IntRangeSlider(max=1, value=(0, 1), description='iterations', continuous_update=False, layout=W.Layout(width='360px'), **WORDS)
     self.log_y = W.Checkbox(description='log losses', indent=False, layout=W.Layout(width='auto'))
     self.follow = W.ToggleButton(description='follow', icon='eye', tooltip='look for new records every few seconds', layout=W.Layout(width='90px'))
     self.look = W.Button(description='refresh', icon='refresh', tooltip='look for new records now', layout=W.Layout(width='90px'))
     self.image = W.Image(format='png', layout=W.Layout(width='100%', max_width=f'{SIZE[0]}px', height='auto'))
-    self.player, self.words, self.tests = Player(1, self.fps, 'iteration'), W.HTML(), W.HTML()
+    self.player, self.words, self.tests = Player(1, self.fps, 'iteration'), *(W.HTML(layout=W.Layout(max_width='100%', overflow='auto')) for _ in range(2))
     self.player.slider.readout = False # the words say it
     self.news, self.key = 0, None
     for run in runs.values(): run.read()
@@ -516,11 +534,10 @@ def listen(self:TrainingMonitor) -> None:
 @patch
 def arrange(self:TrainingMonitor) -> None:
     "One row per run, the controls, the picture, and below it what the cursor and the tests say."
-    row = lambda *children: W.HBox(children, layout=W.Layout(flex_flow='row wrap', align_items='center'))
     heads = [row(self.shown[name], self.status[name]) for name in self.runs]
     self.fill(*heads, row(self.smooth, self.span, self.log_y, self.follow, self.look), self.image, self.player, self.words, self.tests)
 
-# %% ../nbs/30_monitor.ipynb #49a187ac
+# %% ../nbs/30_monitor.ipynb #a6b060d4
 @patch
 def take(self:TrainingMonitor) -> None:
     "Sort what the runs have read, and show it."
@@ -528,7 +545,6 @@ def take(self:TrainingMonitor) -> None:
     to_the_end = self.span.value[1] == self.span.max
     self.span.max = max((run.records[-1]['iteration'] for run in self.runs.values() if run.records), default=1) or 1
     if to_the_end: self.span.value = self.span.value[0], self.span.max
-    self.tests.value = tests_table(self.curves)
     self.tell()
     self.redraw()
 
@@ -542,13 +558,15 @@ def stands(self:TrainingMonitor, name:str) -> str:
     run = self.runs[name]
     return run.problem or (run_status(run.records, run.total, datetime.datetime.now()) if run.records else run.nothing())
 
-# %% ../nbs/30_monitor.ipynb #2a765ef3
+# %% ../nbs/30_monitor.ipynb #f98def83
 @patch
 def redraw(self:TrainingMonitor, change:Any=None) -> None: # What ipywidgets tells of a control
     "Draw the curves anew if anything about them has changed."
     key = self.news, tuple(n for n, box in self.shown.items() if box.value), self.span.value, self.smooth.value, self.log_y.value
     if key == self.key: return
     before, at_end, self.key = self.cursor(), self.player.index >= self.n_frames-1, key
+    self.tests.value = tests_table({n: self.curves[n] for n in key[1]})
+    for part in (self.image, self.player): part.layout.display = None if any(self.runs[n].records for n in key[1]) else 'none'
     self.picture, self.boxes = drawn(self.draw({n: n for n in key[1]}))
     views = [between(self.curves[n], self.span.value) for n in key[1]]
     self.points = np.unique(np.concatenate([[], *(c.x for c in views)]).astype(int))
@@ -564,7 +582,7 @@ def complain(views:list[Curves], log_y:bool) -> None:
     losses = [c.values[n] for c in views for n in value_names(views) if n in c.values and n.endswith('loss')]
     if log_y and not any((y > 0).any() for y in losses): raise SkeletonGaitError('log losses: no loss in view is above zero; untick it to see them')
 
-# %% ../nbs/30_monitor.ipynb #463d7cef
+# %% ../nbs/30_monitor.ipynb #83d4e713
 @patch
 def draw(self:TrainingMonitor, labels:dict[str,str]) -> Figure: # Of the runs to show, what the legend says
     return draw_runs({n: self.curves[n] for n in labels}, self.styles, labels, self.span.value, self.smooth.value, self.log_y.value)
@@ -580,14 +598,14 @@ def show(self:TrainingMonitor, t:int) -> None:
     "Put the cursor on a log line, and say what it said."
     i = self.cursor(t)
     self.image.value = image_bytes(with_cursor(self.picture, self.boxes, i))
-    self.words.value = ''.join(text(f'{n}: {self.said(n, i)}') for n in self.key[1])
+    self.words.value = lines_table({n: self.said(n, i) for n in self.key[1]}) if self.key[1] else ''
 
 @patch
-def said(self:TrainingMonitor, name:str, iteration:int) -> str:
+def said(self:TrainingMonitor, name:str, iteration:int) -> dict|None:
     "The last log line of a run up to an iteration."
-    c, run = self.curves[name], self.runs[name]
+    c = self.curves[name]
     k = int(np.searchsorted(c.x, iteration, 'right'))-1
-    return line_in_words(c.lines[k], run.total or run.records[-1]['iteration']) if k >= 0 else 'no log line yet'
+    return c.lines[k] if k >= 0 else None
 
 # %% ../nbs/30_monitor.ipynb #7efc317a
 @patch
@@ -604,7 +622,7 @@ def figure(self:TrainingMonitor) -> Figure:
         if ax.get_gid() == 'iterations': ax.axvline(self.cursor(), color='.1', lw=1.2)
     return fig
 
-# %% ../nbs/30_monitor.ipynb #b82653b9
+# %% ../nbs/30_monitor.ipynb #ccf89630
 @patch
 def refresh(self:TrainingMonitor) -> None:
     "Read what is new."
@@ -612,22 +630,29 @@ def refresh(self:TrainingMonitor) -> None:
     else: self.tell()
 
 @patch
+def over(self:TrainingMonitor) -> bool:
+    "Are all runs over, those that are not shown too?"
+    return all(is_over(run.records, run.total, datetime.datetime.now()) for run in self.runs.values())
+
+@patch
 async def keep_looking(self:TrainingMonitor) -> None:
-    "Read what is new, every few seconds, for good."
-    while True:
-        self.refresh()
+    "Read what is new, every few seconds, until all runs are over."
+    while not self.over():
         await asyncio.sleep(self.every)
+        self.refresh()
 
 @patch
 def start(self:TrainingMonitor) -> None:
     "Follow the runs; a `SkeletonGaitError` where no event loop would do it."
     if self.task: return
+    self.refresh()
+    if self.over(): raise SkeletonGaitError('all runs are over, so there is nothing to follow; refresh reads once more')
     try: loop = asyncio.get_running_loop()
     except RuntimeError: raise SkeletonGaitError('no event loop runs here, so nothing is followed; refresh reads what is new') from None
     self.task = loop.create_task(self.keep_looking())
     self.task.add_done_callback(self.ended)
 
-# %% ../nbs/30_monitor.ipynb #d5c1f320
+# %% ../nbs/30_monitor.ipynb #c3d16b17
 @patch
 def stop(self:TrainingMonitor) -> None:
     "Follow no longer."
@@ -642,10 +667,10 @@ def toggled(self:TrainingMonitor, change:Any) -> None: # Of `follow`
 
 @patch
 def ended(self:TrainingMonitor, task:asyncio.Task) -> None:
-    "The task is over; if by an error, say which."
+    "The task is done; if by an error, say which."
     if task.cancelled(): return
     self.follow.value = False
-    self.notice.value = text(f'nothing is followed any more: {type(task.exception()).__name__}: {task.exception()}', 'sg-message')
+    if task.exception(): self.notice.value = text(f'nothing is followed any more: {type(task.exception()).__name__}: {task.exception()}', 'sg-message')
 
 @patch
 def close(self:TrainingMonitor) -> None:

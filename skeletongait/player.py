@@ -220,7 +220,7 @@ def stacked(
     wide = max(p.shape[1] for p in pictures)
     return np.concatenate([np.pad(p, ((0, gap), (0, wide - p.shape[1]), (0, 0)), constant_values=255) for p in pictures])
 
-# %% ../nbs/26_player.ipynb #accb0c16
+# %% ../nbs/26_player.ipynb #512146ea
 def in_words(
     e:Exception, # A `SkeletonGaitError`, or what the operating system says of a file
 ) -> str:
@@ -245,13 +245,13 @@ class Viewer(W.VBox):
         self.notice = W.HTML()      # What a control has to say
         self.keep_name = W.Text('walk.gif', description='pictures', continuous_update=False, layout=W.Layout(width='320px'), **WORDS)
         self.keep_button = W.Button(description='Save pictures', icon='film', tooltip='all frames as .gif or .mp4 (a frame takes some hundredths of a second), or the picture as .png', layout=W.Layout(width='150px'))
-        self.kept = W.HTML()        # What was saved
+        self.keep_words = W.HTML()        # What was saved
         self.keep_button.on_click(self.keep)
         super().__init__(layout=W.Layout(width='100%'))
 
     def fill(self, *children:W.Widget) -> None:
         "Show `children`, above them the notice, and below them what saves the pictures."
-        keeping = row(self.keep_name, self.keep_button, self.kept)
+        keeping = row(self.keep_name, self.keep_button, self.keep_words)
         self.children = (W.HTML(STYLE), self.notice, *children, keeping)
 
     def fail(self,
@@ -326,7 +326,7 @@ def save_animation(self:Viewer,
     if self.problem: self.nothing()
     return write_animation(path, map(self.snapshot, range(self.n_frames) if frames is None else frames), fps or self.fps)
 
-# %% ../nbs/26_player.ipynb #1b98a1d7
+# %% ../nbs/26_player.ipynb #0cc6615c
 @patch
 def save_figure(self:Viewer,
     path:str|Path, # Written whole or not at all
@@ -339,17 +339,17 @@ def save_figure(self:Viewer,
 def told(self:Viewer, frames:Iterable[int]) -> Iterator[int]:
     "`frames`, and how far they are."
     for k, t in enumerate(frames):
-        if k % 20 == 0: self.kept.value = text(f'{k} of {self.n_frames} frames ...')
+        if k % 20 == 0: self.keep_words.value = text(f'{k} of {self.n_frames} frames ...')
         yield t
 
 @patch
 def keep(self:Viewer, button:W.Button|None=None) -> None:
     "Save what the name asks for, and say so."
-    name, self.kept.value = self.keep_name.value.strip(), ''
+    name, self.keep_words.value = self.keep_name.value.strip(), ''
     with self.noticing():
         if not name: raise SkeletonGaitError('pictures: found no name; expected one that ends in .gif, .mp4 or .png')
         path = self.save_figure(name) if name.lower().endswith('.png') else self.save_animation(name, self.told(range(self.n_frames)))
-        self.kept.value = text(f'saved {path}')
+        self.keep_words.value = text(f'saved {path}')
 
 # %% ../nbs/26_player.ipynb #1d4b4c1d
 def figure_png(

@@ -195,9 +195,12 @@ def test_choices_narrow_each_other(browser):
 def test_partition_marks_and_filters(browser):
     assert [n for _, n in browser.subject.options] == ['000', '001', '002', '003']
     assert browser.subject.options[0][0] == '000 · train · 4 sequences'
+    assert browser.counts.subjects == 4 and '4 subjects, 16 sequences, 32 files' in browser.table.value
     browser.side.value = 'test'
     assert [n for _, n in browser.subject.options] == ['002', '003'] and browser.subject.value == '002'
+    assert browser.counts.subjects == 2 and (browser.counts.n_tv == 2).all() and 'test set: 2 subjects, 8 sequences, 16 files' in browser.table.value
     browser.side.value = ''
+    assert browser.counts.subjects == 4
     assert browser.subject.value == '002'
     alone = DatasetBrowser({('a', 'b', 'c'): [MAPS], ('z', 'b', 'c'): [MAPS]}, Partition(('a',), ('q',)))
     assert [label for label, _ in alone.subject.options] == ['a · train · 1 sequence', 'z · unused · 1 sequence']
@@ -209,9 +212,11 @@ def test_finding_among_many():
     browser.find.value = '4321'
     assert [n for _, n in browser.subject.options] == ['04321'] and browser.subject.value == '04321' and str(browser.sequence.value) == '04321-nm-000'
     browser.find.value = 'x'
-    assert 'no subject has' in browser.notice.value and browser.subject.value == '04321'
+    assert '0 of 10,000 subjects match' in browser.found.value and browser.subject.options == () and browser.subject.value is None
+    assert not places(browser) and browser.open_button.disabled and 'no sequence' in browser.summary.value and not browser.facts.value and not browser.notice.value
+    assert browser.snapshot(0).shape == no_picture().shape and browser.figure()
     browser.find.value = ''
-    assert not browser.notice.value
+    assert browser.subject.value == '00000' and len(places(browser)) == 1 and not browser.open_button.disabled and '10,000 of 10,000 subjects;' in browser.found.value
 
 
 def test_a_click_on_a_thumbnail_chooses_it(browser):
@@ -271,6 +276,56 @@ def test_two_trees_say_what_each_lacks(tmp_path):
     notes = DatasetBrowser.from_folder(tmp_path/'pose', tmp_path/'silhouette').notes
     assert any(n.startswith('missing in') and n.endswith('silhouette: 1 sequence (002-nm-01-090)') for n in notes)
     assert any(n.endswith('pose: 1 sequence (001-nm-01-000)') for n in notes) and any('stray.pkl' in n for n in notes)
+
+
+def test_what_is_missing_is_marked_everywhere(tmp_path):
+    "In the list, at the thumbnail, in the choice of sequences, in the facts, and in the filter."
+    write_walkers(tmp_path, n_subjects=4, n_train=2, types=('nm-01',), views=('000', '090'), n_frames=5)
+    os.remove(tmp_path/'silhouette/002/nm-01/090/090.pkl')
+    os.remove(tmp_path/'pose/001/nm-01/000/000.pkl')
+    browser = DatasetBrowser.from_folder(tmp_path/'pose', tmp_path/'silhouette')
+    assert [label for label, _ in browser.subject.options] == ['000 · 2 sequences', '001 · 2 sequences ⚠ 1', '002 · 2 sequences ⚠ 1', '003 · 2 sequences']
+    browser.subject.value = '002'
+    assert [p.sign for p in places(browser)] == ['', '⚠ no silhouettes'] and '⚠ no silhouettes' in places(browser)[1].panel.title.value
+    assert [label for label, _ in browser.sequence.options] == ['nm-01 000', 'nm-01 090 ⚠ no silhouettes'] and '1 with problems' in browser.summary.value
+    assert '⚠' not in browser.facts.value
+    browser.sequence.value = places(browser)[1].sequence
+    assert '⚠ no silhouettes' in browser.facts.value
+    browser.only_flawed.value = True
+    assert [n for _, n in browser.subject.options] == ['001', '002'] and browser.subject.value == '002' and '2 of 4 subjects match' in browser.found.value
+    browser.subject.value = '001'
+    assert places(browser)[0].sign == '⚠ only silhouettes'
+
+
+def test_a_subject_bears_a_mark_once_a_flaw_is_seen():
+    browser = DatasetBrowser({('a', 'b', 'c'): [MAPS], ('m', 'b', 'c'): [MAPS], ('z', 'b', 'c'): [MAPS, REC.silhouette[:3]], ('z', 'd', 'c'): [3]})
+    assert [label for label, _ in browser.subject.options] == ['a · 1 sequence', 'm · 1 sequence', 'z · 2 sequences']
+    browser.subject.value = 'z'
+    assert [label for label, _ in browser.subject.options] == ['a · 1 sequence', 'm · 1 sequence', 'z · 2 sequences ⚠ 2'] and browser.subject.value == 'z' and len(places(browser)) == 2
+    assert [p.sign for p in places(browser)] == ['⚠', '⚠'] and 'differ in length' in browser.facts.value
+
+
+def test_a_hole_is_a_problem_of_its_subject():
+    browser = DatasetBrowser({(n, t, '0'): [MAPS] for n in 'abc' for t in 'xy' if n+t != 'bx'})
+    assert [label for label, _ in browser.subject.options] == ['a · 2 sequences', 'b · 1 sequence ⚠ 1', 'c · 2 sequences']
+
+
+def test_a_side_without_subjects():
+    browser = DatasetBrowser({('a', 'b', 'c'): [MAPS]}, Partition(('a',), ('q',)))
+    browser.side.value = 'test'
+    assert not browser.notice.value and '0 of 1 subject match' in browser.found.value and browser.counts.n_tv.shape == (0, 0) and browser.figure()
+
+
+def test_key_says_what_the_colours_are(browser):
+    assert 'skeleton map' in browser.key.value and 'rgb(255, 170, 40)' in browser.key.value and 'middle of each walk' in browser.key.value
+    alone = DatasetBrowser({('a', 'b', 'c'): [MAPS]})
+    assert 'silhouette' not in alone.key.value and 'middle of each walk' in alone.key.value
+
+
+def test_long_names_are_whole_on_the_button_and_in_its_tooltip():
+    s = Sequence('a', 'a-rather-long-type-of-walk', 'camera-number-twelve')
+    place, = places(DatasetBrowser({s: [MAPS]}))
+    assert place.button.description == f'● {s.type} {s.view}' and str(s) in place.button.tooltip and place.button.layout.height == 'auto'
 
 
 def test_names_of_strangers_are_text(tmp_path):

@@ -17,7 +17,7 @@ from skeletongait.config import load_config
 from skeletongait.core import save_pickle
 from skeletongait.evaluate import make_embedding_set, nearest_sequences
 from skeletongait.fusion import SCALES, model_weights, network_frames, paint_trust, trust_on_body
-from skeletongait.heatmap import HeatmapConfig, pose_to_heatmap
+from skeletongait.heatmap import HeatmapConfig, load_heatmap_config, pose_to_heatmap
 from skeletongait.models import build_model
 from skeletongait.monitor import curves_of, draw_runs, drawn, style, with_cursor
 from skeletongait.player import SequencePlayer, figure_png, paint
@@ -201,7 +201,7 @@ viewer'''
         pose, sil = recorded(tree, '002', 'cl-01', '090')
         limbs = pose_to_heatmap(pose)[:, 0]
         book.shows(thumb('cl-01 090'), overlay(limbs[6], sil[6]))
-        book.press(book.slider('frames after the middle'), 'ArrowRight', 8)
+        book.press(book.slider('frame'), 'ArrowRight', 8)
         book.shows(thumb('cl-01 090'), overlay(limbs[2], sil[2]))  # 12 frames, around and around
         book.dropdown('type').select_option(label='cl-01')
         book.until('[tuple(s) for s in viewer.chosen]', [['002', 'cl-01', '000'], ['002', 'cl-01', '090']])
@@ -210,6 +210,10 @@ viewer'''
         book.button('Open').click()
         book.shows(book.image('limb map'), paint(limbs[0]))  # in a studio, below
         book.find('.sg-browser .sg-studio').wait_for()
+        book.find('.widget-text input').first.fill('nobody')
+        book.find('.widget-text input').first.press('Enter')
+        book.find('.sg-note', has_text='0 of 4 subjects match').wait_for()
+        thumb('cl-01 090').wait_for(state='hidden')
         book.find('.widget-text input').first.fill('003')
         book.find('.widget-text input').first.press('Enter')
         book.until('viewer.subject.value', '003')
@@ -241,13 +245,14 @@ def test_studio_shows_and_saves_what_the_library_draws(lab, rec, tmp_path):
         book.shows(book.image('silhouette'), np.repeat(rec.silhouette[0][..., None], 3, -1))
         book.press(book.slider('frame'), 'ArrowRight', 12)
         check(cfg, 12)
-        book.press(book.slider('sigma, pixels'), 'ArrowLeft', 20)
+        book.press(book.slider('sigma, pixels of 128'), 'ArrowLeft', 20)
         check(cfg := replace(cfg, sigma=round(cfg.sigma-2, 1)), 12)
+        book.until('viewer.settings.sigma', cfg.sigma)
         book.checkbox('left knee').click()
         check(cfg := replace(cfg, joints_off=('left_knee',)), 12)
-        book.checkbox('align').click()
+        book.checkbox('cut to the body').click()
         check(cfg := replace(cfg, align=False), 12)
-        book.dropdown('size').select_option(label='32')
+        book.dropdown('map size').select_option(label='32')
         check(cfg := replace(cfg, final_img_size=32), 12)
         book.button('only left').click()
         check(cfg := replace(cfg, joints_off=tuple(j for j in JOINTS if not j.startswith('left'))), 12)
@@ -266,8 +271,8 @@ def test_studio_shows_and_saves_what_the_library_draws(lab, rec, tmp_path):
         assert (drawn == pose_to_heatmap(pose, cfg)).all()
 
 
-def test_studio_says_what_it_cannot_do(lab):
-    with lab.notebook(STUDIO, 'HeatmapStudio(rec.silhouette)') as book:
+def test_studio_says_what_it_cannot_do(lab, tmp_path):
+    with lab.notebook(STUDIO, f'viewer.save_name.value = {str(tmp_path/"refused.yaml")!r}\nHeatmapStudio(rec.silhouette)') as book:
         joint = book.image('joint map')
         joint.wait_for()
         before = book.pixels(joint)
@@ -276,9 +281,35 @@ def test_studio_says_what_it_cannot_do(lab):
         book.settle()
         assert book.find('.sg-message').count() == 2
         assert (book.pixels(joint) == before).all()
+        said = book.find('.sg-message').first.inner_text()
+        assert '(0, 1, 2 ...) no joint, or too few, reaches confidence 1.00; lower it' in said
+        book.button('Save as config').click()
+        book.settle()
+        assert book.find('.sg-message').first.inner_text() == said and book.find('.sg-command').count() == 0
+        assert not (tmp_path/'refused.yaml').exists()
         book.press(book.slider('confidence, at least'), 'Home')
         book.until('viewer.notice.value', '')
         assert book.find('.sg-message').count() == 1
+
+
+def test_studio_that_is_merely_shown_changes_no_setting(lab, tmp_path):
+    "Sliders count in steps of a tenth and are not exact; the settings are. And all the way back there is a button."
+    with lab.notebook(STUDIO, f'viewer.save_name.value = {str(tmp_path/"shown.yaml")!r}') as book:
+        book.slider('sigma, pixels of 128').wait_for()
+        book.settle()
+        book.button('Save as config').click()
+        book.find('.sg-command').wait_for()
+        assert load_heatmap_config(tmp_path/'shown.yaml') == HeatmapConfig() and 'sigma: 8.0' in (tmp_path/'shown.yaml').read_text()
+        book.press(book.slider('sigma, pixels of 128'), 'ArrowRight', 3)
+        book.press(book.slider('confidence, at least'), 'ArrowRight', 7)
+        book.until('[viewer.settings.sigma, viewer.settings.min_conf]', [8.3, .07])
+        book.button('none').click()
+        book.find('.sg-note', has_text='all joints are switched off').wait_for()
+        book.button('Published settings').click()
+        book.until('viewer.settings == viewer.cfg == type(viewer.cfg)()', True)
+        book.settle()
+        book.until('viewer.settings == viewer.cfg', True)
+        assert book.find('.sg-note', has_text='all joints are switched off').count() == 0
 
 
 def write_run(folder, lines):
@@ -322,10 +353,10 @@ def test_monitor_follows_a_run_that_grows(lab):
         records = write_run(folder, 42)
         book.shows(image, monitored(records, (0, 80), 80, .5))  # by itself
         book.find('.sg-note', has_text='iteration 80 of 80, finished').wait_for()
-        book.button('follow').click()
-        book.until('viewer.task is None', True)
+        book.until('viewer.task is None and not viewer.follow.value', True)  # all is told
         book.find('.widget-checkbox input').first.click()
         book.find('.sg-message', has_text='no run is shown').wait_for()
+        image.wait_for(state='hidden')
 
 
 EMBEDDINGS = '''import numpy as np
@@ -356,14 +387,15 @@ viewer'''
     maps = lambda s: pose_to_heatmap(recorded(tree, *s)[0])
     with lab.notebook(cell) as book:
         image = lambda s: book.find(f'.widget-vbox:has(> .widget-html .sg-note:text-is("{s}")) > img').first
+        book.dropdown('show').select_option(label='all probes')
         for n, (probe, entries) in enumerate(list(answers.items())[:3]):
             book.find('.sg-title', has_text=f'probe {probe}').first.wait_for()
             book.press(book.slider('frame'), 'Home')
             book.press(book.slider('frame'), 'ArrowRight', n)
             for s in [probe, *(e[0] for e in entries)]: book.shows(image(s), paint(maps(s)[n, 0]))
-            heads = book.find('.sg-title').all_inner_texts()
+            heads, notes = (book.find(kind).all_inner_texts() for kind in ('.sg-title', '.sg-note'))
             for place, (_, d, right) in enumerate(entries, 1):
-                assert f"{'✓' if right else '✗'} {place} {'right' if right else 'WRONG'} {d:.4g}" in heads
+                assert f"{'✓' if right else '✗'} {place} {'right' if right else 'WRONG'}" in heads and f'distance {d:#.4g}' in notes
             book.button('next').click()
         book.dropdown('picture').select_option(label='joint map')
         probe, entries = list(answers.items())[3]
@@ -381,11 +413,48 @@ from skeletongait.retrieval import RetrievalExplorer
 viewer = RetrievalExplorer(embeddings, *zip(*names), protocol={PROTOCOL!r})
 viewer"""
     with lab.notebook(cell) as book:
-        bars = book.image('for the wrong one | for the right one')
+        book.dropdown('show').select_option(label='all probes')
+        bars = book.image('wrong | right')
         for e in (entries[0], entries[-1], next(e for e in entries if e.right), entries[1]):
             book.button(f"{e.place}{'✓' if e.right else '✗'}").click()
             wrong, right = (first[False], e) if e.right else (e, first[True])
             book.shows(bars, balance_bars(judge(test, test.sequences.index(probe), wrong, right)))
+
+
+def test_retrieval_lays_the_strips_beside_the_walkers(lab, tree):
+    "In a narrow window, too: one row, the bars level with the pictures, whole words on the buttons; and a subject that does not exist."
+    cell = f"""{EMBEDDINGS}
+from skeletongait.heatmap import HeatmapConfig
+from skeletongait.retrieval import RetrievalExplorer, tree_walks
+viewer = RetrievalExplorer(embeddings, *zip(*names), tree_walks('walkers/pose', render=HeatmapConfig()), {PROTOCOL!r})
+viewer"""
+    _, answers = ranked(8)
+    n, wide = len(answers), 900
+    with lab.notebook(cell) as book:
+        book.page.set_viewport_size(dict(width=wide, height=1000))
+        book.page.evaluate("() => jupyterapp.shell.collapseLeft()")
+        book.dropdown('show').select_option(label='all probes')
+        book.until('viewer.channel.value', 'limb map')
+        book.settle()
+        assert book.dropdown('picture').evaluate('o => o.selectedOptions[0].text').split() == ['limb', 'map']
+        titles = ('✗ wrong', 'wrong | right', '✓ right')
+        boxes = [book.image(t).bounding_box() for t in titles]
+        assert {(round(b['y']), round(b['height'])) for b in boxes} == {(round(boxes[0]['y']), 160)}
+        assert all(a['x'] + a['width'] <= b['x'] for a, b in zip(boxes, boxes[1:])) and boxes[-1]['x'] + boxes[-1]['width'] <= wide
+        buttons, word = book.find('.widget-toggle-button'), book.label('compare').bounding_box()
+        assert buttons.count() > 3 and all(buttons.nth(i).evaluate('o => o.scrollWidth <= o.clientWidth') for i in range(buttons.count()))
+        first = buttons.first.bounding_box()
+        assert word['x'] + word['width'] <= first['x'] and abs(word['y'] - first['y']) < first['height']
+        subject = book.find('.widget-text:has(datalist) input, .widget-combobox input').first
+        subject.fill('nobody')
+        subject.press('Enter')
+        book.find('.sg-message', has_text=f'no probe is left by these pickers: 0 of {n}').wait_for()
+        book.find('.sg-note', has_text=f'0 of {n}').first.wait_for()
+        assert not book.button('next').is_enabled()
+        subject.fill('')
+        subject.press('Enter')
+        book.find('.sg-message').wait_for(state='detached')
+        assert book.button('next').is_enabled()
 
 
 OVERLAY = f'''{MAPS}

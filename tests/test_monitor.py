@@ -4,6 +4,7 @@ import datetime
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from toys import make_walkers, tiny, write_config
 
 from skeletongait.checkpoint import Run
 from skeletongait.core import SkeletonGaitError
-from skeletongait.monitor import (DASHES, RunFolder, Tail, TrainingMonitor, between, check_records, curves_of, drawn, line_in_words, read_total, run_status, short_names, smoothed,
+from skeletongait.monitor import (DASHES, RunFolder, Tail, TrainingMonitor, between, check_records, curves_of, drawn, is_over, lines_table, read_total, run_status, short_names, smoothed,
                                   span_of_time, style, tests_table as table_of_tests, thinned, with_cursor)
 from skeletongait.watch import read_metrics, rewind_metrics
 
@@ -46,6 +47,9 @@ def run_of(n, step=10): return [line(i) for i in range(step, n*step+1, step)]
 def write(path, records, mode='w'):
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, mode) as f: f.writelines(json.dumps(o)+'\n' for o in records)
+
+
+def cells(table): return [c for c in re.findall('>([^<>]+)<', table)]
 
 
 def pixels(viewer): return (plt.imread(io.BytesIO(viewer.image.value))*255).round().astype(np.uint8)
@@ -203,7 +207,7 @@ def test_how_a_run_stands():
 def test_a_loss_that_was_no_number():
     c = curves_of([line(10), line(20, values={'triplet/loss': None})])
     assert np.isnan(c.values['triplet/loss'][1]) and np.isnan(c.values['softmax/loss'][1]) and c.x.tolist() == [10, 20]
-    assert 'triplet/loss nan' in line_in_words(c.lines[1], 100)
+    assert 'nan' in cells(lines_table({'a': c.lines[1]})) and 'nan' not in cells(lines_table({'a': c.lines[0]}))
     viewer = TrainingMonitor({'a': [line(20, values={'triplet/loss': None}, lr=None, throughput=None, data=None)]})
     viewer.smooth.value, viewer.log_y.value = .5, True
     assert not viewer.problem and 'above zero' in viewer.notice.value
@@ -271,9 +275,11 @@ def test_frames_are_log_lines_of_all_runs(viewer):
     assert viewer.player.index == viewer.n_frames-1
     viewer.player.index = 2
     assert viewer.cursor() == 20 and (pixels(viewer) == with_cursor(viewer.picture, viewer.boxes, 20)).all()
-    assert 'wide: iteration 20/100' in viewer.words.value and 'narrow: iteration 15/75' in viewer.words.value
+    head, n = ['at the cursor', 'iteration', 'triplet/loss', 'softmax/loss', 'softmax/accuracy', 'lr', 's/it', 'of it data', 'sequences/s'], 9
+    said = cells(viewer.words.value)
+    assert said[:n] == head and said[n:2*n] == ['wide', '20', '0.05', '0.1', '0.95', '0.1', '0.5', '0.1', '64'] and said[2*n:2*n+2] == ['narrow', '15']
     viewer.player.index = 0
-    assert 'narrow: no log line yet' in viewer.words.value
+    assert cells(viewer.words.value)[-2:] == ['narrow', 'no log line yet']
 
 
 def test_picture_is_drawn_anew_only_when_something_changed(viewer):
@@ -333,9 +339,31 @@ def test_names_are_text_not_html():
 
 def test_table_has_the_last_tests():
     html = table_of_tests({'a': curves_of([test(10, 20.), test(20, 30.)]), 'b': curves_of([test(5, None) | {'test': {'NM': 7.25}}]), 'c': curves_of([line(1)])})
-    cells = [c.split('<')[0] for c in html.replace('</', '<').split('>') if not c.startswith('<')]
-    assert [c for c in cells if c.strip()] == ['last test', 'iteration', 'Rank-1', 'mAP', 'NM', 'a', '20', '30', '40', 'b', '5', '7.25']
+    assert cells(html) == ['last test', 'iteration', 'Rank-1 %', 'mAP %', 'NM %', 'a', '20', '30', '40', 'b', '5', '7.25']
+    assert html.count('nowrap') == 15 # every cell, empty ones too
     assert table_of_tests({'c': curves_of([line(1)])}) == ''
+
+
+def test_counts_of_probes_are_shown_where_there_are_any():
+    counted = dict(probes=12, probes_left_out=0, probes_alone=0, gallery=6)
+    table = lambda **more: table_of_tests({'a': curves_of([test(10) | {'test': {'NM mAP': 100.} | counted | more}])})
+    assert cells(table()) == ['last test', 'iteration', 'NM mAP %', 'probes', 'gallery', 'a', '10', '100', '12', '6']
+    assert cells(table(probes_left_out=1234))[4:6] == ['probes left out', 'gallery'] and '1,234' in cells(table(probes_left_out=1234))
+
+
+def test_only_runs_that_are_ticked_are_in_the_tables():
+    viewer = TrainingMonitor({'a': [line(10), test(10, 20.)], 'b': [line(10), test(10, 30.)]})
+    viewer.shown['a'].value = False
+    assert 'a' not in cells(viewer.tests.value) and 'a' not in cells(viewer.words.value) and 'b' in cells(viewer.tests.value)
+    assert viewer.image.layout.display is None
+    viewer.shown['b'].value = False
+    assert viewer.tests.value == viewer.words.value == '' and viewer.image.layout.display == viewer.player.layout.display == 'none'
+
+
+def test_panels_say_their_units(viewer):
+    fig = viewer.draw({'wide': 'wide'})
+    assert [ax.get_title('left') for ax in fig.axes] == ['triplet/loss', 'softmax/loss', 'softmax/accuracy, 0 to 1', 'test: Rank-1, %', 'learning rate', 'sequences per second', 'time per iteration']
+    assert [ax.get_xlabel() for ax in fig.axes] == ['']*3 + ['iteration']*3 + ['seconds']
 
 
 def test_a_run_with_one_line_or_events_alone():
@@ -351,6 +379,46 @@ def test_nothing_is_followed_without_a_loop(tmp_path):
     viewer = TrainingMonitor.from_folders(tmp_path/'run')
     assert viewer.task is None and not viewer.follow.value and 'no event loop' in viewer.notice.value
     assert TrainingMonitor.from_folders(tmp_path/'run', follow=False).notice.value == ''
+
+
+def test_when_a_run_is_over():
+    end = [line(10), event(10, 'saved')]
+    now = NOW+datetime.timedelta(seconds=20)
+    assert not is_over(end, 0, now) and not is_over(end, 11, now) and not is_over(end, 10, now) and not is_over([], 10, now)
+    assert is_over([*end, test(10)], 10, now) and is_over(end, 10, now+datetime.timedelta(seconds=600))
+    assert not is_over([line(9), event(9, 'stopped')], 10, now+datetime.timedelta(days=9)) # may be taken up again
+
+
+def test_nothing_is_followed_that_is_over(tmp_path):
+    async def story():
+        path = tmp_path/'run'/'metrics.jsonl'
+        write(path, run_of(3))
+        (tmp_path/'run'/'config.yaml').write_text('trainer_cfg: {total_iter: 40}')
+        viewer = TrainingMonitor.from_folders(path.parent)
+        viewer.stop(); viewer.every = .01; viewer.start()
+        assert viewer.follow.value
+        write(path, [line(40), event(40, 'saved'), test(40)], 'a')
+        while viewer.follow.value: await asyncio.sleep(.01)
+        assert viewer.points.tolist() == [10, 20, 30, 40] and viewer.tests.value and viewer.task is None and viewer.notice.value == ''
+        viewer.follow.value = True
+        assert not viewer.follow.value and 'nothing to follow' in viewer.notice.value
+        write(path, [event(40, 'saved')], 'a')
+        viewer.look.click()
+        assert len(viewer.curves['run'].events) == 2
+        again = TrainingMonitor.from_folders(path.parent)
+        assert not again.follow.value and again.notice.value == ''
+    asyncio.run(story())
+
+
+def test_a_folder_that_is_not_there_is_said_to_be_missing(tmp_path):
+    viewer = TrainingMonitor.from_folders(tmp_path/'run', follow=False)
+    assert 'does not exist yet' in viewer.status['run'].value and viewer.image.layout.display == 'none'
+    (tmp_path/'run').mkdir()
+    viewer.refresh()
+    assert 'waits for' in viewer.status['run'].value and 'does not exist' not in viewer.status['run'].value
+    write(tmp_path/'run'/'metrics.jsonl', run_of(1))
+    viewer.refresh()
+    assert viewer.image.layout.display is None
 
 
 def test_refresh_reads_what_is_new(tmp_path):

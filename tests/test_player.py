@@ -173,12 +173,12 @@ def test_pictures_are_saved_by_a_button(tmp_path):
     for name in ('walk.gif', 'walk.mp4', 'new/walk.png'):
         viewer.keep_name.value = str(tmp_path/name)
         viewer.keep_button.click()
-        assert (tmp_path/name).stat().st_size and f'saved {tmp_path/name}' in viewer.kept.value and not viewer.notice.value
+        assert (tmp_path/name).stat().st_size and f'saved {tmp_path/name}' in viewer.keep_words.value and not viewer.notice.value
     assert Image.open(tmp_path/'walk.gif').n_frames == 6
     for name, says in (('', 'found no name'), (f'{tmp_path}/walk.avi', 'expected one of .gif, .mp4'), ('/proc/nowhere/walk.png', '/proc/nowhere')):
         viewer.keep_name.value = name
         viewer.keep_button.click()
-        assert says in viewer.notice.value and not viewer.kept.value
+        assert says in viewer.notice.value and not viewer.keep_words.value
 
 
 def test_viewer_with_a_message_has_no_pictures():

@@ -15,8 +15,8 @@ from skeletongait.evaluate import (METRICS, distances, embeddings_file, make_emb
 from skeletongait.heatmap import pose_to_heatmap
 from skeletongait.launch import Ranks
 from skeletongait.models import build_model
-from skeletongait.player import BAD, GOOD, paint
-from skeletongait.protocols import PROTOCOLS, GalleryProbe, failures, failures_csv, make_cells, plot_results, write_results
+from skeletongait.player import BAD, GOOD, figure_png, paint
+from skeletongait.protocols import PROTOCOLS, GalleryProbe, failures, failures_csv, make_cells, matrix_entries, plot_matrix, plot_results, write_results
 from skeletongait.retrieval import ALL, ERRORS, HARDEST, Failures, Questions, RetrievalExplorer, named, read_failures, strip_bars, strip_major
 from skeletongait.show import overlay
 from skeletongait.train import keep_embeddings, test_model as run_test
@@ -317,6 +317,8 @@ def test_right_and_wrong_are_said_in_words_and_borders():
 
 def test_pickers_narrow_and_buttons_step():
     v = explorer()
+    v.which.value = ALL
+    assert len(v.list) == len(v.questions.n3)
     n = len(v.list)
     v.view.value = '045'
     assert {v.questions.sequences[i].view for i in v.questions.n3[v.list, 1]} == {'045'} and v.position.max == len(v.list) < n
@@ -330,13 +332,50 @@ def test_pickers_narrow_and_buttons_step():
     assert v.position.value == 2
 
 
-def test_pickers_that_leave_nobody_keep_the_list_and_say_so():
+def test_pickers_that_leave_nobody_keep_the_probe_and_say_so():
+    "A notice, 0 of all, and nothing to step through until the pickers leave somebody."
     v = explorer()
-    before, probe = v.list, v.ranking.probe
+    v.which.value = ALL
+    v.next.click()
+    before, probe, n, steps = v.list, v.ranking.probe, len(v.questions.n3), (v.position, v.previous, v.next)
     v.subject.value = '<b>nobody</b>'
-    assert 'no probe is left' in v.notice.value and v.list is before and v.ranking.probe == probe
+    assert f'no probe is left by these pickers: 0 of {n}' in v.notice.value and v.list is before and v.ranking.probe == probe
+    assert f'>0 of {n}<' in v.count.value and not v.position.readout and all(o.disabled for o in steps)
+    assert v.children.index(v.notice) < v.children.index(v.pickers)
     v.subject.value = '001'
-    assert v.notice.value == '' and v.ranking.probe.subject == '001'
+    assert v.notice.value == '' and v.ranking.probe.subject == '001' and v.position.value == 1
+    assert f'>of {len(v.list)}<' in v.count.value and v.position.readout and [o.disabled for o in steps] == [False, True, len(v.list) == 1]
+
+
+def test_it_opens_on_the_hardest_error_or_on_all_probes():
+    v = explorer(noise=1.6)
+    assert v.which.value == HARDEST and len(v.list) == (v.questions.failed_n >= 0).sum() and v.questions.failed_n[v.list[0]] == 0
+    assert v.ranking == v.questions.ranking(v.list[0], v.k) and v.ranking.right.place > 1
+    v = explorer(noise=.01)
+    assert v.which.value == ALL and (v.questions.failed_n == -1).all() and len(v.list) == len(v.questions.n3)
+
+
+@pytest.mark.parametrize('channels, name', [(1, None), (2, 'limb map'), (3, 'map on silhouette'), (5, 'channel 0')])
+def test_the_picture_that_is_shown_is_the_one_that_is_named(channels, name):
+    v = explorer(pictures=lambda s: np.zeros((2, channels, 16, 12), np.uint8))
+    assert v.channel.value == v.channel.options[0] and name in (None, v.channel.value)
+    assert (v.channel.layout.display == 'none') == (channels == 1)
+
+
+def test_distances_are_named_and_of_one_width():
+    v = explorer(k=6)
+    words = [retrieval.far(e.distance) for e in v.ranking.shown]
+    assert all(f'>{o}<' in p.title.value for o, p in zip(words, v.panels)) and len({len(o) for o in words}) == 1
+    for d, says in ((2, '2.000'), (1.8264, '1.826'), (12.34567, '12.35'), (.01234567, '0.01235'), (0, '0.000')): assert retrieval.far(d) == f'distance {says}'
+
+
+def test_the_comparison_stands_in_one_row():
+    "Bars between the two that they compare, as high as their pictures, so that each strip's bar is beside it."
+    v = explorer(pictures=pictures())
+    probe, wrong, right = v.compared
+    assert v.beside.children == (probe, wrong, v.bars, right, v.shares) and v.beside.layout.flex_flow is None and v.beside.layout.align_items == 'flex-end'
+    assert {p.image.layout.height for p in v.beside.children} == {'160px'} and {p.layout.flex for p in v.beside.children} == {'0 0 auto'}
+    assert {p.layout.border_bottom.split(' rgb')[0].split(' trans')[0] for p in v.beside.children} == {'3px solid'}
 
 
 def test_any_entry_can_be_compared():
@@ -354,7 +393,40 @@ def test_any_entry_can_be_compared():
 def test_figures_are_the_evaluators():
     v = explorer()
     assert v.results == v.questions.protocol.results(v.questions.test)
-    assert (decode(v.scores.value) == decode(retrieval.figure_png(plot_results(v.results)))).all()
+    assert (decode(v.scores.value) == decode(figure_png(plot_results(v.results)))).all()
+
+
+# views
+
+@pytest.mark.parametrize('rules', [RULES, CONDITIONS, {**RULES, 'exclude': []}, {**RULES, 'cut_views': '_'}, {**RULES, 'tables': [dict(per='probe_view', measures=['mAP'], unmatched='wrong')]},
+                                   {**RULES, 'tables': [dict(exclude=['subject', 'view'])]}])
+def test_rank_1_by_views_for_protocols_that_count_all_probes_at_once(rules):
+    "The cells are those of the same protocol with a table per pair of views."
+    v = explorer(rules, noise=1.6, views=('0_a', '0_b', '9_a'))
+    table = v.questions.protocol.tables[0]
+    pairs = GalleryProbe.from_dict({**rules, 'tables': [dict(per='view_pair', measures=['Rank-1'], exclude=list(v.questions.exclude), unmatched=table.unmatched)]}).results(v.questions.test)
+    for ours, theirs in zip(v.by_view['tables'], pairs['tables'], strict=True):
+        assert [ours[k] for k in ('condition', 'matrix', 'probe_views', 'gallery_views', 'value')] == [theirs[k] for k in ('condition', 'matrix', 'probe_views', 'gallery_views', 'value')]
+    assert (decode(v.matrix.value) == decode(figure_png(plot_matrix(v.by_view)))).all()
+    assert v.figures.children == (v.scores, v.matrix) and v.no_views.value == '' and v.matrix.layout.display is None
+    v.figure()
+
+
+def test_same_views_that_are_excluded_are_empty_cells():
+    matrix = np.array(explorer(noise=1.6).by_view['tables'][0]['matrix'], dtype=float)
+    assert (np.isnan(matrix) == np.eye(3, dtype=bool)).all()
+
+
+def test_a_protocol_with_its_own_matrix_gets_no_second_one():
+    v = explorer({**RULES, 'tables': [dict(per='view_pair', measures=['R1'], exclude=['view'])]})
+    assert matrix_entries(v.results) and v.by_view is None and v.matrix.layout.display == 'none' and v.no_views.value == ''
+
+
+@pytest.mark.parametrize('n', [1, 2, 20, 21])
+def test_too_few_or_too_many_views_are_said(n):
+    v = explorer({**RULES, 'exclude': []}, n=3, views=[f'{i:03d}' for i in range(n)])
+    assert (v.by_view is not None) == (1 < n < 21) == (v.no_views.value == '')
+    if v.by_view is None: assert f'these sequences have {n}' in v.no_views.value and v.evaluate_button.layout.display == 'none'
 
 
 def test_a_large_evaluation_waits_for_the_button(monkeypatch):
@@ -363,12 +435,22 @@ def test_a_large_evaluation_waits_for_the_button(monkeypatch):
     assert v.results is None and v.evaluate_button.layout.display is None and v.ranking and v.verdict
     v.which.value = ERRORS
     assert "press &#x27;rank all probes&#x27; first" in v.notice.value and len(v.list) == len(v.questions.n3)
+    assert v.by_view is None and 'press &#x27;rank all probes&#x27;' in v.no_views.value
     v.figure()
-    v.which.value = ALL
     v.evaluate_button.click()
-    assert v.results and v.notice.value == '' and v.evaluate_button.layout.display == 'none'
-    v.which.value = ERRORS
-    assert v.notice.value == '' and len(v.list) < len(v.questions.n3)
+    assert v.results and v.by_view and v.no_views.value == '' and v.notice.value == '' and v.evaluate_button.layout.display == 'none'
+    assert len(v.list) < len(v.questions.n3) and (v.questions.failed_n[v.list] >= 0).all() # what was asked for before
+    v.which.value = ALL
+    assert v.notice.value == '' and len(v.list) == len(v.questions.n3)
+
+
+def test_results_of_a_large_test_leave_the_views_to_the_button(tmp_path, monkeypatch):
+    write_test(tmp_path)
+    monkeypatch.setattr(retrieval, 'EAGER', 0)
+    v = RetrievalExplorer.from_results(tmp_path)
+    assert v.which.value == HARDEST and v.by_view is None and v.evaluate_button.layout.display is None
+    v.evaluate_button.click()
+    assert v.by_view and v.evaluate_button.layout.display == 'none'
 
 
 def test_a_probe_with_nobody_to_compare():
@@ -377,11 +459,11 @@ def test_a_probe_with_nobody_to_compare():
     who = (('a', 'a', 'b', 'b', 'c'), ('nm', 'bg', 'nm', 'bg', 'bg'), ('0', '9', '0', '9', '0'))
     v = RetrievalExplorer(x, *who, protocol=dict(gallery=dict(types=['nm']), probe=dict(types=['bg']), exclude=['view']))
     assert v.ranking.entries
-    v.subject.value = 'c'
+    v.which.value, v.subject.value = ALL, 'c'
     assert v.ranking.entries == [] and v.verdict is None and 'nobody is left' in v.heading.value and v.comparison.layout.display == 'none'
     v.figure(), v.snapshot(0)
     v = RetrievalExplorer(x, *who, protocol=dict(gallery=dict(types=['nm']), probe=dict(types=['bg'])))
-    v.subject.value = 'c'
+    v.which.value, v.subject.value = ALL, 'c'
     assert v.ranking.right is None and v.verdict is None and 'no right one' in v.words.value and len(v.ranking.shown) == 2
     v.figure(), v.snapshot(0)
 
@@ -498,6 +580,7 @@ def test_without_embeddings_failures_are_shown(tmp_path):
         assert str(v.ranking.probe) == o['probe'] and [str(e.sequence) for e in v.ranking.entries] == [b['sequence'] for b in o['before']]
         assert (v.ranking.right.place, str(v.ranking.right.sequence)) == (o['rank'], o['right'])
     assert 'evaluator_cfg.save_embeddings: true' in v.words.value and v.verdict is None and v.scores.value
+    assert v.by_view is None and 'by views cannot be said without embeddings' in v.no_views.value and v.evaluate_button.layout.display == 'none'
     v.figure(), v.snapshot(0)
     v.subject.value = v.ranking.probe.subject
     assert v.notice.value == ''
@@ -595,6 +678,6 @@ def test_what_a_test_writes_can_be_explored(tmp_path, monkeypatch):
     files = sorted((run.folder/'results').iterdir(), key=lambda f: f.stat().st_mtime_ns)
     assert embeddings_file(run.results(7)) == files[0] and files[-1] == run.results(7)
     v = RetrievalExplorer.from_results(run.folder)
-    assert not v.problem and v.notice.value == '' and v.n_frames == 6 and len(v.list) == 8
+    assert not v.problem and v.notice.value == '' and v.n_frames == 6 and len(v.questions.n3) == 8
     assert v.questions.evaluate()['tables'] == results['tables']
     assert v.ranking.entries and decode(v.panels[0].image.value).shape == (64, 64, 3)

@@ -2,6 +2,7 @@
 import shlex
 
 import cv2
+import ipywidgets as W
 import numpy as np
 import pytest
 from PIL import Image
@@ -30,6 +31,10 @@ def level_of(png):
     rgb, colours = cv2.imdecode(np.frombuffer(png, np.uint8), 1)[..., ::-1].astype(int), paint(np.arange(256)).astype(int)
     number = {tuple(c): i for i, c in enumerate(colours)}
     return np.array([[number[tuple(c)] for c in row] for row in rgb], np.uint8)
+
+def every(widget):
+    "A widget and all that is in it."
+    return [widget] + [w for child in getattr(widget, 'children', ()) for w in every(child)]
 
 def seen(s): return np.stack([level_of(s.panels[name].image.value) for name in ('limb map', 'joint map')])
 
@@ -91,8 +96,9 @@ def test_save_settings(tmp_path):
     (tmp_path/'link.yaml').symlink_to(tmp_path/'nowhere.yaml')
     for name in ('folder.yaml', 'link.yaml'):
         with pytest.raises(SkeletonGaitError, match='choose another name'): save_settings(cfg, tmp_path/name)
-    for name in ('x.txt', 'x', ''):
-        with pytest.raises(SkeletonGaitError, match='expected .yaml'): save_settings(cfg, tmp_path/name)
+    for name in ('x.txt', 'x', '', '.yaml'):
+        with pytest.raises(SkeletonGaitError, match='found the ending .* give a name that ends in .yaml'): save_settings(cfg, tmp_path/name)
+    with pytest.raises(SkeletonGaitError, match='^settings: found no name; give a name that ends in .yaml$'): save_settings(cfg, '')
     assert shlex.split(drawing_command(tmp_path/"it's a name.yaml"))[-1] == f"--heatmap_cfg_path={tmp_path}/it's a name.yaml"
 
 
@@ -167,11 +173,80 @@ def test_what_the_library_refuses_is_a_notice():
     s.player.index = 12
     kept = s.settings, [p.image.value for p in s.panels.values()], s.timeline.image.value
     s.min_conf.value = 1.
-    assert 'expected a body with some height' in s.notice.value and (s.settings, [p.image.value for p in s.panels.values()], s.timeline.image.value) == kept
+    for word in ('in 29 of 30 frames (0, 1, 2 ...) no joint, or too few, reaches confidence 1.00; lower it', 'still show the last settings that could be drawn'): assert word in s.notice.value
+    assert (s.settings, [p.image.value for p in s.panels.values()], s.timeline.image.value) == kept
     s.player.index = 13                                                                            # it still plays
     np.testing.assert_array_equal(seen(s), pose_to_heatmap(POSE)[13])
     s.min_conf.value = .2
     assert s.notice.value == '' and s.settings.min_conf == .2
+
+
+def test_what_the_library_refuses_is_not_saved(tmp_path):
+    s = studio()
+    s.save_name.value, s.keep_name.value = str(tmp_path/'refused.yaml'), str(tmp_path/'shown.png')
+    s.save_button.click()
+    assert load_heatmap_config(tmp_path/'refused.yaml') == HeatmapConfig() and s.saved.value
+    (tmp_path/'refused.yaml').unlink()
+    s.min_conf.value = 1.
+    said = s.notice.value
+    s.save_button.click()
+    assert s.notice.value == said and s.saved.value == '' and not (tmp_path/'refused.yaml').exists()
+    s.keep_button.click()                                                                          # pictures of what is shown; the notice remains
+    assert s.notice.value == said and (tmp_path/'shown.png').exists()
+    s.keep_name.value = str(tmp_path/'shown.jpg')
+    s.min_conf.value = 0.
+    s.keep_button.click()
+    assert 'shown.jpg' in s.notice.value
+
+
+def test_a_threshold_that_leaves_some_frames_bare():
+    pose = POSE.copy()
+    pose[:, :, 2] = np.where(np.arange(30)[:, None] < 2, .1, .8)
+    pose[:, 0, 2] = .1                                                                             # one joint is never seen: nothing is imputed, as published
+    s = studio(pose)
+    s.min_conf.value = .5
+    assert 'in 2 of 30 frames (0, 1) no joint' in s.notice.value
+    s.impute_others.value = True
+    assert s.notice.value == '' and s.settings.impute_others and s.settings.min_conf == .5
+    assert 'in 2 of 30 frames (0, 1) no joint, or too few, reaches confidence 0.50; lower it' in (problem := HeatmapStudio(pose, cfg=HeatmapConfig(min_conf=.5)).problem)
+    assert 'still show' not in problem                                                             # nothing is shown
+
+
+@pytest.mark.parametrize('cfg', [HeatmapConfig(), HeatmapConfig(sigma=3.333, min_conf=.123, align=False, joints_off=('nose',)), HeatmapConfig(sigma=.07, final_img_size=48)])
+def test_sliders_that_count_in_steps_change_no_setting(cfg):
+    s = studio(POSE, cfg=cfg)
+    for slider in (s.sigma, s.min_conf):                                                           # as a browser's slider counts
+        slider.value = slider.min + round((slider.value - slider.min)/slider.step)*slider.step + 1e-15
+    assert s.settings == s.wanted() == cfg
+    s.sigma.value, s.min_conf.value = .5 + 28*.1, .1 + .2
+    assert (s.settings.sigma, s.settings.min_conf) == (3.3 if cfg.sigma != 3.333 else 3.333, .3)
+
+
+@pytest.mark.parametrize('cfg,name', [(HeatmapConfig(), 'Published settings'), (HeatmapConfig(sigma=3., joints_off=('nose',)), 'Settings as given')])
+def test_back_to_the_beginning(cfg, name):
+    s = studio(POSE, cfg=cfg)
+    shown = [p.image.value for p in s.panels.values()]
+    with s.together(): s.sigma.value, s.min_conf.value, s.method.value, s.impute_others.value, s.use_conf.value, s.align.value, s.size.value = 2., .2, 'simple', True, False, False, 32
+    assert s.settings == s.wanted() != cfg
+    with s.together(): s.method.value, s.impute_others.value, s.min_conf.value = 'knn', False, 1.
+    assert s.notice.value
+    s.buttons['only left'].click()
+    s.reset_button.click()
+    assert s.reset_button.description == name and s.notice.value == '' and s.settings == cfg and [p.image.value for p in s.panels.values()] == shown
+
+
+def test_keys_and_remarks():
+    s = studio()
+    page = '\n'.join(w.value for w in every(s) if isinstance(w, W.HTML))
+    for name, colour in {**LEVELS, 'left': LEFT, 'right': RIGHT, 'middle': MIDDLE}.items(): assert f'background: rgb{tuple(colour)}"></span>{name}' in page
+    assert 'paler: less confident' in page and 'imputed</div>' in page and '<span>frame 0</span><span>29</span>' in page
+    s.buttons['none'].click()
+    assert 'all joints are switched off' in s.remarks.value
+    s.buttons['all'].click()
+    assert s.remarks.value == ''
+    s.save_name.value = ' '
+    s.save_button.click()
+    assert 'give a name that ends in .yaml' in s.notice.value
 
 
 def test_saved_settings_draw_the_same_bytes(tmp_path):
@@ -212,7 +287,7 @@ def nan():
     return bad
 
 @pytest.mark.parametrize('args,says', [
-    ((nan(),), 'frames 3: NaN'), ((POSE*0,), 'expected a body with some height'), ((POSE[:0],), 'found no frame'), ((SIL,), 'found an array of shape (30, 64, 64)'), ((None,), 'found a NoneType'),
+    ((nan(),), 'frames 3: NaN'), ((nan(), None, HeatmapConfig(min_conf=.5)), 'frames 3: NaN'), ((POSE*0,), 'expected a body with some height'), ((POSE[:0],), 'found no frame'), ((SIL,), 'found an array of shape (30, 64, 64)'), ((None,), 'found a NoneType'),
     (('a.pkl',), 'found a str'), (([[1], [2, 3]],), 'found a list'), ((POSE, SIL[:0]), 'silhouette: found an empty array'), ((POSE, [[1], [2, 3]]), 'silhouette: found rows of different lengths'),
     ((POSE, POSE), 'silhouette: found an array of shape (30, 17, 3)'), ((POSE, np.stack([SIL, SIL], 1)), 'silhouette: found 2 channels'), ((POSE, None, {'sigma': 3}), 'expected heatmap_generator_args.sigma'),
     ((POSE, None, 'no/such.yaml'), 'no/such.yaml: cannot be read'), ((POSE, None, {'heatmap_generator_args': {'joints_off': ['left_nee']}}), "did you mean 'left_knee'?")])
