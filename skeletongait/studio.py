@@ -178,7 +178,7 @@ def same_walk(
     remark = '' if n_poses == len(x_tchw) else f"{n_poses} frames of poses but {len(x_tchw)} silhouettes: the first {n} of both are shown; do they belong together?"
     return x_tchw[:, 0]*(255 if x_tchw.max() == 1 else 1), n, remark
 
-# %% ../nbs/27_studio.ipynb #8bdc9d2a
+# %% ../nbs/27_studio.ipynb #1257f941
 CONTROLS = dict(sigma='sigma', min_conf='min_conf', method='pad_method', impute_others='impute_others', use_conf='use_conf', align='align', size='final_img_size') # a studio's control: the setting it says
 
 @patch
@@ -201,7 +201,7 @@ def make_boxes(self:HeatmapStudio) -> list[W.Widget]:
         tooltip='as published, where one joint is missing in every frame, the frames most alike fill in no joint at all; ticked, they fill in the others')
     self.use_conf = box(value=c.use_conf, description='weight by confidence', tooltip='joints and limbs are the fainter the less confident the estimator was; otherwise every joint counts 1')
     self.align = box(value=c.align, description='cut to the body', tooltip='the map is cut to the body and the body as high as the map (align); otherwise the whole image is made small')
-    self.imputed = box(value=False, description='show imputed joints', tooltip='as rings in the skeleton, where they are supposed to be; the maps hold them anyway')
+    self.imputed = box(value=False, description='show imputed joints', tooltip='as rings in the skeleton, where they are supposed to be; the maps do not change')
     return [self.impute_others, self.use_conf, self.align]
 
 # %% ../nbs/27_studio.ipynb #bbad49bc
@@ -307,7 +307,7 @@ def place(self:HeatmapStudio,
         some = ', '.join(map(str, flat[:3])) + (' ...' if len(flat) > 3 else '')
         raise SkeletonGaitError(f"in {len(flat)} of {len(self.pose17)} frames ({some}) no joint, or too few, reaches confidence {cfg.min_conf:.2f}; lower it") from None
 
-# %% ../nbs/27_studio.ipynb #e38c07d0
+# %% ../nbs/27_studio.ipynb #75e93bc5
 @patch
 def refresh(self:HeatmapStudio, change=None) -> None:
     "Show what the controls say, or a notice why that cannot be."
@@ -317,6 +317,7 @@ def refresh(self:HeatmapStudio, change=None) -> None:
         self.take(cfg, joints, self.filled(cfg) if self.imputed.value else None)
         self.show(self.player.index)
 
+# %% ../nbs/27_studio.ipynb #cf07cf4b
 @patch
 def asked(self:HeatmapStudio) -> tuple[HeatmapConfig,np.ndarray]:
     "The settings that the controls say, and the joints they place; a `SkeletonGaitError` where they cannot be drawn."
@@ -353,7 +354,7 @@ def draw_pose(
     pose_jc = np.concatenate([found_joints(pose[t], cfg.min_conf)*on, pose[t, :, 2:]], 1)
     return draw_skeleton(pose_jc, box, None if filled is None else filled[t]*on, cfg.use_conf)
 
-# %% ../nbs/27_studio.ipynb #e6b6ab0a
+# %% ../nbs/27_studio.ipynb #3646f334
 @patch
 def build(self:HeatmapStudio, pose:np.ndarray, silhouette:np.ndarray|None, fps:float) -> None:
     "Make everything, and show frame 0."
@@ -372,6 +373,7 @@ def build(self:HeatmapStudio, pose:np.ndarray, silhouette:np.ndarray|None, fps:f
     self.refresh()
     self.player.watch(self.show)
 
+# %% ../nbs/27_studio.ipynb #826a0959
 @patch
 def make_saving(self:HeatmapStudio) -> W.Widget:
     "The way back, and a name, a button, and what comes of it."

@@ -437,15 +437,15 @@ viewer"""
         book.until('viewer.channel.value', 'limb map')
         book.settle()
         assert book.dropdown('picture').evaluate('o => o.selectedOptions[0].text').split() == ['limb', 'map']
-        titles = ('✗ wrong', 'wrong | right', '✓ right')
-        boxes = [book.image(t).bounding_box() for t in titles]
-        assert {(round(b['y']), round(b['height'])) for b in boxes} == {(round(boxes[0]['y']), 160)}
+        images = book.image('wrong | right').locator('xpath=ancestor::*[contains(@class, "widget-hbox")][1]//img')
+        boxes = [images.nth(i).bounding_box() for i in range(5)] # probe, wrong, bars, right, shares
+        assert images.count() == 5 and {(round(b['y']), round(b['height'])) for b in boxes} == {(round(boxes[0]['y']), 160)}
         assert all(a['x'] + a['width'] <= b['x'] for a, b in zip(boxes, boxes[1:])) and boxes[-1]['x'] + boxes[-1]['width'] <= wide
         buttons, word = book.find('.widget-toggle-button'), book.label('compare').bounding_box()
         assert buttons.count() > 3 and all(buttons.nth(i).evaluate('o => o.scrollWidth <= o.clientWidth') for i in range(buttons.count()))
         first = buttons.first.bounding_box()
         assert word['x'] + word['width'] <= first['x'] and abs(word['y'] - first['y']) < first['height']
-        subject = book.find('.widget-text:has(datalist) input, .widget-combobox input').first
+        subject = book.find('.widget-text input[placeholder=all]').first
         subject.fill('nobody')
         subject.press('Enter')
         book.find('.sg-message', has_text=f'no probe is left by these pickers: 0 of {n}').wait_for()
