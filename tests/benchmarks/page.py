@@ -21,7 +21,7 @@ DELAY = '''(image) => ({done: new Promise(done => {
         done(performance.now() - pressed)
     }).observe(image, {attributeFilter: ['src']})
 })})'''
-CASES = (('SequencePlayer', PLAYER, 'limb map', 'frame'), ('HeatmapStudio', STUDIO, 'limb map', 'frame'), ('HeatmapStudio', STUDIO, 'limb map', 'sigma, pixels'),
+CASES = (('SequencePlayer', PLAYER, 'limb map', 'frame'), ('HeatmapStudio', STUDIO, 'limb map', 'frame'), ('HeatmapStudio', STUDIO, 'limb map', 'sigma, pixels of 128'),
          ('OverlayViewer', OVERLAY, 'overlay', 'frame'))
 
 
