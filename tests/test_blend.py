@@ -3,14 +3,15 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from skeletongait.blend import OverlayViewer, applied, badge, fit_streams, kept_columns, sequence_files, training_transform, veil
+from skeletongait.blend import (CROPPED, DONE, KEY, OverlayViewer, applied, badge, draw_words, fit_streams, is_random, kept_columns, key, sequence_files, steps, training_transform,
+                                veil)
 from skeletongait.config import packaged_configs
 from skeletongait.core import SkeletonGaitError, save_pickle
 from skeletongait.data import join_streams, load_sequence
 from skeletongait.heatmap import HeatmapConfig, pose_to_heatmap
 from skeletongait.player import paint
 from skeletongait.show import BLENDS, MAP_RGB, SIL_RGB, overlay
-from skeletongait.transforms import build_transform, fit_width
+from skeletongait.transforms import TRANSFORMS, BaseSilTransform, RandomTransform, build_transform, fit_width
 from skeletongait.walkers import make_sequence
 from test_player import decode
 
@@ -100,14 +101,48 @@ def test_a_setting_draws_only_the_frame_in_view():
 def test_drawing_again_counts_and_says_what_happened():
     viewer = OverlayViewer(MAPS, SILS, ALWAYS)
     viewer.draw_button.click()
-    assert viewer.seed.value == 1 and viewer.drawn.value == 'draw 1: RandomPerspective, RandomRotate'
+    assert viewer.seed.value == 1 and viewer.drawn.value == '<span title="RandomPerspective, RandomRotate">this draw: seen askew, rotated</span>'
+    assert not viewer.draw_button.disabled and not viewer.seed.disabled
     viewer.transform.value = 'none'
-    assert viewer.drawn.value == 'draw 1: leaves the frames as they are'
+    assert 'nothing random: frames left as they are' in viewer.drawn.value and viewer.draw_button.disabled and viewer.seed.disabled
     viewer.transform.value = 'my own'
     first = decode(viewer.panels['seen'].image.value)
     viewer.draw_button.click()
     viewer.seed.value = 1
     assert (decode(viewer.panels['seen'].image.value) == first).all() # a draw can be repeated
+    assert not viewer.draw_button.disabled and not viewer.seed.disabled
+
+
+def test_every_transform_has_words():
+    assert {*DONE} == {*TRANSFORMS} - {BaseSilTransform.__name__} # it changes no frame of uint8
+    assert draw_words(['<b>']) == '<span title="&lt;b&gt;">this draw: &lt;b&gt;</span>'
+
+
+@pytest.mark.parametrize('name', TRANSFORMS)
+def test_draw_again_works_where_draws_can_differ(name):
+    viewer = OverlayViewer(MAPS, SILS, {'type': name})
+    assert viewer.draw_button.disabled == viewer.seed.disabled == (not issubclass(TRANSFORMS[name], RandomTransform))
+
+
+def test_compositions_of_compositions():
+    transform = build_transform({'type': 'Compose', 'trf_cfg': [{'type': 'BaseSilTransform'}, ALWAYS]})
+    assert [type(s).__name__ for s in steps(transform)] == ['BaseSilTransform', 'RandomPerspective', 'RandomRotate'] and is_random(transform)
+    assert applied(transform, np.random.default_rng(0)) == ['RandomPerspective', 'RandomRotate']
+
+
+def test_colours_are_explained():
+    "In the page and in the picture; the colours named are those of the overlay."
+    viewer, alone, apart = OverlayViewer(MAPS, SILS), OverlayViewer(MAPS), OverlayViewer(MAPS, SILS[:, ::2])
+    assert viewer.key in viewer.children and all(words in viewer.key.value for words in (*KEY, CROPPED))
+    for rgb in (MAP_RGB, SIL_RGB): assert 'rgb({:.0f}, {:.0f}, {:.0f})'.format(*rgb) in key()
+    assert not alone.key.value and not apart.key.value # nothing is orange or blue there
+    assert len(viewer.snapshot(0)) > len(alone.snapshot(0))
+
+
+@pytest.mark.parametrize('width, words', [(64, 'show the cut to 44 columns'), (128, 'show the cut to 88 columns'), (44, 'nothing is cut')])
+def test_the_cut_in_numbers(width, words):
+    viewer = OverlayViewer(noise(3, 2, width if width != 44 else 64, width))
+    assert viewer.cut.description == words and viewer.cut.disabled == (width == 44)
 
 
 @pytest.mark.parametrize('name', packaged_configs())

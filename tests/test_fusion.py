@@ -9,8 +9,8 @@ from torch import nn
 from skeletongait.checkpoint import Run
 from skeletongait.config import load_config, to_yaml
 from skeletongait.core import SkeletonGaitError, save_pickle, save_text
-from skeletongait.fusion import (EQUAL, NOBODY, SCALES, FusionViewer, as_weights, body_mask, evaluating, fusion_weights, model_weights, network_frames, open_run,
-                                 paint_trust, scale_rgb, strip_weights, trust_levels, trust_on_body)
+from skeletongait.fusion import (EQUAL, HARDLY, NOBODY, SCALES, FusionViewer, as_weights, body_mask, evaluating, fusion_weights, model_weights, network_frames, open_run,
+                                 paint_trust, range_words, scale_rgb, strip_weights, trust_levels, trust_on_body)
 from skeletongait.heatmap import pose_to_heatmap
 from skeletongait.layers import horizontal_pool
 from skeletongait.models import build_model
@@ -172,12 +172,42 @@ def test_timeline_has_a_row_for_each_strip(weights):
     assert '60% skeleton' in viewer.ends[0].value and '60% silhouette' in viewer.ends[1].value
 
 
-@pytest.mark.parametrize('width, scale', [(.004, '49 to 51 %'), (.05, '40 to 60 %'), (.2, '25 to 75 %'), (.5, '0 to 100 %')])
+@pytest.mark.parametrize('width, scale', [(.004, '49 to 51 %'), (.018, '48 to 52 %'), (.04, '45 to 55 %'), (.09, '40 to 60 %'), (.2, '25 to 75 %'), (.5, '0 to 100 %')])
 def test_scale_fits_what_is_shown(width, scale):
     "A network that hardly decides is no white page."
     viewer = FusionViewer(MAPS, SILS, np.float32(.5) + np.float32(width)*np.linspace(-1, 1, X.shape[2], dtype=np.float32)[None, :, None].repeat(len(X), 0).repeat(X.shape[3], 2))
     assert viewer.scale.value == scale
     assert len(np.unique(decode(viewer.panels['weights'].image.value).reshape(-1, 3), axis=0)) > 10
+
+
+def test_scale_holds_what_lies_beside_the_body(weights):
+    "A network that weighs both alike on the body, and elsewhere does not, is no page of flat orange."
+    viewer = FusionViewer(MAPS, SILS, np.where(body_mask(X), np.float32(.5), np.float32(.47))*np.ones((20, 64, 44), np.float32))
+    assert viewer.scale.value == '45 to 55 %' and 'hardly' in viewer.range.value
+    assert (decode(viewer.panels['weights'].image.value) != np.uint8(MAP_RGB)).any(-1).all()
+    assert (decode(viewer.panels['weights'].image.value)[body_mask(X)[0]] == EQUAL).all()
+
+
+def test_ends_of_a_stretched_scale_are_or_more(weights):
+    viewer = FusionViewer(MAPS, SILS, weights)
+    for scale, half in SCALES.items():
+        viewer.scale.value = scale
+        assert all(('or more' in end.value) == (half < .5) and f'{.5+half:.0%}' in end.value for end in viewer.ends)
+
+
+@pytest.mark.parametrize('off, hardly', [(.003, True), (.019, True), (.021, False), (.3, False)])
+def test_a_preference_that_is_none_is_called_so(off, hardly):
+    "By the strips: head and feet on opposite sides are an opinion, though the body's mean is equal."
+    w = np.float32(.5) + np.float32(off)*np.where(np.arange(64) < 32, 1, -1).astype(np.float32)[None, :, None]*np.ones((20, 1, 44), np.float32)
+    viewer = FusionViewer(MAPS, SILS, w)
+    assert ('hardly prefers either' in viewer.range.value) == hardly == (off <= HARDLY)
+    assert f'single strips {50-100*off:.1f} to {50+100*off:.1f} %' in viewer.range.value and viewer.range in viewer.children
+
+
+def test_range_of_all_frames():
+    assert range_words(np.array([.31, np.nan, .4]), np.array([[.2, .5]])) == 'all frames: 31.0 to 40.0 % silhouette on the body, single strips 20.0 to 50.0 %'
+    nobody = FusionViewer(MAPS*0, SILS*0, np.full((20, 64, 44), .5))
+    assert 'all frames: nobody in the picture' in nobody.range.value and nobody.snapshot(0).shape == nobody.snapshot(9).shape
 
 
 def test_sentence_is_the_mean_on_the_body(weights):

@@ -13,6 +13,7 @@ import pytest
 
 import browser
 from scripts import ROOT
+from skeletongait.blend import DONE, applied
 from skeletongait.config import load_config
 from skeletongait.core import save_pickle
 from skeletongait.evaluate import make_embedding_set, nearest_sequences
@@ -24,7 +25,7 @@ from skeletongait.player import SequencePlayer, figure_png, paint
 from skeletongait.pose import JOINTS, load_array
 from skeletongait.protocols import GalleryProbe
 from skeletongait.retrieval import Entry, balance_bars, judge
-from skeletongait.show import overlay
+from skeletongait.show import MAP_RGB, SIL_RGB, overlay
 from skeletongait.transforms import build_transform
 from skeletongait.walkers import make_sequence, write_walkers
 
@@ -482,13 +483,19 @@ def test_overlay_shows_what_the_loader_cuts_and_training_warps(lab, rec, maps):
             book.button('draw again').first.click()
             book.until('viewer.seed.value', seed)
             check(9, seed)
-        book.press(book.slider('alpha').first, 'ArrowRight', 4)
+        assert book.find('.widget-html', has_text='this draw:').first.inner_text() == 'this draw: ' + ', '.join(DONE[name] for name in applied(transform, np.random.default_rng(3), (64, 44)))
+        book.press(book.slider("map's weight").first, 'ArrowRight', 4)
         check(9, 3, 1.)
         book.dropdown('blend').first.select_option(label='difference')
         check(9, 3, 1., 'difference')
-        book.checkbox('show the cut').first.click()
+        book.checkbox('show the cut to 44 columns').first.click()
         book.shows(whole, overlay(maps[9, 0], np.pad(sils[9], ((0, 0), (10, 10))), 1., 'difference'))
         assert 'the lengths differ: 40 maps and 30 silhouettes' in book.find('.sg-badge').last.inner_text()
+        chips = book.find('.sg-key').first.locator('span')
+        assert [chips.nth(i).evaluate('o => getComputedStyle(o).color') for i in (0, 1)] == ['rgb({:.0f}, {:.0f}, {:.0f})'.format(*rgb) for rgb in (MAP_RGB, SIL_RGB)]
+        book.dropdown('transform').first.select_option(label='none')
+        book.find('.widget-html', has_text='nothing random').wait_for()
+        assert not book.button('draw again').first.is_enabled()
 
 
 NETWORK = dict(model='SkeletonGaitPP', Backbone=dict(in_channels=3, blocks=[1, 1, 1, 1], C=.25), SeparateBNNecks=dict(class_num=8))
@@ -520,6 +527,11 @@ def test_fusion_shows_the_networks_weights(lab, rec, maps):
         book.settle()  # only then the slider takes keys
         book.press(book.slider('number'), 'ArrowRight', 3)
         check(7, weights.one(7, 3), half)
+        assert 'hardly prefers either' in book.find('.sg-note', has_text='all frames:').inner_text()
+        book.page.set_viewport_size(dict(width=900, height=1000))
+        book.page.evaluate("() => jupyterapp.commands.execute('application:toggle-left-area')") # the list of files
+        boxes = [book.image(title).bounding_box() for title in ('silhouette', 'map', 'weights', 'weights on the body')]
+        assert len({round(b['y']) for b in boxes}) == 1 and all(a['x'] + a['width'] <= b['x'] for a, b in zip(boxes, boxes[1:])) # four in one row
 
 
 def test_workbench_runs_as_it_stands(lab):
