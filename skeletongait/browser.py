@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['TABLE', 'MARKS', 'TINTS', 'WALK', 'THUMBS', 'LISTED', 'KEY', 'Counts', 'count_sequences', 'find_holes', 'say_holes',
-           'cell_state', 'counts_table', 'draw_counts', 'Content', 'kind_of', 'grey_levels', 'read_content',
-           'can_overlay', 'problems_of', 'Thumbnail', 'thumbnail', 'named_streams', 'read_contents', 'Look', 'look_at',
-           'viewer_for', 'Place', 'no_picture', 'DatasetBrowser', 'check_sequences', 'close_all', 'draw_place',
-           'tree_streams', 'tree_notes', 'tree_lacks']
+           'cell_state', 'counts_table', 'draw_counts', 'Content', 'kind_of', 'read_content', 'can_overlay',
+           'problems_of', 'Thumbnail', 'thumbnail', 'named_streams', 'read_contents', 'Look', 'look_at', 'viewer_for',
+           'Place', 'no_picture', 'DatasetBrowser', 'check_sequences', 'close_all', 'draw_place', 'tree_streams',
+           'tree_notes', 'tree_lacks']
 
-# %% ../nbs/29_browser.ipynb #5bc2700e
+# %% ../nbs/29_browser.ipynb #36154de0
 import html, math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -29,6 +29,7 @@ from .core import Sequence, SkeletonGaitError, Tree, read_tree
 from .data import Partition, is_pose, load_partition
 from .heatmap import HeatmapConfig, draw_maps, place_joints
 from .ln_sil_heatmap import pair_up
+from .monitor import short_names
 from .player import BAD, WORDS, Frames, Panel, Player, SequencePlayer, Viewer, as_frames, paint, row, side_by_side, text
 from .pose import ENDINGS, Limits, load_array
 from .show import MAP_RGB, SIL_RGB, overlay
@@ -147,13 +148,7 @@ def kind_of(
     channels = x.shape[1] if x.ndim == 4 else 1
     return {1: 'silhouettes', 2: 'maps'}.get(channels, 'frames')
 
-# %% ../nbs/29_browser.ipynb #55a85d9c
-def grey_levels(
-    x:np.ndarray, # Frames of uint8, booleans, or float grey levels 0 to 255
-) -> np.ndarray: # uint8 `(T, C, H, W)`
-    "Frames as they can be shown."
-    return as_frames(x if x.dtype.kind != 'f' else np.clip(np.nan_to_num(x), 0, 255).astype(np.uint8), 'frames')
-
+# %% ../nbs/29_browser.ipynb #467d789f
 def read_content(
     name:str,
     source:Any, # An array, or what gives one
@@ -162,7 +157,7 @@ def read_content(
     try: kind = kind_of(x := source() if callable(source) else source)
     except (SkeletonGaitError, OSError) as e: return Content(name, problem=str(e) if Path(name).name in str(e) else f'{name}: {e}')
     joints = f' of {17 if x.ndim == 2 else x.shape[1]} joints'*(kind == 'poses')
-    return Content(name, x if kind == 'poses' else grey_levels(x), kind, _level_problem(name, x, kind), f"{kind}{joints}, {_n(len(x), 'frame')}, {x.shape} {x.dtype}")
+    return Content(name, x if kind == 'poses' else as_frames(x, name), kind, _level_problem(name, x, kind), f"{kind}{joints}, {_n(len(x), 'frame')}, {x.shape} {x.dtype}")
 
 def _level_problem(name:str, x:np.ndarray, kind:str) -> str:
     "What is odd about the numbers of frames."
@@ -551,15 +546,15 @@ def draw_place(ax:plt.Axes, place:Place, t:int) -> None:
     ax.imshow(place.thumb.draw(place.thumb.at(t)), cmap='gray', vmin=0, vmax=255, interpolation='nearest')
     ax.set_title(f'{s.type} {s.view}' + f'\n{place.sign}'*bool(place.sign), fontsize=8, parse_math=False)
 
-# %% ../nbs/29_browser.ipynb #88d4d4d8
+# %% ../nbs/29_browser.ipynb #2c82877a
 def tree_streams(
     trees:list[Tree],
     limits:Limits=Limits(), # Larger files are refused
 ) -> dict[Sequence,dict[str,Callable]]:
     "For each sequence of one tree or several its files by name, and what reads them."
-    out = {}
+    out, names = {}, dict(zip((tree.root for tree in trees), short_names(tree.root for tree in trees)))
     for tree in trees:
-        prefix = f'{tree.root.name}/' if len(trees) > 1 else ''
+        prefix = f'{names[tree.root]}/' if len(trees) > 1 else ''
         for s, files in tree.sequences.items(): out.setdefault(s, {}).update({f'{prefix}{f.name}': partial(load_array, f, limits) for f in files})
     return out
 

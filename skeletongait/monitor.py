@@ -6,10 +6,10 @@
 __all__ = ['TIMES', 'NUMBERS', 'COLOURS', 'DASHES', 'MARKERS', 'EVENTS', 'PARTS', 'SIZE', 'Tail', 'check_records', 'RunRecords',
            'read_total', 'RunFolder', 'span_of_time', 'silence', 'run_status', 'is_over', 'Curves', 'curves_of',
            'smoothed', 'thinned', 'Style', 'style', 'plot_curve', 'plot_events', 'plot_tests', 'plot_seconds',
-           'value_names', 'between', 'draw_runs', 'Box', 'drawn', 'with_cursor', 'lines_table', 'tests_table',
+           'value_names', 'between', 'as_is', 'draw_runs', 'Box', 'drawn', 'with_cursor', 'lines_table', 'tests_table',
            'TrainingMonitor', 'as_runs', 'short_names', 'complain']
 
-# %% ../nbs/30_monitor.ipynb #1a81a755
+# %% ../nbs/30_monitor.ipynb #ed99939e
 import asyncio, datetime, html, math, os
 from collections.abc import Iterable
 from pathlib import Path
@@ -22,6 +22,7 @@ from fastcore.basics import patch
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogFormatter, MaxNLocator, StrMethodFormatter
 
@@ -76,11 +77,13 @@ def take(self:Tail, new:bytes) -> None:
     self.records[self.whole:] = [o for o in parsed if o is not None]
     self.whole, self.at, self.mark = self.whole+len(lines)-waits, self.at+end, (self.mark+new[:end])[-200:]
 
-# %% ../nbs/30_monitor.ipynb #0fef947c
+# %% ../nbs/30_monitor.ipynb #f32546bf
 TIMES = ('seconds', 'data', 'compute', 'other')    # Of an iteration, and its three parts
 NUMBERS = ('lr', *TIMES, 'throughput', 'n')        # What a log line has beside its values
 
-def _is_number(o:Any) -> bool: return o is None or isinstance(o, (int, float)) and not isinstance(o, bool)
+def _is_finite(o:Any) -> bool: return o is None or type(o) in (int, float) and abs(o) < 1e300
+
+def _is_number(o:Any) -> bool: return _is_finite(o) or type(o) is float # a loss may be NaN, a time may not
 
 def _is_moment(o:Any) -> bool:
     try: return datetime.datetime.fromisoformat(o).tzinfo is None
@@ -94,7 +97,7 @@ def _wrong(o:Any) -> str: # Empty if nothing is
     for part in ('values', 'test', 'headline'):
         if part in o and not isinstance(o[part], dict): return f'found {part} {o[part]!r}, expected a dict'
     numbers = o['values'] | {k: o.get(k, 'nothing') for k in NUMBERS} if 'values' in o else o.get('test', {}) | {'headline': o.get('headline', {}).get('value')}
-    bad = next((k for k, v in numbers.items() if not _is_number(v)), None)
+    bad = next((k for k, v in numbers.items() if not (_is_finite if k in NUMBERS else _is_number)(v)), None)
     return f'found {bad} {numbers[bad]!r}, expected a number' if bad else ''
 
 # %% ../nbs/30_monitor.ipynb #7eecc898
@@ -136,26 +139,26 @@ def read_total(
     total = trainer.get('total_iter') if isinstance(trainer, dict) else None
     return total if type(total) is int else 0
 
-# %% ../nbs/30_monitor.ipynb #1d409808
+# %% ../nbs/30_monitor.ipynb #bd0d4254
 class RunFolder:
     "A run as its folder tells it, however often it is asked."
     def __init__(self, folder:str|os.PathLike): # `<output>/<dataset>/<model>/<save_name>`; it need not exist yet
         self.folder, self.tail, self.total, self.problem = Path(folder), Tail(Path(folder)/'metrics.jsonl'), 0, ''
         if self.folder.is_file(): raise SkeletonGaitError(f"{folder}: a file; expected the folder of a run, <output>/<dataset>/<model>/<save_name>")
-        self.records = []
+        self.records, self.unread = [], True # nothing yet, and no settings
 
     def read(self) -> bool: # Is there anything new?
         "Take in what the run wrote since the last time; what hinders that is the `problem`."
+        touched, before = False, self.problem
         try:
-            touched, before = self.tail.read(), self.problem
-            if touched: self.records, self.total = check_records(self.tail.records, str(self.tail.path)), read_total(self.folder/'config.yaml')
-            if touched: self.problem = ''
-        except SkeletonGaitError as e: touched, self.problem = self.problem != str(e), str(e)
-        return touched
+            if touched := self.tail.read(): self.records, self.problem, self.unread = check_records(self.tail.records, str(self.tail.path)), '', True
+            if self.unread and self.records: self.total, self.unread, self.problem = read_total(self.folder/'config.yaml'), False, '' # may be half written still
+        except SkeletonGaitError as e: self.problem = str(e)
+        return touched or self.problem != before
 
     def nothing(self) -> str: return f'waits for {self.tail.path}' + ('' if self.folder.is_dir() else '; the folder does not exist yet')
 
-# %% ../nbs/30_monitor.ipynb #25e27f6f
+# %% ../nbs/30_monitor.ipynb #5c9ee2ca
 def span_of_time(
     seconds:float, # Below zero counts as zero: clocks of two machines differ
 ) -> str:
@@ -187,7 +190,8 @@ def run_status(
     if last.get('event') == 'stopped': return f"{where}, stopped {last['time'].replace('T', ' ')}"
     seconds = line.get('seconds') or 0
     rate = f', {1/seconds:.3g} it/s' if seconds else ''
-    left = f", ETA {datetime.timedelta(seconds=round(seconds*(total-last['iteration'])))}" if seconds and total else ''
+    ahead = seconds*(total-last['iteration'])
+    left = f', ETA {datetime.timedelta(seconds=round(ahead))}' if 0 < ahead < 1e9 else ''
     return f'{where}{rate}{left}, {silence(records, now)}'
 
 def is_over(
@@ -324,18 +328,24 @@ def between(
     return Curves([o for o, k in zip(c.lines, keep) if k], c.x[keep], {k: y[keep] for k, y in c.values.items()},
                   [o for o in c.tests if span[0] <= o['iteration'] <= span[1]], [(e, i) for e, i in c.events if span[0] <= i <= span[1]])
 
-# %% ../nbs/30_monitor.ipynb #e70b21d8
+# %% ../nbs/30_monitor.ipynb #f906aa95
 def _panel(fig:Figure, place:Any, title:str, span:tuple[int,int]) -> Axes:
     "An empty panel with iterations below."
     ax = fig.add_subplot(place, gid='iterations')
     margin = max((span[1]-span[0])*.02, .5)
     ax.set(xlim=(span[0]-margin, span[1]+margin))
-    ax.set_title(title, loc='left', fontsize=9, fontweight='bold', pad=9)
+    ax.set_title(title, loc='left', fontsize=9, fontweight='bold', pad=9, parse_math=False)
     ax.spines[['top', 'right']].set_visible(False)
     ax.grid(alpha=.25, lw=.6)
     ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     ax.xaxis.set_major_formatter(StrMethodFormatter('{x:,.0f}'))
     return ax
+
+def as_is(
+    legend:Legend, # With names of runs, which may hold a $
+) -> None:
+    "Show names as they are, not as formulas."
+    for o in legend.get_texts(): o.set_parse_math(False)
 
 def _legend(fig:Figure, labels:dict[str,str], styles:dict[str,Style], kinds:list[str]) -> int:
     "Which line is which, and what the marks mean; in how many rows."
@@ -343,7 +353,7 @@ def _legend(fig:Figure, labels:dict[str,str], styles:dict[str,Style], kinds:list
     lines = [Line2D([], [], color=styles[n].colour, ls=styles[n].dash, marker=styles[n].marker, lw=1.5, ms=5, label=label) for n, label in labels.items()]
     marks = [Line2D([], [], color='.4', ls='', marker=EVENTS[k][0], ms=6, label=k) for k in kinds]
     look = dict(frameon=False, fontsize=9, borderaxespad=.2)
-    if lines: fig.legend(handles=lines, loc='upper left', ncols=ncols, handlelength=3.5, **look)
+    if lines: as_is(fig.legend(handles=lines, loc='upper left', ncols=ncols, handlelength=3.5, **look))
     if marks: fig.legend(handles=marks, loc='upper right', ncols=3, handletextpad=.1, columnspacing=1, **look)
     return -(-len(lines)//ncols)
 
@@ -482,7 +492,7 @@ class TrainingMonitor(Viewer):
         if follow and not viewer.problem and not viewer.over(): viewer.follow.value = True
         return viewer
 
-# %% ../nbs/30_monitor.ipynb #10e69831
+# %% ../nbs/30_monitor.ipynb #84d45eb4
 def as_runs(
     runs:Any,              # What should be runs by name
     totals:dict[str,int],  # Last iterations, where known
@@ -493,12 +503,13 @@ def as_runs(
     return {str(name): o if isinstance(o, RunFolder) else RunRecords(o, totals.get(name, 0), str(name)) for name, o in runs.items()}
 
 def short_names(
-    folders:tuple[str|os.PathLike,...],
+    folders:Iterable[str|os.PathLike],
 ) -> list[str]:
     "The last parts of each path, as many as tell them apart; a `SkeletonGaitError` if two are the same."
+    folders = list(folders)
     paths = [Path(os.path.abspath(f)) for f in folders]
     twice = next((f for k, f in enumerate(folders) if paths[k] in paths[:k]), None)
-    if twice is not None: raise SkeletonGaitError(f'{twice}: found twice among the folders; expected each run once')
+    if twice is not None: raise SkeletonGaitError(f'{twice}: found twice among the folders; expected each once')
     names = [['/'.join(p.parts[-n:]) for p in paths] for n in range(1, max((len(p.parts) for p in paths), default=1)+1)]
     return next(o for o in names if len({*o}) == len(o))
 
@@ -537,14 +548,15 @@ def arrange(self:TrainingMonitor) -> None:
     heads = [row(self.shown[name], self.status[name]) for name in self.runs]
     self.fill(*heads, row(self.smooth, self.span, self.log_y, self.follow, self.look), self.image, self.player, self.words, self.tests)
 
-# %% ../nbs/30_monitor.ipynb #a6b060d4
+# %% ../nbs/30_monitor.ipynb #1d58b0f0
 @patch
 def take(self:TrainingMonitor) -> None:
     "Sort what the runs have read, and show it."
     self.curves, self.news = {name: curves_of(run.records) for name, run in self.runs.items()}, self.news+1
-    to_the_end = self.span.value[1] == self.span.max
+    to_the_end, before = self.span.value[1] == self.span.max, self.span.max
     self.span.max = max((run.records[-1]['iteration'] for run in self.runs.values() if run.records), default=1) or 1
-    if to_the_end: self.span.value = self.span.value[0], self.span.max
+    if self.span.max < before: self.span.value = 0, self.span.max # a run has begun anew
+    elif to_the_end: self.span.value = self.span.value[0], self.span.max
     self.tell()
     self.redraw()
 

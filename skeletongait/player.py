@@ -368,7 +368,7 @@ def _repr_mimebundle_(self:Viewer, **kwargs) -> dict[str,Any]:
     if self.problem: return bundle | {'text/plain': self.problem}
     return bundle | {'text/plain': f'{type(self).__name__}, {self.n_frames} frames', 'image/png': base64.b64encode(figure_png(self.figure())).decode()}
 
-# %% ../nbs/26_player.ipynb #4824e4a1
+# %% ../nbs/26_player.ipynb #066342ea
 def as_array(
     x:Any,    # An array, a tensor, nested lists
     what:str, # What it is, for the message
@@ -381,13 +381,15 @@ def as_array(
     return a
 
 def as_frames(
-    x:Any,    # `(T, h, w)` or `(T, c, h, w)`: uint8, or booleans
+    x:Any,    # `(T, h, w)` or `(T, c, h, w)`: uint8, booleans, or floats, which are grey levels 0 to 255 (NaN: 0) and rounded to be shown
     what:str, # What it is, for the message
 ) -> np.ndarray: # uint8 `(T, c, h, w)`
     "A stack of frames; a `SkeletonGaitError` for anything else."
     a = as_array(x, what)
+    if a.ndim not in (3, 4) or a.dtype != np.uint8 and a.dtype.kind not in 'bf': raise SkeletonGaitError(
+        f"{what}: found an array of shape {a.shape} and dtype {a.dtype}; expected frames (T, h, w) or (T, c, h, w), of uint8, bool or float")
     if a.dtype == bool: a = a.astype(np.uint8)*255
-    if a.ndim not in (3, 4) or a.dtype != np.uint8: raise SkeletonGaitError(f"{what}: found an array of shape {a.shape} and dtype {a.dtype}; expected frames (T, h, w) or (T, c, h, w) of uint8")
+    if a.dtype.kind == 'f': a = np.nan_to_num(a).clip(0, 255).round().astype(np.uint8)
     return a.reshape(len(a), -1, *a.shape[-2:])
 
 # %% ../nbs/26_player.ipynb #b8ee263a

@@ -9,7 +9,7 @@ __all__ = ['MOST_VIEWS', 'ALL', 'ERRORS', 'HARDEST', 'EAGER', 'Entry', 'Ranking'
            'tree_walks', 'looks', 'RetrievalExplorer', 'entry_title', 'share_title', 'newest_results', 'read_results',
            'open_questions', 'result_walks']
 
-# %% ../nbs/31_retrieval.ipynb #ffeb5fe3
+# %% ../nbs/31_retrieval.ipynb #48316223
 import csv, json, re
 from collections.abc import Callable, Iterable, Mapping
 from itertools import groupby
@@ -27,10 +27,10 @@ from torch import Tensor
 from .config import render_settings
 from .core import Sequence, SkeletonGaitError, pick
 from .data import load_streams, pick_files, take_frames
-from .evaluate import (EmbeddingSet, count_ranked, distance_blocks, embeddings_file, hit_columns, make_embedding_set, name_codes, rank_hits, read_embeddings, score_ranks,
+from .evaluate import (METRICS, EmbeddingSet, count_ranked, distance_blocks, embeddings_file, hit_columns, make_embedding_set, name_codes, rank_hits, read_embeddings, score_ranks,
                                    strip_distances, top_k)
 from .heatmap import HeatmapConfig
-from .player import BAD, GOOD, MIDDLE, WORDS, Frames, Panel, Player, Viewer, as_frames, caption, enlarge, figure_png, paint, row, side_by_side, text
+from .player import BAD, GOOD, MIDDLE, WORDS, Frames, Panel, Player, Viewer, as_array, as_frames, caption, enlarge, figure_png, paint, row, side_by_side, text
 from .pose import ENDINGS
 from .protocols import PROTOCOLS, GalleryProbe, Table, failures, make_cells, make_entry, plot_matrix, plot_results, table_exclude
 from .show import image_bytes, overlay, pick_frames
@@ -308,18 +308,19 @@ class Walk(NamedTuple):
     n:int                                # How many
     frame:Callable[[int],np.ndarray]     # Frame number to `(c, h, w)` uint8
 
-# %% ../nbs/31_retrieval.ipynb #d731fe31
+# %% ../nbs/31_retrieval.ipynb #0565689a
 def find_walk(
     pictures:Callable|Mapping|None, # Sequence to frames `(T, c, h, w)` or `(T, h, w)` uint8, or to a `Walk`
     s:Sequence,
 ) -> Walk|None: # None: there are no pictures of it
     "The frames of a sequence; a `SkeletonGaitError` for anything that is none."
-    x = None if pictures is None else pictures(s) if callable(pictures) else pictures.get(s)
+    try: x = None if pictures is None else pictures(s) if callable(pictures) else pictures.get(s)
+    except LookupError: x = None
     if x is None or isinstance(x, Walk): return x
     x_tchw = as_frames(x, f'pictures of {s}')
     return Walk(len(x_tchw), x_tchw.__getitem__)
 
-# %% ../nbs/31_retrieval.ipynb #66b0af55
+# %% ../nbs/31_retrieval.ipynb #f3def52e
 def tree_walks(
     root:str|Path,                               # Top of a `<subject>/<type>/<view>/*` tree: maps, silhouettes, both, or poses
     data_in_use:list[bool]|list[int]|None=None,  # Which files of a sequence
@@ -333,7 +334,7 @@ def tree_walks(
         files = pick_files(tuple(sorted(f for f in folder.iterdir() if f.name.endswith(ENDINGS) and not f.name.startswith('.'))), data_in_use)
         if not files: raise SkeletonGaitError(f"{folder}: no file that ends in {', '.join(ENDINGS)}")
         streams = load_streams(files, render)
-        return Walk(len(streams[0]), lambda t: take_frames(streams, np.array([t]), files, render)[0].clip(0, 255).round().astype(np.uint8))
+        return Walk(len(streams[0]), lambda t: as_frames(take_frames(streams, np.array([t]), files, render), str(folder))[0])
     return look_up
 
 # %% ../nbs/31_retrieval.ipynb #4c227d99
@@ -363,7 +364,7 @@ def _level(*panels:Panel, **layout) -> W.HBox:
     for panel in panels: panel.layout.flex, panel.layout.border = '0 0 auto', '3px solid transparent'
     return W.HBox(panels, layout=W.Layout(align_items='flex-end', width='100%', **layout))
 
-# %% ../nbs/31_retrieval.ipynb #a323e7dc
+# %% ../nbs/31_retrieval.ipynb #22c314f9
 class RetrievalExplorer(Viewer):
     "Probes, whom they were taken for, and by which part of the body."
     def __init__(self,
@@ -378,7 +379,7 @@ class RetrievalExplorer(Viewer):
         k:int=8,                        # How many of the nearest are shown
     ):
         super().__init__()
-        with self.guard(): self.build(Questions(make_embedding_set(embeddings, labels, types, views), as_protocol(protocol), metric, probes), pictures, k)
+        with self.guard(): self.build(Questions(make_embedding_set(embeddings if isinstance(embeddings, Tensor) else as_array(embeddings, 'embeddings'), labels, types, views), as_protocol(protocol), metric, probes), pictures, k)
 
 # %% ../nbs/31_retrieval.ipynb #18e82b8f
 @patch
@@ -640,7 +641,7 @@ def walk_strip(self:RetrievalExplorer, s:Sequence, n:int=7) -> np.ndarray: # RGB
     walk = self.walks.get(s)
     return side_by_side([self.picture(s, t) for t in pick_frames(walk.n, n)] if walk else [self.picture(s, 0)], height=1, gap=2)
 
-# %% ../nbs/31_retrieval.ipynb #29ad0cc1
+# %% ../nbs/31_retrieval.ipynb #5f88dcc7
 @patch
 def figure(self:RetrievalExplorer) -> plt.Figure:
     "The probe and its nearest as strips of frames, the comparison, and the figures of all probes."
@@ -650,9 +651,9 @@ def figure(self:RetrievalExplorer) -> plt.Figure:
     left, right = fig.subfigures(1, 2, width_ratios=(1, 1.15))
     for ax, (s, title, colour) in zip(left.subplots(len(rows), 1, squeeze=False).flat, rows):
         ax.imshow(self.walk_strip(s))
-        ax.set(xticks=[], yticks=[]); ax.set_ylabel(title, rotation=0, ha='right', va='center', fontsize=7)
+        ax.set(xticks=[], yticks=[]); ax.set_ylabel(title, rotation=0, ha='right', va='center', fontsize=7, parse_math=False)
         for spine in ax.spines.values(): spine.set(color=np.array(colour)/255, linewidth=2)
-    fig.suptitle(self.headline, fontsize=9)
+    fig.suptitle(self.headline, fontsize=9, parse_math=False)
     fig.get_layout_engine().set(w_pad=.1)
     scores = [_image(o.value) for o in (self.scores, self.matrix) if o.value]
     below = [o for o in (beside, side_by_side(scores, height=1) if scores else None) if o is not None]
@@ -669,7 +670,7 @@ def newest_results(
     if not found: raise SkeletonGaitError(f"{path}: no results of a test; expected <save_name>-<iteration>.json, as a test writes it into the run's folder results")
     return max(found)[1]
 
-# %% ../nbs/31_retrieval.ipynb #27a43b27
+# %% ../nbs/31_retrieval.ipynb #6e3a5281
 def read_results(
     path:Path, # As a test writes it
 ) -> dict[str,Any]:
@@ -679,7 +680,15 @@ def read_results(
     lacks = [k for k, kind in (('tables', list), ('protocol', dict), ('metric', str)) if not isinstance(o, dict) or not isinstance(o.get(k), kind)]
     if lacks or not all(isinstance(e, dict) and {'per', 'table', 'condition', 'measure', 'label', 'key', 'value', 'matrix', 'probe_views', 'gallery_views'} <= e.keys() for e in o['tables']):
         raise SkeletonGaitError(f"{path}: not the results of a test{f', without {lacks[0]}' if lacks else ''}; expected the JSON that a test writes")
+    if wrong := next((k for k, ok in _kinds(o).items() if not ok), ''): raise SkeletonGaitError(f"{path}: {wrong} is {str(o.get(wrong))[:60]}; expected the JSON that a test writes")
     return o
+
+def _kinds(o:dict[str,Any]) -> dict[str,bool]: # Key of the JSON -> will it do?
+    data, names, numbers = o.get('data_cfg') or {}, o.get('probe_names'), lambda v: v is None or type(v) in (int, float)
+    grid = lambda m: isinstance(m, list) and all(isinstance(r, list) and all(map(numbers, r)) for r in m)
+    words = lambda v: isinstance(v, list) and all(isinstance(w, str) for w in v)
+    return {'metric': o['metric'] in METRICS, 'data_cfg': isinstance(data, dict) and isinstance(data.get('dataset_root'), str|None), 'probe_names': names is None or words(names),
+            'tables': all(numbers(e['value']) and grid(e['matrix']) and words(e['probe_views']) and words(e['gallery_views']) for e in o['tables'])}
 
 # %% ../nbs/31_retrieval.ipynb #7dc9aa6d
 def open_questions(

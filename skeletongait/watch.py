@@ -159,13 +159,13 @@ class _Records:
         try: self.take_back()
         finally: self.file.close()
 
-# %% ../nbs/21_watch.ipynb #262bc588
+# %% ../nbs/21_watch.ipynb #aad097ad
 def parse_record(
     line:bytes, # Of `metrics.jsonl`
 ) -> dict|None:
     "What one line says; None if it is not whole."
     try: o = json.loads(line)
-    except ValueError: return None
+    except (ValueError, RecursionError): return None
     return o if isinstance(o, dict) and isinstance(o.get('iteration'), int) else None
 
 def _whole_lines(path:Path) -> list[tuple[bytes,dict]]:

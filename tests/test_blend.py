@@ -213,7 +213,7 @@ def test_nothing_to_cut():
 
 @pytest.mark.parametrize('args, says', [
     ((MAPS[:0], SILS), 'maps: found an empty array'), ((MAPS, SILS[:0]), 'silhouettes: found an empty array'), ((MAPS, 'sil.pkl'), 'silhouettes: found str'),
-    ((noise(5, 3, 64, 64), SILS), 'maps: found 3 channels'), ((MAPS, MAPS), 'silhouettes: found 2 channels'), ((MAPS.astype(float), SILS), 'maps: found an array of shape (20, 2, 64, 64) and dtype float64'),
+    ((noise(5, 3, 64, 64), SILS), 'maps: found 3 channels'), ((MAPS, MAPS), 'silhouettes: found 2 channels'), ((MAPS.astype(int), SILS), 'maps: found an array of shape (20, 2, 64, 64) and dtype int64'),
     ((MAPS, [[1, 2], [3]]), 'silhouettes: found rows of different lengths'), ((MAPS, SILS, 'skeletongait_Gait4D'), 'did you mean'), ((MAPS, SILS, {'type': 'RandomRotat'}), "did you mean 'RandomRotate'"),
     ((MAPS, SILS, []), 'transform: found a list of 0')])
 def test_wrong_input_is_one_message(args, says):

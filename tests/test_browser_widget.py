@@ -387,3 +387,19 @@ def test_memory_of_a_page_is_bounded():
 
 def test_viewer_for_nothing():
     with pytest.raises(SkeletonGaitError, match='nothing to open: .*found a int'): viewer_for(read_contents(3), CFG)
+
+
+def test_two_trees_of_one_name_keep_their_files(tmp_path):
+    for kind, x in (('maps', pose_to_heatmap(REC.pose)), ('sils', REC.silhouette)): save_pickle(x, Sequence('001', 'nm-01', '090').path(tmp_path/kind/'data')/'0.pkl')
+    browser = DatasetBrowser.from_folder(tmp_path/'maps'/'data', tmp_path/'sils'/'data')
+    assert 'maps/data/0.pkl: maps' in browser.facts.value and 'sils/data/0.pkl: silhouettes' in browser.facts.value
+
+
+def test_opened_viewer_that_is_replaced_is_forgotten(browser):
+    import gc, weakref
+    browser.open_button.click()
+    opened = weakref.ref(browser.stage.children[-1])
+    assert isinstance(opened(), HeatmapStudio)
+    browser.open_button.click()
+    gc.collect()
+    assert opened() is None

@@ -530,6 +530,7 @@ def test_fusion_shows_the_networks_weights(lab, rec, maps):
         assert 'hardly prefers either' in book.find('.sg-note', has_text='all frames:').inner_text()
         book.page.set_viewport_size(dict(width=900, height=1000))
         book.page.evaluate("() => jupyterapp.commands.execute('application:toggle-left-area')") # the list of files
+        book.settle()
         boxes = [book.image(title).bounding_box() for title in ('silhouette', 'map', 'weights', 'weights on the body')]
         assert len({round(b['y']) for b in boxes}) == 1 and all(a['x'] + a['width'] <= b['x'] for a, b in zip(boxes, boxes[1:])) # four in one row
 

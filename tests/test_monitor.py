@@ -521,3 +521,48 @@ def test_a_real_training_is_followed_to_its_end(tmp_path):
         assert ('stopped', stopped) in viewer.curves[run.name].events and ('resumed', stopped) in viewer.curves[run.name].events
         viewer.close()
     asyncio.run(story())
+
+
+# What strangers' files hold
+
+def test_names_are_no_formulas():
+    "A $ in a run's or a value's name is shown, not typeset."
+    records = [o | dict(values=o['values'] | {r'$\x$/loss': 1.}) for o in run_of(5)]
+    viewer = TrainingMonitor({r'a$\frac$': records, '$b$': run_of(3)})
+    assert not viewer.problem and pixels(viewer).shape[2] in (3, 4)
+    viewer.figure()
+
+
+def test_settings_that_were_half_written_are_read_again(tmp_path):
+    write(tmp_path/'metrics.jsonl', run_of(3))
+    (tmp_path/'config.yaml').write_text('trainer_cfg: {total_')
+    run = RunFolder(tmp_path)
+    assert run.read() and 'config.yaml' in run.problem and len(run.records) == 3
+    assert not run.read()
+    (tmp_path/'config.yaml').write_text('trainer_cfg: {total_iter: 70}')
+    assert run.read() and run.problem == '' and run.total == 70 and not run.read()
+
+
+@pytest.mark.parametrize('seconds', [float('nan'), float('inf'), 10**400, 1e301])
+def test_times_that_are_none(seconds):
+    assert 'expected a number' in TrainingMonitor({'a': [line(10, seconds=seconds)]}).problem
+
+
+@pytest.mark.parametrize('seconds', [1e15, 1e-300, -1., 0])
+def test_strange_times_end_no_monitor(seconds):
+    viewer = TrainingMonitor({'a': [line(10, seconds=seconds)]}, {'a': 10**9})
+    assert not viewer.problem and 'iteration 10 of 1,000,000,000' in viewer.status['a'].value
+
+
+def test_brackets_without_end_are_no_record(tmp_path):
+    (tmp_path/'metrics.jsonl').write_text(json.dumps(line(10)) + '\n' + '['*100_000)
+    assert [o['iteration'] for o in read_metrics(tmp_path/'metrics.jsonl')] == [10]
+
+
+def test_range_begins_anew_with_the_run(tmp_path):
+    write(tmp_path/'metrics.jsonl', run_of(40))
+    viewer = TrainingMonitor.from_folders(tmp_path, follow=False)
+    viewer.span.value = 200, 400
+    write(tmp_path/'metrics.jsonl', run_of(4))
+    viewer.refresh()
+    assert viewer.span.value == (0, 40)

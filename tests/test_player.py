@@ -99,7 +99,7 @@ def test_animation_in_no_known_format(tmp_path, ending):
 
 @pytest.mark.parametrize('bad, says', [
     (np.zeros((0, 4, 4), np.uint8), 'empty array of shape (0, 4, 4)'), ([[1, 2], [3]], 'rows of different lengths'), (None, 'found NoneType'), ('walk.pkl', 'found str'),
-    (np.zeros((3, 4), np.uint8), 'shape (3, 4)'), (np.zeros((3, 4, 4)), 'float64'), (np.zeros((2, 2, 2, 2, 2), np.uint8), 'shape (2, 2, 2, 2, 2)'), (np.array(['a']), '<U1'), ({}, 'found dict')])
+    (np.zeros((3, 4), np.uint8), 'shape (3, 4)'), (np.zeros((3, 4, 4), int), 'int64'), (np.zeros((2, 2, 2, 2, 2), np.uint8), 'shape (2, 2, 2, 2, 2)'), (np.array(['a']), '<U1'), ({}, 'found dict')])
 def test_wrong_input_is_one_message(bad, says):
     viewer = SequencePlayer(bad)
     assert viewer.problem.startswith('frames: found') and says in viewer.problem and 'expected' in viewer.problem
@@ -161,6 +161,10 @@ def test_empty_panel_shows_nothing():
     panel = Panel('none')
     panel.show(3)
     assert panel.image.value == b''
+
+
+def test_floats_are_grey_levels():
+    assert as_frames(np.array([[[-3, .4, 254.6, 300, np.nan, np.inf]]], np.float32), 'maps').tolist() == [[[[0, 0, 255, 255, 0, 255]]]]
 
 
 def test_booleans_are_silhouettes():

@@ -512,7 +512,7 @@ def test_wrong_input_is_a_message_in_the_viewers_place(kwargs, says):
     with pytest.raises(SkeletonGaitError, match='nothing to save'): v.save_animation('x.gif')
 
 
-@pytest.mark.parametrize('change, says', [(lambda x, w: (x[:0], *(o[:0] for o in w)), 'at least one sequence'), (lambda x, w: (x, w[0][:-1], *w[1:]), 'expected equally many'),
+@pytest.mark.parametrize('change, says', [(lambda x, w: (x[:0], *(o[:0] for o in w)), 'embeddings: found an empty array of shape (0, 4, 16)'), (lambda x, w: (x, w[0][:-1], *w[1:]), 'expected equally many'),
                                           (lambda x, w: (x*np.nan, *w), 'not finite'), (lambda x, w: (x[:, :, 0], *w), 'expected (sequences, channels, strips)')])
 def test_wrong_arrays_are_a_message(change, says):
     assert says in RetrievalExplorer(*change(*toy()), protocol=RULES).problem
@@ -681,3 +681,38 @@ def test_what_a_test_writes_can_be_explored(tmp_path, monkeypatch):
     assert not v.problem and v.notice.value == '' and v.n_frames == 6 and len(v.questions.n3) == 8
     assert v.questions.evaluate()['tables'] == results['tables']
     assert v.ranking.entries and decode(v.panels[0].image.value).shape == (64, 64, 3)
+
+
+# what strangers' data holds
+
+def test_names_are_no_formulas():
+    x, (labels, types, views) = toy()
+    v = RetrievalExplorer(x, [rf'a$\frac${s}' for s in labels], types, views, protocol=RULES)
+    assert not v.problem and v.figure()
+
+
+@pytest.mark.parametrize('embeddings, says', [(None, 'embeddings: found NoneType'), (['a', 'b'], 'embeddings: found list'), ([[1, 2], [3]], 'embeddings: found rows of different lengths')])
+def test_embeddings_that_are_none(embeddings, says):
+    assert says in RetrievalExplorer(embeddings, *toy()[1], protocol=RULES).problem
+
+
+def test_pictures_of_some_by_a_function():
+    look_up, known = pictures(), {}
+    x, who = toy()
+    known.update({s: look_up(s) for s in map(Sequence, *who) if s.type.startswith('bg')})
+    v = RetrievalExplorer(x, *who, pictures=lambda s: known[s], protocol=RULES)
+    assert v.probe_panel.image.value and v.notice.value == '' and v.ranking is not None
+
+
+@pytest.mark.parametrize('change, says', [
+    (dict(metric='x'), 'metric is x'), (dict(data_cfg=3), 'data_cfg is 3'), (dict(probe_names=3), 'probe_names is 3'), (dict(data_cfg=dict(dataset_root=3)), "data_cfg is {'dataset_root': 3}"),
+    (dict(value='a'), 'tables is'), (dict(matrix=3), 'tables is'), (dict(probe_views=[3]), 'tables is')])
+def test_results_of_other_kinds_are_a_message(tmp_path, change, says):
+    write_test(tmp_path)
+    path = tmp_path/'results'/'run-00010.json'
+    o = json.loads(path.read_text())
+    if change.keys() & {'value', 'matrix', 'probe_views'}: o['tables'][0] |= change
+    else: o |= change
+    path.write_text(json.dumps(o))
+    v = RetrievalExplorer.from_results(tmp_path)
+    assert says in v.problem and str(path) in v.problem
