@@ -90,12 +90,14 @@ def veil(
     out[:, ~kept] = out[:, ~kept]//2 + 60
     return out
 
-# %% ../nbs/28_overlay.ipynb #6eb631fc
+# %% ../nbs/28_overlay.ipynb #06b16a7c
 def training_transform(
     entry:str|PathLike|dict|list, # A packaged configuration, the path of a YAML, or an entry `transform` itself
 ) -> Callable: # `t(x_tchw, rng)`
     "The transform of a training; a `SkeletonGaitError` if there is no such configuration, or the entry is none."
-    return build_transform(entry if isinstance(entry, dict|list) else load_config(entry)[0].trainer_cfg.transform[0])
+    if isinstance(entry, dict|list): return build_transform(entry)
+    if not isinstance(entry, str|PathLike): raise SkeletonGaitError(f'transform: found {type(entry).__name__}; expected the name of a packaged configuration, a YAML file, or an entry')
+    return build_transform(load_config(entry)[0].trainer_cfg.transform[0])
 
 def steps(
     transform:Callable, # `t(x_tchw, rng)`

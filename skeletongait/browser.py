@@ -9,7 +9,7 @@ __all__ = ['TABLE', 'MARKS', 'TINTS', 'WALK', 'THUMBS', 'LISTED', 'KEY', 'Counts
            'Place', 'no_picture', 'DatasetBrowser', 'check_sequences', 'close_all', 'draw_place', 'tree_streams',
            'tree_notes', 'tree_lacks']
 
-# %% ../nbs/29_browser.ipynb #36154de0
+# %% ../nbs/29_browser.ipynb #0eff6b20
 import html, math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -27,7 +27,7 @@ from fastcore.basics import patch
 from .blend import OverlayViewer
 from .core import Sequence, SkeletonGaitError, Tree, read_tree
 from .data import Partition, is_pose, load_partition
-from .heatmap import HeatmapConfig, draw_maps, place_joints
+from .heatmap import HeatmapConfig, draw_maps, heatmap_config, place_joints
 from .ln_sil_heatmap import pair_up
 from .monitor import short_names
 from .player import BAD, WORDS, Frames, Panel, Player, SequencePlayer, Viewer, as_frames, paint, row, side_by_side, text
@@ -259,7 +259,7 @@ def look_at(
         thumb = thumbnail([c for c in contents if c.kind != 'poses'], render)
     return Look(tuple(f'{c.name}: {c.facts}' for c in contents if c.facts), tuple(problems), max((len(c.x) for c in contents if c.x is not None), default=0), thumb)
 
-# %% ../nbs/29_browser.ipynb #b3943912
+# %% ../nbs/29_browser.ipynb #047f6cd7
 def viewer_for(
     contents:list[Content], # Of one sequence
     render:HeatmapConfig,   # How poses are drawn
@@ -270,9 +270,9 @@ def viewer_for(
     if not kinds: raise SkeletonGaitError('nothing to open: ' + '; '.join(problems_of(contents)))
     main = next(k for k in ('poses', 'maps', 'silhouettes', 'frames') if k in kinds)
     sil = kinds.get('silhouettes')
-    same = None if sil is None or len(sil) != len(kinds[main]) else sil[:, 0]
-    if main == 'poses': return HeatmapStudio(kinds[main], same, render, fps)
-    if main == 'maps': return OverlayViewer(kinds[main], same, fps=fps)
+    sil = None if sil is None else sil[:, 0]
+    if main == 'poses': return HeatmapStudio(kinds[main], sil, render, fps) # both say where lengths differ
+    if main == 'maps': return OverlayViewer(kinds[main], sil, fps=fps)
     return SequencePlayer(kinds[main], fps=fps)
 
 # %% ../nbs/29_browser.ipynb #11ebb088
@@ -307,21 +307,23 @@ def no_picture() -> np.ndarray: # RGB `(64, 64, 3)`
     cross = np.eye(64, dtype=bool) | np.eye(64, dtype=bool)[::-1]
     return np.where(cross[..., None], BAD, 235).astype(np.uint8)
 
-# %% ../nbs/29_browser.ipynb #ddfc73ad
+# %% ../nbs/29_browser.ipynb #b3f8c21f
 class DatasetBrowser(Viewer):
     "Counts, holes, thumbnails and flaws of a data set, and the viewers of its sequences."
     def __init__(self,
         sequences:Mapping[Sequence,Any],  # `(subject, type, view)` -> what `named_streams` takes; read when it is looked at
         partition:Partition|None=None,    # Who trains, who tests
         notes:Iterable[str]=(),           # What a reader should know of the data set
-        render:HeatmapConfig=HeatmapConfig(), # How poses are drawn
+        render:HeatmapConfig|Mapping=HeatmapConfig(), # How poses are drawn
         fps:float=25,                     # Frames per second
         lacks:Mapping[Sequence,str]|None=None, # What is missing of a sequence, in words, where that is known without reading it
     ):
         super().__init__()
         self.add_class('sg-browser')
-        self.render, self.fps, self.settling, self.lacks, self.flawed = render, fps, False, dict(lacks or {}), {}
-        with self.guard(): self.build(sequences, partition, tuple(notes))
+        self.fps, self.settling, self.lacks, self.flawed = fps, False, dict(lacks or {}), {}
+        with self.guard():
+            self.render = heatmap_config(render)
+            self.build(sequences, partition, tuple(notes))
 
     def build(self, sequences:Mapping, partition:Partition|None, notes:tuple[str,...]) -> None:
         self.sequences = check_sequences(sequences)
@@ -381,7 +383,7 @@ def arrange(self:DatasetBrowser) -> None:
     self.open_button.on_click(lambda _: self.open_sequence())
     self.player.watch(self.show)
 
-# %% ../nbs/29_browser.ipynb #33a42e8f
+# %% ../nbs/29_browser.ipynb #1bc945e8
 @patch
 def settle(self:DatasetBrowser, act:Callable[[],None]) -> None:
     "Call `act`, deaf to what the widgets report meanwhile."
@@ -403,7 +405,7 @@ def choose_side(self:DatasetBrowser) -> None:
     "Count and list one side of the partition, or all."
     side = self.side.value
     mine = [s for s in self.sequences if not side or s.subject in self.sides[side]]
-    self.counts, n_files = count_sequences(mine), [len(o) for s in mine if not callable(o := self.sequences[s])]
+    self.counts, n_files = count_sequences(mine), [len(o) for s in mine if isinstance(o := self.sequences[s], (Mapping, list, tuple))]
     total = f'{side} set: '*bool(side) + f"{_n(self.counts.subjects, 'subject')}, {_n(len(mine), 'sequence')}" + f", {_n(sum(n_files), 'file')}"*(len(n_files) == len(mine))
     self.table.value = text(total, 'sg-title') + counts_table(self.counts) + ''.join(map(text, self.notes))
     self.narrow()

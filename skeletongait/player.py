@@ -368,7 +368,7 @@ def _repr_mimebundle_(self:Viewer, **kwargs) -> dict[str,Any]:
     if self.problem: return bundle | {'text/plain': self.problem}
     return bundle | {'text/plain': f'{type(self).__name__}, {self.n_frames} frames', 'image/png': base64.b64encode(figure_png(self.figure())).decode()}
 
-# %% ../nbs/26_player.ipynb #066342ea
+# %% ../nbs/26_player.ipynb #792e5a6c
 def as_array(
     x:Any,    # An array, a tensor, nested lists
     what:str, # What it is, for the message
@@ -386,7 +386,8 @@ def as_frames(
 ) -> np.ndarray: # uint8 `(T, c, h, w)`
     "A stack of frames; a `SkeletonGaitError` for anything else."
     a = as_array(x, what)
-    if a.ndim not in (3, 4) or a.dtype != np.uint8 and a.dtype.kind not in 'bf': raise SkeletonGaitError(
+    poses = a.dtype.kind == 'f' and a.ndim == 3 and a.shape[2] in (2, 3)
+    if poses or a.ndim not in (3, 4) or a.dtype != np.uint8 and a.dtype.kind not in 'bf': raise SkeletonGaitError(
         f"{what}: found an array of shape {a.shape} and dtype {a.dtype}; expected frames (T, h, w) or (T, c, h, w), of uint8, bool or float")
     if a.dtype == bool: a = a.astype(np.uint8)*255
     if a.dtype.kind == 'f': a = np.nan_to_num(a).clip(0, 255).round().astype(np.uint8)

@@ -114,15 +114,15 @@ def joint_levels(
     levels_tj[:, [JOINTS.index(name) for name in cfg.joints_off]] = 3
     return levels_tj.T
 
-# %% ../nbs/27_studio.ipynb #57fb791b
+# %% ../nbs/27_studio.ipynb #99ffcc75
 def save_settings(
     cfg:HeatmapConfig,       # What to save
     path:str|os.PathLike,    # Ends in .yaml or .yml; heatmap settings that are there are replaced
 ) -> Path:
     "Write heatmap settings in full; a `SkeletonGaitError` where the file holds something else."
-    path, name = Path(path), os.fspath(path)
-    found = f'the ending {path.suffix!r}' if name else 'no name'
-    if path.suffix not in ('.yaml', '.yml'): raise SkeletonGaitError(f"{name or 'settings'}: found {found}; give a name that ends in .yaml")
+    path, name = Path(path).expanduser(), os.fspath(path)
+    found = 'a zero byte' if '\0' in name else f'the ending {path.suffix!r}' if name else 'no name'
+    if path.suffix.lower() not in ('.yaml', '.yml') or '\0' in name: raise SkeletonGaitError(f"{name or 'settings'}: found {found}; give a name that ends in .yaml")
     if os.path.lexists(path):
         try: load_heatmap_config(path)
         except SkeletonGaitError as e: raise SkeletonGaitError(f"{e}; it is there already and holds no heatmap settings, so it is left as it is: choose another name") from None
@@ -178,7 +178,7 @@ def same_walk(
     remark = '' if n_poses == len(x_tchw) else f"{n_poses} frames of poses but {len(x_tchw)} silhouettes: the first {n} of both are shown; do they belong together?"
     return x_tchw[:, 0]*(255 if x_tchw.max() == 1 else 1), n, remark
 
-# %% ../nbs/27_studio.ipynb #1257f941
+# %% ../nbs/27_studio.ipynb #472a9e7a
 CONTROLS = dict(sigma='sigma', min_conf='min_conf', method='pad_method', impute_others='impute_others', use_conf='use_conf', align='align', size='final_img_size') # a studio's control: the setting it says
 
 @patch
@@ -187,7 +187,8 @@ def make_sliders(self:HeatmapStudio) -> list[W.Widget]:
     c, wide = self.cfg, partial(W.Layout, width='auto')
     self.sigma = W.FloatSlider(value=c.sigma, min=min(.5, c.sigma), max=max(16, c.sigma), step=.1, readout_format='.1f', description=f'sigma, pixels of {c.img_h}',
         tooltip=f'how wide limbs and joints are drawn: in pixels of the image {c.img_h} high that is drawn first, before it is cut to the body and made small', layout=wide(flex='0 1 340px'), **WORDS)
-    self.min_conf = W.FloatSlider(value=c.min_conf, min=0, max=1, step=.01, description='confidence, at least', tooltip='a joint of lower confidence counts as not found', layout=wide(flex='0 1 340px'), **WORDS)
+    self.min_conf = W.FloatSlider(value=c.min_conf, min=0, max=1, step=.01, continuous_update=False, # imputes the whole walk anew
+        description='confidence, at least', tooltip='a joint of lower confidence counts as not found', layout=wide(flex='0 1 340px'), **WORDS)
     self.method = W.Dropdown(value=c.pad_method, options={'from the 4 frames most alike': 'knn', 'mean of all frames': 'simple'}, description='missing joints',
         tooltip='where a joint that was not found is supposed to be; in the saved file: pad_method knn or simple', layout=wide(), **WORDS)
     self.size = W.Dropdown(value=c.final_img_size, options=sorted({32, 64, 128, c.final_img_size}), description='map size', tooltip='height and width of the maps, pixels', layout=wide(), **WORDS)

@@ -356,9 +356,9 @@ def test_poses_open_in_the_studio(browser):
     assert isinstance(opened, HeatmapStudio) and not opened.problem and opened.n_frames == 9 and str(browser.sequence.value) in browser.stage.children[0].value
 
 
-def test_silhouettes_of_another_length_stay_out():
+def test_silhouettes_of_another_length_are_shown_beside_the_poses_and_it_is_said():
     opened = viewer_for(read_contents([REC.pose, REC.silhouette[:-2]]), CFG)
-    assert isinstance(opened, HeatmapStudio) and not opened.problem and opened.n_frames == 12
+    assert isinstance(opened, HeatmapStudio) and not opened.problem and opened.n_frames == 10 and '12' in opened.remarks.value
 
 
 @pytest.mark.parametrize('streams', [[MAPS], [MAPS, REC.silhouette], [MAPS, REC.silhouette[..., 10:54]], [MAPS/1., REC.silhouette > 0]])
@@ -403,3 +403,20 @@ def test_opened_viewer_that_is_replaced_is_forgotten(browser):
     browser.open_button.click()
     gc.collect()
     assert opened() is None
+
+
+@pytest.mark.parametrize('o', [None, 3, iter([])])
+def test_sequence_that_holds_nothing_to_read_is_named(o):
+    browser = DatasetBrowser({('001', 'nm', '090'): o})
+    assert not browser.problem and f'found a {type(o).__name__}; expected a list of arrays' in browser.facts.value
+
+
+def test_settings_may_be_a_mapping():
+    assert DatasetBrowser({('001', 'nm', '090'): REC.pose}, render={'heatmap_generator_args': {'sigma': 4.}}).render == HeatmapConfig(sigma=4.)
+    assert "'sigm'" in DatasetBrowser({('001', 'nm', '090'): REC.pose}, render={'heatmap_generator_args': {'sigm': 4.}}).problem
+
+
+def test_silhouettes_of_another_length_are_opened_and_said():
+    browser = DatasetBrowser({('001', 'nm', '090'): [pose_to_heatmap(REC.pose), REC.silhouette[:-2]]})
+    browser.open_button.click()
+    assert isinstance(opened := browser.stage.children[-1], OverlayViewer) and opened.n_frames == len(REC.pose) - 2 and 'differ' in opened.badge.value
