@@ -467,14 +467,14 @@ def test_a_run_says_how_its_maps_were_drawn_and_what_changed(root, tmp_path, cap
     assert 'maps are drawn from poses, sigma drawn from 4 to 12' in out and changed not in out
     out = said('test', 'linked_pose', '--iter=6', render={}, render_sigma=[4, 12])
     assert 'maps are drawn from poses, sigma 8' in out and changed not in out
-    assert json.loads(results(6).read_text())['data_cfg'] == dict(dataset_root=str(root/'linked_pose'), render=heatmap_tree(HeatmapConfig()), render_sigma=[4, 12])
+    assert json.loads(results(6).read_text())['data_cfg'] == dict(dataset_root=str(root/'linked_pose'), render=heatmap_tree(HeatmapConfig()), render_sigma=[4, 12], data_in_use=[True, True])
     out = said('test', 'linked_pose', '--iter=6', render=four)
     assert 'demo-00006.pt ' + changed + 'render_sigma: [4, 12] then, null now; sigma: 8.0 then, 4.0 now' in out and 'poses, sigma 4' in out
     out = said('train', 'linked', '--iter=3')
     assert 'demo-00003.pt was trained with other settings;' in out and 'data_cfg.render_sigma: [4, 12] then, null now' in out and 'from poses' not in out
     assert 'render: null then, given now' in said('test', 'linked_pose', '--iter=6', render={})  # the run went on from files
     said('test', 'linked', '--iter=6')
-    assert json.loads(results(6).read_text())['data_cfg'] == dict(dataset_root=str(root/'linked'), render=None, render_sigma=None)
+    assert json.loads(results(6).read_text())['data_cfg'] == dict(dataset_root=str(root/'linked'), render=None, render_sigma=None, data_in_use=[True, True])
 
 
 @pytest.mark.parametrize('workers', [0, 2])
