@@ -159,7 +159,7 @@ def test_wrong_input_is_a_message(lab):
         assert book.find('.sg-message').all_inner_texts() == ['frames: found an empty array of shape (0, 2, 64, 64); expected at least one frame',
                                                               'frames: found rows of different lengths; expected one array']
         assert book.find('.sg-title').all_inner_texts() == ['<img src=x onerror=alert(1)>', '<b>']
-        assert book.find('img').count() == 2 and book.find('button').count() == 3
+        assert book.find('img').count() == 2 and book.find('button').count() == 4 # play, stop, loop, save
 
 
 def test_without_a_kernel_readers_see_the_picture(lab, maps):
