@@ -7,7 +7,7 @@ __all__ = ['NAMES', 'KEY', 'CROPPED', 'BADGES', 'DONE', 'CHANNELS', 'HEIGHT', 'F
            'kept_columns', 'veil', 'training_transform', 'steps', 'is_random', 'applied', 'draw_words', 'as_streams',
            'OverlayViewer', 'sequence_files', 'load_frames']
 
-# %% ../nbs/28_overlay.ipynb #5b82e0bb
+# %% ../nbs/28_overlay.ipynb #2ccbdeac
 import html, textwrap
 from collections.abc import Callable, Iterable
 from os import PathLike
@@ -22,7 +22,7 @@ from .config import load_config, packaged_configs
 from .core import SkeletonGaitError, pick, walk
 from .data import join_streams, load_stream, pick_files
 from .heatmap import HeatmapConfig, draw_maps
-from .player import Frames, Panel, Player, Viewer, as_frames, caption, paint, side_by_side, stacked
+from .player import WORDS, Panel, Player, Viewer, as_frames, caption, paint, row, side_by_side, stacked
 from .pose import ENDINGS
 from .show import BLENDS, MAP_RGB, SIL_RGB, overlay
 from .transforms import Compose, RandomTransform, build_transform, fit_width
@@ -167,8 +167,8 @@ class OverlayViewer(Viewer):
             self.make_panels()
             self.arrange()
 
-# %% ../nbs/28_overlay.ipynb #00dcae4b
-_WORDS, _NARROW = dict(style=dict(description_width='initial')), dict(layout=W.Layout(width='auto'))
+# %% ../nbs/28_overlay.ipynb #9c6cb1be
+_NARROW = dict(layout=W.Layout(width='auto'))
 
 @patch
 def make_controls(self:OverlayViewer, transform:str|PathLike|dict|list|None) -> None:
@@ -178,12 +178,12 @@ def make_controls(self:OverlayViewer, transform:str|PathLike|dict|list|None) -> 
     first = 'my own' if own else transform or f"skeletongait{'++'*(len(self.streams) > 1)}_Gait3D"
     self.transforms, self.warp = choices, training_transform(choices[first])
     both = self.streams[0].shape[1] > 1
-    self.channel = W.Dropdown(options={'limb map': 'limb', 'joint map': 'joint', 'both': 'both'} if both else {'map': 'limb'}, description='map', disabled=not both, **_WORDS, **_NARROW)
-    self.alpha = W.FloatSlider(value=.8, min=0, max=1, step=.05, description="map's weight", tooltip='alpha: how much of the map covers the silhouette where it is brightest', layout=W.Layout(width='260px'), **_WORDS)
-    self.blend = W.Dropdown(options=[*BLENDS], description='blend', tooltip='difference: orange is map outside the body', **_WORDS, **_NARROW)
+    self.channel = W.Dropdown(options={'limb map': 'limb', 'joint map': 'joint', 'both': 'both'} if both else {'map': 'limb'}, description='map', disabled=not both, **WORDS, **_NARROW)
+    self.alpha = W.FloatSlider(value=.8, min=0, max=1, step=.05, description="map's weight", tooltip='alpha: how much of the map covers the silhouette where it is brightest', layout=W.Layout(width='260px'), **WORDS)
+    self.blend = W.Dropdown(options=[*BLENDS], description='blend', tooltip='difference: orange is map outside the body', **WORDS, **_NARROW)
     self.cut = W.Checkbox(value=True, indent=False, tooltip='grey: columns that the network does not see', **_NARROW)
-    self.transform = W.Dropdown(options=[*choices], value=first, description='transform', **_WORDS, **_NARROW)
-    self.seed = W.BoundedIntText(value=0, min=0, max=10**6, description='draw number', tooltip='seed: the same number draws the same', layout=W.Layout(width='160px'), **_WORDS)
+    self.transform = W.Dropdown(options=[*choices], value=first, description='transform', **WORDS, **_NARROW)
+    self.seed = W.BoundedIntText(value=0, min=0, max=10**6, description='draw number', tooltip='seed: the same number draws the same', layout=W.Layout(width='160px'), **WORDS)
     self.draw_button = W.Button(description='draw again', icon='random', tooltip='another draw of the random transform: the next number', **_NARROW)
 
 # %% ../nbs/28_overlay.ipynb #1e1643b6
@@ -215,7 +215,7 @@ def draw_seen(self:OverlayViewer, t:int) -> np.ndarray: # RGB, as wide as the ne
     x_chw = self.seen(t)
     return self.paint_over(x_chw[:-1], x_chw[-1]) if len(self.streams) > 1 else self.paint_over(x_chw, None)
 
-# %% ../nbs/28_overlay.ipynb #ced8be3d
+# %% ../nbs/28_overlay.ipynb #c236135c
 @patch
 def make_panels(self:OverlayViewer) -> None:
     "The panels, and what each draws; `panels` knows them by name."
@@ -230,9 +230,7 @@ def make_panels(self:OverlayViewer) -> None:
 @patch
 def redraw(self:OverlayViewer, *names:str) -> None:
     "Forget the pictures of these panels, and draw the frame in view."
-    for k in names:
-        self.panels[k].frames = Frames(self.draws[k][1], self.n_frames)
-        self.panels[k].show(self.player.index)
+    for k in names: self.panels[k].redraw(self.draws[k][1], self.n_frames, self.player.index)
 
 # %% ../nbs/28_overlay.ipynb #147b6455
 @patch
@@ -256,7 +254,7 @@ def change_transform(self:OverlayViewer, change:dict) -> None:
     self.warp = training_transform(self.transforms[self.transform.value])
     self.change_draw()
 
-# %% ../nbs/28_overlay.ipynb #9a663077
+# %% ../nbs/28_overlay.ipynb #f97f472a
 @patch
 def arrange(self:OverlayViewer) -> None:
     "Put the widgets together and connect them."
@@ -272,9 +270,9 @@ def arrange(self:OverlayViewer) -> None:
         self.cut.observe(lambda _: self.redraw('overlay'), 'value')
     else: looks, draws = [self.channel], []
     for control in (self.channel, *overlaid): control.observe(lambda _: self.redraw(*self.panels), 'value')
-    row = dict(layout=W.Layout(flex_flow='row wrap', align_items='center', grid_gap='4px 12px'))
+    gap = dict(grid_gap='4px 12px')
     self.key = W.HTML(key() if self.fit.joins and overlaid else '')
-    self.fill(self.badge, W.HBox([*self.panels.values()], **row), self.key, self.player, W.HBox(looks, **row), *[W.HBox(draws, **row)]*bool(draws))
+    self.fill(self.badge, row(*self.panels.values(), **gap), self.key, self.player, row(*looks, **gap), *[row(*draws, **gap)]*bool(draws))
     self.redraw(*self.panels)
     if draws: self.change_draw()
     self.player.watch(self.show)

@@ -4,12 +4,11 @@
 
 # %% auto #0
 __all__ = ['TABLE', 'MARKS', 'TINTS', 'WALK', 'THUMBS', 'LISTED', 'KEY', 'Counts', 'count_sequences', 'find_holes', 'say_holes',
-           'cell_state', 'counts_table', 'draw_counts', 'Content', 'kind_of', 'read_content', 'can_overlay',
-           'problems_of', 'Thumbnail', 'thumbnail', 'named_streams', 'read_contents', 'Look', 'look_at', 'viewer_for',
-           'Place', 'no_picture', 'DatasetBrowser', 'check_sequences', 'close_all', 'draw_place', 'tree_streams',
-           'tree_notes', 'tree_lacks']
+           'cell_state', 'counts_table', 'draw_counts', 'Content', 'kind_of', 'read_content', 'problems_of',
+           'Thumbnail', 'thumbnail', 'named_streams', 'read_contents', 'Look', 'look_at', 'viewer_for', 'Place',
+           'no_picture', 'DatasetBrowser', 'check_sequences', 'draw_place', 'tree_streams', 'tree_notes', 'tree_lacks']
 
-# %% ../nbs/29_browser.ipynb #0eff6b20
+# %% ../nbs/29_browser.ipynb #b0b89315
 import html, math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -30,9 +29,9 @@ from .data import Partition, is_pose, load_partition
 from .heatmap import HeatmapConfig, draw_maps, heatmap_config, place_joints
 from .ln_sil_heatmap import pair_up
 from .monitor import short_names
-from .player import BAD, WORDS, Frames, Panel, Player, SequencePlayer, Viewer, as_frames, paint, row, side_by_side, text
+from .player import BAD, WORDS, Frames, Panel, Player, SequencePlayer, Viewer, as_frames, close_all, paint, row, side_by_side, stacked, text
 from .pose import ENDINGS, Limits, load_array
-from .show import MAP_RGB, SIL_RGB, overlay
+from .show import MAP_RGB, SIL_RGB, fits, overlay
 from .studio import HeatmapStudio
 
 # %% ../nbs/29_browser.ipynb #163f4355
@@ -165,15 +164,7 @@ def _level_problem(name:str, x:np.ndarray, kind:str) -> str:
     if not np.isfinite(x).all(): return f'{name}: holds NaN or infinite numbers; expected grey levels from 0 to 255'
     return '' if x.max() > 1 else f'{name}: its levels are 0 to {x.max():g}; expected 0 to 255 (multiply by 255)' if x.any() else f'{name}: all frames are empty'
 
-# %% ../nbs/29_browser.ipynb #b421f376
-def can_overlay(
-    map_hw:tuple[int,int], # Height and width of the maps
-    sil_hw:tuple[int,int], # Height and width of the silhouettes
-) -> bool:
-    "Does `overlay` take them: equal heights, and silhouettes as wide, or narrower by an even number?"
-    spare = map_hw[1] - sil_hw[1]
-    return map_hw[0] == sil_hw[0] and spare >= 0 and spare % 2 == 0
-
+# %% ../nbs/29_browser.ipynb #71377774
 def problems_of(
     contents:list[Content], # Of one sequence
 ) -> list[str]:
@@ -182,11 +173,11 @@ def problems_of(
     out = [c.problem for c in contents if c.problem]
     if len({len(c.x) for c in seen}) > 1: out.append('the files differ in length: ' + ', '.join(f"{c.name} has {_n(len(c.x), 'frame')}" for c in seen))
     sizes = {c.kind: c.x.shape[2:] for c in seen if c.kind != 'poses'}
-    if {'maps', 'silhouettes'} <= sizes.keys() and not can_overlay(sizes['maps'], sizes['silhouettes']):
+    if {'maps', 'silhouettes'} <= sizes.keys() and not fits(sizes['maps'], sizes['silhouettes']):
         out.append('maps of {} x {} and silhouettes of {} x {} cannot be laid over each other'.format(*sizes['maps'], *sizes['silhouettes']))
     return out or ['there is nothing in it']*(not contents)
 
-# %% ../nbs/29_browser.ipynb #e5ed14d7
+# %% ../nbs/29_browser.ipynb #d9ce0ac6
 WALK = 200 # Frames that a thumbnail walks, at most (chosen: 8 seconds)
 
 class Thumbnail(NamedTuple):
@@ -218,7 +209,7 @@ def thumbnail(
     n = min(len((first or second).x), WALK)
     if not first: return Thumbnail(_around(second.x[:, 0]).__getitem__, n)
     limbs, sils = _limb_maps(first, render), second and _around(second.x[:, 0])
-    if second and len(first.x) == len(second.x) and can_overlay(limbs(0).shape, sils[0].shape): return Thumbnail(lambda t: overlay(limbs(t), sils[t]), n, True)
+    if second and len(first.x) == len(second.x) and fits(limbs(0).shape, sils[0].shape): return Thumbnail(lambda t: overlay(limbs(t), sils[t]), n, True)
     return Thumbnail(lambda t: paint(limbs(t)), n)
 
 # %% ../nbs/29_browser.ipynb #1d896c90
@@ -486,7 +477,7 @@ def sign(self:DatasetBrowser, s:Sequence, look:Look) -> str:
     "The mark of a sequence with problems: what it lacks, if that is what is wrong."
     return f"⚠ {self.lacks.get(s, '')}".strip() if look.problems else ''
 
-# %% ../nbs/29_browser.ipynb #7a44944a
+# %% ../nbs/29_browser.ipynb #36c991a5
 @patch
 def pick_sequence(self:DatasetBrowser) -> None:
     "Mark the chosen sequence, and say what it holds."
@@ -512,20 +503,14 @@ def open_sequence(self:DatasetBrowser) -> None:
         for child in self.stage.children: close_all(child)
         self.stage.children = (W.HTML(text(f'opened: {s}', 'sg-title')), viewer)
 
-def close_all(widget:W.Widget) -> None:
-    "Close a widget and all in it, so that their pictures are forgotten."
-    for child in getattr(widget, 'children', ()): close_all(child)
-    widget.close()
-
-# %% ../nbs/29_browser.ipynb #161a8fb7
+# %% ../nbs/29_browser.ipynb #59af75b4
 @patch
 def snapshot(self:DatasetBrowser, t:int) -> np.ndarray:
     places = [p for p in self.places if p.sequence]
     if not places: return no_picture()
     rows = [side_by_side([p.thumb.draw(p.thumb.at(t)) for p in row], [f'{p.sequence.type} {p.sequence.view}' + ' (!)'*bool(p.look.problems) for p in row], 128)
             for row in (places[:6], places[6:]) if row]
-    width = max(r.shape[1] for r in rows)
-    return np.concatenate([np.pad(r, ((0, 0), (0, width-r.shape[1]), (0, 0)), constant_values=255) for r in rows])
+    return stacked(rows, 0)
 
 @patch
 def figure(self:DatasetBrowser) -> plt.Figure:

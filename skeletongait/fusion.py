@@ -8,7 +8,7 @@ __all__ = ['PIECE', 'NOBODY', 'EQUAL', 'SCALES', 'HARDLY', 'HEIGHT', 'BAR', 'net
            'body_mask', 'strip_weights', 'Weights', 'as_weights', 'model_weights', 'fitting_scale', 'range_words',
            'FusionViewer', 'open_run']
 
-# %% ../nbs/32_fusion.ipynb #fa774680
+# %% ../nbs/32_fusion.ipynb #0ea33cbc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -28,7 +28,7 @@ from .core import SkeletonGaitError
 from .data import join_streams, load_sequence
 from .layers import AttentionFusion
 from .models import STRIPS, GaitNet, SkeletonGaitPP, build_model
-from .player import Frames, Panel, Player, Timeline, Viewer, as_array, caption, paint, side_by_side, text
+from .player import WORDS, Panel, Player, Timeline, Viewer, as_array, caption, paint, row, side_by_side, stacked, text
 from .show import MAP_RGB, SIL_RGB, image_bytes
 from .transforms import fit_width, to_float
 
@@ -200,7 +200,7 @@ class FusionViewer(Viewer):
         self.add_class('sg-fusion')
         with self.guard(): self.build(network_frames(maps, silhouettes), as_weights(weights), fps)
 
-# %% ../nbs/32_fusion.ipynb #2355bc1d
+# %% ../nbs/32_fusion.ipynb #3b684544
 @patch
 def build(self:FusionViewer, x_tchw:np.ndarray, weights:Weights, fps:float) -> None:
     "Check that frames and weights belong together, and make the widgets."
@@ -217,14 +217,14 @@ def build(self:FusionViewer, x_tchw:np.ndarray, weights:Weights, fps:float) -> N
 @patch
 def make_controls(self:FusionViewer) -> None:
     "Which map, which weights, and how far the scale is stretched."
-    wide, narrow = dict(style=dict(description_width='initial')), dict(layout=W.Layout(width='auto'))
+    narrow = dict(layout=W.Layout(width='auto'))
     both = self.x_tchw.shape[1] > 2
-    self.channel = W.Dropdown(options={'limb map': 'limb', 'joint map': 'joint', 'both': 'both'} if both else {'map': 'limb'}, description='map', disabled=not both, **wide, **narrow)
-    self.scale = W.Dropdown(options=[*SCALES], value=fitting_scale(self.weights.mean_thw), description='scale', tooltip='what the ends of the colours mean', **wide, **narrow)
+    self.channel = W.Dropdown(options={'limb map': 'limb', 'joint map': 'joint', 'both': 'both'} if both else {'map': 'limb'}, description='map', disabled=not both, **WORDS, **narrow)
+    self.scale = W.Dropdown(options=[*SCALES], value=fitting_scale(self.weights.mean_thw), description='scale', tooltip='what the ends of the colours mean', **WORDS, **narrow)
     self.single = W.Checkbox(description='one channel', indent=False, disabled=self.weights.channels < 2, tooltip='the weights of a single channel instead of their mean', **narrow)
-    self.which = W.IntSlider(max=max(self.weights.channels-1, 1), description='number', disabled=True, **wide)
+    self.which = W.IntSlider(max=max(self.weights.channels-1, 1), description='number', disabled=True, **WORDS)
 
-# %% ../nbs/32_fusion.ipynb #61a54394
+# %% ../nbs/32_fusion.ipynb #b8654d59
 @patch
 def weights_of(self:FusionViewer, t:int) -> np.ndarray: # `(h, w)`
     "The weights of frame `t`: their mean over channels, or those of one channel."
@@ -242,9 +242,7 @@ def make_panels(self:FusionViewer) -> None:
 @patch
 def redraw(self:FusionViewer, *names:str) -> None:
     "Forget the pictures of these panels, and draw the frame in view."
-    for k in names:
-        self.panels[k].frames = Frames(self.draws[k], self.n_frames)
-        self.panels[k].show(self.player.index)
+    for k in names: self.panels[k].redraw(self.draws[k], self.n_frames, self.player.index)
 
 # %% ../nbs/32_fusion.ipynb #1d4eedcc
 @patch
@@ -281,29 +279,34 @@ def show(self:FusionViewer, t:int) -> None:
     for o in (*self.panels.values(), self.timeline): o.show(t)
     self.words.value = text(self.sentence(t), 'sg-title')
 
-# %% ../nbs/32_fusion.ipynb #8faf52fc
+# %% ../nbs/32_fusion.ipynb #bbc52e83
+@patch
+def below(self:FusionViewer) -> str:
+    "What the timeline shows."
+    crowded = '; of frames that share a pixel the most one-sided' if self.n_frames > self.timeline.width else ''
+    return f'mean weight on the body, all channels, by strip from head to feet; grey: nobody{crowded}'
+
 @patch
 def arrange(self:FusionViewer) -> None:
     "Put the widgets together and connect them."
-    row, bar = dict(layout=W.Layout(flex_flow='row wrap', align_items='center', grid_gap='4px 12px')), W.Image(value=image_bytes(BAR), format='png', layout=W.Layout(margin='0 8px'))
+    gap, bar = dict(grid_gap='4px 12px'), W.Image(value=image_bytes(BAR), format='png', layout=W.Layout(margin='0 8px'))
     self.words, self.range, self.ends = W.HTML(), W.HTML(text(range_words(self.body_t, self.strips_ts))), (W.HTML(), W.HTML())
     self.redraw('silhouette', 'map')
     self.change_scale()
     self.channel.observe(lambda _: self.redraw('map'), 'value')
     self.scale.observe(self.change_scale, 'value')
     for control in (self.single, self.which): control.observe(self.change_weights, 'value')
-    self.fill(self.words, self.range, W.HBox([*self.panels.values()], **row), self.player, W.HTML(text('mean weight on the body, all channels, by strip from head to feet; grey: nobody')), self.timeline,
-              W.HBox([self.ends[0], bar, self.ends[1]], **row), W.HBox([self.channel, self.scale, self.single, self.which], **row))
+    self.fill(self.words, self.range, row(*self.panels.values(), **gap), self.player, W.HTML(text(self.below())), self.timeline,
+              row(self.ends[0], bar, self.ends[1], **gap), row(self.channel, self.scale, self.single, self.which, **gap))
     self.player.watch(self.show)
 
-# %% ../nbs/32_fusion.ipynb #2fdcea09
+# %% ../nbs/32_fusion.ipynb #d9ccd118
 @patch
 def snapshot(self:FusionViewer, t:int) -> np.ndarray:
     panels = side_by_side([draw(t) for draw in self.draws.values()], self.draws, HEIGHT)
-    line = caption(self.timeline.picture(t).repeat(self.timeline.row_height, 0), 'mean weight on the body, all channels, by strip from head to feet; grey: nobody')
+    line = caption(self.timeline.picture(t).repeat(self.timeline.row_height, 0), self.below())
     parts = [caption(caption(panels, range_words(self.body_t, self.strips_ts)), self.sentence(t)), line, caption(BAR, ' ... white: equal ... '.join(self.legend()))]
-    width = max(p.shape[1] for p in parts)
-    return np.concatenate([np.pad(p, ((0, 8), (0, width-p.shape[1]), (0, 0)), constant_values=255) for p in parts])
+    return stacked(parts, 8)
 
 # %% ../nbs/32_fusion.ipynb #02bbd1be
 @patch(cls_method=True)

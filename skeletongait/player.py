@@ -48,7 +48,7 @@ class Frames:
         if t not in self.kept: self.kept[t] = image_bytes(self.draw(t))
         return self.kept[t]
 
-# %% ../nbs/26_player.ipynb #02ca4bbe
+# %% ../nbs/26_player.ipynb #b315ecfc
 STYLE = """<style>.sg-picture {outline: 1px solid rgba(128, 128, 128, .4)} .sg-pixels {image-rendering: pixelated} .sg-title {font-weight: 600; line-height: 1.3} .sg-note {line-height: 1.4}
 .sg-message {padding: .6em 1em; border-left: 4px solid rgb(213, 94, 0); background: rgba(213, 94, 0, .08); line-height: 1.4; white-space: pre-wrap}</style>"""
 
@@ -66,6 +66,10 @@ class Panel(W.VBox):
         self.image = W.Image(format='png', layout=W.Layout(height=f'{height}px', width='auto'))
         self.image.add_class('sg-picture').add_class('sg-pixels')
         super().__init__((self.title, self.image), layout=W.Layout(align_items='flex-start', margin='0 8px 4px 0'))
+    def redraw(self, draw:Callable[[int],np.ndarray], n:int, t:int) -> None:
+        "Forget the pictures, take those of `draw`, `n` of them, and show frame `t`."
+        self.frames = Frames(draw, n)
+        self.show(t)
     def show(self, t:int) -> None:
         "Swap in frame `t`; nothing at all for a panel without frames."
         if self.frames is not None: self.image.value = self.frames[t]

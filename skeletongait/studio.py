@@ -114,13 +114,13 @@ def joint_levels(
     levels_tj[:, [JOINTS.index(name) for name in cfg.joints_off]] = 3
     return levels_tj.T
 
-# %% ../nbs/27_studio.ipynb #99ffcc75
+# %% ../nbs/27_studio.ipynb #ce51f2ff
 def save_settings(
     cfg:HeatmapConfig,       # What to save
     path:str|os.PathLike,    # Ends in .yaml or .yml; heatmap settings that are there are replaced
 ) -> Path:
     "Write heatmap settings in full; a `SkeletonGaitError` where the file holds something else."
-    path, name = Path(path).expanduser(), os.fspath(path)
+    path, name = Path(os.path.expanduser(path)), os.fspath(path)
     found = 'a zero byte' if '\0' in name else f'the ending {path.suffix!r}' if name else 'no name'
     if path.suffix.lower() not in ('.yaml', '.yml') or '\0' in name: raise SkeletonGaitError(f"{name or 'settings'}: found {found}; give a name that ends in .yaml")
     if os.path.lexists(path):
@@ -165,7 +165,7 @@ class HeatmapStudio(Viewer):
             return studio
         return cls.opened(make)
 
-# %% ../nbs/27_studio.ipynb #6fb24d47
+# %% ../nbs/27_studio.ipynb #06c8043f
 def same_walk(
     n_poses:int,
     silhouette:np.ndarray|None, # As a studio takes it
@@ -176,7 +176,8 @@ def same_walk(
     if x_tchw.shape[1] != 1: raise SkeletonGaitError(f"silhouette: found {x_tchw.shape[1]} channels, shape {x_tchw.shape}; expected (T, h, w)")
     n = min(n_poses, len(x_tchw))
     remark = '' if n_poses == len(x_tchw) else f"{n_poses} frames of poses but {len(x_tchw)} silhouettes: the first {n} of both are shown; do they belong together?"
-    return x_tchw[:, 0]*(255 if x_tchw.max() == 1 else 1), n, remark
+    if x_tchw.max() != 1: return x_tchw[:, 0], n, remark
+    return x_tchw[:, 0]*255, n, ' '.join(filter(None, (remark, 'the silhouettes have levels 0 and 1: shown 255 times as bright; a training takes them as they are')))
 
 # %% ../nbs/27_studio.ipynb #472a9e7a
 CONTROLS = dict(sigma='sigma', min_conf='min_conf', method='pad_method', impute_others='impute_others', use_conf='use_conf', align='align', size='final_img_size') # a studio's control: the setting it says

@@ -323,3 +323,9 @@ def test_network_of_a_checkpoint(tmp_path, model):
 def test_given_weights_are_not_copied(weights):
     w = as_weights(weights)
     assert np.shares_memory(w.one(0, 0), weights) and w.channels == 8
+
+
+def test_crowded_timeline_says_so():
+    for n, says in ((640, False), (641, True)):
+        viewer = FusionViewer(MAPS[:1].repeat(n, 0), SILS[:1].repeat(n, 0), np.full((n, 64, 44), .5, np.float32))
+        assert ('the most one-sided' in viewer.below()) == says

@@ -332,3 +332,23 @@ def test_names_of_files_are_text():
     s.save_name.value = '<img src=x onerror=alert(1)>.txt'
     s.save_button.click()
     assert '&lt;img' in s.notice.value and '<img' not in s.notice.value
+
+
+@pytest.mark.parametrize('sil, remark', [(np.ones((60, 8, 8), np.uint8), 'levels 0 and 1'), (np.ones((60, 8, 8), bool), ''), (np.zeros((60, 8, 8), np.uint8), ''), (np.full((60, 8, 8), 7, np.uint8), '')])
+def test_brightened_silhouettes_are_remarked(sil, remark):
+    shown, n, says = same_walk(60, sil)
+    assert shown.max() == {1: 255}.get(int(sil.max()), sil.max()) and n == 60 and (remark in says if remark else says == '')
+
+
+@pytest.mark.parametrize('name', ['~nobody-of-this-name/x.yaml', 'a\0b.yaml', '/proc/nowhere/x.yaml'])
+def test_names_that_cannot_be_written_are_a_notice(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    studio = HeatmapStudio(POSE)
+    studio.save_name.value = name
+    studio.save_button.click()
+    assert bool(studio.notice.value) == (name[0] != '~') and len(list(tmp_path.rglob('*.yaml'))) == (name[0] == '~')
+
+
+def test_home_is_a_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv('HOME', str(tmp_path))
+    assert save_settings(HeatmapConfig(), '~/x.YAML') == tmp_path/'x.YAML' and (tmp_path/'x.YAML').is_file()
