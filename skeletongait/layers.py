@@ -23,14 +23,23 @@ def per_sequence(
     return torch.cat([f(x_schw[None]) for x_schw in x_fchw.split(lengths)])
 
 # %% ../nbs/13_layers.ipynb #e3298b8a
+_WIDEST_BLOCK = 16 # channels that oneDNN computes at once: 16 with AVX-512, 8 with AVX2
+
 def frame_conv(
     x_fchw:torch.Tensor, # Frames
     weight:torch.Tensor, # `(c_out, c_in, k, k)`, or the same with further dimensions of 1
-    stride:int=1,        # Step in height and width
+    stride:tuple[int,int]=(1, 1), # Step in height and width
 ) -> torch.Tensor:
     "Convolution of frames with zeros around, so that stride 1 keeps the size."
-    k = weight.shape[2:4]
-    return F.conv2d(x_fchw, weight.flatten(1).unflatten(1, (-1, *k)), stride=stride, padding=(k[0]//2, k[1]//2))
+    c_in, *k = weight.shape[1:4]
+    weight = weight.flatten(1).unflatten(1, (c_in, *k))
+    if k == [1, 1] and c_in < _WIDEST_BLOCK:
+        # A 1x1 kernel with a stride sees every second pixel only: take those first, then convolve with stride 1.
+        # oneDNN's own strided kernel (AVX2 and AVX-512, channels last, float32) writes the gradient of such a weight
+        # past its workspace where c_in is below the block (its issue 6035): memory is damaged, gradients may be wrong.
+        x_fchw = x_fchw[:, :, ::stride[0], ::stride[1]]
+        stride = (1, 1)
+    return F.conv2d(x_fchw, weight, stride=stride, padding=(k[0]//2, k[1]//2))
 
 class Conv2d(nn.Conv2d):
     "Convolution on frames, without bias."
