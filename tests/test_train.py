@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+import skeletongait.trainer
 from ddp import run_in_ddp
 from scripts import LAUNCHES, start
 from toys import make_walkers, tiny
@@ -17,6 +18,7 @@ from skeletongait.core import SkeletonGaitError, read_tree, save_pickle, save_te
 from skeletongait.data import make_loader
 from skeletongait.launch import Ranks, Stop, launch_name, run_script
 from skeletongait.main import main
+from skeletongait.models import build_model
 from skeletongait.pose import load_pickle
 from skeletongait.train import begin, fetch, goes_on, test_model as run_test_phase, train
 from skeletongait.trainer import make_dataset, make_trainer
@@ -190,32 +192,39 @@ def test_fixed_batch_norm_keeps_its_statistics(walkers):
         if name.endswith('running_mean'): assert not b.any(), name
 
 
-def first_step(root, mixed=False):
-    "Loss and gradient of the first global batch on this rank; batch norm fixed, float32."
+def first_step(root, mixed=False, exact=False):
+    "Loss and gradient of the first global batch on this rank; batch norm fixed; float64 where `exact`, else float32."
     torch.set_num_threads(1)
     cfg, r = tiny(root, fix_BN=True, enable_float16=mixed), ONE
     if torch.distributed.is_initialized(): r = Ranks(torch.distributed.get_rank(), torch.distributed.get_world_size(), 0)
-    trainer, (data, _, _) = make_trainer(cfg, r), make_dataset(cfg, training=True)
+    kind = torch.float64 if exact else torch.float32
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(skeletongait.trainer, 'build_model', lambda *args: build_model(*args).to(kind))
+        trainer = make_trainer(cfg, r)
     trainer.train_mode()
-    batch = next(iter(make_loader(data, to_dict(cfg.trainer_cfg.sampler), 0, r.rank, r.world, num_workers=0)))
-    total, _ = trainer.losses(batch.to('cpu'))
+    data, _, _ = make_dataset(cfg, training=True)
+    batch = next(iter(make_loader(data, to_dict(cfg.trainer_cfg.sampler), 0, r.rank, r.world, num_workers=0))).to('cpu')
+    total, _ = trainer.losses(batch._replace(frames=batch.frames.to(kind)))
     total.backward()
     return total.item(), {k: p.grad.numpy() for k, p in trainer.net.named_parameters()}
 
 
 def save_first_step(root, folder):
     "On each rank: `first_step`, kept in a file for the test."
-    loss, grads = first_step(root)
+    loss, grads = first_step(root, exact=True)
     np.savez(folder/f'{torch.distributed.get_rank()}.npz', loss=loss, **grads)
 
 
 def test_two_ranks_equal_one(walkers, tmp_path):
-    loss, grads = first_step(walkers)
+    "In float64: sums in another order differ by some 1e-15 of what is added, and sums that nearly cancel show it a thousandfold."
+    loss, grads = first_step(walkers, exact=True)
     run_in_ddp(2, save_first_step, walkers, tmp_path)
     for rank in (0, 1):
         other = np.load(tmp_path/f'{rank}.npz')
-        assert other['loss'] == pytest.approx(loss, rel=1e-5)
-        for k, g in grads.items(): np.testing.assert_allclose(other[k], g, rtol=1e-5, atol=1e-5*np.abs(g).max())
+        assert other['loss'].dtype == np.float64 and other['loss'] == pytest.approx(loss, rel=1e-12)
+        for k, g in grads.items():
+            assert g.dtype == other[k].dtype == np.float64
+            np.testing.assert_allclose(other[k], g, rtol=1e-9, atol=1e-9*np.abs(g).max())
 
 
 def test_mixed_precision_trains_on_cpu(walkers):
