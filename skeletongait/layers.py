@@ -133,7 +133,13 @@ class BlockP3D(nn.Module):
 class SpaceTimeConv(nn.Conv3d):
     "3x3x3 convolution with a stride in height and width, sequence by sequence."
     def __init__(self, c_in:int, c_out:int, stride:int=1): super().__init__(c_in, c_out, 3, (1, stride, stride), padding=1, bias=False)
-    def _sequences(self, x_nschw:torch.Tensor): return super().forward(x_nschw.transpose(1, 2)).transpose(1, 2).flatten(0, 1)
+    def _sequences(self, x_nschw:torch.Tensor):
+        x_ncshw, frames = x_nschw.transpose(1, 2), x_nschw.shape[1]
+        if frames == 2:
+            # The gradient of this weight is garbage for two frames in bfloat16 on AVX-512 (torch 2.13, oneDNN): add a frame
+            # of the zeros that lie behind the last one anyway, and drop what the kernel finds there.
+            x_ncshw = F.pad(x_ncshw, (0, 0, 0, 0, 0, 1))
+        return super().forward(x_ncshw)[:, :, :frames].transpose(1, 2).flatten(0, 1)
     def forward(self, x_fchw:torch.Tensor, lengths:list[int]): return per_sequence(self._sequences, x_fchw, lengths)
 
 class Block3D(nn.Module):
