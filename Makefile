@@ -2,14 +2,16 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+NETWORKS := $(patsubst %,tests/test_%.py,layers models losses trainer train checkpoint published_checkpoint fusion retrieval)
 
-.PHONY: help demo test test-slow notebooks readme lab clean
+.PHONY: help demo test test-slow test-avx2 notebooks lab clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo 'make demo       the whole method on simulated walkers: pictures and a table under output/demo'
 	@echo 'make test       notebooks and tests, without the slow ones'
 	@echo 'make test-slow  the slow tests'
+	@echo 'make test-avx2  the demonstration and what computes with networks, as on a processor without AVX-512'
 	@echo 'make notebooks  export the library, clean the notebooks, write README.md'
 	@echo 'make lab        open the workbench, and all notebooks, in JupyterLab'
 
@@ -27,11 +29,15 @@ demo: $(READY)
 
 test: $(READY)
 	$(BIN)/pytest -q --durations=5 tests/test_repository.py
-	$(BIN)/nbdev_test --n_workers 2
+	$(BIN)/python .ci/notebooks.py
 	$(BIN)/pytest -q --durations=5 -m "not slow" --ignore tests/test_repository.py tests
 
 test-slow: $(READY)
 	$(BIN)/pytest -q --durations=5 -m slow tests
+
+test-avx2: export ONEDNN_MAX_CPU_ISA := AVX2
+test-avx2: demo
+	$(BIN)/pytest -q --durations=5 -m "not slow" $(NETWORKS)
 
 notebooks: $(READY)
 	$(BIN)/nbdev_export
