@@ -35,7 +35,7 @@ def bump(a, b, s_a, s_b, sigma, shape):
     if short: b, c = a, s_a
     low, high = np.minimum(a, b) - 3*sigma, np.maximum(a, b) + 3*sigma
     box = span(low[1], high[1], shape[0]), span(low[0], high[0], shape[1])
-    y, x = (np.arange(o.start, o.stop, dtype=np.float32) for o in box)
+    y, x = (np.arange(o.start, o.stop, dtype=np.float64) for o in box)  # float32 would make numpy 1 compute in float32
     if short: d2 = (x - a[0])**2 + (y[:, None] - a[1])**2
     else:
         w = np.clip(((x - a[0])*u[0] + (y[:, None] - a[1])*u[1])/(u*u).sum(), 0, 1)
