@@ -23,7 +23,7 @@ from typing import Any, Iterable, Iterator, Literal, NamedTuple, Union, get_args
 import torch, yaml
 from torch.optim import lr_scheduler
 
-from .core import SkeletonGaitError, nearest, plain_words, read_yaml
+from .core import SkeletonGaitError, nearest, plain_words, read_text, read_yaml
 from .heatmap import HeatmapConfig, heatmap_config, load_heatmap_config
 from .pose import Limits
 from .protocols import GalleryProbe
@@ -599,8 +599,8 @@ def _read_text(source:str|os.PathLike) -> str:
     if path.is_dir(): raise ConfigError(f"a folder; expected a YAML file, or the name of a packaged configuration: {', '.join(names)}")
     near = nearest(path.name.removesuffix('.yaml'), names)
     if not path.is_file(): raise ConfigError("no such file, and no packaged configuration of that name" + f"; did you mean {near}?"*bool(near) + f" (packaged: {', '.join(names)})")
-    try: return path.read_text(encoding='utf-8-sig')
-    except UnicodeDecodeError as e: raise ConfigError(f"not a text file in UTF-8: {e.reason} at byte {e.start}") from None
+    try: return read_text(path, 'a configuration')
+    except SkeletonGaitError as e: raise ConfigError(str(e).removeprefix(f'{path}: ')) from None
 
 # %% ../nbs/18_config.ipynb #a25568bb
 def load_config(

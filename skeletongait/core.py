@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['DEEPEST', 'LONGEST', 'MOST_VALUES', 'SkeletonGaitError', 'nearest', 'unknown_name', 'pick', 'Sequence', 'Tree',
            'walk', 'read_tree', 'is_leftover', 'atomic_write', 'save_pickle', 'save_text', 'read_text', 'plain_words',
-           'fits_64_bits', 'read_yaml', 'read_json']
+           'read_yaml', 'read_json']
 
 # %% ../nbs/00_core.ipynb #fe779649
 import contextlib, difflib, json, os, pickle, platform, re, stat, zlib
@@ -180,10 +180,9 @@ LONGEST = 256*1024   # Characters of settings (chosen: the longest packaged ones
 MOST_VALUES = 50_000 # Values in settings, with what aliases repeat (chosen: the packaged ones have 200)
 _PLAIN = ('null', 'bool', 'int', 'float', 'str', 'seq', 'map') # tags of what settings are made of
 _KEY = 200           # Characters of a key
+_LARGEST = 10**300   # A whole number; a float still holds it
 
 def _refuse(problem:str, mark:yaml.Mark): raise yaml.MarkedYAMLError(problem=problem, problem_mark=mark)
-
-def fits_64_bits(n:int) -> bool: return -2**63 <= n < 2**63
 
 class _Loader(yaml.SafeLoader):
     "The safe loader, with numbers as in YAML 1.2, no key twice, and bounds."
@@ -214,7 +213,7 @@ class _Loader(yaml.SafeLoader):
     def construct_object(self, node, deep=False):
         try: value = super().construct_object(node, deep)
         except (ValueError, LookupError, ArithmeticError): _refuse(f"found {node.value!a:.40}, expected {node.tag.split(':')[-1]}, as its tag says", node.start_mark)
-        if type(value) is int and not fits_64_bits(value): _refuse(f"found {node.value:.40}, expected a number of at most 64 bits", node.start_mark)
+        if type(value) is int and abs(value) > _LARGEST: _refuse(f"found {node.value:.40}, expected a number of at most 300 digits", node.start_mark)
         if type(value) is str and re.search('[\0\ud800-\udfff]', value): _refuse(f"found {value!a:.40}, expected text that can be written to a file", node.start_mark)
         return value
 
@@ -239,7 +238,7 @@ def read_yaml(
 # %% ../nbs/00_core.ipynb #7b5e1d22
 def _whole(digits:str) -> int:
     "The whole number that JSON says."
-    if len(digits) > 20 or not fits_64_bits(n := int(digits)): raise ValueError(f"found {digits[:30]}..., expected a number of at most 64 bits")
+    if len(digits) > 20 or not -2**63 <= (n := int(digits)) < 2**63: raise ValueError(f"found {digits[:30]}..., expected a number of at most 64 bits")
     return n
 
 def _once(pairs:list[tuple[str,Any]]) -> dict[str,Any]:

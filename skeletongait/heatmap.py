@@ -11,14 +11,13 @@ __all__ = ['impute_knn', 'impute_mean', 'centre_and_scale', 'render', 'align_map
 import os
 from dataclasses import dataclass
 from importlib.resources import files
-from pathlib import Path
 from typing import Any, Mapping
 
 import cv2
 import numpy as np
 from sklearn.metrics import pairwise_distances_chunked
 
-from .core import SkeletonGaitError, read_yaml, unknown_name
+from .core import SkeletonGaitError, read_text, read_yaml, unknown_name
 from .draw import draw_images, draw_sequence
 from .pose import JOINTS, PoseError, to_coco17
 
@@ -215,11 +214,10 @@ def load_heatmap_config(
 ) -> HeatmapConfig:
     "Read settings; `SkeletonGaitError` names the file and what is wrong in it."
     if path is None: return HeatmapConfig()
+    content = read_text(path, 'a YAML file of heatmap settings')
     try:
-        tree = read_yaml(Path(path).read_text(encoding='utf-8'))
+        tree = read_yaml(content)
         return heatmap_config({} if tree is None else tree) # an empty file changes nothing
-    except OSError as e: raise SkeletonGaitError(f"{path}: cannot be read ({e.strerror}); expected a YAML file of heatmap settings") from None
-    except UnicodeDecodeError as e: raise SkeletonGaitError(f"{path}: not UTF-8 text ({e})") from None
     except SkeletonGaitError as e: raise SkeletonGaitError(f"{path}: {e}") from None
 
 # %% ../nbs/05_heatmap.ipynb #af0f1b58

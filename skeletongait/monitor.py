@@ -26,7 +26,7 @@ from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogFormatter, MaxNLocator, StrMethodFormatter
 
-from .core import SkeletonGaitError, read_yaml
+from .core import SkeletonGaitError, read_text, read_yaml
 from .player import WORDS, Player, Viewer, caption, row, text
 from .show import image_bytes
 from .watch import parse_record
@@ -131,10 +131,10 @@ def read_total(
     path:Path, # `config.yaml` of a run
 ) -> int: # 0 if it is not there yet, or does not say
     "How far a run is meant to go."
-    try: cfg = read_yaml(path.read_text(encoding='utf-8'))
-    except FileNotFoundError: return 0
-    except (SkeletonGaitError, UnicodeDecodeError) as e: raise SkeletonGaitError(f'{path}: {e}; expected the settings of a run') from None
-    except OSError as e: raise SkeletonGaitError(f'{path}: cannot be read ({e.strerror}); expected the settings of a run') from None
+    if not os.path.exists(path): return 0
+    content = read_text(path, 'the settings of a run')
+    try: cfg = read_yaml(content)
+    except SkeletonGaitError as e: raise SkeletonGaitError(f'{path}: {e}; expected the settings of a run') from None
     trainer = cfg.get('trainer_cfg') if isinstance(cfg, dict) else None
     total = trainer.get('total_iter') if isinstance(trainer, dict) else None
     return total if type(total) is int else 0
