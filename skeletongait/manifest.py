@@ -60,7 +60,8 @@ def _is_record(o:Any) -> bool:
     if not isinstance(o, dict) or not {*Record._fields[:6]} <= o.keys() <= {*Record._fields}: return False
     notices = o.get('notices', [])
     if not isinstance(notices, list) or not all(isinstance(w, str) for w in (o['pose'], o['sha256'], *notices)): return False
-    return all(type(o[k]) is int for k in ('size', 'mtime_ns', 'bytes', 'frames')) and bool(PurePosixPath(o['pose']).name)
+    pose = PurePosixPath(o['pose'])
+    return all(type(o[k]) is int for k in ('size', 'mtime_ns', 'bytes', 'frames')) and bool(pose.name) and '..' not in pose.parts
 
 def from_line(line:str|bytes) -> Record|None:
     "The record of a line; None for a line that is not whole."

@@ -29,7 +29,7 @@ from matplotlib.ticker import LogFormatter, MaxNLocator, StrMethodFormatter
 from .core import SkeletonGaitError, read_text, read_yaml
 from .player import WORDS, Player, Viewer, caption, row, text
 from .show import image_bytes
-from .watch import parse_record
+from .watch import check_size, parse_record
 
 # %% ../nbs/30_monitor.ipynb #6fdc43c5
 class Tail:
@@ -47,6 +47,7 @@ class Tail:
             with open(self.path, 'rb') as f:
                 s = os.fstat(f.fileno())
                 stamp = s.st_dev, s.st_ino, s.st_size, s.st_mtime_ns
+                check_size(self.path, s.st_size)
                 if stamp != self.stamp: self.go_on(f, same=self.stamp is not None and stamp[:2] == self.stamp[:2])
         except FileNotFoundError: stamp = self.forget()
         except OSError as e: raise SkeletonGaitError(f"{self.path}: cannot be read ({e.strerror}); expected the metrics.jsonl of a run") from None
