@@ -37,7 +37,7 @@ def unknown_name(
 ) -> SkeletonGaitError:
     "The error for a name that is none of `known`, with the nearest one."
     near = nearest(name, known)
-    return SkeletonGaitError(f"{what} {name!r} is not known" + (f"; did you mean {near!r}?" if near else '.') + f" Known: {', '.join(known) or 'none'}")
+    return SkeletonGaitError(f"{what} {name!r:.80} is not known" + (f"; did you mean {near!r}?" if near else '.') + f" Known: {', '.join(known) or 'none'}")
 
 def pick(
     what:str,               # What is named, and where

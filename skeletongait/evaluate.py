@@ -297,8 +297,8 @@ def rank_of(
     measure:str, # `Rank-1`, `Rank@1`, `R1`: any of these with a number; `mAP`, `mINP`
 ) -> int|None: # k, or None for mAP and mINP
     "The k of a measure; a `SkeletonGaitError` for a name that is no measure."
-    k = re.fullmatch(r'(?:Rank[-@]|R)([1-9][0-9]*)', measure)
-    if not k and measure not in ('mAP', 'mINP'): raise SkeletonGaitError(f"measures: found {measure!r}, expected mAP, mINP, or Rank-k, Rank@k or Rk with a number for k")
+    k = re.fullmatch(r'(?:Rank[-@]|R)([1-9][0-9]{0,8})', measure)
+    if not k and measure not in ('mAP', 'mINP'): raise SkeletonGaitError(f"measures: found {measure!r:.40}, expected mAP, mINP, or Rank-k, Rank@k or Rk with a number for k, of at most nine digits")
     return int(k[1]) if k else None
 
 def figure(

@@ -132,7 +132,7 @@ def default_settings() -> dict:
 # %% ../nbs/05_heatmap.ipynb #587818e2
 def _merge(defaults:dict, given:Mapping, where:str='') -> dict:
     "`defaults` with the values of `given` over them; `SkeletonGaitError` for a key that `defaults` lacks."
-    if not isinstance(given, Mapping): raise SkeletonGaitError(f"heatmap settings: {where or 'the top level'} is {given!r}; expected a mapping of keys")
+    if not isinstance(given, Mapping): raise SkeletonGaitError(f"heatmap settings: {where or 'the top level'} is {given!r:.80}; expected a mapping of keys")
     out = dict(defaults)
     for k, v in given.items():
         path = f'{where}.{k}' if where else str(k)
@@ -174,7 +174,7 @@ class HeatmapConfig:
     joints_off: tuple[str,...] = ()  # Joints that are not drawn, nor their limbs; names of `JOINTS`
 
     def __post_init__(self):
-        key = lambda name: f'heatmap settings: {_KEYS.get(name, name)} is {getattr(self, name)!r}'
+        key = lambda name: f'heatmap settings: {_KEYS.get(name, name)} is {getattr(self, name)!r:.80}'
         for name, names in (('pad_method', ('knn', 'simple')), ('pose_format', ('coco', 'openpose-18', 'openpose-25'))):
             if getattr(self, name) not in names: raise SkeletonGaitError(f"{key(name)}; expected one of {', '.join(names)}")
         for name in ('transfer_to_coco17', 'impute_others', 'use_conf', 'align'):
@@ -200,7 +200,7 @@ def heatmap_config(
     t = {section: {k: _resolve(tree, v) for k, v in keys.items()} for section, keys in tree.items()}
     pad, norm, gen, align = t['padkeypoints_args'], t['norm_args'], t['heatmap_generator_args'], t['align_args']
     for k in ('with_limb', 'with_kp'):
-        if gen[k] is not None: raise SkeletonGaitError(f"heatmap settings: heatmap_generator_args.{k} is {gen[k]!r}; expected null: both maps are always drawn")
+        if gen[k] is not None: raise SkeletonGaitError(f"heatmap settings: heatmap_generator_args.{k} is {gen[k]!r:.80}; expected null: both maps are always drawn")
     uses = (pad['use_conf'], norm['use_conf'], gen['use_score'])
     if not all(isinstance(u, bool) for u in uses): raise SkeletonGaitError(f"heatmap settings: use_conf and use_score are {uses}; expected True or False")
     size = align['heatmap_image_size']

