@@ -74,19 +74,24 @@ def _is_folder(e:os.DirEntry) -> bool:
 def walk(
     folder:str|os.PathLike,                          # Where to begin
     onerror:Callable[[OSError],None]|None=None,      # Called for a folder below that cannot be listed, and the walk goes on; without it the error is raised
-    above:tuple=(),                                  # Folders that the walk is in
 ) -> Iterator[os.DirEntry]:
     "Every file below `folder` in the order of names, hidden ones too, but nothing in hidden folders."
-    try:
-        entries, stat = sorted(os.scandir(folder), key=lambda e: e.name), os.stat(folder)
+    inside = {} # the folders that the walk is in: which folder -> its entries still to come
+    _enter(folder, inside, None)
+    while inside:
+        e = next(inside[here := next(reversed(inside))], None)
+        if e is None: del inside[here]
+        elif not _is_folder(e): yield e
+        elif not e.name.startswith('.'): _enter(e.path, inside, onerror)
+
+def _enter(folder:str|os.PathLike, inside:dict, onerror:Callable[[OSError],None]|None) -> None:
+    "Note the entries of a folder, unless the walk is in it already."
+    try: entries, stat = sorted(os.scandir(folder), key=lambda e: e.name), os.stat(folder)
     except FileNotFoundError: return # there is none, or somebody has removed it meanwhile
     except OSError as e:
-        if not onerror or not above: raise
+        if not onerror: raise
         return onerror(e)
-    if (here := (stat.st_dev, stat.st_ino)) in above: return
-    for e in entries:
-        if not _is_folder(e): yield e
-        elif not e.name.startswith('.'): yield from walk(e.path, onerror, (*above, here))
+    inside.setdefault((stat.st_dev, stat.st_ino), iter(entries))
 
 # %% ../nbs/00_core.ipynb #89babcd1
 def read_tree(
