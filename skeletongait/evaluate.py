@@ -33,7 +33,7 @@ class EmbeddingSet(NamedTuple):
 PART = 1024 # sequences at a time, wherever many are worked on; set by timing 512, 1024, 2048 and 8192 (see distances, below)
 
 # %% ../nbs/16_evaluate.ipynb #c67fc6b5
-LARGEST = 1e100 # Of the numbers of embeddings (chosen: sums of their squares stay far from the limit of float64, 1e308)
+LARGEST = 1e30 # Of the numbers of embeddings (chosen: distances stay far from the limit of float32, 3e38, in which they are kept)
 
 def make_embedding_set(
     embeddings:np.ndarray|Tensor, # `(N, c, p)`, numpy or torch; evaluated on the device they are on
@@ -51,7 +51,7 @@ def make_embedding_set(
                                     "they cannot be ranked; look at that sequence's input and at the model's weights")
     largest = max(float(o.double().abs().max()) for o in x.split(PART))
     if largest and not 1/LARGEST <= largest <= LARGEST: raise SkeletonGaitError(
-        f"embeddings: their largest number is {largest:.3g}, expected one from {1/LARGEST:g} to {LARGEST:g}: distances are made of squares, which float64 does not hold beyond; scale all by one factor")
+        f"embeddings: their largest number is {largest:.3g}, expected one from {1/LARGEST:g} to {LARGEST:g}: distances are kept as float32, which does not hold those beyond; scale all by one factor")
     return EmbeddingSet(x, sequences)
 
 def _as_numbers(embeddings:Any) -> Tensor:
