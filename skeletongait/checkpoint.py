@@ -22,7 +22,7 @@ from torch import nn
 
 import skeletongait
 from .config import Config, TrainerCfg, config_changes, config_hash, map_changes, to_dict
-from .core import SkeletonGaitError, atomic_write, save_text
+from .core import SkeletonGaitError, atomic_write, read_json, read_text, save_text
 from .launch import Ranks, launch_name
 from .trainer import Trainer, log
 
@@ -130,10 +130,10 @@ def prune(
 # %% ../nbs/20_checkpoint.ipynb #f7f5a885
 def read_best(run:Run) -> dict:
     "What `best.json` says: iteration, name and value of the figure; empty where there is none or it says nothing."
-    try: best = json.loads(run.best_file.read_text(encoding='utf-8'))
-    except FileNotFoundError: return {}
-    except (OSError, ValueError) as e: best = e
-    if isinstance(best, dict) and type(best.get('iteration')) is int and isinstance(best.get('value'), (int, float)): return best
+    if not os.path.exists(run.best_file): return {}
+    try: best = read_json(read_text(run.best_file, 'which checkpoint is the best'))
+    except SkeletonGaitError as e: best = e
+    if isinstance(best, dict) and type(best.get('iteration')) is int and type(best.get('value')) in (int, float) and math.isfinite(best['value']): return best
     log.warning(f'{run.best_file}: found {best!r:.80}, expected iteration, name and value; no checkpoint counts as the best until the next test')
     return {}
 

@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
-from .core import Sequence, SkeletonGaitError, Tree, save_text, unknown_name
+from .core import Sequence, SkeletonGaitError, Tree, read_json, read_text, save_text, unknown_name
 from .draw import compile_loops
 from .heatmap import HeatmapConfig, draw_maps, place_joints
 from .pose import COCO17_FROM, Limits, PoseError, load_array
@@ -55,7 +55,7 @@ def regular_partition(
 def _names(o:Any, path:Path, key:str) -> tuple[str,...]:
     "The list of names under one key of a partition file."
     if not isinstance(o, list) or not all(isinstance(s, str) for s in o): raise SkeletonGaitError(
-        f"{path}: {key} is {str(o)[:60]}; expected a list of names in quotes, as in [\"001\", \"002\"]")
+        f"{path}: {key} is {o!r:.60}; expected a list of names in quotes, as in [\"001\", \"002\"]")
     return tuple(dict.fromkeys(o))
 
 def read_partition(
@@ -63,11 +63,12 @@ def read_partition(
 ) -> Partition:
     "Read a partition file as it is, without looking at any data."
     path = Path(path)
-    try: d = json.loads(path.read_text(encoding='utf-8'))
-    except OSError as e: raise SkeletonGaitError(f"{path}: cannot be read ({e.strerror}); expected a partition file") from None
-    except ValueError as e: raise SkeletonGaitError(f"{path}: not a JSON file ({e})") from None
+    content = read_text(path, 'a partition file')
+    try: d = read_json(content)
+    except SkeletonGaitError as e: raise SkeletonGaitError(f"{path}: {e}; expected a partition file") from None
+    found = f"the keys {', '.join(d)!r:.80}" if isinstance(d, dict) else type(d).__name__
     if not isinstance(d, dict) or not {'TRAIN_SET', 'TEST_SET'} <= d.keys(): raise SkeletonGaitError(
-        f"{path}: found {'keys '+', '.join(map(str, d)) if isinstance(d, dict) else type(d).__name__}; expected the keys TRAIN_SET and TEST_SET, each a list of subjects")
+        f"{path}: found {found}; expected the keys TRAIN_SET and TEST_SET, each a list of subjects")
     return Partition(*(_names(d[k], path, k) for k in ('TRAIN_SET', 'TEST_SET')), probe=_names(d['PROBE_SET'], path, 'PROBE_SET') if 'PROBE_SET' in d else None)
 
 # %% ../nbs/12_data.ipynb #1667ce4b
@@ -132,8 +133,9 @@ def make_partition(
         n = min(max(round(train*len(subjects)), 1), len(subjects)-1)
         train = np.random.default_rng(seed).permutation(subjects)[:n].tolist()
     elif missing := set(train)-set(subjects): raise SkeletonGaitError(f"{tree.root}: no such subject: {_few(missing)}; found {_few(subjects)}")
-    test = tuple(s for s in subjects if s not in set(train))
-    return Partition(tuple(sorted(set(train))), test, None if probe is None else _matching(probe, [str(s) for s in tree.sequences if s.subject in test], tree.root))
+    train = set(train)
+    test = {s: None for s in subjects if s not in train} # in order, and quick to look up
+    return Partition(tuple(sorted(train)), tuple(test), None if probe is None else _matching(probe, [str(s) for s in tree.sequences if s.subject in test], tree.root))
 
 # %% ../nbs/12_data.ipynb #35052b4b
 def _matching(patterns:list[str], names:list[str], root:Path) -> tuple[str,...]:

@@ -11,14 +11,13 @@ __all__ = ['impute_knn', 'impute_mean', 'centre_and_scale', 'render', 'align_map
 import os
 from dataclasses import dataclass
 from importlib.resources import files
-from pathlib import Path
 from typing import Any, Mapping
 
 import cv2
 import numpy as np
 from sklearn.metrics import pairwise_distances_chunked
 
-from .core import SkeletonGaitError, read_yaml, unknown_name
+from .core import SkeletonGaitError, read_text, read_yaml, unknown_name
 from .draw import draw_images, draw_sequence
 from .pose import JOINTS, PoseError, to_coco17
 
@@ -133,7 +132,7 @@ def default_settings() -> dict:
 # %% ../nbs/05_heatmap.ipynb #587818e2
 def _merge(defaults:dict, given:Mapping, where:str='') -> dict:
     "`defaults` with the values of `given` over them; `SkeletonGaitError` for a key that `defaults` lacks."
-    if not isinstance(given, Mapping): raise SkeletonGaitError(f"heatmap settings: {where or 'the top level'} is {given!r}; expected a mapping of keys")
+    if not isinstance(given, Mapping): raise SkeletonGaitError(f"heatmap settings: {where or 'the top level'} is {given!r:.80}; expected a mapping of keys")
     out = dict(defaults)
     for k, v in given.items():
         path = f'{where}.{k}' if where else str(k)
@@ -175,7 +174,7 @@ class HeatmapConfig:
     joints_off: tuple[str,...] = ()  # Joints that are not drawn, nor their limbs; names of `JOINTS`
 
     def __post_init__(self):
-        key = lambda name: f'heatmap settings: {_KEYS.get(name, name)} is {getattr(self, name)!r}'
+        key = lambda name: f'heatmap settings: {_KEYS.get(name, name)} is {getattr(self, name)!r:.80}'
         for name, names in (('pad_method', ('knn', 'simple')), ('pose_format', ('coco', 'openpose-18', 'openpose-25'))):
             if getattr(self, name) not in names: raise SkeletonGaitError(f"{key(name)}; expected one of {', '.join(names)}")
         for name in ('transfer_to_coco17', 'impute_others', 'use_conf', 'align'):
@@ -201,7 +200,7 @@ def heatmap_config(
     t = {section: {k: _resolve(tree, v) for k, v in keys.items()} for section, keys in tree.items()}
     pad, norm, gen, align = t['padkeypoints_args'], t['norm_args'], t['heatmap_generator_args'], t['align_args']
     for k in ('with_limb', 'with_kp'):
-        if gen[k] is not None: raise SkeletonGaitError(f"heatmap settings: heatmap_generator_args.{k} is {gen[k]!r}; expected null: both maps are always drawn")
+        if gen[k] is not None: raise SkeletonGaitError(f"heatmap settings: heatmap_generator_args.{k} is {gen[k]!r:.80}; expected null: both maps are always drawn")
     uses = (pad['use_conf'], norm['use_conf'], gen['use_score'])
     if not all(isinstance(u, bool) for u in uses): raise SkeletonGaitError(f"heatmap settings: use_conf and use_score are {uses}; expected True or False")
     size = align['heatmap_image_size']
@@ -215,11 +214,10 @@ def load_heatmap_config(
 ) -> HeatmapConfig:
     "Read settings; `SkeletonGaitError` names the file and what is wrong in it."
     if path is None: return HeatmapConfig()
+    content = read_text(path, 'a YAML file of heatmap settings')
     try:
-        tree = read_yaml(Path(path).read_text(encoding='utf-8'))
+        tree = read_yaml(content)
         return heatmap_config({} if tree is None else tree) # an empty file changes nothing
-    except OSError as e: raise SkeletonGaitError(f"{path}: cannot be read ({e.strerror}); expected a YAML file of heatmap settings") from None
-    except UnicodeDecodeError as e: raise SkeletonGaitError(f"{path}: not UTF-8 text ({e})") from None
     except SkeletonGaitError as e: raise SkeletonGaitError(f"{path}: {e}") from None
 
 # %% ../nbs/05_heatmap.ipynb #af0f1b58

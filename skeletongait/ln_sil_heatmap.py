@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from .core import Sequence, SkeletonGaitError, Tree, atomic_write, is_leftover, read_tree, save_text, unknown_name
+from .core import Sequence, SkeletonGaitError, Tree, atomic_write, is_leftover, read_json, read_tree, save_text, unknown_name
 from .launch import Stopped, ranks, run_script, stoppable
 from .manifest import OutputError, writing
 from .pose import ENDINGS, Limits, PoseError, load_array, to_coco17
@@ -155,9 +155,10 @@ class Written:
     "Which real files below `root` are ours."
     def __init__(self, root:str|os.PathLike):
         self.root, self.path, self.lock = Path(root), Path(root)/'copies.jsonl', threading.Lock()
-        lines = self.path.read_text(encoding='utf-8').split('\n')[:-1] if self.path.exists() else [] # behind the last line's end there may be half a line, of a killed run
-        try: self.known = {name: (size, mtime) for name, size, mtime in map(json.loads, lines)}
-        except (ValueError, TypeError) as e: raise SkeletonGaitError(
+        try:
+            lines = self.path.read_bytes().split(b'\n')[:-1] if self.path.exists() else [] # behind the last line's end there may be half a line, of a killed run
+            self.known = {str(name): (size, mtime) for name, size, mtime in map(read_json, lines)}
+        except (SkeletonGaitError, ValueError, TypeError) as e: raise SkeletonGaitError(
             f"{self.path}: no list of the files written here ({e}); remove it, and the files that it listed, or choose another output path") from None
 
     def _line(self, name:str) -> str: return json.dumps([name, *self.known[name]]) + '\n'

@@ -13,10 +13,10 @@ import contextlib, errno, hashlib, json, os, platform, time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from . import __version__
-from .core import SkeletonGaitError, atomic_write, is_leftover, walk
+from .core import SkeletonGaitError, atomic_write, is_leftover, read_json, walk
 from .heatmap import HeatmapConfig
 from .launch import LostRankError
 
@@ -37,7 +37,7 @@ def settings_difference(
 ) -> list[str]:
     "Each way in which the maps of two headers differ, with both values; empty if they may stand side by side."
     a, b = ({'format of the manifest': h.get('format'), 'version of the drawing': h.get('drawing')} | LATER | h.get('settings', {}) for h in (old, new))
-    return [f'{k} was {a.get(k)!r} and is {b.get(k)!r}' for k in a | b if a.get(k) != b.get(k)]
+    return [f'{k} was {a.get(k)!r:.80} and is {b.get(k)!r:.80}' for k in a | b if a.get(k) != b.get(k)]
 
 # %% ../nbs/08_manifest.ipynb #07419cee
 class Record(NamedTuple):
@@ -55,11 +55,19 @@ def to_line(record:Record) -> str:
     "One line of JSON; notices only if there are any."
     return json.dumps({k: v for k, v in record._asdict().items() if v != ()})
 
+def _is_record(o:Any) -> bool:
+    "Is this what a line of a record says?"
+    if not isinstance(o, dict) or not {*Record._fields[:6]} <= o.keys() <= {*Record._fields}: return False
+    notices = o.get('notices', [])
+    if not isinstance(notices, list) or not all(isinstance(w, str) for w in (o['pose'], o['sha256'], *notices)): return False
+    pose = PurePosixPath(o['pose'])
+    return all(type(o[k]) is int for k in ('size', 'mtime_ns', 'bytes', 'frames')) and bool(pose.name) and '..' not in pose.parts
+
 def from_line(line:str|bytes) -> Record|None:
     "The record of a line; None for a line that is not whole."
-    try: record = Record(**json.loads(line))
-    except (ValueError, TypeError): return None
-    return record._replace(notices=tuple(record.notices))
+    try: o = read_json(line)
+    except SkeletonGaitError: return None
+    return Record(**{**o, 'notices': tuple(o.get('notices', ()))}) if _is_record(o) else None
 
 # %% ../nbs/08_manifest.ipynb #113b2bba
 def maps_name(pose:str) -> str:
@@ -114,8 +122,9 @@ def read_manifest(
     "The manifest of a folder of maps; None if it has none, a `SkeletonGaitError` if its header is damaged."
     try: head, *lines = (out/MANIFEST).read_bytes().split(b'\n')
     except FileNotFoundError: return None
-    try: header = dict(json.loads(head)); dict(header['settings'])
-    except (ValueError, TypeError, KeyError): raise SkeletonGaitError(f"{out/MANIFEST}: its first line is no header; expected what skeletongait wrote there. Draw all anew with --overwrite") from None
+    try: header = read_json(head)
+    except SkeletonGaitError: header = None
+    if not isinstance(header, dict) or not isinstance(header.get('settings'), dict): raise SkeletonGaitError(f"{out/MANIFEST}: its first line is no header; expected what skeletongait wrote there. Draw all anew with --overwrite")
     return Manifest(header, {r.pose: r for r in map(from_line, lines) if r})
 
 # %% ../nbs/08_manifest.ipynb #dc87855c

@@ -11,6 +11,7 @@ __all__ = ['Per', 'PAIRS', 'CROSS_VIEW', 'POOLED', 'PROTOCOLS', 'BY_FUNCTION', '
 
 # %% ../nbs/17_protocols.ipynb #d90367b8
 import csv, dataclasses, io, json, math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -29,7 +30,7 @@ def _texts(key:str, value:Any) -> tuple[str,...]:
     "One text or several, as a tuple; a `SkeletonGaitError` for anything else."
     texts = tuple(value) if isinstance(value, Iterable) and not isinstance(value, (str, Mapping)) else (value,)
     for t in texts:
-        if not isinstance(t, str): raise SkeletonGaitError(f"{key}: found {t!r}, expected text; write it in quotes")
+        if not isinstance(t, str): raise SkeletonGaitError(f"{key}: found {t!r:.80}, expected text; write it in quotes")
     return texts
 
 def _set(o, **values) -> None:
@@ -61,7 +62,7 @@ def _make(cls:type, value:Any, where:str) -> Any:
     "An object of dataclass `cls`: `value` itself if it is one, or made of a mapping; unknown keys are errors that name the nearest known one."
     if isinstance(value, cls): return value
     known = [f.name for f in dataclasses.fields(cls)]
-    if not isinstance(value, Mapping): raise SkeletonGaitError(f"{where}: found {value!r}, expected a mapping with keys out of {', '.join(known)}")
+    if not isinstance(value, Mapping): raise SkeletonGaitError(f"{where}: found {value!r:.80}, expected a mapping with keys out of {', '.join(known)}")
     for k in value:
         if k not in known: raise unknown_name(f'{where}: key', k, known)
     try: return cls(**value)
@@ -83,9 +84,9 @@ class Condition:
 def _conditions(value:Any) -> tuple[Condition,...]:
     "Conditions from a mapping of names to mappings, or as they are."
     if isinstance(value, tuple) and all(isinstance(c, Condition) for c in value): return value
-    if not isinstance(value, Mapping): raise SkeletonGaitError(f"conditions: found {value!r}, expected a mapping of names to `probe` and `gallery`")
+    if not isinstance(value, Mapping): raise SkeletonGaitError(f"conditions: found {value!r:.80}, expected a mapping of names to `probe` and `gallery`")
     for name, v in value.items():
-        if not isinstance(v, Mapping): raise SkeletonGaitError(f"conditions.{name}: found {v!r}, expected a mapping with keys out of probe, gallery")
+        if not isinstance(v, Mapping): raise SkeletonGaitError(f"conditions.{name}: found {v!r:.80}, expected a mapping with keys out of probe, gallery")
         for k in v:
             if k not in ('probe', 'gallery'): raise unknown_name(f'conditions.{name}: key', k, ('probe', 'gallery'))
     return tuple(_make(Condition, {**v, 'name': name}, f'conditions.{name}') for name, v in value.items())
@@ -109,7 +110,7 @@ class Table:
         for m in self.measures: rank_of(m)
         if not self.measures: raise SkeletonGaitError("measures: found none, expected some of Rank-1, mAP, mINP, ...")
         if '{measure}' not in _texts('key', self.key)[0]: raise SkeletonGaitError(f"key: found {self.key!r}, expected text with {{measure}} in it, and {{condition}} where there are several")
-        if self.decimals is not None and (type(self.decimals) is not int or self.decimals < 0): raise SkeletonGaitError(f"decimals: found {self.decimals!r}, expected 0, 1, 2, ... or nothing")
+        if self.decimals is not None and (type(self.decimals) is not int or not 0 <= self.decimals <= 15): raise SkeletonGaitError(f"decimals: found {self.decimals!r:.40}, expected 0, 1, 2, ... (at most 15) or nothing")
 
     def name(self, condition:str, measure:str) -> str: return self.key.replace('{condition}', condition).replace('{measure}', measure).strip()
     @property
@@ -131,7 +132,7 @@ class Submission:
     top: int = 20             # names per walk
     def __post_init__(self):
         _set(self, gallery=_rule(self.gallery, 'gallery') or Rule(), probe=_rule(self.probe, 'probe'))
-        if type(self.top) is not int or self.top < 1: raise SkeletonGaitError(f"top: found {self.top!r}, expected a whole number from 1")
+        if type(self.top) is not int or not 1 <= self.top < 10**6: raise SkeletonGaitError(f"top: found {self.top!r:.40}, expected a whole number from 1, below a million")
 
 # %% ../nbs/17_protocols.ipynb #368b32f2
 @dataclasses.dataclass(frozen=True)
@@ -148,6 +149,7 @@ class GalleryProbe:
     submission: Submission|None = None    # what to write for a challenge
     note: str = ''                        # said with the results
     def __post_init__(self):
+        if not isinstance(self.tables or (), (list, tuple)): raise SkeletonGaitError(f"tables: found {self.tables!r:.80}, expected a list of tables")
         _set(self, gallery=_rule(self.gallery, 'gallery') or Rule(), probe=_rule(self.probe, 'probe'), leave_out=_rule(self.leave_out, 'leave_out'),
              exclude=_fields(self.exclude), conditions=_conditions(self.conditions or ()),
              tables=tuple(_make(Table, t, f'tables[{i}]') for i, t in enumerate(self.tables or ())),
@@ -155,7 +157,7 @@ class GalleryProbe:
         for k in ('cut_views', 'note'): _texts(k, [getattr(self, k)])
         if not self.tables: raise SkeletonGaitError('tables: found none, expected at least one; leave `tables` out for the usual one')
         keys = [k for _, _, _, k in self.figures()]
-        twice = next((k for k in keys if keys.count(k) > 1), None)
+        twice = next((k for k, n in Counter(keys).items() if n > 1), None)
         if twice: raise SkeletonGaitError(f"tables: two figures have the name {twice!r}; tell them apart by {{condition}} and other text in `key`")
         if self.best is not None and self.best not in keys: raise unknown_name('best:', self.best, keys)
 

@@ -10,7 +10,7 @@ __all__ = ['MOST_VIEWS', 'ALL', 'ERRORS', 'HARDEST', 'EAGER', 'Entry', 'Ranking'
            'open_questions', 'result_walks']
 
 # %% ../nbs/31_retrieval.ipynb #48316223
-import csv, json, re
+import csv, re
 from collections.abc import Callable, Iterable, Mapping
 from itertools import groupby
 from pathlib import Path
@@ -25,7 +25,7 @@ from fastcore.basics import patch
 from torch import Tensor
 
 from .config import render_settings
-from .core import Sequence, SkeletonGaitError, pick
+from .core import Sequence, SkeletonGaitError, pick, read_json, read_text
 from .data import load_streams, pick_files, take_frames
 from .evaluate import (METRICS, EmbeddingSet, count_ranked, distance_blocks, embeddings_file, hit_columns, make_embedding_set, name_codes, rank_hits, read_embeddings, score_ranks,
                                    strip_distances, top_k)
@@ -675,8 +675,9 @@ def read_results(
     path:Path, # As a test writes it
 ) -> dict[str,Any]:
     "Read the JSON of a test; a `SkeletonGaitError` for any other file."
-    try: o = json.loads(path.read_text(encoding='utf-8'))
-    except ValueError as e: raise SkeletonGaitError(f"{path}: no JSON ({e}); expected the results of a test") from None
+    content = read_text(path, 'the results of a test')
+    try: o = read_json(content)
+    except SkeletonGaitError as e: raise SkeletonGaitError(f"{path}: {e}; expected the results of a test") from None
     lacks = [k for k, kind in (('tables', list), ('protocol', dict), ('metric', str)) if not isinstance(o, dict) or not isinstance(o.get(k), kind)]
     if lacks or not all(isinstance(e, dict) and {'per', 'table', 'condition', 'measure', 'label', 'key', 'value', 'matrix', 'probe_views', 'gallery_views'} <= e.keys() for e in o['tables']):
         raise SkeletonGaitError(f"{path}: not the results of a test{f', without {lacks[0]}' if lacks else ''}; expected the JSON that a test writes")

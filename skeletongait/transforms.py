@@ -70,7 +70,7 @@ class RandomTransform:
     def number(self, name:str, value:float, low:float, high:float) -> float:
         "`value` if it is a number from `low` to `high`, else a `SkeletonGaitError` that names the argument."
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high: raise SkeletonGaitError(
-            f"{type(self).__name__}: {name} is {value!r}; expected a number from {low} to {high}")
+            f"{type(self).__name__}: {name} is {value!r:.80}; expected a number from {low} to {high}")
         return value
     def __call__(self, x_tchw:np.ndarray, rng:np.random.Generator) -> np.ndarray:
         return self.apply(x_tchw, rng) if rng.random() < self.prob else x_tchw
@@ -183,7 +183,7 @@ def build_transform(
     "Make the transform that a configuration describes; a `SkeletonGaitError` for anything unknown in it."
     if isinstance(cfg, list) and len(cfg) == 1: cfg = cfg[0]
     if isinstance(cfg, list): raise SkeletonGaitError(f"transform: found a list of {len(cfg)}; expected one entry, since the files of a sequence are joined and warped as one (to apply several transforms, use Compose)")
-    if not isinstance(cfg, dict) or 'type' not in cfg: raise SkeletonGaitError(f"transform: found {cfg!r}; expected a mapping with a type, as in {{type: BaseSilTransform}}")
+    if not isinstance(cfg, dict) or 'type' not in cfg: raise SkeletonGaitError(f"transform: found {cfg!r:.80}; expected a mapping with a type, as in {{type: BaseSilTransform}}")
     kwargs = {k: v for k, v in cfg.items() if k != 'type'}
     if cfg['type'] == 'Compose':
         for k in kwargs.keys() - {'trf_cfg'}: raise unknown_name("transform: argument of Compose", k, ['trf_cfg'])

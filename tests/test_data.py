@@ -73,7 +73,7 @@ def test_partition_errors(tree, name, error):
     with says(error): load_partition(name, tree)
 
 @pytest.mark.parametrize('text,error', [('[]', 'found list'), ('{"TRAIN_SET": ["1"]}', 'expected the keys'), ('{"TRAIN_SET": "1", "TEST_SET": []}', 'names in quotes'),
-                                        ('{"TRAIN_SET": [1], "TEST_SET": []}', 'names in quotes'), ('x', 'not a JSON'), (b'\xff\xfe', 'not a JSON')])
+                                        ('{"TRAIN_SET": [1], "TEST_SET": []}', 'names in quotes'), ('x', 'not JSON'), (b'\xff\xfe', 'not a text file in UTF-8')])
 def test_partition_file_errors(tmp_path, text, error):
     f = tmp_path/'p.json'; f.write_bytes(text if isinstance(text, bytes) else text.encode())
     with says(error) as e: read_partition(f)
