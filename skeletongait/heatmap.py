@@ -50,10 +50,17 @@ def _alike(missing:np.ndarray) -> list[list[int]]:
     for c in np.flatnonzero(missing.any(0)): groups.setdefault(missing[:, c].tobytes(), []).append(c)
     return list(groups.values())
 
-def _fill(frames:np.ndarray, holes:np.ndarray, table:np.ndarray, missing:np.ndarray, groups:list[list[int]]) -> np.ndarray:
-    "Frames `(R, C)` with their `holes` in the columns of `groups` imputed from `table` `(T, C)`, whose own holes are `missing`."
+def _fill(
+    frames:np.ndarray,  # `(R, C)`
+    holes:np.ndarray,   # `(R, C)` where they want a value
+    table:np.ndarray,   # `(T, C)` frames to ask
+    missing:np.ndarray, # `(T, C)` where these have none
+    groups:list[list[int]], # Columns to fill, as `_alike` groups them
+) -> np.ndarray: # `(R, C)`
+    "Some frames with the holes in some columns imputed from the nearest of others."
     out, n = frames.copy(), 0
-    for distances in pairwise_distances_chunked(frames, table, metric='nan_euclidean', missing_values=0, working_memory=64):
+    how = dict(metric='nan_euclidean', missing_values=0, working_memory=64)
+    for distances in pairwise_distances_chunked(frames, table, **how):
         for cols in groups:
             to = np.flatnonzero(holes[n:n+len(distances), cols[0]])
             donors = np.flatnonzero(~missing[:, cols[0]])
@@ -62,7 +69,7 @@ def _fill(frames:np.ndarray, holes:np.ndarray, table:np.ndarray, missing:np.ndar
     return out
 
 # %% ../nbs/05_heatmap.ipynb #f1a3c9d5
-WINDOW = 2000 # Frames that a hole is filled from, at most; chosen: some 70 strides at 25 a second, and far above the 110 that a sequence of GREW has on average
+WINDOW = 2000 # Frames that a hole asks at most; chosen: 80 s at 25 a second, and far above GREW's average of 110
 
 def window_of(
     n_frames:int, # Of a sequence
@@ -101,13 +108,14 @@ def impute_knn(
     xy:np.ndarray,            # `(T, V, 2)` pixels; a coordinate equal to 0 is missing
     impute_others:bool=False, # With a coordinate missing in every frame: fill the others all the same
 ) -> np.ndarray: # `(T, V, 2)`, same dtype
-    "Fill missing coordinates from the 4 nearest frames, weighted by inverse distance (as scikit-learn's `KNNImputer`); of more than `WINDOW` frames, from the nearest of the `WINDOW` around."
+    "Fill holes from the 4 frames most alike (of the `WINDOW` around) by inverse distance, as scikit-learn's `KNNImputer`."
     table = xy.reshape(len(xy), -1)
     missing = table == 0
     seen = ~missing.all(0)
     if not missing[:, seen].any() or not (seen.all() or impute_others): return xy
     out = table.copy()
-    out[:, seen] = _impute(np.ascontiguousarray(table[:, seen]), missing[:, seen]) # the layout of scikit-learn, for the last bit of its distances
+    # contiguous, as scikit-learn lays it out: that decides about the last bit of its distances
+    out[:, seen] = _impute(np.ascontiguousarray(table[:, seen]), missing[:, seen])
     return out.reshape(xy.shape)
 
 # %% ../nbs/05_heatmap.ipynb #98af6c2e
