@@ -28,7 +28,7 @@ from tqdm import tqdm
 
 from .core import SkeletonGaitError, Tree, atomic_write, read_tree, save_pickle, save_text, walk
 from .draw import compile_loops
-from .heatmap import HeatmapConfig, load_heatmap_config, notices, pose_to_heatmap
+from .heatmap import HeatmapConfig, load_heatmap_config, notices, pose_to_heatmap, window_of
 from .launch import Board, LostRankError, Ranks, Stopped, ranks, run_script, stoppable
 from .manifest import (LATER, Manifest, OutputError, Record, add_record, check_journal, check_settings, clear, file_sha256, fresh, look_around, make_header,
     maps_name, read_journals, read_manifest, remove_all, settings_difference, start_journal, start_over, write_manifest, writing)
@@ -125,7 +125,7 @@ def draw_file(
     with writing(target):
         if job.pictures: save_pictures(maps, work.pictures(job.pose), ready)
         save_pickle(maps, target, ready)
-        return Record(job.pose, stat.st_size, stat.st_mtime_ns, digest, target.stat().st_size, len(maps), tuple(notices(pose, work.cfg)))
+        return Record(job.pose, stat.st_size, stat.st_mtime_ns, digest, target.stat().st_size, len(maps), tuple(notices(pose, work.cfg)), window_of(len(maps)))
 
 # %% ../nbs/09_pretreatment_heatmap.ipynb #65602278
 class Outcome(NamedTuple):

@@ -91,10 +91,26 @@ def test_manifest_and_report(small):
     lines = (small/OUT/'manifest.jsonl').read_text().splitlines()
     assert len(lines) == 13 and list(records) == sorted(records)
     r = records['004/nm-01/090/npy.npy']; f = small/'pose'/r.pose
-    assert r == (r.pose, f.stat().st_size, f.stat().st_mtime_ns, m.file_sha256(f), (small/OUT/'pkl'/m.maps_name(r.pose)).stat().st_size, 4, ())
+    assert r == (r.pose, f.stat().st_size, f.stat().st_mtime_ns, m.file_sha256(f), (small/OUT/'pkl'/m.maps_name(r.pose)).stat().st_size, 4, (), 0)
     report = json.loads((small/OUT/'report.json').read_text())
     assert 'pickle' in report['failed'][0].pop('reason')
     assert report == dict(files=13, sequences=5, maps=12, frames=48, left=0, failed=[dict(path='004/nm-01/090/bad.pkl')], notices={}, strays=[], maps_without_pose=[], lost=[])
+
+
+def test_long_sequences_of_an_earlier_release_are_drawn_again(tmp_path, capsys, monkeypatch):
+    "Those beyond the bound of imputation, and no others; their lines say so, and the next run finds nothing to do."
+    monkeypatch.setattr('skeletongait.heatmap.WINDOW', 20)
+    for i, n in enumerate((3, 20, 21)):
+        save_pickle(make_sequence(0, i, 'nm-01', '090', n).pose, tmp_path/'pose'/f'{i:03d}'/'nm-01'/'090'/'0.pkl')
+    assert run(tmp_path) == 0
+    path = tmp_path/OUT/'manifest.jsonl'
+    assert [r.window for r in m.read_manifest(tmp_path/OUT).records.values()] == [0, 0, 20]
+    now = path.read_text()
+    path.write_text(now.replace(', "window": 20', ''))
+    before = touched(tmp_path)
+    assert run(tmp_path) == 0 and path.read_text() == now
+    assert [k for k, t in touched(tmp_path).items() if t != before[k]] == ['002/nm-01/090/0.pkl']
+    assert run(tmp_path) == 0 and last(capsys).startswith('0 files drawn, 0 failed, 3 were there already')
 
 
 @pytest.mark.parametrize('what', ['deleted', 'cut short', 'no record'])
