@@ -132,8 +132,9 @@ def make_partition(
         n = min(max(round(train*len(subjects)), 1), len(subjects)-1)
         train = np.random.default_rng(seed).permutation(subjects)[:n].tolist()
     elif missing := set(train)-set(subjects): raise SkeletonGaitError(f"{tree.root}: no such subject: {_few(missing)}; found {_few(subjects)}")
-    test = tuple(s for s in subjects if s not in set(train))
-    return Partition(tuple(sorted(set(train))), test, None if probe is None else _matching(probe, [str(s) for s in tree.sequences if s.subject in test], tree.root))
+    train = set(train)
+    test = tuple(s for s in subjects if s not in train)
+    return Partition(tuple(sorted(train)), test, None if probe is None else _matching(probe, [str(s) for s in tree.sequences if s.subject in test], tree.root))
 
 # %% ../nbs/12_data.ipynb #35052b4b
 def _matching(patterns:list[str], names:list[str], root:Path) -> tuple[str,...]:
