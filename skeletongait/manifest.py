@@ -17,12 +17,12 @@ from typing import Any, NamedTuple
 
 from . import __version__
 from .core import SkeletonGaitError, atomic_write, is_leftover, read_json, walk
-from .heatmap import HeatmapConfig
+from .heatmap import HeatmapConfig, window_of
 from .launch import LostRankError
 
 # %% ../nbs/08_manifest.ipynb #57d511c2
 FORMAT = 1  # Of the manifest
-DRAWING = 1 # Raised whenever the same pose and settings would give other maps
+DRAWING = 1 # Raised whenever the same pose and settings would give other maps, except where records tell (`window`)
 LATER = dict(min_conf=0., joints_off=[]) # Settings that came after the first manifests, and what holds where a header lacks them
 
 def make_header(cfg:HeatmapConfig) -> dict:
@@ -49,11 +49,13 @@ class Record(NamedTuple):
     bytes: int    # Of the maps' file
     frames: int
     notices: tuple[str,...] = () # Where settings and pose disagreed
+    window: int = 0              # Frames that imputation asked for each, as `window_of` says; 0: all of them
 
 # %% ../nbs/08_manifest.ipynb #ce3fda39
 def to_line(record:Record) -> str:
-    "One line of JSON; notices only if there are any."
-    return json.dumps({k: v for k, v in record._asdict().items() if v != ()})
+    "One line of JSON; notices and a window only if there are any."
+    defaults = Record._field_defaults
+    return json.dumps({k: v for k, v in record._asdict().items() if k not in defaults or v != defaults[k]})
 
 def _is_record(o:Any) -> bool:
     "Is this what a line of a record says?"
@@ -84,6 +86,7 @@ def fresh(
 ) -> Record|None: # The record to keep; None if the maps must be drawn
     "Are these maps still those of this pose file?"
     if record is None or (record.size, record.bytes) != (size, maps_bytes): return None
+    if record.window != window_of(record.frames): return None
     if record.mtime_ns == mtime_ns: return record
     return record._replace(mtime_ns=mtime_ns) if record.sha256 == sha256() else None
 

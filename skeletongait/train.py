@@ -139,9 +139,10 @@ def train(
 
 # %% ../nbs/22_train.ipynb #53656c2d
 def keep(trainer:Trainer, run:Run, cfg:Config, meter:Meter, watch:Watch) -> Path:
-    "Save a checkpoint on rank 0, with the random states of all ranks; its path."
+    "Save a checkpoint on rank 0, with the random states of all ranks; its path. No rank returns before it is saved."
     states = gather_on_first(random_states())
-    if states: save_checkpoint(run, trainer, cfg, states, meter.state())
+    with together(): # the launcher ends all ranks when one ends, rank 0 too, whatever it is about to write
+        if states: save_checkpoint(run, trainer, cfg, states, meter.state())
     watch.note('saved', trainer.iteration)
     return run.checkpoint(trainer.iteration)
 

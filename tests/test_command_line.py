@@ -16,7 +16,7 @@ pretreatment_heatmap: Draw the skeleton maps of every pose sequence in a tree; a
 --ext_name | str | '' | Added to the output folder's name
 --heatmap_cfg_path | str | None | YAML file of heatmap settings; without it the published ones
 --overwrite | switch |  | Remove the maps that are there, and draw all anew
---patience | float | 120 | Seconds without progress after which a rank counts as lost
+--patience | float | 120 | Seconds without a sign of life after which a rank counts as lost
 --max_file_mb | int | 1024 | Pose files over this many MiB are refused
 --max_frames | int | 100000 | Pose files with more frames are refused
 

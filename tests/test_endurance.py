@@ -1,5 +1,6 @@
 "Drawing a data set survives whatever happens to it: kills, full disks, lost machines, changed poses and settings."
 import errno
+import io
 import json
 import os
 import shutil
@@ -91,10 +92,26 @@ def test_manifest_and_report(small):
     lines = (small/OUT/'manifest.jsonl').read_text().splitlines()
     assert len(lines) == 13 and list(records) == sorted(records)
     r = records['004/nm-01/090/npy.npy']; f = small/'pose'/r.pose
-    assert r == (r.pose, f.stat().st_size, f.stat().st_mtime_ns, m.file_sha256(f), (small/OUT/'pkl'/m.maps_name(r.pose)).stat().st_size, 4, ())
+    assert r == (r.pose, f.stat().st_size, f.stat().st_mtime_ns, m.file_sha256(f), (small/OUT/'pkl'/m.maps_name(r.pose)).stat().st_size, 4, (), 0)
     report = json.loads((small/OUT/'report.json').read_text())
     assert 'pickle' in report['failed'][0].pop('reason')
     assert report == dict(files=13, sequences=5, maps=12, frames=48, left=0, failed=[dict(path='004/nm-01/090/bad.pkl')], notices={}, strays=[], maps_without_pose=[], lost=[])
+
+
+def test_long_sequences_of_an_earlier_release_are_drawn_again(tmp_path, capsys, monkeypatch):
+    "Those beyond the bound of imputation, and no others; their lines say so, and the next run finds nothing to do."
+    monkeypatch.setattr('skeletongait.heatmap.WINDOW', 20)
+    for i, n in enumerate((3, 20, 21)):
+        save_pickle(make_sequence(0, i, 'nm-01', '090', n).pose, tmp_path/'pose'/f'{i:03d}'/'nm-01'/'090'/'0.pkl')
+    assert run(tmp_path) == 0
+    path = tmp_path/OUT/'manifest.jsonl'
+    assert [r.window for r in m.read_manifest(tmp_path/OUT).records.values()] == [0, 0, 20]
+    now = path.read_text()
+    path.write_text(now.replace(', "window": 20', ''))
+    before = touched(tmp_path)
+    assert run(tmp_path) == 0 and path.read_text() == now
+    assert [k for k, t in touched(tmp_path).items() if t != before[k]] == ['002/nm-01/090/0.pkl']
+    assert run(tmp_path) == 0 and last(capsys).startswith('0 files drawn, 0 failed, 3 were there already')
 
 
 @pytest.mark.parametrize('what', ['deleted', 'cut short', 'no record'])
@@ -518,9 +535,10 @@ def begin(command, root, **env):
     return subprocess.Popen([*map(str, command)], cwd=root, env=environment(**env), stdout=open(root/'out.txt', 'w'), stderr=open(root/'err.txt', 'w'), text=True)
 
 
-def by_hand(rank, world, port, root, *args):
+def by_hand(rank, world, port, root, *args, program=('-m', 'skeletongait.pretreatment_heatmap')):
     "A rank started without a launcher."
-    return subprocess.Popen([sys.executable, '-m', 'skeletongait.pretreatment_heatmap', *ARGS.split(), *args], cwd=root, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    return subprocess.Popen([sys.executable, *program, *ARGS.split(), *args],
+        cwd=root, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         env=environment(RANK=str(rank), WORLD_SIZE=str(world), MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port)))
 
 
@@ -676,6 +694,93 @@ def test_a_lost_rank_is_reported_and_its_share_left(blank, large, how):
         err = ranks[1].communicate(timeout=60)[1]
         assert ranks[1].returncode == 2 and 'another run has taken over; this one stops' in err and 'Traceback' not in err
         assert finished(blank, large)
+
+
+LONG = """
+import sys, time
+from skeletongait import pretreatment_heatmap as module
+from skeletongait.launch import run_script
+real = module.pose_to_heatmap
+def long(*args):
+    end = time.monotonic() + {seconds}
+    maps = real(*args)
+    while time.monotonic() < end: maps = real(*args)
+    return maps
+module.pose_to_heatmap = long
+sys.exit(run_script(module.pretreatment_heatmap, sys.argv[1:]))
+"""
+
+
+def at_long_files(root, seconds, patience):
+    "Two ranks with one file of 1,000 frames each; rank 1 draws its own over and over, for so many seconds."
+    for i in range(2):
+        save_pickle(make_sequence(0, i, 'nm-01', '090', 1000).pose, root/'pose'/f'{i:03d}'/'nm-01'/'090'/'0.pkl')
+    port = free_port()
+    program = lambda k: ('-c', LONG.format(seconds=seconds*k))
+    return [by_hand(k, 2, port, root, f'--patience={patience}', program=program(k)) for k in range(2)]
+
+
+def test_a_rank_that_hangs_falls_silent(monkeypatch):
+    "After the longest time at one file; as soon as it goes on it is heard of again."
+    monkeypatch.setattr(module, 'LONGEST', .2)
+    board = Board()
+    with module.Teller(board, 1) as tell:
+        first = board.wait('beat/1', 60)
+        time.sleep(1.5)
+        assert board.read('beat/1') == first
+        tell(1)
+        monkeypatch.setattr(module, 'LONGEST', 60)
+        while board.read('beat/1') == first: time.sleep(.05)
+        assert board.read('done/1') == 1
+
+
+def test_nobody_is_lost_while_nobody_listens(monkeypatch):
+    "Rank 0 draws for long itself, or all ranks were suspended: others get the whole patience from its next look on."
+    now, job = [0.], module.Job('a/t/v/x.pkl', False)
+    monkeypatch.setattr(module.time, 'monotonic', lambda: now[0])
+    board = Board()
+    with module.tqdm(total=1, file=io.StringIO()) as bar:
+        watch = module.Watch(board, [[], [job]], 4, bar)
+        for t, silent in ((1, False), (1000, False), (1002, False), (1003.9, False), (1004.1, True)):
+            now[0] = t
+            watch(0)
+            assert (1 in watch.silent) == silent and watch.waits() != silent, t
+        board.post('beat/1', 7) # it was not dead
+        now[0] = 1005
+        watch(0)
+        assert watch.waits() and not watch.silent
+
+
+def test_a_lost_board_is_a_lost_rank(monkeypatch):
+    board = Board()
+    with module.tqdm(total=1, file=io.StringIO()) as bar:
+        watch = module.Watch(board, [[], [module.Job('a/t/v/x.pkl', False)]], 60, bar)
+        def gone(key): raise LostRankError('gone')
+        monkeypatch.setattr(board, 'read', gone)
+        watch(0)
+        assert not watch.waits()
+
+
+@pytest.mark.slow
+def test_a_rank_at_one_long_file_is_not_lost(tmp_path):
+    "It works four times as long as rank 0's patience."
+    ranks = at_long_files(tmp_path, 12, 3)
+    said = [p.communicate(timeout=120) for p in ranks]
+    assert [p.returncode for p in ranks] == [0, 0], said
+    assert 'lost' not in said[0][0] and 'silent' not in said[0][0] and '2 files drawn, 0 failed' in said[0][0]
+    assert said[0][0].count('rank 1 has been at "001/nm-01/090/0.pkl" for ') == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('how', [signal.SIGKILL, signal.SIGSTOP])
+def test_a_rank_that_ends_at_a_long_file_is_lost(tmp_path, how):
+    ranks = at_long_files(tmp_path, 60, 2)
+    lines = iter(ranks[0].stdout.readline, '')
+    assert any('rank 1 has been at ' in line for line in lines)
+    ranks[1].send_signal(how)
+    said = ''.join(lines)
+    assert ranks[0].wait(30) == 1 and 'lost: rank 1; it leaves 1 files to the next run' in said
+    ranks[1].kill(); ranks[1].communicate()
 
 
 def test_without_rank_0_the_others_finish_their_share(blank, large):

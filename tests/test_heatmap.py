@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import plain
 from hypothesis import assume, given, settings, strategies as st
+from sklearn.impute import KNNImputer
 
-from skeletongait import draw
+from skeletongait import draw, heatmap
 from skeletongait.core import SkeletonGaitError
 from skeletongait.heatmap import (HeatmapConfig, align_map, centre_and_scale, default_settings, draw_maps, found_joints, heatmap_config, impute_joints, impute_knn, impute_mean, load_heatmap_config,
                                   notices, place_joints, pose_to_heatmap, render, switch_off)
@@ -88,6 +89,65 @@ def test_imputing_equals_scikit_learn(seed, n, dtype, kind, missing, single, emp
     filled = impute_knn(xy, impute_others=True)
     np.testing.assert_array_equal(filled[:, gone], 0)
     np.testing.assert_array_equal(filled[:, ~gone], plain.impute(xy[:, ~gone][:, None])[:, 0])
+
+
+KNN = KNNImputer(missing_values=0, n_neighbors=4, weights='distance')
+
+
+def nearby(xy, window):
+    "Holes filled by scikit-learn, each half window from the window around it; None where one lacks some coordinate."
+    table, out, half = np.ascontiguousarray(xy).reshape(len(xy), -1), [], window//2
+    for a in range(0, len(table), half):
+        b = min(max(a - half//2, 0), len(table) - window)
+        if (table[b:b+window] == 0).all(0).any(): return None
+        out.append(KNN.fit(table[b:b+window]).transform(table[a:a+half]))
+    return np.concatenate(out).reshape(xy.shape).astype(xy.dtype)
+
+
+def long_walk(seed, n, missing):
+    "A walk with holes of which no coordinate is missing throughout."
+    rng = np.random.default_rng(seed)
+    xy = walk(n, 'f8', seed)[..., :2].copy()
+    xy[rng.random((n, 17)) < missing] = 0
+    seen = rng.integers(n, size=17)
+    xy[seen, np.arange(17)] = walk(n, 'f8', seed)[seen, np.arange(17), :2]
+    return xy
+
+
+@settings(max_examples=60)
+@given(st.integers(0, 10**6), st.integers(1, 60), st.sampled_from([4, 8, 20]), st.sampled_from([.05, .3, .9]))
+def test_a_long_walk_is_imputed_window_by_window(seed, n, window, missing):
+    "Up to the bound as ever; beyond it each frame from its window alone, and no hole is left that the whole walk could fill."
+    xy = long_walk(seed, n, missing)
+    assume((xy != 0).any((1, 2)).all() and (xy != 0).any(0).all())
+    with pytest.MonkeyPatch.context() as m:
+        m.setattr(heatmap, 'WINDOW', window)
+        filled = impute_knn(xy)
+    assert np.isfinite(filled).all() and (filled != 0).all() and (filled == xy)[xy != 0].all()
+    want = plain.impute(xy) if n <= window else nearby(xy, window)
+    if want is not None: np.testing.assert_allclose(filled, want, rtol=1e-12)
+
+
+@pytest.mark.parametrize('n', [2000, 2001])
+def test_the_bound_of_imputation(n):
+    "2,000 frames are imputed as a whole, to the bit; of 2,001 the last asks all but the first."
+    rng = np.random.default_rng(0)
+    xy = np.tile(walk(100, 'f8', 5)[..., :2], (21, 1, 1))[:n] + rng.normal(0, 1, (n, 17, 2))
+    xy[rng.random((n, 17)) < .02] = 0
+    xy[0] = xy[-1] # the last frame's best donor, if it may ask it
+    xy[-1, 9] = 0
+    filled, table = impute_knn(xy), xy.reshape(n, -1)
+    if n == 2000: np.testing.assert_array_equal(filled, plain.impute(xy))
+    else: np.testing.assert_allclose(filled[-1].ravel(), KNN.fit(table[1:]).transform(table[-1:])[0], rtol=1e-12)
+    assert np.allclose(filled[-1, 9], xy[0, 9], atol=.01) == (n == 2000)
+
+
+def test_what_lies_outside_its_window_does_not_move_a_frame(monkeypatch):
+    monkeypatch.setattr(heatmap, 'WINDOW', 20)
+    xy = long_walk(3, 100, .05)
+    other = xy.copy(); other[:40] += 7*(xy[:40] != 0); other[70:] = other[69]
+    np.testing.assert_array_equal(impute_knn(other)[50:60], impute_knn(xy)[50:60]) # asks 45 to 64
+    assert (impute_knn(other)[40:50] != impute_knn(xy)[40:50]).any()               # asks 35 to 54
 
 
 def test_doubtful_pixels_are_settled_by_the_definition():

@@ -2,6 +2,9 @@
 import json
 import logging
 import math
+import sys
+import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,9 +23,9 @@ from skeletongait.launch import Ranks, Stop, launch_name, run_script
 from skeletongait.main import main
 from skeletongait.models import build_model
 from skeletongait.pose import load_pickle
-from skeletongait.train import begin, fetch, goes_on, test_model as run_test_phase, train
+from skeletongait.train import begin, fetch, goes_on, keep, test_model as run_test_phase, train
 from skeletongait.trainer import make_dataset, make_trainer
-from skeletongait.watch import load_batch, read_metrics, read_scalars
+from skeletongait.watch import Meter, load_batch, read_metrics, read_scalars
 
 ONE = Ranks(0, 1, 0)
 
@@ -181,6 +184,29 @@ def test_ranks_end_together(tmp_path):
     first, second = (json.loads((tmp_path/f'{r}.json').read_text()) for r in (0, 1))
     assert first == [['fine', 0, None], ['fine', 2, 'OtherRankError'], ['more', 1, None]]
     assert second == [['fine', 0, None], [None, 2, 'SkeletonGaitError'], ['more', 1, None]]
+
+
+def _keep_slowly(folder):
+    "Rank 0 takes its time to save, and then cannot: rank 1 must not leave before, for the launcher would end rank 0."
+    rank, path, said = torch.distributed.get_rank(), folder/'saved', []
+    trainer = SimpleNamespace(iteration=3)
+    run, watch = SimpleNamespace(checkpoint=lambda i: path), SimpleNamespace(note=lambda *args: None)
+
+    def saves(*args): time.sleep(1); path.touch()
+    def fails(*args): raise SkeletonGaitError('no space')
+    for save in (saves, fails):
+        sys.modules[keep.__module__].save_checkpoint = save
+        try:
+            keep(trainer, run, None, Meter(), watch)
+            said.append(path.exists())
+        except SkeletonGaitError as e: said.append(type(e).__name__)
+    (folder/f'{rank}.json').write_text(json.dumps(said))
+
+
+def test_nobody_leaves_before_the_checkpoint_is_saved(tmp_path):
+    run_in_ddp(2, _keep_slowly, tmp_path)
+    first, second = (json.loads((tmp_path/f'{r}.json').read_text()) for r in (0, 1))
+    assert first == [True, 'SkeletonGaitError'] and second == [True, 'OtherRankError']
 
 
 def test_fixed_batch_norm_keeps_its_statistics(walkers):
