@@ -35,7 +35,10 @@ class Run:
         save_name:str|None=None,        # Name of the run; None: `trainer_cfg.save_name`
     ):
         self.name = save_name or cfg.trainer_cfg.save_name
-        self.folder = Path(output_root)/cfg.data_cfg.dataset_name/cfg.model_cfg.model/self.name
+        self.place(Path(output_root)/cfg.data_cfg.dataset_name/cfg.model_cfg.model/self.name)
+    def place(self, folder:str|os.PathLike) -> None:
+        "Say where the run's folder is, as after a move."
+        self.folder = Path(folder)
         self.config, self.metrics, self.summary = (self.folder/o for o in ('config.yaml', 'metrics.jsonl', 'summary'))
         self.best_file = self.folder/'checkpoints'/'best.json'
     def checkpoint(self, iteration:int) -> Path: return self.folder/'checkpoints'/f'{self.name}-{iteration:05d}.pt'

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['GO', 'STOP', 'ERROR', 'goes_on', 'shared_checkpoint', 'take_over', 'hold', 'begin', 'fetch', 'careful_step', 'train',
-           'keep', 'leave', 'give_up', 'at_save', 'test_due', 'test_now', 'embed', 'share_buffers', 'protocol_of',
-           'Prepared', 'prepare_test', 'keep_embeddings', 'test_model']
+           'keep', 'leave', 'give_up', 'at_save', 'test_due', 'test_now', 'embed_batch', 'embed', 'share_buffers',
+           'protocol_of', 'Prepared', 'prepare_test', 'keep_embeddings', 'test_model']
 
 # %% ../nbs/22_train.ipynb #4d8a73a9
 import json, math, sys, time
@@ -174,6 +174,16 @@ def test_now(test:Callable, trainer:Trainer, run:Run, watch:Watch, stop:Stop) ->
 
 # %% ../nbs/22_train.ipynb #9deae714
 @torch.no_grad()
+def embed_batch(
+    model:nn.Module,   # In evaluation mode, on its device
+    batch:Batch,       # As a loader gives it
+    mixed:bool=False,  # Mixed precision
+) -> torch.Tensor: # `(n, c, p)` float32, on the CPU
+    "The inference embedding of each sequence of a batch."
+    where = next(model.parameters()).device
+    batch = batch.to(where)
+    with autocast(where, mixed): return model(batch.frames, batch.lengths).inference.float().cpu()
+
 def embed(
     model:nn.Module,   # In any mode, on its device
     data:GaitDataset,  # Test sequences
@@ -182,12 +192,10 @@ def embed(
 ) -> torch.Tensor|None: # `(N, c, p)` float32 in the data set's order, on rank 0; None on the others
     "The inference embedding of every test sequence."
     model.eval()
-    where, mine = next(model.parameters()).device, []
+    mine = []
     with together(), naming_lost_workers(loader):
         for batch in tqdm(loader, 'embedding', unit=' batches', disable=ranks().rank > 0, mininterval=1, file=BarFile(sys.stderr)):
-            batch = batch.to(where)
-            with autocast(where, mixed): out = model(batch.frames, batch.lengths)
-            mine += out.inference.float().cpu()
+            mine += embed_batch(model, batch, mixed)
     parts = gather_on_first(torch.stack(mine) if mine else None)
     if parts is None: return None
     out = torch.empty(len(data), *parts[0].shape[1:])
