@@ -21,9 +21,9 @@ from .core import SkeletonGaitError
 from .data import make_loader
 from .launch import Ranks, Stop, Stopped, device, naming_lost_ranks, process_group, run_script, stoppable, together
 from .checkpoint import Run, only_first_speaks, read_hint
-from .train import begin, prepare_test, shared_checkpoint, test_model, train
+from .train import begin, foresee_test, prepare_test, shared_checkpoint, test_model, train
 from .trained import trained_run
-from .trainer import log, make_dataset, make_trainer
+from .trainer import find_data, log, make_dataset, make_trainer
 from .watch import start_log
 
 # %% ../nbs/23_main.ipynb #284992ae
@@ -45,8 +45,10 @@ def run_training(cfg:Config, run:Run, r:Ranks, stop:Stop) -> str|None: # Why it 
     "The training phase: from `restore_hint` to `total_iter`."
     t = cfg.trainer_cfg
     with together():
-        prepared = prepare_test(cfg) if t.with_test else None
-        data, notices, _ = make_dataset(cfg, training=True)
+        found = find_data(cfg)
+        prepared = prepare_test(cfg, found) if t.with_test else None
+        if not t.with_test: foresee_test(cfg, found)
+        data, notices, _ = make_dataset(cfg, True, found)
         check_classes(cfg, len(data.classes))
         check_share(t.sampler.batch_size, r.world)
     for n in notices: log.info(n)
