@@ -394,9 +394,9 @@ def _old_head(weights:dict[str,torch.Tensor], then:dict) -> Iterator[str]:
     *_, third, last = then['Backbone'].get('channels', (0, 0))
     width = weights['FCs.fc_bin'].shape[-1] if 'FCs.fc_bin' in weights else third
     if last and width == last//2 != third: yield (
-        f"the checkpoint has embeddings {width} wide, half of channels[3] {last}, as an earlier version of skeletongait made them; "
-        f"now they are as wide as channels[2], which is {third}, as published, and no setting makes the old ones. Test it with that version, train anew, "
-        "or train on from its backbone alone with trainer_cfg.restore_ckpt_strict: false and optimizer_reset: true")
+        f"the checkpoint has embeddings {width} wide, half of channels[3] {last}, as an earlier version of skeletongait "
+        f"made them; now they are as wide as channels[2], which is {third}, as published, and no setting makes the old ones. "
+        "Test it with that version, train anew, or train on from its backbone alone with trainer_cfg.restore_ckpt_strict: false and optimizer_reset: true")
 
 def blame(
     new:dict[str,torch.Tensor],  # The checkpoint's weights

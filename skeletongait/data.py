@@ -165,7 +165,8 @@ def sequence_files(
     folder = Path(folder)
     if not folder.is_dir(): raise SkeletonGaitError(f"{folder}: no such folder; expected the folder of one sequence")
     try: inside = sorted(folder.iterdir())
-    except OSError as e: raise SkeletonGaitError(f"{folder}: cannot be listed ({e.strerror}); expected the folder of one sequence") from None
+    except OSError as e:
+        raise SkeletonGaitError(f"{folder}: cannot be listed ({e.strerror}); expected the folder of one sequence") from None
     files = tuple(f for f in inside if f.name.endswith(ENDINGS) and not f.name.startswith('.') and not f.is_dir())
     if not files: raise SkeletonGaitError(
         f"{folder}: found no file that ends in {', '.join(ENDINGS)}; expected those of one sequence, <subject>/<type>/<view>/")

@@ -132,7 +132,8 @@ class SkeletonGaitPP(GaitNet):
         use_emb2:bool=False,    # Compare embed_2 at test time?
     ):
         super().__init__()
-        if in_channels < 2: raise SkeletonGaitError(f"model_cfg.Backbone.in_channels: found {in_channels}, expected 2 or more: the silhouette and at least one map")
+        if in_channels < 2: raise SkeletonGaitError(
+            f"model_cfg.Backbone.in_channels: found {in_channels}, expected 2 or more: the silhouette and at least one map")
         self.in_channels, c = in_channels, int(32*C)
         if c != 32*C or c < 1: raise SkeletonGaitError(f"model_cfg.Backbone.C: found {C}, which makes {32*C} channels; expected a whole number of them, as from 2, 1 or 0.25")
         self.sil_layer0, self.map_layer0 = conv_bn_relu(1, c), conv_bn_relu(in_channels-1, c)

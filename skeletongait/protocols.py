@@ -414,7 +414,8 @@ def _reach_notes(tables:list[Table], name:str, counts:tuple[int,int,int], views:
     "What has to be said of tables that reach the same probes."
     n, (_, lost, alone), out = sum(counts), counts, []
     if lost: out.append(f"{name}{lost} of {n} probes have no match in the gallery: {fates(tables)}")
-    if alone == n and len(views) == 1 and any(t.per == 'view_pair' for t in tables): out.append(f"{name}only one view, {views[0]}: no cross-view figure")
+    if alone == n and len(views) == 1 and any(t.per == 'view_pair' for t in tables):
+        out.append(f"{name}only one view, {views[0]}: no cross-view figure")
     elif alone: out.append(f"{name}{alone} of {n} probes have nobody left in the gallery after exclusions: left out")
     return out
 
@@ -425,7 +426,7 @@ def condition_notes(
     views:list[str],          # Of all conditions
     exclude:tuple[str,...],   # Of the protocol, for tables that say nothing
 ) -> list[str]:
-    "What has to be said of a condition; of each table, where its exclusions leave other probes than those of the others."
+    "What has to be said of a condition; of each table, where its exclusions leave other probes than the others'."
     name = f'{split.condition.name}: ' if split.condition.name else ''
     if what := _lacking(split): return [f"{name}not evaluated, the test set has no {what} for it"]
     reaches, groups = [reach(split, sequences, table_exclude(t, exclude)) for t in tables], {}
@@ -446,7 +447,9 @@ def seen(self:GalleryProbe, test:EmbeddingSet) -> EmbeddingSet:
     return test._replace(sequences=self.with_cut_views(test.sequences))
 
 @patch
-def with_cut_views(self:GalleryProbe, sequences:list[Sequence]) -> list[Sequence]: return [s._replace(view=self.cut(s.view)) for s in sequences]
+def with_cut_views(self:GalleryProbe, sequences:list[Sequence]) -> list[Sequence]:
+    "The sequences with their views cut."
+    return [s._replace(view=self.cut(s.view)) for s in sequences]
 
 @patch
 def views(self:GalleryProbe, splits:list[Split], sequences:list[Sequence]) -> list[str]:
@@ -463,25 +466,30 @@ def _idle_patterns(rule:Rule|None, where:str, sequences:list[Sequence]) -> list[
     return out
 
 def _all_excluded(p:GalleryProbe, whole:list[Split], sequences:list[Sequence]) -> SkeletonGaitError:
-    rules = {'exclude' if t.exclude is None else f'tables[{i}].exclude': table_exclude(t, p.exclude) for i, t in enumerate(p.tables)}
+    place = lambda i, t: 'exclude' if t.exclude is None else f'tables[{i}].exclude'
+    rules = {place(i, t): table_exclude(t, p.exclude) for i, t in enumerate(p.tables)}
     words = ' and '.join(f"{k} [{', '.join(v)}]" for k, v in rules.items())
     probes, gallery = ({i for s in whole for i in getattr(s, side).tolist()} for side in ('probe', 'gallery'))
-    return SkeletonGaitError(f"{words}: nothing to score: {len(probes)} probes and {len(gallery)} gallery sequences are chosen, but none of the probes keeps a gallery "
-                             f"sequence of its own subject; {_present(sequences)}; change what is excluded, or the rules for gallery and probe")
+    return SkeletonGaitError(
+        f"{words}: nothing to score: {len(probes)} probes and {len(gallery)} gallery sequences are chosen, but none of the probes "
+        f"keeps a gallery sequence of its own subject; {_present(sequences)}; "
+        "change what is excluded, or the rules for gallery and probe")
 
 @patch
 def gaps(self:GalleryProbe,
     sequences:list[Sequence],       # Of the test set
     probes:Iterable[str]|None=None, # As `splits` takes them
 ) -> list[str]: # Lines to warn of
-    "What a test of these sequences would leave out; a `SkeletonGaitError` if there would be nothing to score. Needs no embeddings."
+    "What a test would leave out; a `SkeletonGaitError` if there would be nothing to score. Needs no embeddings."
     whole, every, seen = self.split(sequences, probes), self.splits(sequences, probes), self.with_cut_views(sequences)
     own = (reach(s, seen, table_exclude(t, self.exclude)).own for s in whole for t in self.tables)
     if not self.submission and not any(o.any() for o in own): raise _all_excluded(self, whole, sequences)
-    rules = {'gallery': self.gallery, 'probe': self.probe} | {_place(c, k): getattr(c, k) for c in self.conditions for k in ('probe', 'gallery') if getattr(c, k)}
+    owners = [(c, k) for c in self.conditions for k in ('probe', 'gallery') if getattr(c, k)]
+    rules = {'gallery': self.gallery, 'probe': self.probe} | {_place(c, k): getattr(c, k) for c, k in owners}
     idle = [o for where, rule in rules.items() for o in _idle_patterns(rule, where, sequences)]
     views = self.views(whole, sequences)
-    return list(dict.fromkeys([*idle, *(o for s in every for o in condition_notes(self.tables, s, seen, views, self.exclude))]))
+    notes = [o for s in every for o in condition_notes(self.tables, s, seen, views, self.exclude)]
+    return list(dict.fromkeys(idle + notes))
 
 # %% ../nbs/17_protocols.ipynb #a83913f1
 @patch
@@ -498,7 +506,8 @@ def results(self:GalleryProbe,
         name = s.condition.name
         cells = {} if _lacking(s) else {i: make_cells(t, s, seen, views, self.exclude, metric) for i, t in enumerate(self.tables)}
         entries += [make_entry(i, t, s.condition, m, cells.get(i)) for i, t in enumerate(self.tables) for m in t.measures]
-        found, lost, alone = reach(s, seen.sequences, table_exclude(self.tables[0], self.exclude)).counts() if cells else (0, 0, len(s.probe))
+        first = table_exclude(self.tables[0], self.exclude)
+        found, lost, alone = reach(s, seen.sequences, first).counts() if cells else (0, 0, len(s.probe))
         counts |= {f'{name} {k}'.strip(): v for k, v in (('probes', found), ('probes_left_out', lost), ('probes_alone', alone), ('gallery', len(s.gallery)))}
         notes += condition_notes(self.tables, s, seen.sequences, views, self.exclude)
     found = {'probes_not_found': len(absent)} if (absent := self.absent(test.sequences, probes)) is not None else {}

@@ -231,7 +231,8 @@ def check_rules(
 ) -> None:
     "A `SkeletonGaitError` if a test had nothing to score; a warning, on rank 0, of all that it would leave out."
     e = cfg.evaluator_cfg
-    where = 'evaluator_cfg.protocol' if e.eval_func == 'evaluate_gallery_probe' else f'evaluator_cfg.eval_func {e.eval_func}'
+    own_rules = e.eval_func == 'evaluate_gallery_probe'
+    where = 'evaluator_cfg.protocol' if own_rules else f'evaluator_cfg.eval_func {e.eval_func}'
     try: gaps = protocol.gaps(sequences, probes)
     except SkeletonGaitError as error: raise SkeletonGaitError(f'{where}: {error}') from None
     if ranks().rank == 0:
@@ -251,7 +252,7 @@ def foresee_test(
     cfg:Config,
     found:tuple[Tree,Partition], # As `find_data` returns it
 ) -> None:
-    "Check the rules of the test to come, for a training that does not test on its way; a `SkeletonGaitError` where there will be nothing to score."
+    "Check the rules of a test to come, before a training without tests; a `SkeletonGaitError` where nothing could be scored."
     tree, partition = found
     subjects = set(partition.test)
     sequences = [s for s in tree.sequences if s.subject in subjects]
@@ -263,7 +264,8 @@ def foresee_test(
         if ranks().rank == 0: log.warning(f'a test will need other settings: {error}')
         return
     try: check_rules(cfg, protocol, sequences, partition.probe)
-    except SkeletonGaitError as error: raise SkeletonGaitError(f"{error}; or, to train without ever testing, leave TEST_SET in the partition file empty") from None
+    except SkeletonGaitError as error: raise SkeletonGaitError(
+        f"{error}; or, to train without ever testing, leave TEST_SET in the partition file empty") from None
 
 # %% ../nbs/22_train.ipynb #cb3f602a
 def keep_embeddings(

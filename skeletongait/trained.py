@@ -15,10 +15,12 @@ import numpy as np
 import torch
 from fastcore.basics import patch
 
-from .checkpoint import Run, describe_weights, embedding_name, load_checkpoint, load_state, load_weights, read_hint, tell_embedding, tell_map_changes
+from .checkpoint import (Run, describe_weights, embedding_name, load_checkpoint, load_state, load_weights, read_hint,
+                                     tell_embedding, tell_map_changes)
 from .config import Config, ConfigError, load_config, make_config, render_settings, to_dict
 from .core import Sequence, SkeletonGaitError
-from .data import Batch, Item, as_stream, collate, load_streams, match_streams, prepare_frames, sequence_files, slot_rng
+from .data import (Batch, Item, as_stream, collate, load_streams, match_streams, prepare_frames, sequence_files,
+                               slot_rng)
 from .launch import device
 from .models import GaitNet, build_model
 from .pose import Limits
@@ -40,7 +42,8 @@ def read_walk(
         files = sequence_files(walk, d.data_in_use)
         return load_streams(files, render, Limits(d.max_file_mb, d.max_frames)), files
     arrays = [walk] if isinstance(walk, np.ndarray) else list(walk)
-    if not arrays: raise SkeletonGaitError("a sequence: found no array; expected those that its files would hold, or its folder")
+    if not arrays: raise SkeletonGaitError(
+        "a sequence: found no array; expected those that its files would hold, or its folder")
     files = tuple(Path('a sequence')/f'array {i}' for i in range(len(arrays)))
     return match_streams([as_stream(x, f, render) for x, f in zip(arrays, files)], files), files
 
@@ -64,21 +67,22 @@ def frames(self:TrainedRun,
     "What the network is given of a sequence: drawn, cut and limited as in a test."
     e = self.cfg.evaluator_cfg
     streams, files = read_walk(walk, self.cfg)
-    return prepare_frames(streams, files, to_dict(e.sampler), slot_rng(0, 0, 0), render_settings(self.cfg.data_cfg.render),
-                          build_transform(e.transform[0]), self.model.check_size)
+    render, transform = render_settings(self.cfg.data_cfg.render), build_transform(e.transform[0])
+    return prepare_frames(streams, files, to_dict(e.sampler), slot_rng(0, 0, 0), render, transform, self.model.check_size)
 
 @patch
 def embed(self:TrainedRun,
     walks:Iterable[Walk]|Batch, # Sequences, each as `read_walk` takes it; or a batch of a test's loader
 ) -> torch.Tensor: # `(n, c, p)` float32, on the CPU
-    "The embedding of each sequence, the one and in the way that a test compares; a `SkeletonGaitError` if one cannot be read."
+    "The embedding of each sequence, as a test compares it; a `SkeletonGaitError` if one cannot be read."
     self.model.eval()
     mixed = self.cfg.evaluator_cfg.enable_float16
     if isinstance(walks, Batch): return embed_batch(self.model, walks, mixed)
-    if isinstance(walks, str|PathLike|np.ndarray): raise SkeletonGaitError(
-        f"found one sequence, {'an array' if isinstance(walks, np.ndarray) else walks}; expected a list of them: put it in brackets")
-    batch = lambda walk: collate([Item(self.frames(walk), '', Sequence('', '', ''))], 0, packed=True)
-    out = [embed_batch(self.model, batch(walk), mixed) for walk in walks]
+    if isinstance(walks, str|PathLike|np.ndarray):
+        what = 'an array' if isinstance(walks, np.ndarray) else walks
+        raise SkeletonGaitError(f"found one sequence, {what}; expected a list of them: put it in brackets")
+    items = (Item(self.frames(walk), '', Sequence('', '', '')) for walk in walks)
+    out = [embed_batch(self.model, collate([item], 0, packed=True), mixed) for item in items]
     if not out: raise SkeletonGaitError("found an empty list; expected at least one sequence to embed")
     return torch.cat(out)
 
@@ -102,7 +106,8 @@ def trained_run(
 def _run_settings(file:Path) -> Config:
     "The settings in a run's folder; a `ConfigError` if they name no network."
     cfg, _ = load_config(file)
-    if cfg.model_cfg is None: raise ConfigError(f"{file}: model_cfg: not set; expected the settings of a run, with its network")
+    if cfg.model_cfg is None: raise ConfigError(
+        f"{file}: model_cfg: not set; expected the settings of a run, with its network")
     return cfg
 
 def checkpoint_settings(
@@ -112,19 +117,21 @@ def checkpoint_settings(
     "The settings beside a checkpoint, or else in it, or else the defaults around its network."
     beside, then = path.parent.parent/'config.yaml', state.get('config')
     if beside.is_file(): return _run_settings(beside)
-    if then is None: log.warning(f'{path}: holds no settings, and there is no {beside}; the defaults are taken, which compare embed_1 and use all files of a sequence')
+    if then is None: log.warning(f'{path}: holds no settings, and there is no {beside}; the defaults are taken, '
+                                 'which compare embed_1 and use all files of a sequence')
     try: return make_config(dict(model_cfg=describe_weights(state['model'])) if then is None else then)[0]
     except SkeletonGaitError as e: raise SkeletonGaitError(f"{path}: {e}") from None
 
 def load_run(
     path:str|PathLike,           # A run's folder, with `config.yaml` and `checkpoints`; or a checkpoint
-    iteration:int|str|None=None, # Which checkpoint of the folder: an iteration, or `best`; None: the newest that is whole
+    iteration:int|str|None=None, # Which checkpoint of the folder; may be `best`; None: the newest that is whole
     cfg:Config|None=None,        # Other settings than the run's, such as a published checkpoint needs
 ) -> TrainedRun:
     "The network of a run with its settings; a `SkeletonGaitError` if there is none."
     path = Path(path)
     if not path.is_dir():
-        if iteration is not None: raise SkeletonGaitError(f"{path}: is no folder, so there is no iteration {iteration} to choose; expected the folder of a run, or a checkpoint alone")
+        if iteration is not None: raise SkeletonGaitError(
+            f"{path}: is no folder, so there is no iteration {iteration} to choose; expected the folder of a run, or a checkpoint alone")
         state = load_checkpoint(path)
         return trained_run(cfg or checkpoint_settings(path, state), state, path)
     if not cfg and not (path/'config.yaml').is_file(): raise SkeletonGaitError(
@@ -133,5 +140,6 @@ def load_run(
     run = Run(cfg)
     run.place(path)
     data, file = read_hint('latest' if iteration is None else iteration, run)
-    if file is None: raise SkeletonGaitError(f"{path}: found no checkpoint {run.name}-*.pt in checkpoints; expected the folder of a run that has saved one")
+    if file is None: raise SkeletonGaitError(
+        f"{path}: found no checkpoint {run.name}-*.pt in checkpoints; expected the folder of a run that has saved one")
     return trained_run(cfg, load_state(data, file), file)
