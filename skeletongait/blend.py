@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['NAMES', 'KEY', 'CROPPED', 'BADGES', 'DONE', 'CHANNELS', 'HEIGHT', 'Fit', 'fit_streams', 'key', 'badge',
            'kept_columns', 'veil', 'training_transform', 'steps', 'is_random', 'applied', 'draw_words', 'as_streams',
-           'OverlayViewer', 'sequence_files', 'load_frames']
+           'OverlayViewer', 'load_frames']
 
 # %% ../nbs/28_overlay.ipynb #2ccbdeac
 import html, textwrap
@@ -19,11 +19,10 @@ import numpy as np
 from fastcore.basics import patch
 
 from .config import load_config, packaged_configs
-from .core import SkeletonGaitError, pick, walk
-from .data import join_streams, load_stream, pick_files
+from .core import SkeletonGaitError, pick
+from .data import join_streams, load_stream, sequence_files
 from .heatmap import HeatmapConfig, draw_maps
 from .player import WORDS, Panel, Player, Viewer, as_frames, caption, paint, row, side_by_side, stacked
-from .pose import ENDINGS
 from .show import BLENDS, MAP_RGB, SIL_RGB, overlay
 from .transforms import Compose, RandomTransform, build_transform, fit_width
 
@@ -290,16 +289,6 @@ def snapshot(self:OverlayViewer, t:int) -> np.ndarray:
     return stacked([out, caption(words, ', '.join(KEY))])
 
 # %% ../nbs/28_overlay.ipynb #2d69c951
-def sequence_files(
-    folder:str|PathLike, # Of one sequence
-    data_in_use:list[bool]|list[int]|None=None, # Which of its files, as in a configuration; None: all
-) -> tuple[Path,...]: # Sorted by name
-    "The files of a sequence; a `SkeletonGaitError` if there are none."
-    if not Path(folder).is_dir(): raise SkeletonGaitError(f"{folder}: no such folder; expected the folder of one sequence")
-    files = tuple(Path(e.path) for e in walk(folder) if e.name.endswith(ENDINGS) and not e.name.startswith('.') and Path(e.path).parent == Path(folder))
-    if not files: raise SkeletonGaitError(f"{folder}: found no file that ends in {', '.join(ENDINGS)}; expected those of one sequence, <subject>/<type>/<view>/")
-    return pick_files(files, data_in_use)
-
 def load_frames(
     path:str|PathLike,                   # A `.pkl`, `.npy` or `.npz` with frames, or with poses
     render:HeatmapConfig=HeatmapConfig(), # How poses are drawn

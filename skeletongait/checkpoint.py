@@ -35,7 +35,10 @@ class Run:
         save_name:str|None=None,        # Name of the run; None: `trainer_cfg.save_name`
     ):
         self.name = save_name or cfg.trainer_cfg.save_name
-        self.folder = Path(output_root)/cfg.data_cfg.dataset_name/cfg.model_cfg.model/self.name
+        self.place(Path(output_root)/cfg.data_cfg.dataset_name/cfg.model_cfg.model/self.name)
+    def place(self, folder:str|os.PathLike) -> None:
+        "Say where the run's folder is, as after a move."
+        self.folder = Path(folder)
         self.config, self.metrics, self.summary = (self.folder/o for o in ('config.yaml', 'metrics.jsonl', 'summary'))
         self.best_file = self.folder/'checkpoints'/'best.json'
     def checkpoint(self, iteration:int) -> Path: return self.folder/'checkpoints'/f'{self.name}-{iteration:05d}.pt'
@@ -386,13 +389,23 @@ def _what_to_set(then:dict, now:dict) -> Iterator[str]:
         if at.endswith('in_channels'): more = f', and data_cfg.data_in_use to files with {a} channels in all'
         if a != b: yield f'the checkpoint was made {what}, model_cfg.{at} is {b}: set it to {a}{more}'
 
+def _old_head(weights:dict[str,torch.Tensor], then:dict) -> Iterator[str]:
+    "What to do with a SkeletonGait whose embedding is half as wide as its last stage, and not as wide as its third."
+    *_, third, last = then['Backbone'].get('channels', (0, 0))
+    width = weights['FCs.fc_bin'].shape[-1] if 'FCs.fc_bin' in weights else third
+    if last and width == last//2 != third: yield (
+        f"the checkpoint has embeddings {width} wide, half of channels[3] {last}, as an earlier version of skeletongait "
+        f"made them; now they are as wide as channels[2], which is {third}, as published, and no setting makes the old ones. "
+        "Test it with that version, train anew, or train on from its backbone alone with trainer_cfg.restore_ckpt_strict: false and optimizer_reset: true")
+
 def blame(
     new:dict[str,torch.Tensor],  # The checkpoint's weights
     have:dict[str,torch.Tensor], # The model's
 ) -> str:
     "Why weights do not fit a model, and what to set."
-    try: return '; '.join(_what_to_set(describe_weights(new), describe_weights(have))) or 'look at model_cfg'
+    try: then, now = describe_weights(new), describe_weights(have)
     except SkeletonGaitError as e: return str(e)
+    return '; '.join([*_what_to_set(then, now), *_old_head(new, then)]) or 'look at model_cfg'
 
 # %% ../nbs/20_checkpoint.ipynb #62a4abf4
 def misfits(

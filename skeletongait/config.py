@@ -152,13 +152,14 @@ class SkeletonGaitBackboneCfg:
     "The residual network of SkeletonGait."
     in_channels:int = key(2, 'channels of the input: limb map, joint map', least=1, below=1000)
     layers:tuple[int,int,int,int] = key(None, 'residual blocks of the four stages', least=1, below=1000, needed=RUN)
-    channels:tuple[int,int,int,int] = key([64, 128, 256, 512], 'width of the four stages', least=1, below=10**5)
+    channels:tuple[int,int,int,int] = key([64, 128, 256, 512], 'width of the four stages; the embedding is as wide as the third', least=1,
+        below=10**5)
     mode:Literal['p3d', '2d', '3d'] = key('p3d', 'kind of convolution in stages two to four')
 
 @dataclass
 class SkeletonGaitPPBackboneCfg:
     "The two-branch network of SkeletonGait++."
-    in_channels:int = key(3, 'channels of the input: limb map, joint map, silhouette', least=1, below=1000)
+    in_channels:int = key(3, 'channels of the input: limb map, joint map, silhouette', least=2, below=1000)
     blocks:tuple[int,int,int,int] = key(None, 'residual blocks of the four stages', least=1, below=1000, needed=RUN)
     C:float = key(2, 'width: the first stage has 32 C channels', least=1/32, below=1000)
     fusion:Literal['attention', 'AttentionFusion', 'CatFusion', 'PlusFusion'] = key('attention', 'how the branches are joined')

@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['REGULAR', 'IRREGULAR', 'SAMPLE_TYPES', 'Partition', 'regular_partition', 'read_partition', 'save_partition',
-           'match_partition', 'load_partition', 'make_partition', 'pick_files', 'is_pose', 'load_stream',
-           'join_streams', 'load_streams', 'take_frames', 'load_sequence', 'draw_frames', 'Item', 'GaitDataset',
-           'list_rng', 'slot_rng', 'draw_batch', 'TripletSampler', 'InferenceSampler', 'Batch', 'collate',
-           'DrawnDataset', 'LostWorkerError', 'one_thread', 'start_worker', 'GaitLoader', 'naming_lost_workers',
-           'make_loader', 'first_look']
+           'match_partition', 'load_partition', 'make_partition', 'pick_files', 'sequence_files', 'is_pose',
+           'load_stream', 'as_stream', 'join_streams', 'load_streams', 'match_streams', 'take_frames', 'load_sequence',
+           'draw_frames', 'Item', 'prepare_frames', 'GaitDataset', 'list_rng', 'slot_rng', 'draw_batch',
+           'TripletSampler', 'InferenceSampler', 'Batch', 'collate', 'DrawnDataset', 'LostWorkerError', 'one_thread',
+           'start_worker', 'GaitLoader', 'naming_lost_workers', 'make_loader', 'first_look']
 
 # %% ../nbs/12_data.ipynb #820e81d7
 import contextlib, fnmatch, itertools, json, multiprocessing, os, signal, threading
@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 from .core import Sequence, SkeletonGaitError, Tree, read_json, read_text, save_text, unknown_name
 from .draw import compile_loops
 from .heatmap import HeatmapConfig, draw_maps, place_joints
-from .pose import COCO17_FROM, Limits, PoseError, load_array
+from .pose import COCO17_FROM, ENDINGS, Limits, PoseError, load_array
 from .transforms import fit_width, to_float
 
 # %% ../nbs/12_data.ipynb #8dd70048
@@ -158,6 +158,22 @@ def pick_files(
         f"{files[0].parent}: data_in_use {data_in_use} wants file number {max(use)} (from 0), found only {len(files)}: {', '.join(f.name for f in files)}")
     return tuple(files[i] for i in use)
 
+# %% ../nbs/12_data.ipynb #68837591
+def sequence_files(
+    folder:str|os.PathLike, # Of one sequence
+    data_in_use:list[bool]|list[int]|None=None, # Which of its files, as in a configuration; None: all
+) -> tuple[Path,...]: # Sorted by name
+    "The files of a sequence; a `SkeletonGaitError` if there are none."
+    folder = Path(folder)
+    if not folder.is_dir(): raise SkeletonGaitError(f"{folder}: no such folder; expected the folder of one sequence")
+    try: inside = sorted(folder.iterdir())
+    except OSError as e:
+        raise SkeletonGaitError(f"{folder}: cannot be listed ({e.strerror}); expected the folder of one sequence") from None
+    files = tuple(f for f in inside if f.name.endswith(ENDINGS) and not f.name.startswith('.') and not f.is_dir())
+    if not files: raise SkeletonGaitError(
+        f"{folder}: found no file that ends in {', '.join(ENDINGS)}; expected those of one sequence, <subject>/<type>/<view>/")
+    return pick_files(files, data_in_use)
+
 # %% ../nbs/12_data.ipynb #2a87579d
 def is_pose(
     x:np.ndarray, # Any array
@@ -181,6 +197,14 @@ def load_stream(
     "Read one file of a sequence; a `SkeletonGaitError` that names it if it holds no frames."
     try: x = load_array(path, limits)
     except OSError as e: raise SkeletonGaitError(f"{path}: cannot be read ({e.strerror}); if the tree was linked, is the target still there?") from None
+    return as_stream(x, path, render)
+
+def as_stream(
+    x:Any,     # What a file of a sequence holds, as `load_stream` takes it
+    path:Path, # Where it is from, for messages
+    render:HeatmapConfig|None=None, # How poses are drawn; None: they are refused
+) -> np.ndarray: # As `load_stream` returns it
+    "An array as a stream of frames or joints; a `SkeletonGaitError` if it is none."
     if not isinstance(x, np.ndarray): raise SkeletonGaitError(f"{path}: holds a {type(x).__name__}; expected one array")
     if is_pose(x): return _place(x, path, render)
     if x.ndim not in (3, 4) or 0 in x.shape or (x.dtype != np.uint8 and x.dtype.kind != 'f'): raise SkeletonGaitError(
@@ -209,7 +233,13 @@ def load_streams(
     limits:Limits=Limits(), # Larger files are refused
 ) -> list[np.ndarray]:     # One array of joined frames `(T, C, H, W)`; with poses among them, each stream apart
     "Read the files of one sequence; a `SkeletonGaitError` if they differ in length."
-    streams = [load_stream(f, render, limits) for f in files]
+    return match_streams([load_stream(f, render, limits) for f in files], files)
+
+def match_streams(
+    streams:list[np.ndarray], # Of one sequence, as `load_stream` returns them
+    files:tuple[Path,...],    # Where they are from, for messages
+) -> list[np.ndarray]:        # As `load_streams` returns them
+    "The streams of a sequence, joined where all are frames; a `SkeletonGaitError` if they differ in length."
     if len({len(x) for x in streams}) > 1: raise SkeletonGaitError(
         f"{files[0].parent}: the files of a sequence must have the same number of frames; found {_found(files, streams)}")
     return streams if any(x.ndim == 3 for x in streams) else [join_streams(streams, files)]
@@ -274,6 +304,23 @@ def _where(files:tuple[Path,...]) -> str:
     "The files of a sequence, for a message."
     return f"{files[0].parent} ({', '.join(f.name for f in files)})"
 
+# %% ../nbs/12_data.ipynb #cf4f3be3
+def prepare_frames(
+    streams:list[np.ndarray], # As `load_streams` returns them
+    files:tuple[Path,...],    # Where they are from, for messages
+    cfg:dict,                 # The sampler's: which frames, as `draw_frames` takes it
+    rng:np.random.Generator,
+    render:HeatmapConfig|None=None, # How poses are drawn
+    transform=None,           # `t(x_tchw, rng)`, or None
+    check_size=None,          # `f(h, w, where)`, or None
+) -> np.ndarray:              # `(S, C, H, W)`
+    "Frames of a sequence as a network is given them: drawn, transformed, cut to width."
+    x_tchw = take_frames(streams, draw_frames(len(streams[0]), cfg, rng), files, render)
+    if transform: x_tchw = transform(x_tchw, rng)
+    x_tchw = fit_width(x_tchw)
+    if check_size: check_size(*x_tchw.shape[-2:], _where(files))
+    return np.ascontiguousarray(x_tchw)
+
 # %% ../nbs/12_data.ipynb #48a6ccd0
 class GaitDataset(Dataset):
     "The sequences of one side of a partition."
@@ -315,12 +362,9 @@ class GaitDataset(Dataset):
 
     def draw(self, i:int, cfg:dict, rng:np.random.Generator) -> Item:
         "Sequence `i` with frames drawn as the sampler's `cfg` says, transformed and cut to width."
-        streams = self.streams(i)
-        x_tchw = take_frames(streams, draw_frames(len(streams[0]), cfg, rng), self.files[i], self.draw_settings(rng))
-        if self.transform: x_tchw = self.transform(x_tchw, rng)
-        x_tchw = fit_width(x_tchw)
-        if self.check_size: self.check_size(*x_tchw.shape[-2:], _where(self.files[i]))
-        return Item(np.ascontiguousarray(x_tchw), self.labels[i], self.sequences[i])
+        streams, render = self.streams(i), self.draw_settings(rng)
+        x_tchw = prepare_frames(streams, self.files[i], cfg, rng, render, self.transform, self.check_size)
+        return Item(x_tchw, self.labels[i], self.sequences[i])
 
     def draw_settings(self, rng:np.random.Generator) -> HeatmapConfig|None:
         "How to draw the next sequence; a sigma comes from a child of `rng`, so that no other draw moves."

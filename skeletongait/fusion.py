@@ -6,7 +6,7 @@
 __all__ = ['PIECE', 'NOBODY', 'EQUAL', 'SCALES', 'HARDLY', 'HEIGHT', 'BAR', 'network_frames', 'evaluating', 'check_fusion',
            'piece_weights', 'each_piece', 'fusion_weights', 'scale_rgb', 'trust_levels', 'paint_trust', 'trust_on_body',
            'body_mask', 'strip_weights', 'Weights', 'as_weights', 'model_weights', 'fitting_scale', 'range_words',
-           'FusionViewer', 'open_run']
+           'FusionViewer']
 
 # %% ../nbs/32_fusion.ipynb #0ea33cbc
 from collections.abc import Callable, Iterator
@@ -21,15 +21,15 @@ import numpy as np
 import torch
 from fastcore.basics import patch
 
-from .blend import CHANNELS, NAMES, as_streams, sequence_files
-from .checkpoint import Run, describe_weights, load_checkpoint, load_state, load_weights, newest_whole
-from .config import load_config, render_settings
+from .blend import CHANNELS, NAMES, as_streams
+from .config import render_settings
 from .core import SkeletonGaitError
-from .data import join_streams, load_sequence
+from .data import join_streams, load_sequence, sequence_files
 from .layers import AttentionFusion
-from .models import STRIPS, GaitNet, SkeletonGaitPP, build_model
+from .models import STRIPS, SkeletonGaitPP
 from .player import WORDS, Panel, Player, Timeline, Viewer, as_array, caption, paint, row, side_by_side, stacked, text
 from .show import MAP_RGB, SIL_RGB, image_bytes
+from .trained import load_run
 from .transforms import fit_width, to_float
 
 # %% ../nbs/32_fusion.ipynb #d3638a8c
@@ -319,28 +319,6 @@ def from_model(cls:FusionViewer,
     "The viewer of what a network makes of a sequence."
     return cls.opened(lambda: cls(maps, silhouettes, model_weights(model, network_frames(maps, silhouettes)), fps))
 
-# %% ../nbs/32_fusion.ipynb #f26f7062
-def open_run(
-    path:str|PathLike, # A run's folder, or a checkpoint
-) -> tuple[GaitNet,list|None,Any]: # The network, and of its settings `data_in_use` and `render`
-    "The network of a run, on the CPU; a `SkeletonGaitError` if there is none."
-    path = Path(path)
-    folder = path if path.is_dir() else path.parent.parent
-    if path.is_dir() and not (path/'config.yaml').is_file(): raise SkeletonGaitError(f"{path}: holds no config.yaml; expected the folder of a run, with config.yaml and checkpoints, or a checkpoint")
-    cfg = load_config(folder/'config.yaml')[0] if (folder/'config.yaml').is_file() else None
-    if path.is_dir(): state, path = _newest(Run(cfg), folder)
-    else: state = load_checkpoint(path)
-    model = build_model(describe_weights(state['model']))
-    load_weights(model, state, path)
-    return model.eval(), cfg and cfg.data_cfg.data_in_use, cfg and render_settings(cfg.data_cfg.render)
-
-def _newest(run:Run, folder:Path) -> tuple[dict,Path]:
-    "The newest whole checkpoint in `folder`, wherever it was moved."
-    run.folder = folder
-    data, path = newest_whole(run)
-    if path is None: raise SkeletonGaitError(f"{folder}: found no checkpoint {run.name}-*.pt in checkpoints; expected the folder of a run that has saved one")
-    return load_state(data, path), path
-
 # %% ../nbs/32_fusion.ipynb #b6762acd
 @patch(cls_method=True)
 def from_run(cls:FusionViewer,
@@ -350,7 +328,8 @@ def from_run(cls:FusionViewer,
 ) -> FusionViewer:
     "The viewer of what a run's newest network makes of a sequence."
     def make():
-        model, in_use, render = open_run(run)
-        x_tchw = load_sequence(sequence_files(folder, in_use), render)
-        return cls.from_model(model, x_tchw[:, :-1], x_tchw[:, -1], fps)
+        trained = load_run(run)
+        data = trained.cfg.data_cfg
+        x_tchw = load_sequence(sequence_files(folder, data.data_in_use), render_settings(data.render))
+        return cls.from_model(trained.model, x_tchw[:, :-1], x_tchw[:, -1], fps)
     return cls.opened(make)

@@ -20,10 +20,10 @@ from .config import Config, check_ready, load_config, to_dict
 from .core import SkeletonGaitError
 from .data import make_loader
 from .launch import Ranks, Stop, Stopped, device, naming_lost_ranks, process_group, run_script, stoppable, together
-from .models import build_model
-from .checkpoint import Run, load_weights, only_first_speaks, read_hint, tell_embedding, tell_map_changes
-from .train import begin, prepare_test, shared_checkpoint, test_model, train
-from .trainer import log, make_dataset, make_trainer
+from .checkpoint import Run, only_first_speaks, read_hint
+from .train import begin, foresee_test, prepare_test, shared_checkpoint, test_model, train
+from .trained import trained_run
+from .trainer import find_data, log, make_dataset, make_trainer
 from .watch import start_log
 
 # %% ../nbs/23_main.ipynb #284992ae
@@ -45,8 +45,10 @@ def run_training(cfg:Config, run:Run, r:Ranks, stop:Stop) -> str|None: # Why it 
     "The training phase: from `restore_hint` to `total_iter`."
     t = cfg.trainer_cfg
     with together():
-        prepared = prepare_test(cfg) if t.with_test else None
-        data, notices, _ = make_dataset(cfg, training=True)
+        found = find_data(cfg)
+        prepared = prepare_test(cfg, found) if t.with_test else None
+        if not t.with_test: foresee_test(cfg, found)
+        data, notices, _ = make_dataset(cfg, True, found)
         check_classes(cfg, len(data.classes))
         check_share(t.sampler.batch_size, r.world)
     for n in notices: log.info(n)
@@ -61,19 +63,10 @@ def run_training(cfg:Config, run:Run, r:Ranks, stop:Stop) -> str|None: # Why it 
 # %% ../nbs/23_main.ipynb #23fd2ec3
 def run_test(cfg:Config, run:Run, r:Ranks) -> None:
     "The test phase: results of one checkpoint."
-    e = cfg.evaluator_cfg
-    found = shared_checkpoint(lambda: (*read_hint(e.restore_hint, run), False))
-    model, iteration = build_model(to_dict(cfg.model_cfg)).to(device()), 0
+    found = shared_checkpoint(lambda: (*read_hint(cfg.evaluator_cfg.restore_hint, run), False))
     if found is None: log.warning('restore_hint is 0: testing an untrained network')
-    else:
-        state, path, _ = found
-        with only_first_speaks(r): load_weights(model, state, path, e.restore_ckpt_strict)
-        iteration = i if type(i := state.get('iteration')) is int and i >= 0 else 0 # in another form it is no iteration
-        log.info(f'restored {path} (iteration {iteration})')
-        with only_first_speaks(r):
-            tell_map_changes(state, cfg, path)
-            tell_embedding(state, cfg, path)
-    test_model(model, cfg, run, iteration, r)
+    with only_first_speaks(r): tested = trained_run(cfg, *(found or ())[:2])
+    test_model(tested.model, cfg, run, tested.iteration, r)
 
 # %% ../nbs/23_main.ipynb #8df2833d
 def main(

@@ -97,7 +97,7 @@ class SkeletonGait(GaitNet):
     def __init__(self,
         in_channels:int,    # Channels of a frame: 2 for skeleton maps, limb and joint
         layers:list[int],   # Blocks in each of the four stages
-        channels:list[int], # Width of each stage; the embedding is half as wide as the last
+        channels:list[int], # Width of each stage; the embedding is as wide as the third
         class_num:int,      # Subjects in training
         mode:str='p3d',     # Blocks of stages 2-4: p3d, 2d or 3d
         use_emb2:bool=False, # Compare embed_2 at test time?
@@ -110,7 +110,7 @@ class SkeletonGait(GaitNet):
         self.layer2 = stage(block, c1, c2, layers[1], stride=2)
         self.layer3 = stage(block, c2, c3, layers[2], stride=2)
         self.layer4 = stage(block, c3, c4, layers[3])
-        self.add_head(c4, c4//2, class_num, use_emb2)
+        self.add_head(c4, c3, class_num, use_emb2)
         init_weights(self)
     def backbone(self, x_fchw:torch.Tensor, lengths:list[int]) -> torch.Tensor: # `(f, channels[3], h/4, w/4)`
         "Everything before pooling."
@@ -132,6 +132,8 @@ class SkeletonGaitPP(GaitNet):
         use_emb2:bool=False,    # Compare embed_2 at test time?
     ):
         super().__init__()
+        if in_channels < 2: raise SkeletonGaitError(
+            f"model_cfg.Backbone.in_channels: found {in_channels}, expected 2 or more: the silhouette and at least one map")
         self.in_channels, c = in_channels, int(32*C)
         if c != 32*C or c < 1: raise SkeletonGaitError(f"model_cfg.Backbone.C: found {C}, which makes {32*C} channels; expected a whole number of them, as from 2, 1 or 0.25")
         self.sil_layer0, self.map_layer0 = conv_bn_relu(1, c), conv_bn_relu(in_channels-1, c)
@@ -159,6 +161,8 @@ def model_class(
     "The class of network that `model` names (it knows its `widths`); a `SkeletonGaitError` with the nearest name otherwise."
     return pick('model_cfg.model', model_cfg.get('model'), MODELS)
 
+def _four(sizes:list[int]) -> bool: return len(sizes) == 4 and all(type(o) is int and o > 0 for o in sizes)
+
 def build_model(
     model_cfg:dict, # `model`, `Backbone` (the network's arguments), `SeparateBNNecks: {class_num}`, `use_emb2`
     seed:int=0,     # Of the start weights
@@ -171,8 +175,8 @@ def build_model(
     for k, p in params.items():
         if args.get(k, p.default) in (None, p.empty): raise SkeletonGaitError(
             f"model_cfg.{'SeparateBNNecks' if k == 'class_num' else 'Backbone'}.{k}: missing; {cls.__name__} cannot be built without it")
-        if k in ('layers', 'channels', 'blocks') and len(args[k]) != 4: raise SkeletonGaitError(
-            f"model_cfg.Backbone.{k}: found {args[k]}; expected 4 numbers, one for each stage")
+        if k in ('layers', 'channels', 'blocks') and not _four(args[k]): raise SkeletonGaitError(
+            f"model_cfg.Backbone.{k}: found {args[k]}, expected 4 whole numbers from 1, one for each stage")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return cls(**args)

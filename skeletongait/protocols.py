@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['Per', 'PAIRS', 'CROSS_VIEW', 'POOLED', 'PROTOCOLS', 'BY_FUNCTION', 'INDOOR', 'Rule', 'Condition', 'Table',
            'Submission', 'GalleryProbe', 'Split', 'Cells', 'table_exclude', 'make_cells', 'cell_matrix', 'mean_of',
-           'rounded', 'make_entry', 'count_probes', 'view_notes', 'fates', 'cell_notes', 'submission_csv', 'evaluate',
-           'protocol_for', 'table_grids', 'aligned', 'count_line', 'results_table', 'results_csv', 'matrix_entries',
-           'plot_matrix', 'plot_results', 'failures', 'failures_table', 'failures_csv', 'write_results']
+           'rounded', 'make_entry', 'Reach', 'reach', 'view_notes', 'fates', 'condition_notes', 'submission_csv',
+           'evaluate', 'protocol_for', 'table_grids', 'aligned', 'count_line', 'results_table', 'results_csv',
+           'matrix_entries', 'plot_matrix', 'plot_results', 'failures', 'failures_table', 'failures_csv',
+           'write_results']
 
 # %% ../nbs/17_protocols.ipynb #d90367b8
 import csv, dataclasses, io, json, math
@@ -247,12 +248,26 @@ def _lacking(s:Split) -> str:
     "What a condition has none of."
     return 'probe' if not len(s.probe) else 'gallery' if not len(s.gallery) else ''
 
+def _some(names:Iterable[str], most:int=8) -> str:
+    "The first of many names, in order."
+    names = sorted(set(names))
+    return ', '.join(names if len(names) <= most else [*names[:most], '...'])
+
+def _present(sequences:list[Sequence]) -> str:
+    "What a test set has, for a message."
+    types, views = (_some(getattr(s, field) for s in sequences) for field in ('type', 'view'))
+    return f"the test set has {len(sequences)} sequences like {sequences[0]}, types {types}, views {views}"
+
+def _place(c:Condition, what:str) -> str:
+    "Where the rule for `probe` or `gallery` of a condition stands."
+    return f'conditions.{c.name}.{what}' if getattr(c, what) else what
+
 def _nobody(what:str, rule:Rule|None, sequences:list[Sequence]) -> SkeletonGaitError:
     by = 'the list of names' if rule is None else f'the rule {_plain(rule)}'
     if rule and (n := rule.select(sequences).sum()):
         taken = 'probes, or left out by leave_out; a probe is not in its gallery' if what.endswith('gallery') else 'left out by leave_out'
         return SkeletonGaitError(f"{what}: {by} chooses {n} sequences, but all of them are {taken}")
-    return SkeletonGaitError(f"{what}: no test sequence is chosen by {by}; the test set has {len(sequences)} sequences like {sequences[0]}")
+    return SkeletonGaitError(f"{what}: no test sequence is chosen by {by}; {_present(sequences)}")
 
 @patch
 def split(self:GalleryProbe,
@@ -269,11 +284,11 @@ def split(self:GalleryProbe,
         return whole
     if not whole:
         c, what = every[0].condition, _lacking(every[0])
-        raise _nobody(what, c.gallery or self.gallery if what == 'gallery' else c.probe or self.probe, sequences)
+        raise _nobody(_place(c, what), c.gallery or self.gallery if what == 'gallery' else c.probe or self.probe, sequences)
     known = lambda some: {sequences[i].subject for i in some}
     n = sum(len(s.probe) for s in whole)
     if not any(known(s.probe) & known(s.gallery) for s in whole): raise SkeletonGaitError(
-        f"none of the {n} probes has its subject in the gallery: nothing to score; check the rules and the labels")
+        f"none of the {n} probes has its subject in the gallery: nothing to score; check the rules and the labels; {_present(sequences)}")
     return whole
 
 @patch
@@ -347,19 +362,44 @@ def make_entry(
     return entry
 
 # %% ../nbs/17_protocols.ipynb #898ccd86
-def count_probes(cells:Cells) -> tuple[int,int,int]: # With a match; without one; with nobody to be compared with
-    "How many probes have their subject in the gallery, after exclusions."
-    found, alone = cells.scores.first.isfinite().any(1), (cells.scores.among == 0).all(1)
-    return int(found.sum()), int((~found & ~alone).sum()), int(alone.sum())
+class Reach(NamedTuple):
+    "Whom each probe of a condition is compared with, after exclusions."
+    own: np.ndarray   # gallery sequences of its own subject, `(n,)`
+    among: np.ndarray # all gallery sequences, `(n,)`
+    def counts(self) -> tuple[int,int,int]: # With a match; without one; with nobody to be compared with
+        "How many probes have their subject in the gallery."
+        return int((self.own > 0).sum()), int(((self.own == 0) & (self.among > 0)).sum()), int((self.among == 0).sum())
 
+def reach(
+    split:Split,
+    sequences:list[Sequence], # Of the test set, views cut already
+    exclude:tuple[str,...],   # What a gallery sequence must not share with the probe, all of it
+) -> Reach:
+    "Count without looking for anybody: those who share a name, less those who share the excluded ones too."
+    def left(fields):
+        names = lambda i, fields: tuple(getattr(sequences[i], f) for f in fields)
+        both = tuple(dict.fromkeys(fields + exclude))
+        shared, barred = (Counter(names(j, o) for j in split.gallery) for o in (fields, both))
+        return np.array([shared[names(i, fields)] - (barred[names(i, both)] if exclude else 0) for i in split.probe])
+    return Reach(left(('subject',)), left(()))
+
+# %% ../nbs/17_protocols.ipynb #6a6eeee9
 def view_notes(
     table:Table,
-    name:str,    # The condition's, with a colon, or nothing
-    cells:Cells,
+    name:str,                 # The condition's, with a colon, or nothing
+    split:Split,
+    sequences:list[Sequence], # Of the test set, views cut already
+    views:list[str],          # Of all conditions
+    r:Reach,                  # Of the table
 ) -> list[str]:
     "What a table of views lacks."
-    gone = [('probe', [v for v in cells.all_rows if v not in cells.rows]), ('gallery sequence', [v for v in cells.all_columns if v not in cells.columns])]
-    return [f"{name}no {what} from view {', '.join(v)}; left out of the mean" for what, v in gone if v and table.per != 'all']
+    if table.per == 'all': return []
+    probe, gallery = (np.array([sequences[i].view for i in some]) for some in (split.probe, split.gallery))
+    lone = {v for v in set(probe.tolist()) if not r.among[probe == v].any()} if r.among.any() else ()
+    gone = [('no probe from view', [v for v in views if v not in probe]),
+            ('no gallery sequence from view', [v for v in views if v not in gallery] if table.per == 'view_pair' else []),
+            ('nobody to compare with for the probes of view', [v for v in views if v in lone])]
+    return [f"{name}{what} {', '.join(v)}; left out of the mean" for what, v in gone if v]
 
 # %% ../nbs/17_protocols.ipynb #c5a7b642
 def fates(tables:tuple[Table,...]) -> str:
@@ -371,18 +411,32 @@ def fates(tables:tuple[Table,...]) -> str:
             by.setdefault(fate, {})[t.label if t.label and t.per == 'all' and t.unmatched == 'left_out' else f'{m} {t.label}'.strip()] = None
     return next(iter(by)) if len(by) == 1 else '; '.join(f"{', '.join(names)}: {fate}" for fate, names in by.items())
 
-def cell_notes(
-    tables:tuple[Table,...],
-    name:str,                # As above
-    cells:dict[int,Cells],   # Of each table
-) -> list[str]:
-    "What has to be said of a condition."
-    found, lost, alone = count_probes(cells[0])
-    n, out = found + lost + alone, []
+def _reach_notes(tables:list[Table], name:str, counts:tuple[int,int,int], views:list[str]) -> list[str]:
+    "What has to be said of tables that reach the same probes."
+    n, (_, lost, alone), out = sum(counts), counts, []
     if lost: out.append(f"{name}{lost} of {n} probes have no match in the gallery: {fates(tables)}")
-    if alone == n and len(cells[0].all_rows) == 1 and tables[0].per == 'view_pair': out.append(f"{name}only one view, {cells[0].all_rows[0]}: no cross-view figure")
+    if alone == n and len(views) == 1 and any(t.per == 'view_pair' for t in tables):
+        out.append(f"{name}only one view, {views[0]}: no cross-view figure")
     elif alone: out.append(f"{name}{alone} of {n} probes have nobody left in the gallery after exclusions: left out")
-    return out + [o for i, c in cells.items() for o in view_notes(tables[i], name, c)]
+    return out
+
+def condition_notes(
+    tables:tuple[Table,...],
+    split:Split,
+    sequences:list[Sequence], # Of the test set, views cut already
+    views:list[str],          # Of all conditions
+    exclude:tuple[str,...],   # Of the protocol, for tables that say nothing
+) -> list[str]:
+    "What has to be said of a condition; of each table, where its exclusions leave other probes than the others'."
+    name = f'{split.condition.name}: ' if split.condition.name else ''
+    if what := _lacking(split): return [f"{name}not evaluated, the test set has no {what} for it"]
+    reaches, groups = [reach(split, sequences, table_exclude(t, exclude)) for t in tables], {}
+    for t, r in zip(tables, reaches): groups.setdefault(r.counts(), []).append(t)
+    out = []
+    for counts, some in groups.items():
+        which = ', '.join(t.label or '/'.join(t.measures) for t in some)
+        out += _reach_notes(some, name if len(groups) == 1 else f'{name}{which}: ', counts, views)
+    return out + [o for t, r in zip(tables, reaches) for o in view_notes(t, name, split, sequences, views, r)]
 
 # %% ../nbs/17_protocols.ipynb #42b32057
 @patch
@@ -391,12 +445,52 @@ def cut(self:GalleryProbe, view:str) -> str: return view.split(self.cut_views)[0
 @patch
 def seen(self:GalleryProbe, test:EmbeddingSet) -> EmbeddingSet:
     "The test set with its views cut."
-    return test._replace(sequences=[s._replace(view=self.cut(s.view)) for s in test.sequences])
+    return test._replace(sequences=self.with_cut_views(test.sequences))
+
+@patch
+def with_cut_views(self:GalleryProbe, sequences:list[Sequence]) -> list[Sequence]:
+    "The sequences with their views cut."
+    return [s._replace(view=self.cut(s.view)) for s in sequences]
 
 @patch
 def views(self:GalleryProbe, splits:list[Split], sequences:list[Sequence]) -> list[str]:
     "The views of all who take part, cut and sorted."
     return sorted({self.cut(sequences[i].view) for s in splits for some in (s.probe, s.gallery) for i in some})
+
+# %% ../nbs/17_protocols.ipynb #b244614a
+def _idle_patterns(rule:Rule|None, where:str, sequences:list[Sequence]) -> list[str]:
+    "Patterns of a rule that match nothing in the test set."
+    out = []
+    for key, values in zip(('subjects', 'types', 'views'), map(set, zip(*sequences))) if rule else ():
+        idle = [p for p in getattr(rule, key) if p not in values and not any(fnmatchcase(v, p) for v in values)]
+        if idle: out.append(f"{where}.{key}: {_some(idle)} matches nothing; the test set has {key} {_some(values)}")
+    return out
+
+def _all_excluded(p:GalleryProbe, whole:list[Split], sequences:list[Sequence]) -> SkeletonGaitError:
+    place = lambda i, t: 'exclude' if t.exclude is None else f'tables[{i}].exclude'
+    rules = {place(i, t): table_exclude(t, p.exclude) for i, t in enumerate(p.tables)}
+    words = ' and '.join(f"{k} [{', '.join(v)}]" for k, v in rules.items())
+    probes, gallery = ({i for s in whole for i in getattr(s, side).tolist()} for side in ('probe', 'gallery'))
+    return SkeletonGaitError(
+        f"{words}: nothing to score: {len(probes)} probes and {len(gallery)} gallery sequences are chosen, but none of the probes "
+        f"keeps a gallery sequence of its own subject; {_present(sequences)}; "
+        "change what is excluded, or the rules for gallery and probe")
+
+@patch
+def gaps(self:GalleryProbe,
+    sequences:list[Sequence],       # Of the test set
+    probes:Iterable[str]|None=None, # As `splits` takes them
+) -> list[str]: # Lines to warn of
+    "What a test would leave out; a `SkeletonGaitError` if there would be nothing to score. Needs no embeddings."
+    whole, every, seen = self.split(sequences, probes), self.splits(sequences, probes), self.with_cut_views(sequences)
+    own = (reach(s, seen, table_exclude(t, self.exclude)).own for s in whole for t in self.tables)
+    if not self.submission and not any(o.any() for o in own): raise _all_excluded(self, whole, sequences)
+    owners = [(c, k) for c in self.conditions for k in ('probe', 'gallery') if getattr(c, k)]
+    rules = {'gallery': self.gallery, 'probe': self.probe} | {_place(c, k): getattr(c, k) for c, k in owners}
+    idle = [o for where, rule in rules.items() for o in _idle_patterns(rule, where, sequences)]
+    views = self.views(whole, sequences)
+    notes = [o for s in every for o in condition_notes(self.tables, s, seen, views, self.exclude)]
+    return list(dict.fromkeys(idle + notes))
 
 # %% ../nbs/17_protocols.ipynb #a83913f1
 @patch
@@ -410,12 +504,13 @@ def results(self:GalleryProbe,
     seen, views = self.seen(test), self.views(whole, test.sequences)
     entries, counts, notes = [], {}, [n for n in [self.note] if n]
     for s in every:
-        name, label = s.condition.name, f'{s.condition.name}: ' if s.condition.name else ''
+        name = s.condition.name
         cells = {} if _lacking(s) else {i: make_cells(t, s, seen, views, self.exclude, metric) for i, t in enumerate(self.tables)}
         entries += [make_entry(i, t, s.condition, m, cells.get(i)) for i, t in enumerate(self.tables) for m in t.measures]
-        found, lost, alone = count_probes(cells[0]) if cells else (0, 0, len(s.probe))
+        first = table_exclude(self.tables[0], self.exclude)
+        found, lost, alone = reach(s, seen.sequences, first).counts() if cells else (0, 0, len(s.probe))
         counts |= {f'{name} {k}'.strip(): v for k, v in (('probes', found), ('probes_left_out', lost), ('probes_alone', alone), ('gallery', len(s.gallery)))}
-        notes += cell_notes(self.tables, label, cells) if cells else [f"{label}not evaluated, the test set has no {_lacking(s)} for it"]
+        notes += condition_notes(self.tables, s, seen.sequences, views, self.exclude)
     found = {'probes_not_found': len(absent)} if (absent := self.absent(test.sequences, probes)) is not None else {}
     if absent: notes.append(f"{len(absent)} listed probes are not in the test set, such as {min(absent)}")
     curve = {'cmc': entries[0]['cmc']} if len(self.asked) == 1 and 'cmc' in entries[0] else {}

@@ -26,12 +26,11 @@ from torch import Tensor
 
 from .config import render_settings
 from .core import Sequence, SkeletonGaitError, pick, read_json, read_text
-from .data import load_streams, pick_files, take_frames
+from .data import load_streams, sequence_files, take_frames
 from .evaluate import (METRICS, EmbeddingSet, count_ranked, distance_blocks, embeddings_file, hit_columns, make_embedding_set, name_codes, rank_hits, read_embeddings, score_ranks,
                                    strip_distances, top_k)
 from .heatmap import HeatmapConfig
 from .player import BAD, GOOD, MIDDLE, WORDS, Frames, Panel, Player, Viewer, as_array, as_frames, caption, enlarge, figure_png, paint, row, side_by_side, text
-from .pose import ENDINGS
 from .protocols import PROTOCOLS, GalleryProbe, Table, failures, make_cells, make_entry, plot_matrix, plot_results, table_exclude
 from .show import image_bytes, overlay, pick_frames
 
@@ -331,8 +330,7 @@ def tree_walks(
     def look_up(s):
         folder = s.path(root)
         if any(o in ('', '.', '..') or Path(o).name != o for o in s) or not folder.is_dir(): raise SkeletonGaitError(f"{root}: holds no sequence {s}")
-        files = pick_files(tuple(sorted(f for f in folder.iterdir() if f.name.endswith(ENDINGS) and not f.name.startswith('.'))), data_in_use)
-        if not files: raise SkeletonGaitError(f"{folder}: no file that ends in {', '.join(ENDINGS)}")
+        files = sequence_files(folder, data_in_use)
         streams = load_streams(files, render)
         return Walk(len(streams[0]), lambda t: as_frames(take_frames(streams, np.array([t]), files, render), str(folder))[0])
     return look_up

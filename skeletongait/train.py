@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['GO', 'STOP', 'ERROR', 'goes_on', 'shared_checkpoint', 'take_over', 'hold', 'begin', 'fetch', 'careful_step', 'train',
-           'keep', 'leave', 'give_up', 'at_save', 'test_due', 'test_now', 'embed', 'share_buffers', 'protocol_of',
-           'Prepared', 'prepare_test', 'keep_embeddings', 'test_model']
+           'keep', 'leave', 'give_up', 'at_save', 'test_due', 'test_now', 'embed_batch', 'embed', 'share_buffers',
+           'protocol_of', 'Prepared', 'check_rules', 'prepare_test', 'foresee_test', 'keep_embeddings', 'test_model']
 
 # %% ../nbs/22_train.ipynb #4d8a73a9
 import json, math, sys, time
@@ -21,8 +21,8 @@ from tqdm import tqdm
 from .checkpoint import (Run, check_steps, claim, embedding_name, load_state, note_best, random_states, read_hint, read_start, restore_state,
                                      save_checkpoint)
 from .config import Config, TrainerCfg, config_hash, to_dict, to_yaml
-from .core import SkeletonGaitError, is_leftover, save_text
-from .data import Batch, GaitDataset, make_loader, naming_lost_workers
+from .core import Sequence, SkeletonGaitError, Tree, is_leftover, save_text
+from .data import Batch, GaitDataset, Partition, make_loader, naming_lost_workers
 from .evaluate import EmbeddingSet, embeddings_file, make_embedding_set, save_embeddings
 from .launch import OtherRankError, Ranks, Stop, agree, attempt, device, from_first, gather_on_first, launch_name, naming_lost_ranks, ranks, together
 from .protocols import failures, failures_table, protocol_for, results_table, write_results
@@ -175,6 +175,16 @@ def test_now(test:Callable, trainer:Trainer, run:Run, watch:Watch, stop:Stop) ->
 
 # %% ../nbs/22_train.ipynb #9deae714
 @torch.no_grad()
+def embed_batch(
+    model:nn.Module,   # In evaluation mode, on its device
+    batch:Batch,       # As a loader gives it
+    mixed:bool=False,  # Mixed precision
+) -> torch.Tensor: # `(n, c, p)` float32, on the CPU
+    "The inference embedding of each sequence of a batch."
+    where = next(model.parameters()).device
+    batch = batch.to(where)
+    with autocast(where, mixed): return model(batch.frames, batch.lengths).inference.float().cpu()
+
 def embed(
     model:nn.Module,   # In any mode, on its device
     data:GaitDataset,  # Test sequences
@@ -183,12 +193,10 @@ def embed(
 ) -> torch.Tensor|None: # `(N, c, p)` float32 in the data set's order, on rank 0; None on the others
     "The inference embedding of every test sequence."
     model.eval()
-    where, mine = next(model.parameters()).device, []
+    mine = []
     with together(), naming_lost_workers(loader):
         for batch in tqdm(loader, 'embedding', unit=' batches', disable=ranks().rank > 0, mininterval=1, file=BarFile(sys.stderr)):
-            batch = batch.to(where)
-            with autocast(where, mixed): out = model(batch.frames, batch.lengths)
-            mine += out.inference.float().cpu()
+            mine += embed_batch(model, batch, mixed)
     parts = gather_on_first(torch.stack(mine) if mine else None)
     if parts is None: return None
     out = torch.empty(len(data), *parts[0].shape[1:])
@@ -216,11 +224,49 @@ class Prepared(NamedTuple):
     notices: tuple[str,...]      # About them, for the log
     probes: tuple[str,...]|None  # Names of the probes, where the partition lists them
 
-def prepare_test(cfg:Config) -> Prepared:
-    "The protocol and the test set; a `SkeletonGaitError` where the rules choose no probe or no gallery."
-    p = Prepared(protocol_of(cfg), *make_dataset(cfg, training=False))
-    p.protocol.split(p.data.sequences, p.probes)
+def check_rules(
+    cfg:Config,
+    protocol:Any,             # As `protocol_of` gives it
+    sequences:list[Sequence], # Of the test set
+    probes:tuple[str,...]|None,
+) -> None:
+    "A `SkeletonGaitError` if a test had nothing to score; a warning, on rank 0, of all that it would leave out."
+    e = cfg.evaluator_cfg
+    own_rules = e.eval_func == 'evaluate_gallery_probe'
+    where = 'evaluator_cfg.protocol' if own_rules else f'evaluator_cfg.eval_func {e.eval_func}'
+    try: gaps = protocol.gaps(sequences, probes)
+    except SkeletonGaitError as error: raise SkeletonGaitError(f'{where}: {error}') from None
+    if ranks().rank == 0:
+        for o in gaps: log.warning(f'{where}: {o}')
+
+def prepare_test(
+    cfg:Config,
+    found:tuple[Tree,Partition]|None=None, # As `make_dataset` takes it
+) -> Prepared:
+    "The protocol and the test set; a `SkeletonGaitError` where there is nothing to score."
+    p = Prepared(protocol_of(cfg), *make_dataset(cfg, False, found))
+    check_rules(cfg, p.protocol, p.data.sequences, p.probes)
     return p
+
+# %% ../nbs/22_train.ipynb #d73f8c11
+def foresee_test(
+    cfg:Config,
+    found:tuple[Tree,Partition], # As `find_data` returns it
+) -> None:
+    "Check the rules of a test to come, before a training without tests; a `SkeletonGaitError` where nothing could be scored."
+    tree, partition = found
+    subjects = set(partition.test)
+    sequences = [s for s in tree.sequences if s.subject in subjects]
+    if not sequences:
+        log.info('notice: no test subject has data: there is nothing to test this run on')
+        return
+    try: protocol = protocol_of(cfg)
+    except SkeletonGaitError as error:
+        if ranks().rank == 0: log.warning(f'a test will need other settings: {error}')
+        return
+    try: check_rules(cfg, protocol, sequences, partition.probe)
+    except SkeletonGaitError as error: raise SkeletonGaitError(
+        f"{error}; or, to train without ever testing, leave TEST_SET in the partition file empty") from None
 
 # %% ../nbs/22_train.ipynb #cb3f602a
 def keep_embeddings(
@@ -235,6 +281,11 @@ def keep_embeddings(
     return [path]*wanted
 
 # %% ../nbs/22_train.ipynb #979b1fd7
+def _no_failure(protocol:Any, results:dict) -> str:
+    "What an empty list of failures means."
+    found = sum(results[f'{c.name} probes'.strip()] for c in protocol.asked)
+    return 'no probe failed' if found else 'no list of failures: no probe of the first table has a match in the gallery'
+
 def test_model(
     model:nn.Module,
     cfg:Config,
@@ -261,6 +312,6 @@ def test_model(
                  probe_names=probes)
     missed = failures(test, protocol, e.metric, probes)
     written = keep_embeddings(test, run.results(iteration), e.save_embeddings) + write_results(run.results(iteration).with_suffix(''), results, about, missed)
-    log.info(f"{len(missed)} failures, the worst first:\n{failures_table(missed[:5])}" if missed else 'no probe failed')
+    log.info(f"{len(missed)} failures, the worst first:\n{failures_table(missed[:5])}" if missed else _no_failure(protocol, results))
     log.info(f"results in {run.results(iteration).parent}: {', '.join(f.name for f in written)}")
     return results, protocol.headline(results)

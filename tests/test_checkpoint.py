@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -758,9 +759,8 @@ def test_weights_describe_themselves(name):
 
 
 four = st.tuples(*[st.integers(1, 3)]*4).map(list)
-widths = four.map(lambda o: [2*c for c in o])
 skeletongait = st.builds(lambda b, k: dict(model='SkeletonGait', Backbone=b, SeparateBNNecks=dict(class_num=k)), st.fixed_dictionaries(
-    dict(in_channels=st.integers(1, 4), layers=four, channels=widths, mode=st.sampled_from(['p3d', '2d', '3d']))), st.integers(1, 12))
+    dict(in_channels=st.integers(1, 4), layers=four, channels=four, mode=st.sampled_from(['p3d', '2d', '3d']))), st.integers(1, 12))
 skeletongait_pp = st.builds(lambda b, k: dict(model='SkeletonGaitPP', Backbone=b, SeparateBNNecks=dict(class_num=k)), st.fixed_dictionaries(
     dict(in_channels=st.integers(2, 4), blocks=four, C=st.sampled_from([1/32, 1/4, 1]), fusion=st.sampled_from(['attention', 'CatFusion', 'PlusFusion']))), st.integers(1, 12))
 
@@ -786,13 +786,52 @@ def test_a_misfit_says_what_to_set(then, now):
             assert (f'model_cfg.{section}.{k} is {now[section][k]}: set it to {v}' in text) == (v != now[section][k])
 
 
+def old_head(state, width):
+    "A checkpoint as this library once made it: its embedding `width` wide, whatever the third stage."
+    model = {k: v.clone() for k, v in state['model'].items()}
+    strips, c_in, _ = model['FCs.fc_bin'].shape
+    model['FCs.fc_bin'] = torch.ones(strips, c_in, width)
+    model['BNNecks.fc_bin'] = torch.ones(strips, width, model['BNNecks.fc_bin'].shape[2])
+    for k in ('weight', 'bias', 'running_mean', 'running_var'): model[f'BNNecks.bn1d.{k}'] = torch.ones(strips*width)
+    return state | dict(model=model)
+
+
+def test_a_head_of_the_old_width_says_so(trained):
+    cfg, _, data = trained # channels 4, 4, 8, 8
+    other = to_dict(cfg.model_cfg)
+    with pytest.raises(SkeletonGaitError) as e: load_weights(build_model(other), old_head(load_state(data, 'x.pt'), 4), 'x.pt')
+    head, *rest = str(e.value).split('\n')
+    assert head == ('x.pt: the checkpoint has embeddings 4 wide, half of channels[3] 8, as an earlier version of skeletongait made them; now they are as wide as channels[2], which is 8, '
+                    'as published, and no setting makes the old ones. Test it with that version, train anew, or train on from its backbone alone with '
+                    'trainer_cfg.restore_ckpt_strict: false and optimizer_reset: true.')
+    assert rest[0] == '6 weights do not fit:' and 'FCs.fc_bin: 16x8x4 in the checkpoint, 16x8x8 in the model' in rest[1]
+
+
+def test_a_head_of_the_old_width_beside_other_differences(trained):
+    cfg, _, data = trained
+    other = to_dict(cfg.model_cfg)
+    other['SeparateBNNecks']['class_num'] = 9
+    with pytest.raises(SkeletonGaitError, match='class_num is 9: set it to 4; the checkpoint has embeddings 4 wide'):
+        load_weights(build_model(other), old_head(load_state(data, 'x.pt'), 4), 'x.pt')
+
+
+def test_the_advice_for_an_old_head_works(trained):
+    "The backbone is taken, and training goes on from it."
+    cfg, _, data = trained
+    state = old_head(load_state(data, 'x.pt'), 4)
+    new = replace(cfg, trainer_cfg=replace(cfg.trainer_cfg, restore_ckpt_strict=False, optimizer_reset=True))
+    trainer = make_trainer(new, ONE)
+    restore_state(trainer, state, 'x.pt', new, ONE, go_on=True)
+    assert all(torch.equal(v, state['model'][k]) for k, v in trainer.net.state_dict().items() if not k.startswith(('FCs', 'BNNecks')))
+
+
 def test_messages_in_full(trained):
     cfg, _, data = trained
     state, other = load_state(data, 'x.pt'), to_dict(cfg.model_cfg)
     other['SeparateBNNecks']['class_num'] = 9
     with pytest.raises(SkeletonGaitError) as e: load_weights(build_model(other), state, 'x.pt')
     assert str(e.value) == ('x.pt: the checkpoint was made for 4 classes, model_cfg.SeparateBNNecks.class_num is 9: set it to 4.\n'
-                            '1 weights do not fit:\n  BNNecks.fc_bin: 16x4x4 in the checkpoint, 16x4x9 in the model')
+                            '1 weights do not fit:\n  BNNecks.fc_bin: 16x8x4 in the checkpoint, 16x8x9 in the model')
     with pytest.raises(SkeletonGaitError, match="x.pt: these are no weights of SkeletonGait or SkeletonGaitPP; the names begin conv1.weight, fc.weight"):
         load_weights(build_model(other), {'model': {'conv1.weight': torch.ones(2), 'fc.weight': torch.ones(2)}}, 'x.pt')
     with pytest.raises(SkeletonGaitError, match='the names begin nowhere'): load_weights(build_model(other), {'model': {}}, 'x.pt')

@@ -9,7 +9,7 @@ from torch import nn
 from skeletongait.checkpoint import Run
 from skeletongait.config import load_config, to_yaml
 from skeletongait.core import SkeletonGaitError, save_pickle, save_text
-from skeletongait.fusion import (EQUAL, HARDLY, NOBODY, SCALES, FusionViewer, as_weights, body_mask, evaluating, fusion_weights, model_weights, network_frames, open_run,
+from skeletongait.fusion import (EQUAL, HARDLY, NOBODY, SCALES, FusionViewer, as_weights, body_mask, evaluating, fusion_weights, model_weights, network_frames,
                                  paint_trust, range_words, scale_rgb, strip_weights, trust_levels, trust_on_body)
 from skeletongait.heatmap import pose_to_heatmap
 from skeletongait.layers import horizontal_pool
@@ -247,7 +247,7 @@ def test_wrong_networks_are_one_message():
 
 
 def make_run(root, model, iterations=(10, 20)):
-    cfg, _ = load_config('skeletongait++_Gait3D')
+    cfg, _ = load_config('skeletongait++_Gait3D', ['model_cfg.Backbone.blocks=[1,1,1,1]', 'model_cfg.Backbone.C=0.25', 'model_cfg.SeparateBNNecks.class_num=5'])
     run = Run(cfg, root)
     save_text(to_yaml(cfg), run.config)
     run.checkpoint(0).parent.mkdir()
@@ -312,12 +312,6 @@ def test_settings_draw_only_the_frame_in_view(weights):
     for t in range(20): viewer.player.index = t
     viewer.scale.value = '25 to 75 %'
     assert {k: len(p.frames.kept) for k, p in viewer.panels.items()} == {'silhouette': 20, 'map': 20, 'weights': 1, 'weights on the body': 1}
-
-
-def test_network_of_a_checkpoint(tmp_path, model):
-    torch.save(dict(model=model.state_dict()), tmp_path/'a.pt')
-    opened, in_use, render = open_run(tmp_path/'a.pt')
-    assert (in_use, render, opened.training) == (None, None, False) and all((v == opened.state_dict()[k]).all() for k, v in model.state_dict().items())
 
 
 def test_given_weights_are_not_copied(weights):

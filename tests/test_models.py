@@ -179,7 +179,7 @@ def test_names():
     (dict(model=None),                                     'model_cfg.model None is not known'),
     (dict(Backbone=cfg()['Backbone'] | dict(mode='P3D ')), "did you mean 'p3d'"),
     (dict(Backbone=cfg()['Backbone'] | dict(chanels=1)),   "did you mean 'channels'"),
-    (dict(Backbone=cfg()['Backbone'] | dict(layers=[1])),  'layers: found .*expected 4 numbers'),
+    (dict(Backbone=cfg()['Backbone'] | dict(layers=[1])),  'layers: found .*expected 4 whole numbers from 1, one for each stage'),
     (dict(Backbone=dict(in_channels=2)),                   'layers: missing'),
     (dict(Backbone=None),                                  'in_channels: missing'),
     (dict(SeparateBNNecks={}),                             'SeparateBNNecks.class_num: missing'),
@@ -200,6 +200,24 @@ def test_fusions(fusion, keys):
 
 def test_silhouettes_alone(): # one channel: DeepGaitV2
     assert build_model(cfg(in_channels=1)).eval()(rand(1, 3, 1, 64, 44)).embeddings.shape == (1, 16, 16)
+
+@pytest.mark.parametrize('mode', ['p3d', '2d', '3d'])
+@pytest.mark.parametrize('channels', [[4, 6, 10, 12], [4, 4, 8, 8], [8, 4, 2, 3], [8]*4])
+def test_embedding_is_as_wide_as_the_third_stage(channels, mode):
+    "Whatever the widths: the published code takes `channels[2]`, which is half of `channels[3]` in its own settings only."
+    model = build_model(cfg(mode=mode, channels=channels, class_num=7)).eval()
+    c3, c4 = channels[2:]
+    assert (model.FCs.fc_bin.shape, model.BNNecks.bn1d.weight.shape, model.BNNecks.fc_bin.shape) == ((16, c4, c3), (16*c3,), (16, c3, 7))
+    with torch.no_grad(): out = model(rand(2, 3, 2, 64, 44))
+    assert [o.shape for o in out] == [(2, c3, 16), (2, 7, 16), (2, c3, 16)]
+
+def test_a_silhouette_alone_is_not_enough_for_two_streams():
+    with pytest.raises(SkeletonGaitError, match='in_channels: found 1, expected 2 or more'): build_model(cfg('SkeletonGaitPP', in_channels=1))
+
+@pytest.mark.parametrize('backbone, message', [(dict(channels=[4, 8, 16, 0]), 'channels: found .*, expected 4 whole numbers from 1'),
+                                               (dict(layers=[1, 0, 1, 1]), 'layers: found .*, expected 4 whole numbers from 1')])
+def test_no_stage_of_nothing(backbone, message):
+    with pytest.raises(SkeletonGaitError, match=message): build_model(cfg(**backbone))
 
 # --- life in PyTorch
 
