@@ -5,6 +5,7 @@ import copyreg
 import functools
 import gzip
 import io
+import json
 import os
 import pickle
 import signal
@@ -21,7 +22,10 @@ from scripts import ROOT, start
 
 from skeletongait.core import SkeletonGaitError, read_tree, save_pickle
 from skeletongait.data import GaitDataset, make_loader, make_partition
+from skeletongait.ln_sil_heatmap import ln_sil_heatmap
+from skeletongait.manifest import read_manifest
 from skeletongait.pose import OPCODES, ArrayFileError, Limits, UnsafePickleError, load_array, load_pickle
+from skeletongait.pretreatment_heatmap import pretreatment_heatmap
 
 POSE = np.random.default_rng(0).random((12, 17, 3))*100
 
@@ -463,6 +467,27 @@ def test_the_audit_hears(tmp_path, audit):
     assert watched[1:] == ['pickle.find_class', 'os.mkdir']; watched.clear()
 
 
+@pytest.mark.filterwarnings('ignore')
+def test_a_run_goes_on_over_a_deep_file(tmp_path, capsys):
+    "Drawing, linking and loading: the deep file is named with its reason in what is printed, in the report and in the error, and the others are done."
+    def tree(name, array, bad=None):
+        for i in range(3): save_pickle(array, tmp_path/name/f'{i:03d}'/'nm-01'/'000'/'x.pkl')
+        if bad: (tmp_path/name/'001'/'nm-01'/'000'/'x.pkl').write_bytes(bad)
+        return tmp_path/name
+    bad, why = deep()['deep_name.pkl'], 'refused, the pickle holds a name made of something of type tuple'
+    poses, maps, out, linked = tree('pose', POSE, bad), tree('maps', np.full((12, 2, 64, 64), 9, np.uint8), bad), tmp_path/'out'/'mine_sigma_8.0_', tmp_path/'linked'
+    assert pretreatment_heatmap(str(poses), str(tmp_path/'out'), 'mine') == 1
+    assert [s.subject for s in read_tree(out/'pkl').sequences] == ['000', '002'] and f"failed: {poses/'001/nm-01/000/x.pkl'}: {why}" in capsys.readouterr().out
+    report = json.loads((out/'report.json').read_text())
+    assert why in json.dumps(report['failed']) and len(report['failed']) == 1 and read_manifest(out).records.keys() == {f'{i}/nm-01/000/x.pkl' for i in ('000', '002')}
+    assert ln_sil_heatmap(str(maps), str(tree('sil', np.full((12, 64, 64), 9, np.uint8))), str(linked)) == 1
+    assert f"{maps/'001/nm-01/000/x.pkl'}: {why}" in capsys.readouterr().out and [s.subject for s in read_tree(linked).sequences] == ['000', '002']
+    files = read_tree(maps)
+    data = GaitDataset(files, make_partition(files, []), False)
+    assert len(data.load(0)) == 12
+    with pytest.raises(SkeletonGaitError, match=f'001/nm-01/000/x.pkl: {why}'): data.load(1)
+
+
 @pytest.mark.slow
 def test_a_tree_of_evil(tmp_path):
     "Drawing a tree in which every file of this chapter lies among good poses: none runs, each is reported once, the good ones are drawn."
@@ -487,7 +512,7 @@ def test_a_tree_of_evil(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('name', ['reduce4.pkl', 'setstate0.pkl', 'inst.pkl', 'object_array2.pkl', 'nested_module.pkl', 'torn4.pkl', 'laughs.pkl'])
+@pytest.mark.parametrize('name', ['reduce4.pkl', 'setstate0.pkl', 'inst.pkl', 'object_array2.pkl', 'nested_module.pkl', 'torn4.pkl', 'laughs.pkl', 'deep_name.pkl'])
 def test_a_worker_meets_an_evil_file(tmp_path, name):
     "A loader's worker process refuses it as well; the one line arrives where the loader is used."
     marker, root = tmp_path/'ran', tmp_path/'tree'
@@ -497,6 +522,6 @@ def test_a_worker_meets_an_evil_file(tmp_path, name):
     cfg = dict(type='InferenceSampler', batch_size=1, sample_type='all_ordered', frames_all_limit=8)
     assert len(list(make_loader(data, cfg, 0, num_workers=2))) == 2
     path = root/'003'/'nm-01'/'000'/'0_heatmap.pkl'
-    path.write_bytes({**evil(str(marker)), **broken(), **bombs()}[name])
+    path.write_bytes({**evil(str(marker)), **broken(), **bombs(), **deep()}[name])
     with pytest.raises(SkeletonGaitError) as e, within(120): list(make_loader(data, cfg, 0, num_workers=2))
     assert str(e.value).startswith(f'{path}: ') and str(e.value).isprintable() and not marker.exists()
