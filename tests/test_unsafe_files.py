@@ -346,7 +346,9 @@ class Child:
 def child(tmp_path_factory):
     o = Child(tmp_path_factory.mktemp('child'))
     yield o
-    if o.process: o.process.stdin.close(); o.process.wait()
+    if o.process:
+        o.process.kill()  # the end of its input may never come: another test's workers have inherited the pipe
+        o.process.communicate()
 
 
 @pytest.mark.parametrize('name', deep())
