@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['DEEPEST', 'LONGEST', 'MOST_VALUES', 'SkeletonGaitError', 'nearest', 'unknown_name', 'pick', 'Sequence', 'Tree',
-           'walk', 'read_tree', 'is_leftover', 'atomic_write', 'save_pickle', 'save_text', 'read_text', 'plain_words',
-           'read_yaml', 'read_json']
+           'walk', 'read_tree', 'is_leftover', 'atomic_write', 'pickled', 'save_pickle', 'save_text', 'read_text',
+           'plain_words', 'read_yaml', 'read_json']
 
 # %% ../nbs/00_core.ipynb #fe779649
-import contextlib, difflib, json, os, pickle, platform, re, stat, zlib
+import contextlib, difflib, io, json, os, pickle, platform, re, stat, zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -134,14 +134,32 @@ def atomic_write(
         os.replace(tmp, path)
     finally: tmp.unlink(missing_ok=True)
 
+# %% ../nbs/00_core.ipynb #adaab52e
+class _Pickler(pickle._Pickler):
+    "The standard library's pickler in Python (that in C cannot be told a name), with the names that numpy has always had."
+    def save_global(self, obj, name=None):
+        module = getattr(obj, '__module__', None) or ''
+        if not module.startswith('numpy._core.'): return super().save_global(obj, name)
+        for o in (module.replace('._core.', '.core.', 1), name or obj.__qualname__): self.save(o)
+        self.write(pickle.STACK_GLOBAL)
+        self.memoize(obj)
+
+def pickled(
+    obj:Any, # In this library always numpy arrays
+) -> bytes:  # As `save_pickle` writes them
+    "Pickle `obj` (protocol 4, which every supported Python reads) under names that every numpy knows."
+    f = io.BytesIO()
+    _Pickler(f, protocol=4).dump(obj)
+    return f.getvalue()
+
 # %% ../nbs/00_core.ipynb #ae82605f
 def save_pickle(
     obj:Any,               # What to save: in this library always numpy arrays
     path:str|os.PathLike,  # Where; folders are made
     ready:Callable[[],None]|None=None, # As `atomic_write` takes it
 ) -> None:
-    "Pickle `obj` to `path` atomically (protocol 4, which every supported Python and numpy reads)."
-    with atomic_write(path, ready) as tmp, open(tmp, 'wb') as f: pickle.dump(obj, f, protocol=4)
+    "Write `obj` to `path` atomically, in the bytes of `pickled`."
+    with atomic_write(path, ready) as tmp, open(tmp, 'wb') as f: _Pickler(f, protocol=4).dump(obj)
 
 # %% ../nbs/00_core.ipynb #cbf87139
 def save_text(

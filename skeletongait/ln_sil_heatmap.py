@@ -14,7 +14,7 @@ if __name__ == '__main__' and not __spec__ and '__file__' in globals(): # run by
     runpy.run_module('skeletongait.ln_sil_heatmap', run_name='__main__', alter_sys=True)
 
 # %% ../nbs/10_ln_sil_heatmap.ipynb #5c9c004d
-import errno, filecmp, json, os, pickle, platform, re, shutil, sys, threading
+import errno, filecmp, json, os, platform, re, shutil, sys, threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +25,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from .core import Sequence, SkeletonGaitError, Tree, atomic_write, is_leftover, read_json, read_tree, save_text, unknown_name
+from skeletongait.core import (
+    Sequence, SkeletonGaitError, Tree, atomic_write, is_leftover, pickled, read_json, read_tree, save_text,
+    unknown_name)
 from .launch import Stopped, ranks, run_script, stoppable
 from .manifest import OutputError, writing
 from .pose import ENDINGS, Limits, PoseError, load_array, to_coco17
@@ -194,7 +196,7 @@ def holds(
     "Is `path` already what it should be?"
     if o.cut is None and not copy: return path.is_symlink() and os.readlink(path) == str(o.source.absolute())
     if path.is_symlink() or not path.is_file(): return False
-    if o.cut is not None: return path.read_bytes() == pickle.dumps(o.cut, protocol=4)
+    if o.cut is not None: return path.read_bytes() == pickled(o.cut)
     return _identity(path) == _identity(o.source) or filecmp.cmp(path, o.source, shallow=False)
 
 def put(
@@ -207,7 +209,7 @@ def put(
     if o.cut is None and not copy: return link(o.source, path)
     with atomic_write(path) as tmp:
         if o.cut is None: shutil.copyfile(o.source, tmp)
-        else: tmp.write_bytes(pickle.dumps(o.cut, protocol=4))
+        else: tmp.write_bytes(pickled(o.cut))
         os.utime(tmp, ns=(o.source.stat().st_atime_ns, o.source.stat().st_mtime_ns))
         written.add(path, tmp)
 
