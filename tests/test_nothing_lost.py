@@ -1,0 +1,189 @@
+"Nothing that belongs to somebody is deleted or replaced: not beyond links, not beside what was asked for."
+import json
+import os
+import shutil
+
+import numpy as np
+import pytest
+from scripts import files
+
+from skeletongait import manifest as m
+from skeletongait.core import SkeletonGaitError, is_leftover, save_pickle
+from skeletongait.pose import load_pickle
+from skeletongait.pretreatment_heatmap import pretreatment_heatmap
+from skeletongait.walkers import make_sequence
+
+OUT = 'maps/mine_sigma_8.0_'
+
+
+def draw(root, poses='pose', save_root='maps', name='mine', **kw):
+    "Draw a tree of poses in this process; the exit code."
+    return pretreatment_heatmap(str(root/poses), str(root/save_root), name, **kw)
+
+
+@pytest.fixture(scope='module')
+def drawn(tmp_path_factory):
+    "Three poses, and their maps."
+    root = tmp_path_factory.mktemp('drawn')
+    for i in range(3): save_pickle(make_sequence(0, i, 'nm-01', '090', 3).pose, root/'pose'/f'{i:03d}'/'nm-01'/'090'/'x.pkl')
+    assert draw(root) == 0
+    return root
+
+
+@pytest.fixture
+def tree(drawn, tmp_path):
+    "A copy of them, to disturb."
+    shutil.copytree(drawn, tmp_path/'x')
+    return tmp_path/'x'
+
+
+def replace_by_link(path, target):
+    if path.exists(): shutil.rmtree(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.symlink_to(target)
+
+
+# --- drawing with --overwrite
+
+
+@pytest.mark.parametrize('part', ['pkl', 'images', 'journal'])
+@pytest.mark.parametrize('where', ['pose', 'pose/000', '.'])
+def test_a_part_that_is_the_input_is_refused(tree, part, where):
+    before = files(tree/'pose')
+    replace_by_link(tree/OUT/part, tree/where)
+    with pytest.raises(SkeletonGaitError, match=f'{part}: the maps. folder, and .*lie one in the other.*or remove the link'): draw(tree, overwrite=True)
+    assert files(tree/'pose') == before
+
+
+@pytest.mark.parametrize('overwrite', [False, True])
+def test_a_link_within_the_maps_is_not_gone_beyond(tree, drawn, capsys, overwrite):
+    "To a data set of other maps, with the same names, and to a folder of pictures."
+    shutil.copytree(tree/'maps', tree/'other')
+    other, before = tree/'other'/'mine_sigma_8.0_', files(tree/'other')
+    shutil.copy(tree/'pose/001/nm-01/090/x.pkl', tree/'pose/000/nm-01/090/x.pkl')  # so that it is to be drawn
+    replace_by_link(tree/OUT/'pkl'/'000', other/'pkl'/'000')
+    replace_by_link(tree/OUT/'pkl'/'zz', other/'pkl')
+    replace_by_link(tree/OUT/'images'/'001', other/'images'/'001')
+    (other/'pkl'/'.0a1b2c3d.node-17.tmp').write_bytes(b'half')
+    assert draw(tree, overwrite=overwrite) == 1
+    out = capsys.readouterr().out
+    assert f"failed: {tree/'pose/000/nm-01/090/x.pkl'}: what is drawn of it would lie beyond the link {tree/OUT}/pkl/000; remove the link" in out
+    assert ('images/001; remove the link' in out) == overwrite
+    assert 'no run of this folder has drawn it: pkl/zz/000/nm-01/090/x.pkl' in out
+    assert {k: v for k, v in files(tree/'other').items() if not is_leftover(os.path.basename(k))} == before and (other/'pkl'/'.0a1b2c3d.node-17.tmp').exists()
+    assert files(tree/OUT/'pkl'/'002') == files(drawn/OUT/'pkl'/'002')
+
+
+@pytest.mark.parametrize('part', ['pkl', 'images'])
+def test_a_part_that_belongs_to_other_maps_is_refused(tree, part):
+    assert draw(tree, name='other') == 0
+    before = files(tree/'maps'/'other_sigma_8.0_')
+    replace_by_link(tree/OUT/part, tree/'maps'/'other_sigma_8.0_'/part)
+    with pytest.raises(SkeletonGaitError, match=f'{part}: a link to .*which belongs to the maps in .*other_sigma_8.0_; remove the link'): draw(tree, overwrite=True)
+    assert files(tree/'maps'/'other_sigma_8.0_') == before
+
+
+@pytest.mark.parametrize('part, where, says', [('pkl', OUT, 'same folder, or above'), ('images', 'maps', 'same folder, or above'), ('pkl', f'{OUT}/images', 'same folder, or above'),
+    ('journal', 'elsewhere', 'journals must lie beside the maps'), ('pkl', 'nowhere', 'leads nowhere'), ('images', f'{OUT}/images', 'leads nowhere')])
+def test_links_that_lead_back_or_nowhere(tree, part, where, says):
+    (tree/'elsewhere').mkdir()
+    replace_by_link(tree/OUT/part, tree/where)
+    before = files(tree)
+    with pytest.raises(SkeletonGaitError, match=says): draw(tree, overwrite=True)
+    assert files(tree) == before
+
+
+def test_a_file_in_the_place_of_a_folder(tree):
+    shutil.rmtree(tree/OUT/'images'); (tree/OUT/'images').write_text('mine')
+    with pytest.raises(SkeletonGaitError, match='images: a file; expected a folder'): draw(tree, overwrite=True)
+    assert (tree/OUT/'images').read_text() == 'mine'
+
+
+def test_a_dangling_save_root(tree):
+    (tree/'later').symlink_to(tree/'nowhere')
+    with pytest.raises(SkeletonGaitError, match='later: a link that leads nowhere'): draw(tree, save_root='later')
+
+
+def test_a_link_to_a_folder_above_within_the_maps(tree, drawn):
+    "Two data sets beside each other, and a way from the maps of one to both."
+    assert draw(tree, name='other') == 0
+    before = files(tree/'maps'/'other_sigma_8.0_')
+    (tree/OUT/'pkl'/'up').symlink_to(tree/'maps'); (tree/OUT/'images'/'up').symlink_to(tree/'maps')
+    (tree/'maps'/'note.txt').write_text('mine'); (tree/'maps'/'.0a1b2c3d.node-17.tmp').write_text('half')
+    assert draw(tree, overwrite=True) == 0
+    assert files(tree/'maps'/'other_sigma_8.0_') == before and (tree/'maps'/'note.txt').exists() and (tree/'maps'/'.0a1b2c3d.node-17.tmp').exists()
+    assert all(files(tree/OUT/'pkl'/s) == files(drawn/OUT/'pkl'/s) for s in ('000', '001', '002'))
+
+
+def test_poses_that_are_no_maps_of_this_folder(tree):
+    "`pkl` leads to another tree of poses, of the same names."
+    shutil.copytree(tree/'pose', tree/'other'); shutil.rmtree(tree/'maps')
+    before = files(tree/'other')
+    replace_by_link(tree/OUT/'pkl', tree/'other')
+    for overwrite, says in ((False, 'holds 3 maps but no manifest'), (True, 'holds 3 files .pkl that no run has drawn')):
+        with pytest.raises(SkeletonGaitError, match=says): draw(tree, overwrite=overwrite)
+    assert files(tree/'other') == before
+
+
+def test_the_input_reached_by_its_own_links(tree):
+    "The poses are links to a disk, and so is the place of their maps."
+    (tree/'pose').rename(tree/'disk'); (tree/'pose').mkdir(); shutil.rmtree(tree/'maps')
+    for s in ('000', '001', '002'): (tree/'pose'/s).symlink_to(tree/'disk'/s)
+    before = files(tree/'disk')
+    replace_by_link(tree/OUT/'pkl', tree/'disk')
+    with pytest.raises(SkeletonGaitError, match='no run has drawn'): draw(tree, overwrite=True)
+    m.write_manifest(tree/OUT, m.Manifest({}, {})); (tree/OUT/'manifest.jsonl').write_text(json.dumps(m.make_header(m.HeatmapConfig())) + '\n')
+    assert draw(tree) == 1  # with a manifest, file by file
+    assert files(tree/'disk') == before
+
+
+def test_the_users_own_links_go_on_working(tree, drawn):
+    "The save_root, the folder of maps, or `pkl` and `images`, on another disk."
+    (tree/OUT).rename(tree/'disk'); (tree/OUT).symlink_to(tree/'disk')
+    (tree/'maps').rename(tree/'far'); (tree/'maps').symlink_to(tree/'far')
+    for part in ('pkl', 'images'): (tree/'disk'/part).rename(tree/part); (tree/'disk'/part).symlink_to(tree/part)
+    for overwrite in (False, True):
+        assert draw(tree, overwrite=overwrite) == 0 and files(tree/'pkl') == files(drawn/OUT/'pkl') and files(tree/'images') == files(drawn/OUT/'images')
+    (tree/'pkl/000/nm-01/090/x.pkl').unlink()
+    assert draw(tree) == 0 and files(tree/'pkl') == files(drawn/OUT/'pkl')
+
+
+@pytest.mark.parametrize('kind', ['link', 'hard link', 'dangling link'])
+def test_a_maps_file_that_is_a_link_is_replaced_and_not_its_target(tree, drawn, kind):
+    maps, target = tree/OUT/'pkl/000/nm-01/090/x.pkl', tree/'pose/000/nm-01/090/x.pkl'
+    before = target.read_bytes()
+    maps.unlink()
+    if kind == 'hard link': os.link(target, maps)
+    else: maps.symlink_to(target if kind == 'link' else tree/'nowhere')
+    for overwrite in (False, True):
+        assert draw(tree, overwrite=overwrite) == 0 and target.read_bytes() == before and not maps.is_symlink() and files(tree/OUT) == files(drawn/OUT)
+    assert not (tree/'nowhere').exists()
+
+
+def test_pictures_and_unfinished_files_of_others_stay(tree):
+    own = ['images/000/nm-01/090/portrait.jpg', 'images/000/nm-01/090/more/bone_0.jpg', 'images/zz/bone_0.jpg', 'pkl/.notes.tmp', 'journal/notes.jsonl', 'sub/.0a1b2c3d.node-17.tmp']
+    for name in own: (tree/OUT/name).parent.mkdir(parents=True, exist_ok=True); (tree/OUT/name).write_text('mine')
+    (tree/'pose/001/nm-01/090/x.pkl').write_bytes(b'no pose')
+    (tree/OUT/'images/001/nm-01/090/portrait.jpg').write_text('mine')
+    for overwrite in (False, True): assert draw(tree, overwrite=overwrite) == 1
+    assert all((tree/OUT/name).read_text() == 'mine' for name in [*own, 'images/001/nm-01/090/portrait.jpg'])
+    assert not (tree/OUT/'images/001/nm-01/090/bone_0.jpg').exists()
+
+
+def test_a_folder_without_manifest_is_drawn_anew_and_nothing_else_goes(tree, drawn):
+    (tree/OUT/'manifest.jsonl').unlink()
+    for s in ('000', '001'): (tree/OUT/'pkl'/s/'nm-01/090/x.pkl').write_bytes(b'of another program')
+    save_pickle(np.zeros((3, 2, 64, 64), 'u1'), tree/OUT/'pkl'/'009/nm-01/090/x.pkl')
+    with pytest.raises(SkeletonGaitError, match='holds 4 maps but no manifest'): draw(tree)
+    assert draw(tree, overwrite=True) == 0
+    assert files(tree/OUT/'pkl').keys() == files(drawn/OUT/'pkl').keys() | {'009/nm-01/090/x.pkl'}
+    assert all(files(tree/OUT/'pkl')[k] == v for k, v in files(drawn/OUT/'pkl').items()) and load_pickle(tree/OUT/'pkl/009/nm-01/090/x.pkl').max() == 0
+
+
+def test_a_manifest_names_nothing_outside(tree):
+    "Lines that would lead out of the folder remove nothing."
+    first, *lines = (tree/OUT/'manifest.jsonl').read_text().splitlines()
+    evil = [json.dumps(json.loads(lines[0]) | {'pose': p}) for p in ('../../../pose/000/nm-01/090/x.pkl', str(tree/'pose/001/nm-01/090/x.pkl'))]
+    (tree/OUT/'manifest.jsonl').write_text('\n'.join([first, *evil]) + '\n')
+    before = files(tree/'pose')
+    assert draw(tree, overwrite=True) == 0 and files(tree/'pose') == before
