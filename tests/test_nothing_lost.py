@@ -9,6 +9,7 @@ from scripts import files
 
 from skeletongait import manifest as m
 from skeletongait.core import SkeletonGaitError, is_leftover, save_pickle
+from skeletongait.ln_sil_heatmap import ln_sil_heatmap
 from skeletongait.pose import load_pickle
 from skeletongait.pretreatment_heatmap import pretreatment_heatmap
 from skeletongait.walkers import make_sequence
@@ -187,3 +188,55 @@ def test_a_manifest_names_nothing_outside(tree):
     (tree/OUT/'manifest.jsonl').write_text('\n'.join([first, *evil]) + '\n')
     before = files(tree/'pose')
     assert draw(tree, overwrite=True) == 0 and files(tree/'pose') == before
+
+
+# --- linking
+
+
+@pytest.fixture
+def pair(tmp_path):
+    "Maps and silhouettes of two sequences, linked."
+    rng = np.random.default_rng(0)
+    for i in range(2):
+        save_pickle(rng.integers(0, 255, (3, 2, 64, 64), 'u1'), tmp_path/'heat'/f'{i:03d}'/'nm'/'090'/'x.pkl')
+        save_pickle(rng.integers(0, 255, (3, 64, 44), 'u1'), tmp_path/'sil'/f'{i:03d}'/'nm'/'090'/'x.pkl')
+    assert join(tmp_path, 'linked') == 0
+    return tmp_path
+
+
+def join(root, out, **kw): return ln_sil_heatmap(str(root/'heat'), str(root/'sil'), str(root/out), **kw)
+
+
+def links(root): return {p.relative_to(root).as_posix(): os.readlink(p) for p in sorted(root.rglob('*')) if p.is_symlink()}
+
+
+@pytest.mark.parametrize('copy', [False, True])
+def test_links_of_another_tree_stay(pair, capsys, copy):
+    "A folder of the linked tree is a link into another one: nothing is put there, nothing removed."
+    (pair/'other').mkdir()
+    for s in ('000', '005'): shutil.copytree(pair/'linked'/'000', pair/'other'/s, symlinks=True)
+    for p in (pair/'other').rglob('*.pkl'): p.unlink(); p.symlink_to('/nowhere')
+    before = links(pair/'other')
+    for s in ('000', '005'): replace_by_link(pair/'linked'/s, pair/'other'/s)
+    assert join(pair, 'linked', copy=copy) == 1
+    assert f"failed: {pair/'linked'/'000'/'nm'/'090'}: lies beyond the link {pair/'linked'/'000'}; remove the link" in capsys.readouterr().out
+    assert links(pair/'other') == before and (pair/'linked'/'001'/'nm'/'090'/'1_sil.pkl').exists()
+
+
+def test_a_finished_tree_on_several_disks_stays_good(pair):
+    (pair/'linked'/'000').rename(pair/'disk'); (pair/'linked'/'000').symlink_to(pair/'disk')
+    assert join(pair, 'linked') == 0
+
+
+def test_the_linked_tree_itself_may_be_a_link(pair):
+    (pair/'linked').rename(pair/'disk'); (pair/'linked').symlink_to(pair/'disk')
+    (pair/'disk'/'000'/'nm'/'090'/'1_sil.pkl').unlink()
+    assert join(pair, 'linked') == 0 and (pair/'disk'/'000'/'nm'/'090'/'1_sil.pkl').exists()
+
+
+def test_a_report_of_somebody_else_stays(drawn, pair):
+    "The linked tree is to go into the folder of the maps, which has a report as well."
+    shutil.copytree(drawn/'maps', pair/'maps')
+    before = files(pair/'maps')
+    with pytest.raises(SkeletonGaitError, match='report.json: is no report of this script; move it away'): ln_sil_heatmap(str(pair/OUT/'pkl'), str(pair/'sil'), str(pair/OUT))
+    assert files(pair/'maps') == before
