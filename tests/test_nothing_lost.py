@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from scripts import files
 
-from skeletongait import manifest as m
-from skeletongait.core import SkeletonGaitError, is_leftover, save_pickle
+from skeletongait import demo, manifest as m
+from skeletongait.core import SkeletonGaitError, is_leftover, save_pickle, save_text
 from skeletongait.ln_sil_heatmap import ln_sil_heatmap
 from skeletongait.pose import load_pickle
 from skeletongait.pretreatment_heatmap import pretreatment_heatmap
@@ -240,3 +240,63 @@ def test_a_report_of_somebody_else_stays(drawn, pair):
     before = files(pair/'maps')
     with pytest.raises(SkeletonGaitError, match='report.json: is no report of this script; move it away'): ln_sil_heatmap(str(pair/OUT/'pkl'), str(pair/'sil'), str(pair/OUT))
     assert files(pair/'maps') == before
+
+
+# --- the demonstration
+
+
+@pytest.fixture
+def demo_folder(tmp_path, monkeypatch):
+    "The demonstration ends as soon as it has some data."
+    class Interrupted(BaseException): pass
+    def make_data(root, population):
+        for name in ('pose/000/x.pkl', 'maps/y/manifest.jsonl', 'partition.json', 'runs/Walkers/SkeletonGait/demo/config.yaml'): save_text('{}', root/name)
+        raise Interrupted
+    monkeypatch.setattr(demo, 'make_data', make_data)
+    monkeypatch.chdir(tmp_path)
+    def begin():
+        with pytest.raises(Interrupted): demo.demo()
+        return files(tmp_path/'output'/'demo')
+    begin.root = tmp_path/'output'/'demo'
+    return begin
+
+
+@pytest.mark.parametrize('where', ['SkeletonGait/demo/checkpoints/demo-00100.pt', 'pose/mine.pkl', 'notes.txt'])
+def test_the_demo_leaves_the_runs_of_a_data_set_called_demo(demo_folder, where):
+    save_text('mine', demo_folder.root/where)
+    with pytest.raises(SkeletonGaitError, match=r'^output/demo: holds .*demonstration.json is not there\); move it away, or start the demonstration in another folder$'): demo.demo()
+    assert files(demo_folder.root) == {where: b'mine'}
+
+
+@pytest.mark.parametrize('where', ['SkeletonGait/mine/config.yaml', 'runs/Walkers/SkeletonGait/other/config.yaml', 'runs/mine/a.pt'])
+def test_the_demo_leaves_what_came_after_it(demo_folder, where):
+    demo_folder()
+    save_text('mine', demo_folder.root/where)
+    before = files(demo_folder.root)
+    with pytest.raises(SkeletonGaitError, match='demonstration.json does not list it'): demo.demo()
+    assert files(demo_folder.root) == before
+
+
+def test_an_interrupted_demo_can_be_redone(demo_folder, monkeypatch):
+    first = demo_folder()
+    save_text('half', demo_folder.root/'linked'/'x'); save_text('{}', demo_folder.root/'results.json')
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):  # in the middle of removing
+        def rmtree(path): raise KeyboardInterrupt
+        patch.setattr(shutil, 'rmtree', rmtree); demo.demo()
+    assert demo_folder() == first and demo_folder() == first
+
+
+def test_the_demo_removes_links_and_not_what_they_lead_to(demo_folder, tmp_path):
+    demo_folder.root.mkdir(parents=True)  # an empty folder will do
+    demo_folder()
+    save_text('mine', tmp_path/'data'/'x')
+    replace_by_link(demo_folder.root/'pose', tmp_path/'data')
+    demo_folder()
+    assert (tmp_path/'data'/'x').read_text() == 'mine' and not (demo_folder.root/'pose').is_symlink()
+
+
+def test_the_demo_and_a_file_in_its_place(demo_folder):
+    save_text('mine', demo_folder.root)
+    with pytest.raises(SkeletonGaitError, match='output/demo: is no folder'): demo.demo()
+    demo_folder.root.unlink(); demo_folder.root.symlink_to('nowhere')
+    with pytest.raises(SkeletonGaitError, match='output/demo: is no folder'): demo.demo()
