@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 from scripts import files
 
-from skeletongait import demo, manifest as m
+from skeletongait import demo, manifest as m, walkers
 from skeletongait.core import SkeletonGaitError, is_leftover, save_pickle, save_text
 from skeletongait.ln_sil_heatmap import ln_sil_heatmap
+from skeletongait.player import SequencePlayer
 from skeletongait.pose import load_pickle
 from skeletongait.pretreatment_heatmap import pretreatment_heatmap
-from skeletongait.walkers import make_sequence
+from skeletongait.walkers import make_sequence, write_like, write_walkers
 
 OUT = 'maps/mine_sigma_8.0_'
 
@@ -300,3 +301,38 @@ def test_the_demo_and_a_file_in_its_place(demo_folder):
     with pytest.raises(SkeletonGaitError, match='output/demo: is no folder'): demo.demo()
     demo_folder.root.unlink(); demo_folder.root.symlink_to('nowhere')
     with pytest.raises(SkeletonGaitError, match='output/demo: is no folder'): demo.demo()
+
+
+# --- walkers and pictures
+
+
+@pytest.mark.parametrize('there', ['partition.json', 'pose/001/nm-01/090/x.pkl', 'silhouette/001/nm-01/090/x.pkl'])
+def test_walkers_leave_a_data_set(tmp_path, there):
+    save_text('mine', tmp_path/there)
+    with pytest.raises(SkeletonGaitError, match='is there already, and is not of these walkers.*choose another root'): write_walkers(tmp_path, 2, 1, ('nm-01',), ('090',), 3)
+    save_text('mine', tmp_path/'Gait3D.json')
+    with pytest.raises(SkeletonGaitError, match='is there already'): write_like(tmp_path, 'Gait3D', 1, 1, 3)
+    assert files(tmp_path) == {there: b'mine', 'Gait3D.json': b'mine'}
+
+
+def test_interrupted_walkers_are_written_anew(tmp_path, monkeypatch):
+    few = (tmp_path, 2, 1, ('nm-01',), ('090',), 3)
+    def full(*args): raise OSError('full')
+    with monkeypatch.context() as patch, pytest.raises(OSError): patch.setattr(walkers, 'save_pickle', full); write_walkers(*few)
+    (tmp_path/'pose').mkdir()
+    assert write_walkers(*few) == write_walkers(*few) and len(files(tmp_path)) == 5
+
+
+@pytest.mark.parametrize('name', ['walk.gif', 'walk.png', 'link.png'])
+def test_the_button_leaves_the_files_of_others(tmp_path, name):
+    viewer = SequencePlayer(np.zeros((3, 2, 16, 16), 'u1'))
+    viewer.keep_name.value, path = str(tmp_path/name), tmp_path/name
+    if name.startswith('link'): path.symlink_to('nowhere')
+    else: save_text('mine', path)
+    viewer.keep_button.click()
+    assert 'is there already, and this viewer has not saved it; choose another name' in viewer.notice.value
+    assert path.is_symlink() or path.read_bytes() == b'mine'
+    path.unlink()
+    for _ in range(2):
+        viewer.keep_button.click()
+        assert f'saved {path}' in viewer.keep_words.value and not viewer.notice.value  # its own may be saved again
