@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['DEEPEST', 'LONGEST', 'MOST_VALUES', 'SkeletonGaitError', 'nearest', 'unknown_name', 'pick', 'Sequence', 'Tree',
-           'walk', 'read_tree', 'is_leftover', 'atomic_write', 'pickled', 'save_pickle', 'save_text', 'read_text',
-           'plain_words', 'read_yaml', 'read_json']
+           'walk', 'link_above', 'read_tree', 'is_leftover', 'atomic_write', 'pickled', 'save_pickle', 'save_text',
+           'read_text', 'plain_words', 'read_yaml', 'read_json']
 
 # %% ../nbs/00_core.ipynb #fe779649
 import contextlib, difflib, io, json, os, pickle, platform, re, stat, zlib
@@ -93,6 +93,15 @@ def _enter(folder:str|os.PathLike, inside:dict, onerror:Callable[[OSError],None]
         return onerror(e)
     inside.setdefault((stat.st_dev, stat.st_ino), iter(entries))
 
+# %% ../nbs/00_core.ipynb #34d3a3a7
+def link_above(
+    path:Path, # A file that is to be removed or written
+    root:Path, # A folder that it lies in by its name; may be a link itself
+) -> Path|None: # The folder between the two that is a link
+    "The first link on the way from a folder to a file below it; None if the file really lies there."
+    between = path.relative_to(root).parents # the last one is `root` itself
+    return next((root/o for o in reversed(between[:-1]) if (root/o).is_symlink()), None)
+
 # %% ../nbs/00_core.ipynb #89babcd1
 def read_tree(
     root:str|os.PathLike,               # Top of a `<subject>/<type>/<view>/*` tree
@@ -113,9 +122,11 @@ def read_tree(
     return Tree(root, {k: tuple(sequences[k]) for k in sorted(sequences)}, tuple(strays))
 
 # %% ../nbs/00_core.ipynb #85ad08fa
+_LEFTOVER = re.compile(r'\..+[.-][0-9]+\.tmp', re.DOTALL)
+
 def is_leftover(name:str) -> bool:
     "Is this the name of a file that `atomic_write` is writing, or was when its process was killed?"
-    return name.startswith('.') and name.endswith('.tmp')
+    return bool(_LEFTOVER.fullmatch(name))
 
 # %% ../nbs/00_core.ipynb #e4fc1a58
 @contextlib.contextmanager

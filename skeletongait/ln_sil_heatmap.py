@@ -25,9 +25,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from skeletongait.core import (
-    Sequence, SkeletonGaitError, Tree, atomic_write, is_leftover, pickled, read_json, read_tree, save_text,
-    unknown_name)
+from .core import (
+    Sequence, SkeletonGaitError, Tree, atomic_write, is_leftover, link_above, pickled, read_json, read_tree,
+    save_text, unknown_name)
 from .launch import Stopped, ranks, run_script, stoppable
 from .manifest import OutputError, writing
 from .pose import ENDINGS, Limits, PoseError, load_array, to_coco17
@@ -232,10 +232,11 @@ def place_pair(
     copy:bool=False,     # Copies, not links
     dry_run:bool=False,  # Change nothing
 ) -> bool: # Was there anything to do?
-    "Make `folder` hold `streams`; `SkeletonGaitError` where a real file that is not ours is in the way, `OutputError` where nothing can be written."
+    "Make `folder` hold `streams`; `SkeletonGaitError` where a real file that is not ours, or a link to a folder, is in the way, `OutputError` where nothing can be written."
     todo = {folder/o.name: o for o in streams if not holds(folder/o.name, o, copy)}
     names = {o.name for o in streams}
     old = [p for p in folder.iterdir() if is_our_name(p.name) and p.name not in names] if folder.is_dir() else []
+    if (todo or old) and (beyond := link_above(folder/'file', written.root)): raise SkeletonGaitError(f"{folder}: lies beyond the link {beyond}; remove the link or choose another output path")
     for p in (*todo, *old):
         if os.path.lexists(p) and not may_go(p, written): raise SkeletonGaitError(f"{p}: is a real file that this script did not write; move it away or choose another output path")
     if not dry_run:
@@ -278,9 +279,9 @@ def sweep(
     written:Written,      # Of the linked tree
     dry_run:bool=False,   # Remove nothing
 ) -> tuple[set[Sequence],list[Path]]: # Sequences that lose files; files that stay because they are not ours
-    "Remove what is ours in all other sequences, and what a killed run left half-written at the top."
+    "Remove what is ours in all other sequences, but nothing beyond a link to a folder, and what a killed run left half-written at the top."
     root = written.root
-    of = {p: Sequence(*p.relative_to(root).parts[:3]) for p in sorted(root.glob('*/*/*/*')) if is_our_name(p.name)}
+    of = {p: Sequence(*p.relative_to(root).parts[:3]) for p in sorted(root.glob('*/*/*/*')) if is_our_name(p.name) and not link_above(p, root)}
     gone = {p: may_go(p, written) for p, seq in of.items() if seq not in linked}
     if not dry_run:
         with writing(root):
@@ -344,6 +345,13 @@ def _check_place(out:str, *inputs:str) -> None:
     for i in inputs:
         if Path(out).resolve().is_relative_to(Path(i).resolve()): raise SkeletonGaitError(f"--output_path {out} lies in the input {i}; choose a folder outside of it")
 
+def _check_report(path:Path) -> None:
+    "A `SkeletonGaitError` if the report would take the place of another file: that of the maps' folder, say."
+    if not os.path.lexists(path): return
+    try: ours = {'counts', 'linked', 'only_maps'} <= json.loads(path.read_text(encoding='utf-8')).keys()
+    except (OSError, ValueError, AttributeError): ours = False
+    if not ours: raise SkeletonGaitError(f"{path}: is no report of this script; move it away or choose another output path")
+
 # %% ../nbs/10_ln_sil_heatmap.ipynb #d5b7b2a2
 def _link_pairs(pairs:Pairs, one:Callable) -> list[Result]:
     "Call `one` for every pair; an `OutputError` tells how many are done. The ambiguous sequences have failed already."
@@ -383,6 +391,7 @@ def ln_sil_heatmap(
     if ranks().rank: return 0 # one process does the work
     if trim not in TRIMS: raise unknown_name('--trim', trim, TRIMS)
     _check_place(output_path, heatmap_data_path, silhouette_data_path)
+    _check_report(Path(output_path)/'report.json')
     pairs = pair_up(only_names(read_tree(heatmap_data_path, ENDINGS), heatmap_name_begins), read_tree(silhouette_data_path, dataset_pkl_ext_name))
     try: report = _link_trees(pairs, Written(output_path), dry_run, trim=Trim(trim, trim_at_most), limits=Limits(max_file_mb, max_frames), copy=copy)
     except Stopped as e: raise Stopped(f'{e}; what is linked stays, the same command links the rest') from None

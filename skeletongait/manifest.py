@@ -5,18 +5,18 @@
 # %% auto #0
 __all__ = ['FORMAT', 'DRAWING', 'LATER', 'MANIFEST', 'make_header', 'settings_difference', 'Record', 'to_line', 'from_line',
            'maps_name', 'fresh', 'file_sha256', 'OutputError', 'writing', 'Manifest', 'read_manifest', 'write_manifest',
-           'start_journal', 'check_journal', 'add_record', 'read_journals', 'remove_all', 'look_around',
-           'check_settings', 'start_over', 'clear']
+           'start_journal', 'check_journal', 'add_record', 'find_journals', 'read_journals', 'remove_all', 'is_picture',
+           'Found', 'look_around', 'check_settings', 'known_records', 'start_over', 'clear']
 
 # %% ../nbs/08_manifest.ipynb #7a6d9d7d
-import contextlib, errno, hashlib, json, os, platform, time
+import contextlib, errno, hashlib, json, os, platform, re, time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from . import __version__
-from .core import SkeletonGaitError, atomic_write, is_leftover, read_json, walk
+from .core import SkeletonGaitError, atomic_write, is_leftover, link_above, read_json, walk
 from .heatmap import HeatmapConfig, window_of
 from .launch import LostRankError
 
@@ -128,7 +128,11 @@ def read_manifest(
     try: header = read_json(head)
     except SkeletonGaitError: header = None
     if not isinstance(header, dict) or not isinstance(header.get('settings'), dict): raise SkeletonGaitError(f"{out/MANIFEST}: its first line is no header; expected what skeletongait wrote there. Draw all anew with --overwrite")
-    return Manifest(header, {r.pose: r for r in map(from_line, lines) if r})
+    return Manifest(header, _records(lines))
+
+def _records(lines:Iterable[bytes]) -> dict[str,Record]:
+    "The whole records among some lines, by the pose's path; the later one wins."
+    return {r.pose: r for r in map(from_line, lines) if r}
 
 # %% ../nbs/08_manifest.ipynb #dc87855c
 def write_manifest(
@@ -166,22 +170,46 @@ def add_record(journal:Path, record:Record) -> None:
         os.fsync(f.fileno())
 
 # %% ../nbs/08_manifest.ipynb #a1e51e8a
+_JOURNAL = re.compile(r'.*-[0-9]+-[0-9]+-[0-9]+\.jsonl', re.DOTALL) # as `start_journal` names them
+
+def find_journals(
+    out:Path, # Folder of maps
+) -> list[Path]:
+    "The journals that runs have left; other files in their folder are somebody else's."
+    return [p for p in (out/'journal').glob('*.jsonl') if _JOURNAL.fullmatch(p.name)]
+
 def read_journals(journals:Iterable[Path]) -> dict[str,Record]:
     "All whole records, by the pose's path; the journal written last wins."
     in_order = sorted(journals, key=lambda p: (p.stat().st_mtime_ns, p.name))
-    return {r.pose: r for p in in_order for r in map(from_line, p.read_bytes().split(b'\n')) if r}
+    return _records(line for p in in_order for line in p.read_bytes().split(b'\n'))
 
 def remove_all(files:Iterable[str|os.PathLike]) -> None:
     "Remove files, whether they are there or not; their folders stay, another run may be about to write there."
     for p in files: Path(p).unlink(missing_ok=True)
 
 # %% ../nbs/08_manifest.ipynb #dd30c10b
-def look_around(out:Path) -> tuple[dict[str,int],list[Path]]: # Bytes of each maps file, by its path below `pkl`; unfinished files anywhere
+_PICTURE = re.compile(r'(bone|pose)_[0-9]+\.jpg')
+
+def is_picture(name:str) -> bool:
+    "Is this the name of a picture of a frame's maps?"
+    return bool(_PICTURE.fullmatch(name))
+
+class Found(NamedTuple):
     "What a folder of maps holds."
-    found = list(walk(out))
-    maps = {Path(e.path).relative_to(out/'pkl').as_posix(): e.stat().st_size for e in found
-            if e.path.startswith(f'{out}/pkl/') and e.name.endswith('.pkl') and not e.name.startswith('.') and e.is_file()}
-    return maps, [Path(e.path) for e in found if is_leftover(e.name)]
+    maps: dict[str,int]   # Bytes of each maps file, by its path below `pkl`
+    leftovers: list[Path] # Unfinished files of killed processes
+    others: list[str]     # Files in `pkl` and `images` that are neither maps nor pictures, by their path
+
+def look_around(out:Path) -> Found:
+    "What a folder of maps holds: in itself, in `pkl`, `images` and `journal`, and nothing in other folders."
+    below = {name: list(walk(out/name)) for name in ('pkl', 'images', 'journal')}
+    is_maps = lambda e: e.name.endswith('.pkl') and not e.name.startswith('.') and e.is_file()
+    maps = {Path(e.path).relative_to(out/'pkl').as_posix(): e.stat().st_size for e in below['pkl'] if is_maps(e)}
+    others = [e for e in below['pkl'] if not is_maps(e)] + [e for e in below['images'] if not is_picture(e.name)]
+    top = out.glob('.*') if out.is_dir() else ()
+    half = [p for p in (*top, *(Path(e.path) for es in below.values() for e in es)) if is_leftover(p.name)]
+    return Found(maps, [p for p in half if not link_above(p, out)],
+                 [Path(e.path).relative_to(out).as_posix() for e in others if not e.name.startswith('.')])
 
 # %% ../nbs/08_manifest.ipynb #a6727b16
 def check_settings(
@@ -197,15 +225,30 @@ def check_settings(
     if differ := settings_difference(manifest.header, header): raise SkeletonGaitError(f"{out}: its {len(maps)} maps were drawn otherwise: {', '.join(differ)}; {todo}")
 
 # %% ../nbs/08_manifest.ipynb #2f4ae0e6
+def known_records(
+    out:Path, # Folder of maps
+) -> dict[str,Record]:
+    "All records of the manifest, whatever its first line says, and of the journals."
+    path = out/MANIFEST
+    return _records(path.read_bytes().split(b'\n') if path.is_file() else ()) | read_journals(find_journals(out))
+
 def start_over(
     out:Path,    # Folder of maps
     header:dict, # How all is to be drawn
-) -> Manifest: # Without records, and marked
+) -> Manifest: # With what is to be removed, and marked
     "Mark the folder as one to be cleared."
-    write_manifest(out, marked := Manifest(header | {'clearing': True}, {}))
+    write_manifest(out, marked := Manifest(header | {'clearing': True}, known_records(out)))
     return marked
 
-def clear(out:Path) -> None:
-    "Remove all maps and pictures."
-    remove_all(out/'pkl'/name for name in look_around(out)[0])
-    remove_all(walk(out/'images'))
+def _own_files(out:Path, name:str) -> Iterator[tuple[str,str]]: # Path, and path below `out/name`
+    for e in walk(out/name):
+        if not link_above(Path(e.path), out): yield e.path, Path(e.path).relative_to(out/name).as_posix()
+
+def clear(
+    out:Path,                # Folder of maps
+    poses:Iterable[str],     # Whose maps are listed
+) -> None:
+    "Remove maps and pictures of some pose files, but nothing beyond a link."
+    maps, folders = {maps_name(p) for p in poses}, {str(PurePosixPath(p).parent) for p in poses}
+    remove_all(path for path, name in _own_files(out, 'pkl') if name in maps)
+    remove_all(path for path, name in _own_files(out, 'images') if is_picture(Path(path).name) and str(PurePosixPath(name).parent) in folders)

@@ -8,7 +8,7 @@ __all__ = ['LEFT', 'RIGHT', 'MIDDLE', 'GOOD', 'BAD', 'STYLE', 'WORDS', 'SPEEDS',
            'close_all', 'Viewer', 'figure_png', 'as_array', 'as_frames', 'SequencePlayer']
 
 # %% ../nbs/26_player.ipynb #ebc55680
-import base64, html, io, shutil, tempfile
+import base64, html, io, os, shutil, tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain
@@ -247,6 +247,7 @@ class Viewer(W.VBox):
     def __init__(self):
         self.problem = ''           # What is wrong with the input; empty if nothing is
         self.notice = W.HTML()      # What a control has to say
+        self.own_files = set() # names of files that the button has saved
         self.keep_name = W.Text('walk.gif', description='pictures', continuous_update=False, layout=W.Layout(width='320px'), **WORDS)
         self.keep_button = W.Button(description='Save pictures', icon='film', tooltip='all frames as .gif or .mp4 (a frame takes some hundredths of a second), or the picture as .png', layout=W.Layout(width='150px'))
         self.keep_words = W.HTML()        # What was saved
@@ -348,11 +349,13 @@ def told(self:Viewer, frames:Iterable[int]) -> Iterator[int]:
 
 @patch
 def keep(self:Viewer, button:W.Button|None=None) -> None:
-    "Save what the name asks for, and say so."
+    "Save what the name asks for, and say so; a file that this viewer has not saved is left as it is."
     name, self.keep_words.value = self.keep_name.value.strip(), ''
     with self.noticing():
         if not name: raise SkeletonGaitError('pictures: found no name; expected one that ends in .gif, .mp4 or .png')
+        if os.path.lexists(name) and name not in self.own_files: raise SkeletonGaitError(f'{name}: is there already, and this viewer has not saved it; choose another name, or remove it')
         path = self.save_figure(name) if name.lower().endswith('.png') else self.save_animation(name, self.told(range(self.n_frames)))
+        self.own_files.add(name)
         self.keep_words.value = text(f'saved {path}')
 
 # %% ../nbs/26_player.ipynb #1d4b4c1d

@@ -659,14 +659,23 @@ def figure(self:RetrievalExplorer) -> plt.Figure:
     return fig
 
 # %% ../nbs/31_retrieval.ipynb #e20c4d08
+_TESTED = re.compile(r'-([0-9]{5,})(?=-|$)') # the iteration in the name of a file of results, last or before the words for the test
+
+def _iteration_of(file:Path) -> int|None:
+    "Which iteration a file of results belongs to; None for another file."
+    run = file.parent.parent.name + '-' # a file in a run's folder begins with the run's name, which may hold numbers itself
+    begin = len(run) - 1 if file.stem.startswith(run) and _TESTED.match(file.stem, len(run) - 1) else 0
+    m = _TESTED.search(file.stem, begin)
+    return int(m[1]) if m else None
+
 def newest_results(
     path:str|Path, # A JSON file, a folder of results, or a run's folder
 ) -> Path:
-    "The results of the latest iteration."
+    "The results of the latest iteration; of several tests of it those that were written last."
     if (path := Path(path)).is_file(): return path
-    found = [(int(m[1]), f) for f in (*path.glob('*.json'), *path.glob('results/*.json')) if (m := re.search(r'-([0-9]{5,})$', f.stem))]
-    if not found: raise SkeletonGaitError(f"{path}: no results of a test; expected <save_name>-<iteration>.json, as a test writes it into the run's folder results")
-    return max(found)[1]
+    found = [(i, f.stat().st_mtime_ns, f) for f in (*path.glob('*.json'), *path.glob('results/*.json')) if (i := _iteration_of(f)) is not None]
+    if not found: raise SkeletonGaitError(f"{path}: no results of a test; expected <save_name>-<iteration>-<test>.json, as a test writes it into the run's folder results")
+    return max(found)[2]
 
 # %% ../nbs/31_retrieval.ipynb #6e3a5281
 def read_results(

@@ -18,7 +18,7 @@ import torch.distributed as dist
 from torch import nn
 from tqdm import tqdm
 
-from .checkpoint import (Run, check_steps, claim, embedding_name, load_state, note_best, random_states, read_hint, read_start, restore_state,
+from .checkpoint import (Run, check_steps, claim, embedding_name, load_state, note_best, random_states, read_hint, read_start, restore_state, settings_of_test,
                                      save_checkpoint)
 from .config import Config, TrainerCfg, config_hash, to_dict, to_yaml
 from .core import Sequence, SkeletonGaitError, Tree, is_leftover, save_text
@@ -162,7 +162,7 @@ def at_save(i:int, t:TrainerCfg) -> bool: return i % t.save_iter == 0 or i == t.
 
 def test_due(i:int, run:Run, t:TrainerCfg, r:Ranks) -> bool:
     "Was a run ended before it could test the checkpoint it goes on from? Rank 0's disk knows."
-    return i > 0 and at_save(i, t) and agree(int(r.rank == 0 and not run.results(i).exists())) == 1
+    return i > 0 and at_save(i, t) and agree(int(r.rank == 0 and not run.tested(i))) == 1
 
 def test_now(test:Callable, trainer:Trainer, run:Run, watch:Watch, stop:Stop) -> None:
     "Test the weights as they are, and note whether they are the best so far."
@@ -289,7 +289,7 @@ def _no_failure(protocol:Any, results:dict) -> str:
 def test_model(
     model:nn.Module,
     cfg:Config,
-    run:Run,         # Gets `results/<save_name>-<iteration>.json`, and beside it the tables and pictures
+    run:Run,         # Gets `results/<save_name>-<iteration>-<test set>-<protocol>-<metric>.json`, and beside it the tables and pictures
     iteration:int,   # Of the weights
     r:Ranks,
     prepared:Prepared|None=None, # None: prepare it now
@@ -309,9 +309,10 @@ def test_model(
     data_cfg = {k: getattr(d, k) for k in ('dataset_root', 'data_in_use', 'render', 'render_sigma')}
     about = dict(dataset=d.test_dataset_name or d.dataset_name, iteration=iteration, embedding=embedding_name(cfg), metric=e.metric, eval_func=e.eval_func,
                  cross_view_gallery=e.cross_view_gallery, protocol=protocol.to_dict(), config_hash=config_hash(cfg), data_cfg=data_cfg,
-                 probe_names=probes)
+                 probe_names=probes, test=settings_of_test(cfg))
     missed = failures(test, protocol, e.metric, probes)
-    written = keep_embeddings(test, run.results(iteration), e.save_embeddings) + write_results(run.results(iteration).with_suffix(''), results, about, missed)
+    path = run.results(iteration, cfg)
+    written = keep_embeddings(test, path, e.save_embeddings) + write_results(path.with_suffix(''), results, about, missed)
     log.info(f"{len(missed)} failures, the worst first:\n{failures_table(missed[:5])}" if missed else _no_failure(protocol, results))
-    log.info(f"results in {run.results(iteration).parent}: {', '.join(f.name for f in written)}")
+    log.info(f"results in {path.parent}: {', '.join(f.name for f in written)}")
     return results, protocol.headline(results)

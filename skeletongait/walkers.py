@@ -9,7 +9,7 @@ __all__ = ['THIGH', 'KNEE', 'ANKLE', 'CONDITIONS', 'BODY', 'LAYOUTS', 'harmonics
            'Recording', 'record', 'make_sequence', 'write_walkers', 'Take', 'Layout', 'write_like']
 
 # %% ../nbs/04_walkers.ipynb #eacf45ae
-import itertools, json, zlib
+import itertools, json, os, zlib
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -445,6 +445,15 @@ def make_sequence(
         rng.uniform(1100, 1500)*1.72/walker.height, aim=rng.uniform(.4, .64)*walker.height)
     return record(walker, camera, rng, n_frames, fps, outfit, rng.uniform(), rng.uniform(-.4, .4))
 
+# %% ../nbs/04_walkers.ipynb #6e801ed8
+def _begin(root:Path, name:str, partition:dict) -> None:
+    "Write the partition; a `SkeletonGaitError` where the folder holds data that go by another one."
+    path, content = root/name, json.dumps(partition, indent=1)
+    there = next((p for p in (path, root/'pose', root/'silhouette') if p.is_symlink() or p.is_file() or p.is_dir() and any(p.iterdir())), None)
+    if there and not (path.is_file() and path.read_text(encoding='utf-8', errors='replace') == content): raise SkeletonGaitError(
+        f"{there}: is there already, and is not of these walkers; expected a new folder, or one of an earlier run with the same subjects; choose another root, or remove it")
+    save_text(content, path)
+
 # %% ../nbs/04_walkers.ipynb #98147d5c
 def write_walkers(
     root:str|Path,       # A new folder, or one of an earlier run (same files are written anew)
@@ -456,15 +465,15 @@ def write_walkers(
     seed:int=0,          # Which population
     fps:float=25,        # Frames per second
 ) -> dict[str,list[str]]: # The partition
-    "Write `root/pose/<subject>/<type>/<view>/<view>.pkl`, the same below `root/silhouette`, and `root/partition.json`."
+    "Write `root/pose/<subject>/<type>/<view>/<view>.pkl`, the same below `root/silhouette`, and `root/partition.json`; a `SkeletonGaitError` where `root` holds other data."
     if not 0 <= n_train <= n_subjects: raise SkeletonGaitError(f"n_train: found {n_train}, expected 0 to {n_subjects}, the number of subjects")
     root, names = Path(root), [f'{i:03d}' for i in range(n_subjects)]
+    partition = dict(TRAIN_SET=names[:n_train], TEST_SET=names[n_train:])
+    _begin(root, 'partition.json', partition)
     for (i, name), type, view in itertools.product(enumerate(names), types, views):
         rec, folder = make_sequence(seed, i, type, view, n_frames, fps), Sequence(name, type, view).path('')
         save_pickle(rec.pose, root/'pose'/folder/f'{view}.pkl')
         save_pickle(rec.silhouette, root/'silhouette'/folder/f'{view}.pkl')
-    partition = dict(TRAIN_SET=names[:n_train], TEST_SET=names[n_train:])
-    save_text(json.dumps(partition, indent=1), root/'partition.json')
     return partition
 
 # %% ../nbs/04_walkers.ipynb #8ab81a20
@@ -536,17 +545,18 @@ def write_like(
     n_frames:int=30,
     seed:int=0,       # Which population
 ) -> dict[str,list[str]]: # The partition
-    "Write walkers as a public data set names its sequences: poses below `root/pose`, silhouettes below `root/silhouette`, and `root/<dataset_name>.json`."
+    "Write walkers as a public data set names its sequences: poses below `root/pose`, silhouettes below `root/silhouette`, and `root/<dataset_name>.json`; a `SkeletonGaitError` where `root` holds other data."
     layout, root = pick('data set', dataset_name, LAYOUTS), Path(root)
     if n_train < 1 or n_test < 1: raise SkeletonGaitError(f"n_train, n_test: found {n_train}, {n_test}; expected at least 1 of each")
-    for i, subject, take in (takes := _takes(layout, n_train, n_test)):
+    takes = _takes(layout, n_train, n_test)
+    subjects = [*dict.fromkeys(name for _, name, _ in takes)]
+    partition = dict(TRAIN_SET=subjects[:n_train], TEST_SET=subjects[n_train:] + ['probe']*any(o.name.startswith('probe/') for o in layout.test_takes))
+    if layout.probe: partition['PROBE_SET'] = [f'{o}-{layout.probe}' for o in subjects[n_train:]]
+    _begin(root, f'{dataset_name}.json', partition)
+    for i, subject, take in takes:
         rec, video = make_sequence(seed, i, take.walk, take.azimuth, n_frames), f'{zlib.crc32(f"{subject} {take}".encode()):08x}'
         folder = take.name.format(subject=subject, video=video)
         view, side = Path(folder).name, (64-layout.width)//2
         save_pickle(rec.pose if layout.joints == 17 else _with_neck(rec.pose), root/'pose'/folder/layout.pose_file.format(view=view))
         save_pickle(rec.silhouette[..., side:64-side], root/'silhouette'/folder/layout.silhouette_file.format(view=view))
-    subjects = [*dict.fromkeys(name for _, name, _ in takes)]
-    partition = dict(TRAIN_SET=subjects[:n_train], TEST_SET=subjects[n_train:] + ['probe']*any(o.name.startswith('probe/') for o in layout.test_takes))
-    if layout.probe: partition['PROBE_SET'] = [f'{o}-{layout.probe}' for o in subjects[n_train:]]
-    save_text(json.dumps(partition, indent=1), root/f'{dataset_name}.json')
     return partition

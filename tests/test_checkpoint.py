@@ -517,7 +517,7 @@ def test_going_back_sets_the_other_future_aside(tmp_path):
     before = everything(run.folder)
     aside = run.set_aside(beyond=3)
     copies, moved = {k: before[k] for k in ('metrics.jsonl', 'config.yaml', 'summary/events')}, everything(aside)
-    assert {k for k in moved} == {*copies, 'checkpoints/best.json'} | {o for i in (6, 9) for o in (f'checkpoints/demo-0000{i}.pt', *(f'results/demo-0000{i}{e}' for e in ('.json', '.csv', '.png', '-failures.csv')))}
+    assert {k for k in moved} == {*copies, 'checkpoints/best.json'} | {o for i in (6, 9) for o in (f'checkpoints/demo-0000{i}.pt', *(f'results/demo-0000{i}-Walkers-gallery_probe-euc{e}' for e in ('.json', '.csv', '.png', '-failures.csv')))}
     assert everything(run.folder, [aside.name]) | moved == before and run.iterations() == [3] and run.set_aside(beyond=3) is None
     assert everything(run.folder, [aside.name]).items() >= copies.items() <= moved.items()   # the watch cuts the ones, the others stay
     run = old_run(tmp_path/'other'); run.set_aside(beyond=6)

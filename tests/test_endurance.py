@@ -95,7 +95,7 @@ def test_manifest_and_report(small):
     assert r == (r.pose, f.stat().st_size, f.stat().st_mtime_ns, m.file_sha256(f), (small/OUT/'pkl'/m.maps_name(r.pose)).stat().st_size, 4, (), 0)
     report = json.loads((small/OUT/'report.json').read_text())
     assert 'pickle' in report['failed'][0].pop('reason')
-    assert report == dict(files=13, sequences=5, maps=12, frames=48, left=0, failed=[dict(path='004/nm-01/090/bad.pkl')], notices={}, strays=[], maps_without_pose=[], lost=[])
+    assert report == dict(files=13, sequences=5, maps=12, frames=48, left=0, failed=[dict(path='004/nm-01/090/bad.pkl')], notices={}, strays=[], maps_without_pose=[], unlisted=[], lost=[])
 
 
 def test_long_sequences_of_an_earlier_release_are_drawn_again(tmp_path, capsys, monkeypatch):
@@ -278,14 +278,23 @@ def test_killed_while_overwriting(tree, small, monkeypatch, where, name, after):
     assert run(tree, overwrite=not begun) == 1 and finished(tree, small)
 
 
-def test_overwrite_removes_every_map(tree, small):
-    "Also those without a record, and pictures in a folder that is a link; what is no map stays."
-    for name in ('pkl/000/nm-01/090/foreign.pkl', 'pkl/zz/t/v/x.pkl'):
-        (tree/OUT/name).parent.mkdir(parents=True, exist_ok=True); (tree/OUT/name).write_bytes(b'map')
+def test_overwrite_removes_what_the_manifest_lists(tree, small, capsys):
+    "What no run of this folder has drawn stays, and is said; so does what lies beyond a link."
+    (tree/'pose'/'003'/'nm-01'/'090'/'001.pkl').unlink()  # its maps are listed, and go
+    others = ['pkl/000/nm-01/090/foreign.pkl', 'pkl/000/nm-01/090/notes.txt', 'pkl/zz/t/v/x.pkl', 'images/mine.jpg']
     (tree/OUT/'images').rename(tree/'elsewhere'); (tree/OUT/'images').symlink_to(tree/'elsewhere')
-    (tree/'elsewhere'/'mine.jpg').write_text('')
-    assert run(tree, overwrite=True) == 1 and files(tree/OUT/'pkl') == files(small/OUT/'pkl') and (tree/OUT/'images').is_symlink()
-    assert files(tree/'elsewhere') == files(small/OUT/'images')
+    for name in others:
+        (tree/OUT/name).parent.mkdir(parents=True, exist_ok=True); (tree/OUT/name).write_bytes(b'mine')
+    for overwrite in (True, False):
+        capsys.readouterr(); assert run(tree, overwrite=overwrite) == 1
+        out = capsys.readouterr().out
+        assert all(f'notice: kept, though no run of this folder has drawn it: {name}' in out for name in others) and 'pose file is gone' not in out
+        report = json.loads((tree/OUT/'report.json').read_text())
+        assert report['unlisted'] == sorted(others) and report['maps_without_pose'] == ['000/nm-01/090/foreign.pkl', 'zz/t/v/x.pkl']
+    assert all((tree/OUT/name).read_bytes() == b'mine' for name in others) and (tree/OUT/'images').is_symlink()
+    kept = {name.removeprefix('pkl/'): b'mine' for name in others if name.startswith('pkl/')}
+    wanted = {k: v for k, v in files(small/OUT/'pkl').items() if k != '003/nm-01/090/001.pkl'}
+    assert files(tree/OUT/'pkl') == wanted | kept and files(tree/'elsewhere') == files(small/OUT/'images') | {'mine.jpg': b'mine'}
 
 
 @pytest.mark.parametrize('where, name, after', [(module, 'gather', 0), (module, 'save_state', 0), (module, 'write_manifest', 0), (module, 'save_text', 0), (module, 'summary', 0)], ids=lambda v: str(v) if isinstance(v, str) else '')

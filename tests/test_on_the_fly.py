@@ -461,20 +461,21 @@ def test_a_run_says_how_its_maps_were_drawn_and_what_changed(root, tmp_path, cap
         save_text(to_yaml(settings_of(root, 'SkeletonGait++', tree, 0, **data)), tmp_path/'x.yaml')
         assert run_script(main, [f'--cfgs={tmp_path/"x.yaml"}', f'--phase={phase}', f'--output_root={tmp_path}', *args]) == 0
         return capsys.readouterr().out
-    results = Run(settings_of(root, 'SkeletonGait++', 'linked', 0), tmp_path).results
+    def results(i, tree, **data): return Run(settings_of(root, 'SkeletonGait++', tree, 0, **data), tmp_path).results(i)
     four, changed = dict(heatmap_generator_args=dict(sigma=4.)), 'was trained with other settings of the maps: '
     out = said('train', 'linked_pose', render={}, render_sigma=[4, 12])
     assert 'maps are drawn from poses, sigma drawn from 4 to 12' in out and changed not in out
     out = said('test', 'linked_pose', '--iter=6', render={}, render_sigma=[4, 12])
     assert 'maps are drawn from poses, sigma 8' in out and changed not in out
-    assert json.loads(results(6).read_text())['data_cfg'] == dict(dataset_root=str(root/'linked_pose'), render=heatmap_tree(HeatmapConfig()), render_sigma=[4, 12], data_in_use=[True, True])
+    assert json.loads(results(6, 'linked_pose', render={}).read_text())['data_cfg'] == dict(dataset_root=str(root/'linked_pose'), render=heatmap_tree(HeatmapConfig()), render_sigma=[4, 12], data_in_use=[True, True])
     out = said('test', 'linked_pose', '--iter=6', render=four)
     assert 'demo-00006.pt ' + changed + 'render_sigma: [4, 12] then, null now; sigma: 8.0 then, 4.0 now' in out and 'poses, sigma 4' in out
     out = said('train', 'linked', '--iter=3')
     assert 'demo-00003.pt was trained with other settings;' in out and 'data_cfg.render_sigma: [4, 12] then, null now' in out and 'from poses' not in out
     assert 'render: null then, given now' in said('test', 'linked_pose', '--iter=6', render={})  # the run went on from files
     said('test', 'linked', '--iter=6')
-    assert json.loads(results(6).read_text())['data_cfg'] == dict(dataset_root=str(root/'linked'), render=None, render_sigma=None, data_in_use=[True, True])
+    assert json.loads(results(6, 'linked').read_text())['data_cfg'] == dict(dataset_root=str(root/'linked'), render=None, render_sigma=None, data_in_use=[True, True])
+    assert len({results(6, 'linked'), results(6, 'linked_pose', render={}), results(6, 'linked_pose', render=four)}) == 3 # none has taken another's place
 
 
 @pytest.mark.parametrize('workers', [0, 2])

@@ -6,6 +6,7 @@ import pytest
 import torch
 import yaml
 
+from skeletongait.checkpoint import Run
 from skeletongait.config import load_config, make_config, packaged_configs, parse_yaml, to_dict, to_yaml
 from skeletongait.core import read_tree, save_text
 from skeletongait.ln_sil_heatmap import ln_sil_heatmap
@@ -89,7 +90,7 @@ def trained_and_tested(name, trees, out):
     assert next(v for k, v in state['model'].items() if 'fc_bin' in k and 'BNNecks' in k).shape[-1] == cfg.model_cfg.SeparateBNNecks.class_num
     del state
     checkpoint.unlink()  # up to a gigabyte
-    return cfg, folder/'results'/f'{cfg.trainer_cfg.save_name}-00001.json'
+    return cfg, Run(cfg, out).results(1)
 
 def check(name, trees, out):
     cfg, path = trained_and_tested(name, trees, out)

@@ -282,7 +282,7 @@ def test_every_way_to_start(walkers, tmp_path, launch):
         results.append(json.loads(Run(cfg, tmp_path/'output').results(6).read_text()))
     run = Run(cfg, tmp_path/'output')
     assert run.iterations() == [3, 6] and len(list((run.folder/'logs').iterdir())) == 2
-    assert {f.name for f in (run.folder/'results').iterdir()} == {f'demo-0000{i}{end}' for i in (3, 6) for end in ('.json', '.csv', '.png', '-failures.csv', '-embeddings.npz')} # the demo's settings keep them
+    assert {f.name for f in (run.folder/'results').iterdir()} == {f'demo-0000{i}-Walkers-gallery_probe-euc{end}' for i in (3, 6) for end in ('.json', '.csv', '.png', '-failures.csv', '-embeddings.npz')} # the demo's settings keep them
     assert results[0] == results[1] # tested after training, and again from the checkpoint
     log = '\n'.join(p.read_text() for p in (run.folder/'logs').iterdir())
     assert 'iteration 6/6' in log and 'ETA' in log and 'Rank-1' in log
