@@ -561,8 +561,8 @@ def _draw_matrix(ax:Axes, e:dict) -> None:
     ax.imshow(x, cmap='viridis', vmin=0, vmax=100); ax.set_facecolor('.85')
     for (r, c), v in np.ndenumerate(x):
         if not math.isnan(v): ax.text(c, r, f'{v:.0f}', ha='center', va='center', fontsize=7, color='k' if v > 60 else 'w')
-    ax.set_xticks(range(x.shape[1]), e['probe_views' if one else 'gallery_views'], rotation=90, fontsize=7); ax.set_yticks([] if one else range(len(x)), [] if one else e['probe_views'], fontsize=7)
-    ax.set_title(f"{e['key']} {_shown(e['value'])}", fontsize=9)
+    ax.set_xticks(range(x.shape[1]), e['probe_views' if one else 'gallery_views'], rotation=90, fontsize=7, parse_math=False); ax.set_yticks([] if one else range(len(x)), [] if one else e['probe_views'], fontsize=7, parse_math=False)
+    ax.set_title(f"{e['key']} {_shown(e['value'])}", fontsize=9, parse_math=False)
 
 def matrix_entries(results:dict[str,Any]) -> list[dict]:
     "The figures that have a cell per view: the first measure of each such table."
