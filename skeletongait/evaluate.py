@@ -344,7 +344,8 @@ def draw_cmc(
     "Draw CMC curves."
     for name, r in results.items(): ax.plot(range(1, max_rank+1), r['cmc'][:max_rank], marker='.', label=f"{name}: rank-1 {r['cmc'][0]:.1f} %")
     ax.set(xlabel='k', ylabel='probes with a hit in the first k (%)', ylim=(0, 102), xticks=[1, *range(5, max_rank+1, 5)])
-    ax.grid(alpha=.3); ax.legend(loc='lower right')
+    ax.grid(alpha=.3)
+    for o in ax.legend(loc='lower right').get_texts(): o.set_parse_math(False) # names may hold a $
 
 def plot_cmc(
     results:dict[str,dict], # Name of a curve -> a result with `cmc`
