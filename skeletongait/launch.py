@@ -5,16 +5,17 @@
 # %% auto #0
 __all__ = ['Ranks', 'env_number', 'ranks', 'LostRankError', 'launch_name', 'attempt', 'naming_lost_ranks', 'process_group',
            'gather_on_first', 'OtherRankError', 'agree', 'together', 'from_first', 'device', 'Board', 'arg_parser',
-           'Stopped', 'Stop', 'stoppable', 'run_script']
+           'Stopped', 'stop_signals', 'ignore_signals', 'Stop', 'stoppable', 'output_may_end', 'run_script']
 
 # %% ../nbs/01_launch.ipynb #bc563b44
-import argparse, contextlib, gc, inspect, json, os, re, signal, sys, time
+import argparse, contextlib, errno, gc, inspect, json, os, platform, re, signal, sys, time
 from datetime import timedelta
 from typing import Any, Callable, Iterator, NamedTuple, get_args, get_origin
 
 import torch
 import torch.distributed as dist
 from fastcore.docments import docments
+from tqdm.utils import ObjectWrapper
 
 from .core import SkeletonGaitError
 
@@ -65,7 +66,7 @@ def _store(world:int, seconds:float):
 def launch_name() -> str:
     "Names this start of the launcher: the same for ranks that it has started again, another one the next day."
     name = os.environ.get('TORCHELASTIC_RUN_ID', 'none')
-    return f'{os.uname().nodename}/{os.getppid()}' if name == 'none' else name
+    return f'{platform.node()}/{os.getppid()}' if name == 'none' else name
 
 def attempt() -> int:
     "How often the launcher has started these ranks again: 0 at first."
@@ -199,7 +200,16 @@ def _without_local_rank(argv:list[str]) -> list[str]:
 
 # %% ../nbs/01_launch.ipynb #5c8441d3
 class Stopped(KeyboardInterrupt):
-    "SIGINT or SIGTERM arrived."
+    "A signal to stop arrived."
+
+def stop_signals() -> list[signal.Signals]:
+    "The signals that stop a run, of those that this system has; not SIGHUP where it is ignored."
+    known = [signal.Signals[o] for o in ('SIGINT', 'SIGTERM', 'SIGHUP', 'SIGBREAK') if o in signal.Signals.__members__]
+    return [s for s in known if s.name != 'SIGHUP' or signal.getsignal(s) != signal.SIG_IGN]
+
+def ignore_signals() -> None:
+    "Let no further signal disturb what is about to end."
+    for s in stop_signals(): signal.signal(s, signal.SIG_IGN)
 
 class Stop:
     "What a signal asked for."
@@ -210,7 +220,7 @@ class Stop:
         soon = time.monotonic() - self.since < 2 # the launcher's beside the terminal's
         if self.patient and not self.name: self.name, self.since = name, time.monotonic(); return
         if self.patient and soon: return
-        for s in (signal.SIGINT, signal.SIGTERM): signal.signal(s, signal.SIG_IGN)
+        ignore_signals()
         raise Stopped(f'stopped by {name}')
 
     @contextlib.contextmanager
@@ -231,14 +241,50 @@ class Stop:
 
 @contextlib.contextmanager
 def stoppable() -> Iterator[Stop]:
-    "SIGINT and SIGTERM raise `Stopped`, once; for the main thread of a script."
+    "The signals that stop a run raise `Stopped`, once; for the main thread of a script."
     stop = Stop()
-    before = {s: signal.signal(s, lambda number, frame: stop.arrived(signal.Signals(number).name)) for s in (signal.SIGINT, signal.SIGTERM)}
+    before = {s: signal.signal(s, lambda number, frame: stop.arrived(signal.Signals(number).name)) for s in stop_signals()}
     try: yield stop
     finally:
         for s, handler in before.items(): signal.signal(s, handler)
 
+# %% ../nbs/01_launch.ipynb #0cafec1f
+_GONE = (errno.EIO, errno.EPIPE, errno.EINVAL) # a terminal; a pipe; a pipe on Windows
+
+class _Output(ObjectWrapper):
+    "A stream of this process that leads nowhere once nobody can read it any more."
+    def write(self, text):
+        with self._while_heard(): self._wrapped.write(text)
+        return len(text)
+
+    def flush(self):
+        with self._while_heard(): self._wrapped.flush()
+
+    def __eq__(self, other): return self._wrapped == getattr(other, '_wrapped', other) # a bar asks whether it is drawn on the terminal
+
+    @contextlib.contextmanager
+    def _while_heard(self) -> Iterator[None]:
+        try: yield
+        except OSError as e:
+            if e.errno not in _GONE: raise
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._wrapped.fileno()) # what waits in the stream's memory goes there too
+            os.close(nowhere)
+            if sys.stderr != self: print(f'{self._wrapped.name}: {e.strerror}; what is printed there is lost', file=sys.stderr)
+
+@contextlib.contextmanager
+def output_may_end() -> Iterator[None]:
+    "In this block nothing ends because the terminal is closed, or because whoever read the output has left."
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = streams = [o and _Output(o) for o in before] # None where a process was started without
+    try: yield
+    finally:
+        for o in streams:
+            if o: o.flush()
+        sys.stdout, sys.stderr = before
+
 # %% ../nbs/01_launch.ipynb #7c73d153
+@output_may_end()
 def run_script(
     func:Callable,             # The script: takes the command line's values, returns its exit code
     argv:list[str]|None=None,  # The command line; None for this process's own
@@ -251,6 +297,7 @@ def run_script(
         r = ranks()
         return func(**vars(args))
     except Stopped as e:
+        ignore_signals() # a closed terminal sends several
         say(e, True)
         return 130
     except (SkeletonGaitError, OSError) as e:
