@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['Ranks', 'env_number', 'ranks', 'LostRankError', 'launch_name', 'attempt', 'naming_lost_ranks', 'process_group',
            'gather_on_first', 'OtherRankError', 'agree', 'together', 'from_first', 'device', 'Board', 'arg_parser',
-           'Stopped', 'stop_signals', 'ignore_signals', 'Stop', 'stoppable', 'output_may_end', 'run_script']
+           'Stopped', 'stop_signals', 'ignore_signals', 'Stop', 'stoppable', 'output_may_end', 'printing_anything',
+           'run_script']
 
 # %% ../nbs/01_launch.ipynb #bc563b44
 import argparse, contextlib, errno, gc, inspect, json, os, platform, re, signal, sys, time
@@ -17,7 +18,7 @@ import torch.distributed as dist
 from fastcore.docments import docments
 from tqdm.utils import ObjectWrapper
 
-from .core import SkeletonGaitError
+from .core import SkeletonGaitError, one_line
 
 # %% ../nbs/01_launch.ipynb #5b4eaf8c
 class Ranks(NamedTuple):
@@ -283,8 +284,20 @@ def output_may_end() -> Iterator[None]:
             if o: o.flush()
         sys.stdout, sys.stderr = before
 
+# %% ../nbs/01_launch.ipynb #631f0198
+@contextlib.contextmanager
+def printing_anything() -> Iterator[None]:
+    "Print any text in this block: on stdout and stderr, what their encoding lacks becomes escapes."
+    before = [(f, f.errors) for f in (sys.stdout, sys.stderr) if hasattr(f, 'reconfigure')]
+    for f, _ in before: f.reconfigure(errors='backslashreplace')
+    try: yield
+    finally:
+        for f, errors in before:
+            with contextlib.suppress(OSError, ValueError): f.reconfigure(errors=errors) # a full disk, or closed
+
 # %% ../nbs/01_launch.ipynb #7c73d153
 @output_may_end()
+@printing_anything()
 def run_script(
     func:Callable,             # The script: takes the command line's values, returns its exit code
     argv:list[str]|None=None,  # The command line; None for this process's own
@@ -292,7 +305,7 @@ def run_script(
     "Run `func` as a command: a `SkeletonGaitError` is one line on stderr and exit code 2, `Stopped` one line and 130."
     args = arg_parser(func).parse_args(_without_local_rank(sys.argv[1:] if argv is None else argv))
     r = Ranks(0, 1, 0)
-    say = lambda text, all: print(f"{func.__name__}{f' (rank {r.rank})' if all and r.world > 1 else ''}: {text}", file=sys.stderr)
+    say = lambda text, all: print(f"{func.__name__}{f' (rank {r.rank})' if all and r.world > 1 else ''}: {one_line(text)}", file=sys.stderr)
     try:
         r = ranks()
         return func(**vars(args))
