@@ -7,7 +7,7 @@ __all__ = ['SkeletonGaitError', 'nearest', 'unknown_name', 'pick', 'Sequence', '
            'is_leftover', 'atomic_write', 'save_pickle', 'save_text', 'unescaped', 'plain_words', 'read_yaml']
 
 # %% ../nbs/00_core.ipynb #fe779649
-import contextlib, difflib, os, pickle, platform, re, zlib
+import contextlib, difflib, os, pickle, platform, re, time, zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -117,6 +117,16 @@ def is_leftover(name:str) -> bool:
     return name.startswith('.') and name.endswith('.tmp')
 
 # %% ../nbs/00_core.ipynb #e4fc1a58
+_IN_USE = (5, 32) # what Windows says of a file that another process has open
+
+def _replace(tmp:Path, path:Path) -> None:
+    "Rename `tmp` to `path`; where a reader is in the way, as on Windows, wait up to two seconds for it."
+    for pause in (.01, .05, .1, .3, .5, 1, None):
+        try: return os.replace(tmp, path)
+        except PermissionError as e:
+            if pause is None or getattr(e, 'winerror', None) not in _IN_USE: raise
+            time.sleep(pause)
+
 @contextlib.contextmanager
 def atomic_write(
     path:str|os.PathLike,             # The file; folders are made
@@ -130,7 +140,7 @@ def atomic_write(
         yield tmp
         with open(tmp, 'rb+') as f: os.fsync(f.fileno())
         if ready: ready()
-        os.replace(tmp, path)
+        _replace(tmp, path)
     finally: tmp.unlink(missing_ok=True)
 
 # %% ../nbs/00_core.ipynb #ae82605f
@@ -149,7 +159,7 @@ def save_text(
     ready:Callable[[],None]|None=None,# As `atomic_write` takes it
 ) -> None:
     "Write `text` to `path` atomically, as UTF-8; lone surrogates become escapes."
-    with atomic_write(path, ready) as tmp: tmp.write_text(text, encoding='utf-8', errors='backslashreplace')
+    with atomic_write(path, ready) as tmp: tmp.write_text(text, encoding='utf-8', errors='backslashreplace', newline='\n')
 
 _LONE = re.compile(r'\\(ud[89a-f][0-9a-f]{2})')
 

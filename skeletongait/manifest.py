@@ -125,7 +125,7 @@ def write_manifest(
     ready:Callable[[],None]|None=None, # As `atomic_write` takes it
 ) -> None:
     "Write a manifest atomically, sorted by path."
-    with writing(out/MANIFEST), atomic_write(out/MANIFEST, ready) as tmp, open(tmp, 'w', encoding='utf-8') as f:
+    with writing(out/MANIFEST), atomic_write(out/MANIFEST, ready) as tmp, open(tmp, 'w', encoding='utf-8', newline='\n') as f:
         f.write(json.dumps(manifest.header) + '\n')
         f.writelines(to_line(manifest.records[k]) + '\n' for k in sorted(manifest.records))
 
@@ -166,9 +166,9 @@ def remove_all(files:Iterable[str|os.PathLike]) -> None:
 # %% ../nbs/08_manifest.ipynb #dd30c10b
 def look_around(out:Path) -> tuple[dict[str,int],list[Path]]: # Bytes of each maps file, by its path below `pkl`; unfinished files anywhere
     "What a folder of maps holds."
-    found = list(walk(out))
-    maps = {Path(e.path).relative_to(out/'pkl').as_posix(): e.stat().st_size for e in found
-            if e.path.startswith(f'{out}/pkl/') and e.name.endswith('.pkl') and not e.name.startswith('.') and e.is_file()}
+    found, inside = list(walk(out)), os.path.join(out, 'pkl', '')
+    maps = {Path(e.path).relative_to(inside).as_posix(): e.stat().st_size for e in found
+            if e.path.startswith(inside) and e.name.endswith('.pkl') and not e.name.startswith('.') and e.is_file()}
     return maps, [Path(e.path) for e in found if is_leftover(e.name)]
 
 # %% ../nbs/08_manifest.ipynb #a6727b16

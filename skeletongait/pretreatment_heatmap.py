@@ -44,7 +44,7 @@ def output_folder(
 ) -> Path:
     "`<save_root>/<dataset_name>_sigma_<sigma>_<ext_name>`, the underscore kept where `ext_name` is empty; a `SkeletonGaitError` where that is more than one folder."
     for option, name in (('dataset_name', dataset_name), ('ext_name', ext_name)):
-        if '/' in name: raise SkeletonGaitError(f"--{option}={name}: has a slash; expected a word for the folder's name. Where the folder goes is --save_root")
+        if Path(f'{name}_').name != f'{name}_': raise SkeletonGaitError(f"--{option}={name}: has a slash; expected a word for the folder's name. Where the folder goes is --save_root")
     return Path(save_root)/f'{dataset_name}_sigma_{float(sigma)}_{ext_name}'
 
 # %% ../nbs/09_pretreatment_heatmap.ipynb #ae85bd42
@@ -444,7 +444,7 @@ def pretreatment_heatmap(
         work, closed = Work(Path(pose_data_path), output_folder(save_root, dataset_name, cfg.sigma, ext_name), cfg, limits), []
         check_apart(work.poses, work.out)
         tree = read_tree(work.poses, ENDINGS, closed.append)
-        plan = make_plan(work, tree, dataset_name, overwrite, [(os.path.relpath(e.filename, work.poses), e.strerror) for e in closed])
+        plan = make_plan(work, tree, dataset_name, overwrite, [(Path(os.path.relpath(e.filename, work.poses)).as_posix(), e.strerror) for e in closed])
         if not is_known(dataset_name): print(f'notice: {dataset_name!r} is no data set of the published experiments; its files are taken as they are')
         return lead(board, r.world, work, plan, patience)
     except Stopped as e: raise Stopped(f'{e}; nothing is lost, the same command draws the rest') from None

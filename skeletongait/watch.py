@@ -7,7 +7,7 @@ __all__ = ['Reading', 'Meter', 'log_line', 'BarFile', 'start_log', 'parse_record
            'batch_picture', 'Watch', 'read_scalars', 'save_batch', 'load_batch']
 
 # %% ../nbs/21_watch.ipynb #aad7b8a8
-import contextlib, datetime, functools, io, json, logging, math, os, pickle, sys, time
+import contextlib, datetime, functools, io, json, logging, math, os, pickle, platform, sys, time
 from collections import defaultdict
 from pathlib import Path
 from typing import Any, Callable, Iterator, NamedTuple
@@ -228,7 +228,7 @@ class _Events:
         start:int,   # The run begins with this iteration: what earlier files say of it and the later ones is void
     ):
         folder.mkdir(parents=True, exist_ok=True)
-        self.file = _Records(folder/f'events.out.tfevents.{time.time():.6f}.{os.uname().nodename}.{os.getpid()}') # read in the order of their names
+        self.file = _Records(folder/f'events.out.tfevents.{time.time():.6f}.{platform.node()}.{os.getpid()}') # read in the order of their names
         self.records, self.close = RecordWriter(self.file), self.file.close
         self.add(0, file_version='brain.Event:2')
         self.add(start, session_log=SessionLog(status=SessionLog.START))
