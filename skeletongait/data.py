@@ -400,8 +400,9 @@ class Batch(NamedTuple):
 
     def to(self, device:torch.device|str) -> 'Batch':
         "The batch on `device`, frames as float32 in [0, 1]."
-        labels = self.labels.to(device, non_blocking=True) if isinstance(self.labels, torch.Tensor) else self.labels
-        return self._replace(frames=to_float(self.frames.to(device, non_blocking=True)), labels=labels)
+        go_on = torch.device(device).type == 'cuda' # only there a copy is sure to be complete before it is used
+        labels = self.labels.to(device, non_blocking=go_on) if isinstance(self.labels, torch.Tensor) else self.labels
+        return self._replace(frames=to_float(self.frames.to(device, non_blocking=go_on)), labels=labels)
 
 # %% ../nbs/12_data.ipynb #76e4ed35
 def collate(

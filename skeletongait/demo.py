@@ -38,7 +38,8 @@ from .walkers import write_walkers
 # %% ../nbs/25_demo.ipynb #b78f7817
 def n_processes() -> int:
     "Two, but one on a machine with a single GPU, which two processes cannot share."
-    return 1 if torch.cuda.is_available() and torch.cuda.device_count() < 2 else 2
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else int(torch.backends.mps.is_available())
+    return 1 if gpus == 1 else 2
 
 def run_command(
     module:str,             # `main`, `pretreatment_heatmap` or `ln_sil_heatmap`

@@ -34,14 +34,18 @@ class EmbeddingSet(NamedTuple):
 PART = 1024 # sequences at a time, wherever many are worked on; set by timing 512, 1024, 2048 and 8192 (see distances, below)
 
 # %% ../nbs/16_evaluate.ipynb #c67fc6b5
+def _exact(x:Tensor) -> Tensor:
+    "`x` where float64 can be computed: an Apple GPU has none."
+    return x.cpu() if x.device.type == 'mps' else x
+
 def make_embedding_set(
-    embeddings:np.ndarray|Tensor, # `(N, c, p)`, numpy or torch; evaluated on the device they are on
+    embeddings:np.ndarray|Tensor, # `(N, c, p)`, numpy or torch; evaluated on the device they are on (from an Apple GPU on the CPU)
     labels:Iterable,              # Subject of each sequence
     types:Iterable,               # Condition or trial of each
     views:Iterable,               # Camera of each
 ) -> EmbeddingSet:
     "Put embeddings and names together; a `SkeletonGaitError` where counts differ or an embedding is not finite."
-    x, names = torch.as_tensor(embeddings).detach(), [list(map(str, np.asarray(o).tolist())) for o in (labels, types, views)]
+    x, names = _exact(torch.as_tensor(embeddings).detach()), [list(map(str, np.asarray(o).tolist())) for o in (labels, types, views)]
     if x.ndim != 3 or not len(x): raise SkeletonGaitError(f"embeddings: found shape {tuple(x.shape)}, expected (sequences, channels, strips), at least one sequence")
     if {len(o) for o in names} != {len(x)}: raise SkeletonGaitError(f"found {[len(x), *map(len, names)]} embeddings, labels, types, views: expected equally many")
     sequences = list(map(Sequence, *names))
@@ -132,6 +136,7 @@ def distances(
 ) -> Tensor: # `(n, m)` float32, 0 or more
     "The distance of every probe to every gallery sequence, computed in float64."
     _check_metric(metric)
+    probe_ncp, gallery_mcp = _exact(probe_ncp), _exact(gallery_mcp)
     d_nm = torch.empty(len(probe_ncp), len(gallery_mcp), device=probe_ncp.device)
     return _fill(d_nm, _strips(probe_ncp, metric), gallery_mcp.split(PART), metric)
 
@@ -146,7 +151,7 @@ def strip_distances(
 ) -> Tensor: # `(m, p)` float64, 0 or more; strips from top to bottom, their mean is the distance
     "How far one probe is from each gallery sequence in every strip."
     _check_metric(metric)
-    parts = _each_strip(_strips(probe_cp[None], metric), gallery_mcp.split(PART), metric)
+    parts = _each_strip(_strips(_exact(probe_cp)[None], metric), _exact(gallery_mcp).split(PART), metric)
     return torch.cat([torch.stack([d[0] for d in strips], 1) for strips in parts])
 
 # %% ../nbs/16_evaluate.ipynb #2a6e83d5

@@ -41,6 +41,10 @@ class Reading(NamedTuple):
     n: int                  # iterations in the averages
 
 # %% ../nbs/21_watch.ipynb #d9b9b01b
+def _mean(x:torch.Tensor) -> torch.Tensor:
+    "The mean in float64; in float32 on an Apple GPU, which has no other."
+    return x.detach().to(torch.float32 if x.device.type == 'mps' else torch.float64).mean()
+
 class Meter:
     "Averages between two log lines, and where the time went."
     def __init__(self): self.reset()
@@ -56,7 +60,7 @@ class Meter:
         compute_seconds:float,       # And computed so long
     ) -> None:
         "Count one iteration."
-        for k, v in info.items(): self.sums[k] = self.sums[k] + v.detach().double().mean()
+        for k, v in info.items(): self.sums[k] = self.sums[k] + _mean(v)
         self.n, self.timed = self.n+1, self.timed+1
         self.data, self.compute = self.data+data_seconds, self.compute+compute_seconds
 
