@@ -11,14 +11,14 @@ __all__ = ['embedding_name', 'settings_of_test', 'name_of_test', 'of_other_test'
            'restore_random', 'only_first_speaks', 'restore_state']
 
 # %% ../nbs/20_checkpoint.ipynb #51ca18dd
-import contextlib, datetime, errno, fcntl, glob, io, itertools, json, math, os, platform, random, re, shutil, time, zipfile
+import contextlib, datetime, glob, io, itertools, json, math, os, platform, random, re, shutil, time, zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import torch
 from fastcore.basics import patch
+from filelock import FileLock, Timeout
 from torch import nn
 
 import skeletongait
@@ -236,39 +236,40 @@ def set_aside(
     return aside
 
 # %% ../nbs/20_checkpoint.ipynb #7d350eb3
-def _locked(f:BinaryIO, path:Path) -> bool:
-    "Try to lock an open file for this process; where the file system knows no locks, that is a warning, and counts as locked."
-    try: fcntl.lockf(f, fcntl.LOCK_EX|fcntl.LOCK_NB)
+def _locked(lock:FileLock) -> bool:
+    "Try to lock for this process; where the file system knows no locks, that is a warning, and counts as locked."
+    try: lock.acquire(blocking=False)
+    except Timeout: return False
     except OSError as e:
-        if e.errno in (errno.EACCES, errno.EAGAIN): return False
-        log.warning(f'{path}: this file system knows no locks ({e.strerror}); see to it that no other run uses this folder')
+        log.warning(f'{lock.lock_file}: this file system knows no locks ({e.strerror}); see to it that no other run uses this folder')
     return True
 
-def _holder(f:BinaryIO) -> str:
-    "What the process that holds the lock wrote about itself."
-    f.seek(0) # not opened a second time: closing any handle of a file gives up a process's locks on it
-    return f.read(300).decode(errors='replace').strip() or 'another process'
+def _holder(path:Path) -> str:
+    "What the process that holds a lock wrote about itself."
+    try: return path.read_text(encoding='utf-8', errors='replace')[:300].strip() or 'another process'
+    except OSError: return 'another process'
 
 # %% ../nbs/20_checkpoint.ipynb #1b81dbc3
 def claim(
     run:Run,
     seconds:float=30, # How long to wait for another process to end
-) -> BinaryIO: # To be kept open as long as the run lasts
+) -> contextlib.ExitStack: # To be kept as long as the run lasts; closing it gives the folder up
     "Lock a run's folder for this process; for rank 0, before anything is read. A `SkeletonGaitError` says which process has it."
-    path, until, told = run.folder/'lock', time.monotonic()+seconds, False
+    path, about, until, told = run.folder/'lock', run.folder/'lock.txt', time.monotonic()+seconds, False
     with _writing(path, 'the lock'):
         path.parent.mkdir(parents=True, exist_ok=True)
-        f = open(path, 'a+b', buffering=0)
-    while not _locked(f, path):
+        path.open('ab').close()
+    lock = FileLock(path, is_singleton=True, fallback_to_soft=False) # one for this process; and never the kind that outlives its process
+    while not _locked(lock):
         if time.monotonic() >= until:
-            holder = _holder(f); f.close()
-            raise SkeletonGaitError(f"{run.folder}: in use by {holder}; wait until it ends, or set another save_name or output_root")
-        if not told: log.info(f'notice: waits for {_holder(f)} to end, which uses {run.folder}'); told = True
+            raise SkeletonGaitError(f"{run.folder}: in use by {_holder(about)}; wait until it ends, or set another save_name or output_root")
+        if not told: log.info(f'notice: waits for {_holder(about)} to end, which uses {run.folder}'); told = True
         time.sleep(min(.2, seconds))
-    with _writing(path, 'the lock'):
-        f.truncate(0)
-        f.write(f'process {os.getpid()} on {platform.node()}, since {datetime.datetime.now():%Y-%m-%d %H:%M:%S}\n'.encode())
-    return f
+    kept = contextlib.ExitStack()
+    kept.callback(lock.release)
+    with _writing(about, 'the lock'):
+        save_text(f'process {os.getpid()} on {platform.node()}, since {datetime.datetime.now():%Y-%m-%d %H:%M:%S}\n', about)
+    return kept
 
 # %% ../nbs/20_checkpoint.ipynb #10cd158e
 def check_sums(

@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 from .core import Sequence, SkeletonGaitError, Tree, read_json, read_text, save_text, unknown_name
 from .draw import compile_loops
 from .heatmap import HeatmapConfig, draw_maps, place_joints
+from .launch import stop_signals
 from .pose import COCO17_FROM, ENDINGS, Limits, PoseError, load_array
 from .transforms import fit_width, to_float
 
@@ -445,8 +446,9 @@ class Batch(NamedTuple):
 
     def to(self, device:torch.device|str) -> 'Batch':
         "The batch on `device`, frames as float32 in [0, 1]."
-        labels = self.labels.to(device, non_blocking=True) if isinstance(self.labels, torch.Tensor) else self.labels
-        return self._replace(frames=to_float(self.frames.to(device, non_blocking=True)), labels=labels)
+        go_on = torch.device(device).type == 'cuda' # only there a copy is sure to be complete before it is used
+        labels = self.labels.to(device, non_blocking=go_on) if isinstance(self.labels, torch.Tensor) else self.labels
+        return self._replace(frames=to_float(self.frames.to(device, non_blocking=go_on)), labels=labels)
 
 # %% ../nbs/12_data.ipynb #76e4ed35
 def collate(
@@ -483,9 +485,9 @@ class DrawnDataset(Dataset):
 class LostWorkerError(SkeletonGaitError):
     "A process that loads data has ended without a word of its own."
 
-_ADVICE = {
-    signal.SIGKILL: 'most likely the machine ran out of memory: lower data_cfg.num_workers or data_cfg.max_file_mb, or set data_cfg.cache to false',
-    signal.SIGBUS: 'a file was cut short while it was read, or /dev/shm is full: check the files, or lower data_cfg.num_workers'}
+_ADVICE = { # by the signal's name, for not every system has both
+    'SIGKILL': 'most likely the machine ran out of memory: lower data_cfg.num_workers or data_cfg.max_file_mb, or set data_cfg.cache to false',
+    'SIGBUS': 'a file was cut short while it was read, or /dev/shm is full: check the files, or lower data_cfg.num_workers'}
 
 def _obituary(
     worker:int,              # Which one
@@ -494,9 +496,10 @@ def _obituary(
     files:tuple[Path,...]|None, # What it was reading; None: nothing
 ) -> str:
     "How a worker ended, over what, and what to do."
-    how = f'ended with exit code {code}' if code >= 0 else f'was killed by {signal.Signals(-code).name}' if -code in {*signal.Signals} else f'was killed by signal {-code}'
+    name = signal.Signals(-code).name if -code in {*signal.Signals} else f'signal {-code}'
+    how = f'ended with exit code {code}' if code >= 0 else f'was killed by {name}'
     where = f'while loading {_where(files)}' if files else 'between two sequences'
-    advice = _ADVICE.get(-code) or ('a broken file can do that: write it anew or remove the sequence' if files else 'with data_cfg.num_workers 0 the main process loads, and shows where it fails')
+    advice = _ADVICE.get(name) or ('a broken file can do that: write it anew or remove the sequence' if files else 'with data_cfg.num_workers 0 the main process loads, and shows where it fails')
     return f"loader worker {worker} (of {of}) {how} {where}; {advice}"
 
 # %% ../nbs/12_data.ipynb #71c82932
@@ -507,7 +510,7 @@ def one_thread() -> None:
 def start_worker(worker_id:int) -> None:
     "What a loader's worker does first: one thread, and no signals but its parent's."
     one_thread()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for s in set(stop_signals()) - {signal.SIGTERM}: signal.signal(s, signal.SIG_IGN)
     if not hasattr(signal, 'sigwaitinfo'): return # only Linux tells who sent a signal
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     threading.Thread(target=_heed_parent, daemon=True).start()

@@ -19,6 +19,7 @@ import torch, torch.nn.functional as F
 from matplotlib.axes import Axes
 from torch import Tensor
 from .core import Sequence, SkeletonGaitError, atomic_write
+from .show import in_picture, named_legend
 
 # %% ../nbs/16_evaluate.ipynb #ea12173c
 class EmbeddingSet(NamedTuple):
@@ -35,14 +36,18 @@ PART = 1024 # sequences at a time, wherever many are worked on; set by timing 51
 # %% ../nbs/16_evaluate.ipynb #c67fc6b5
 LARGEST = 1e30 # Of the numbers of embeddings (chosen: distances stay far from the limit of float32, 3e38, in which they are kept)
 
+def _exact(x:Tensor) -> Tensor:
+    "`x` where float64 can be computed: an Apple GPU has none."
+    return x.cpu() if x.device.type == 'mps' else x
+
 def make_embedding_set(
-    embeddings:np.ndarray|Tensor, # `(N, c, p)`, numpy or torch; evaluated on the device they are on
+    embeddings:np.ndarray|Tensor, # `(N, c, p)`, numpy or torch; evaluated on the device they are on (from an Apple GPU on the CPU)
     labels:Iterable,              # Subject of each sequence
     types:Iterable,               # Condition or trial of each
     views:Iterable,               # Camera of each
 ) -> EmbeddingSet:
     "Put embeddings and names together; a `SkeletonGaitError` where counts differ or an embedding is not finite."
-    x, names = _as_numbers(embeddings), [list(map(str, np.asarray(o).tolist())) for o in (labels, types, views)]
+    x, names = _exact(_as_numbers(embeddings)), [list(map(str, np.asarray(o).tolist())) for o in (labels, types, views)]
     if x.ndim != 3 or not x.numel(): raise SkeletonGaitError(f"embeddings: found shape {tuple(x.shape)}, expected (sequences, channels, strips), at least one of each")
     if {len(o) for o in names} != {len(x)}: raise SkeletonGaitError(f"found {[len(x), *map(len, names)]} embeddings, labels, types, views: expected equally many")
     sequences = list(map(Sequence, *names))
@@ -143,6 +148,7 @@ def distances(
 ) -> Tensor: # `(n, m)` float32, 0 or more
     "The distance of every probe to every gallery sequence, computed in float64."
     _check_metric(metric)
+    probe_ncp, gallery_mcp = _exact(probe_ncp), _exact(gallery_mcp)
     d_nm = torch.empty(len(probe_ncp), len(gallery_mcp), device=probe_ncp.device)
     return _fill(d_nm, _strips(probe_ncp, metric), gallery_mcp.split(PART), metric)
 
@@ -157,7 +163,7 @@ def strip_distances(
 ) -> Tensor: # `(m, p)` float64, 0 or more; strips from top to bottom, their mean is the distance
     "How far one probe is from each gallery sequence in every strip."
     _check_metric(metric)
-    parts = _each_strip(_strips(probe_cp[None], metric), gallery_mcp.split(PART), metric)
+    parts = _each_strip(_strips(_exact(probe_cp)[None], metric), _exact(gallery_mcp).split(PART), metric)
     return torch.cat([torch.stack([d[0] for d in strips], 1) for strips in parts])
 
 # %% ../nbs/16_evaluate.ipynb #2a6e83d5
@@ -342,10 +348,11 @@ def draw_cmc(
     max_rank:int=20,        # How far to draw, at most 50
 ) -> None:
     "Draw CMC curves."
-    for name, r in results.items(): ax.plot(range(1, max_rank+1), r['cmc'][:max_rank], marker='.', label=f"{name}: rank-1 {r['cmc'][0]:.1f} %")
+    names = [f"{in_picture(name)}: rank-1 {r['cmc'][0]:.1f} %" for name, r in results.items()]
+    lines = [ax.plot(range(1, max_rank+1), r['cmc'][:max_rank], marker='.')[0] for r in results.values()]
     ax.set(xlabel='k', ylabel='probes with a hit in the first k (%)', ylim=(0, 102), xticks=[1, *range(5, max_rank+1, 5)])
     ax.grid(alpha=.3)
-    for o in ax.legend(loc='lower right').get_texts(): o.set_parse_math(False) # names may hold a $
+    named_legend(ax, lines, names, loc='lower right')
 
 def plot_cmc(
     results:dict[str,dict], # Name of a curve -> a result with `cmc`

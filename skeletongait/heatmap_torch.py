@@ -152,21 +152,22 @@ def _check(joints, sigma):
 # %% ../nbs/07_heatmap_torch.ipynb #5abb7aa0
 @torch.no_grad()
 def draw_maps_torch(
-    joints:torch.Tensor, # `(N, 17, 3)` on any device with float64, as `place_joints` returns them: x and y in the image, confidence
+    joints:torch.Tensor, # `(N, 17, 3)` on any device (from an Apple GPU, which has no float64, they are drawn on the CPU), as `place_joints` returns them: x and y in the image, confidence
     cfg:HeatmapConfig=HeatmapConfig(), # Settings
     sigma:torch.Tensor|None=None, # `(N,)` pixels, each frame's own; None: that of `cfg`
     chunk:int|None=None, # Frames drawn at a time; None: 16 on the CPU (measured below), 256 elsewhere (chosen)
 ) -> torch.Tensor: # `(N, 2, h, w)` uint8 on the same device: limb map, joint map
     "Maps of placed joints, each frame by itself, at most 1 grey level from `draw_maps`; a `SkeletonGaitError` for another shape, NaN, or a sigma of 0 or less."
+    where, joints = joints.device, joints.cpu() if joints.device.type == 'mps' else joints
     _check(joints, sigma)
     if chunk is None: chunk = 16 if joints.device.type == 'cpu' else 256
     if chunk < 1: raise SkeletonGaitError(f"chunk: found {chunk}; expected at least 1 frame at a time")
     h, w, size, joints = cfg.img_h, cfg.img_w, cfg.final_img_size, joints.double()
-    sigma = joints.new_full((len(joints),), cfg.sigma) if sigma is None else sigma.to(joints)
+    sigma = joints.new_full((len(joints),), cfg.sigma) if sigma is None else sigma.to(joints.device).to(joints)
     maps = torch.empty((len(joints), 2, size, size), dtype=torch.uint8, device=joints.device)
-    if not len(joints): return maps
+    if not len(joints): return maps.to(where)
     levels, both = _levels(joints.device), [_segments(joints, pairs, sigma, h, w) for pairs in _PAIRS]
     for m, (s, windows, costs) in enumerate(zip(both, [_windows(s, chunk) for s in both], _COSTS)):
         for i, (x0y0x1y1, part) in enumerate(zip(windows, zip(*(v.split(chunk) for v in s)))):
             maps[i*chunk:(i+1)*chunk, m] = _align(_grey(costs(_Segments(*part), x0y0x1y1, h, w), levels), cfg)
-    return maps
+    return maps.to(where)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['TRIMS', 'only_names', 'Pairs', 'pair_up', 'first_name', 'mismatch', 'Trim', 'Stream', 'match_pair', 'link', 'Written',
            'holds', 'put', 'is_our_name', 'may_go', 'place_pair', 'Result', 'link_one', 'sweep', 'in_threads',
-           'as_report', 'one_line', 'summary', 'ln_sil_heatmap', 'cli']
+           'as_report', 'summary', 'ln_sil_heatmap', 'cli']
 
 # %% ../nbs/10_ln_sil_heatmap.ipynb #8add2ba1
 if __name__ == '__main__' and not __spec__ and '__file__' in globals(): # run by path: start over as a module
@@ -26,7 +26,7 @@ import numpy as np
 from tqdm import tqdm
 
 from .core import (
-    Sequence, SkeletonGaitError, Tree, atomic_write, is_leftover, link_above, pickled, read_json, read_tree,
+    Sequence, SkeletonGaitError, Tree, atomic_write, is_leftover, link_above, one_line, pickled, read_json, read_tree,
     save_text, unknown_name)
 from .launch import Stopped, ranks, run_script, stoppable
 from .manifest import OutputError, writing
@@ -126,20 +126,26 @@ def match_pair(
     return tuple(Stream(name + f.suffix, f, n) if len(x) == n else Stream(f'{name}.pkl', f, len(x), trim.cut(x, n)) for name, f, x in zip(names, files, arrays))
 
 # %% ../nbs/10_ln_sil_heatmap.ipynb #5cacd567
+_COPIES_TOO = (errno.ENOENT, errno.ENAMETOOLONG, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.EACCES) # what a copy would meet as well
+
+def _symlink(target:Path, tmp:Path, path:Path) -> None:
+    "A link `tmp`, which is to be `path`; `OutputError` where none can be made, whatever the system calls the reason."
+    try: os.symlink(target.absolute(), tmp)
+    except OSError as e:
+        if e.errno in _COPIES_TOO: raise
+        raise OutputError(f"{path}: cannot be made a link ({e.strerror}); where the system takes none, --copy writes copies") from None
+
 def link(
     target:Path, # What to point to
     path:Path,   # The link; its folder is made
 ) -> None:
-    "Make `path` an absolute link to `target`, in place of what is there; `OutputError` where the file system takes no links."
+    "Make `path` an absolute link to `target`, in place of what is there; `OutputError` where the system takes no links."
     path.parent.mkdir(parents=True, exist_ok=True)
     tmp = path.with_name(f'.link.{platform.node()}-{os.getpid()}.tmp') # not by `atomic_write`, which would open the target
     try:
-        os.symlink(target.absolute(), tmp)
+        _symlink(target, tmp, path)
         if not (tmp.exists() and tmp.samefile(target)): raise SkeletonGaitError(f"{path}: a link to {target.absolute()} does not lead to the file; give its tree by another path")
         os.replace(tmp, path)
-    except OSError as e:
-        if e.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS): raise
-        raise OutputError(f"{path}: cannot be made a link ({e.strerror}); where the file system takes none, --copy writes copies") from None
     finally: tmp.unlink(missing_ok=True)
 
 # %% ../nbs/10_ln_sil_heatmap.ipynb #d1a89f4a
@@ -194,7 +200,7 @@ def holds(
     copy:bool,  # A copy, not a link
 ) -> bool:
     "Is `path` already what it should be?"
-    if o.cut is None and not copy: return path.is_symlink() and os.readlink(path) == str(o.source.absolute())
+    if o.cut is None and not copy: return path.is_symlink() and os.readlink(path).removeprefix('\\\\?\\') == str(o.source.absolute()) # Windows puts that in front
     if path.is_symlink() or not path.is_file(): return False
     if o.cut is not None: return path.read_bytes() == pickled(o.cut)
     return _identity(path) == _identity(o.source) or filecmp.cmp(path, o.source, shallow=False)
@@ -314,11 +320,6 @@ def as_report(
              only_maps=names(pairs.only_maps), only_silhouettes=names(pairs.only_silhouettes),
              failed=[dict(sequence='/'.join(r.sequence), files=[*map(str, r.files)], reason=r.reason) for r in results if r.reason], kept=[*map(str, kept)], strays=[*map(str, pairs.strays)])
     return dict(counts={k: len(v) for k, v in d.items()}, **d)
-
-# %% ../nbs/10_ln_sil_heatmap.ipynb #64298a48
-def one_line(text:str) -> str:
-    "`text` with everything that cannot be printed on one line as escapes."
-    return ''.join(c if c.isprintable() else c.encode('unicode_escape').decode() for c in text)
 
 # %% ../nbs/10_ln_sil_heatmap.ipynb #29f9360a
 def summary(

@@ -11,6 +11,7 @@ import inspect
 import torch, torch.distributed as dist, torch.nn.functional as F
 from torch import Tensor, nn
 from .core import SkeletonGaitError, pick
+from .layers import full_precision
 
 # %% ../nbs/15_losses.ipynb #f3da5227
 def pairwise_distances(
@@ -55,7 +56,7 @@ class TripletLoss(nn.Module):
         labels:Tensor,  # Subject of each sequence, int64 `(n,)`
     ) -> tuple[Tensor,dict[str,Tensor]]: # Loss per strip `(p,)`; what to log, each `(p,)` without gradient
         "The loss of each strip, and `loss`, `hard_loss` (the costliest triplet), `loss_num` (how many cost something), `mean_dist`."
-        with torch.autocast(x_ncp.device.type, enabled=False):
+        with full_precision(x_ncp.device):
             d_pnn = pairwise_distances(_full_precision(x_ncp))
             w_pnn = triplet_weights(d_pnn, labels, self.margin).to(d_pnn.dtype)
             num = w_pnn.clamp(min=0).sum((1, 2))
@@ -86,7 +87,7 @@ class CrossEntropyLoss(nn.Module):
     ) -> tuple[Tensor,dict[str,Tensor]]: # Loss, a scalar; what to log, scalars without gradient
         "The mean loss, and `loss` and, if wanted, `accuracy` in [0, 1]."
         target_np = labels[:, None].expand(-1, logits_nkp.shape[2])
-        with torch.autocast(logits_nkp.device.type, enabled=False):
+        with full_precision(logits_nkp.device):
             loss = F.cross_entropy(_full_precision(logits_nkp)*self.scale, target_np, label_smoothing=self.label_smoothing)
         info = dict(loss=loss.detach())
         if self.log_accuracy: info['accuracy'] = (logits_nkp.detach().argmax(1) == target_np).to(loss.dtype).mean()

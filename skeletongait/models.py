@@ -12,7 +12,7 @@ from torch import nn
 from typing import Any, NamedTuple
 from .core import SkeletonGaitError, pick
 from .layers import (AttentionFusion, Block2D, Block3D, BlockP3D, CatFusion, OnFrames, PlusFusion, SeparateBNNecks, SeparateFCs,
-                                 conv_bn_relu, horizontal_pool, init_weights, temporal_max)
+                                 conv_bn_relu, full_precision, horizontal_pool, init_weights, temporal_max)
 
 # %% ../nbs/14_models.ipynb #6dcdf31f
 class Output(NamedTuple):
@@ -82,7 +82,7 @@ class GaitNet(nn.Module):
         lengths = self.check(x_nschw, lengths)
         x_fchw = self.backbone(x_nschw.flatten(0, 1).contiguous(memory_format=torch.channels_last), lengths)
         x_nchw = temporal_max(x_fchw, lengths)
-        with torch.autocast(x_nchw.device.type, enabled=False): # what follows is small; in full precision distances and cosines keep their digits
+        with full_precision(x_nchw.device): # what follows is small; in full precision distances and cosines keep their digits
             x_ncp = horizontal_pool(x_nchw if x_nchw.dtype == torch.float64 else x_nchw.float(), STRIPS)
             embed_1 = self.FCs(x_ncp)
             embed_2, logits = self.BNNecks(embed_1)

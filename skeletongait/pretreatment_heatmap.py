@@ -27,7 +27,8 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from .core import SkeletonGaitError, Tree, atomic_write, link_above, read_tree, save_pickle, save_text
+from .core import (
+    SkeletonGaitError, Tree, atomic_write, link_above, one_line, read_tree, save_pickle, save_text, walk)
 from .draw import compile_loops
 from .heatmap import HeatmapConfig, load_heatmap_config, notices, pose_to_heatmap, window_of
 from .launch import Board, LostRankError, Ranks, Stopped, ranks, run_script, stoppable
@@ -45,7 +46,7 @@ def output_folder(
 ) -> Path:
     "`<save_root>/<dataset_name>_sigma_<sigma>_<ext_name>`, the underscore kept where `ext_name` is empty; a `SkeletonGaitError` where that is more than one folder."
     for option, name in (('dataset_name', dataset_name), ('ext_name', ext_name)):
-        if '/' in name: raise SkeletonGaitError(f"--{option}={name}: has a slash; expected a word for the folder's name. Where the folder goes is --save_root")
+        if Path(f'{name}_').name != f'{name}_': raise SkeletonGaitError(f"--{option}={name}: has a slash; expected a word for the folder's name. Where the folder goes is --save_root")
     return Path(save_root)/f'{dataset_name}_sigma_{float(sigma)}_{ext_name}'
 
 # %% ../nbs/09_pretreatment_heatmap.ipynb #ae85bd42
@@ -482,7 +483,7 @@ def summary(
     if report['left'] or stopped: lines.append(f"{report['left']} files are left: {'mend that and ' if stopped else ''}run the same command again")
     if removed: lines.append(f'{removed} earlier maps removed, since their pose files are no poses any more')
     lines.append(f"{drawn} files drawn, {len(report['failed'])} failed, {report['maps'] - drawn} were there already -> {work.out/'pkl'}")
-    return '\n'.join(lines).encode('utf-8', 'backslashreplace').decode() # names of files need not be text
+    return '\n'.join(map(one_line, lines))
 
 # %% ../nbs/09_pretreatment_heatmap.ipynb #85756dc9
 def dismiss(board:Board, world:int) -> None:
@@ -537,14 +538,14 @@ def pretreatment_heatmap(
         check_apart(work.poses, work.out)
         check_links(work.out)
         tree = read_tree(work.poses, ENDINGS, closed.append)
-        plan = make_plan(work, tree, dataset_name, overwrite, [(os.path.relpath(e.filename, work.poses), e.strerror) for e in closed])
+        plan = make_plan(work, tree, dataset_name, overwrite, [(Path(os.path.relpath(e.filename, work.poses)).as_posix(), e.strerror) for e in closed])
         if not is_known(dataset_name): print(f'notice: {dataset_name!r} is no data set of the published experiments; its files are taken as they are')
         return lead(board, r.world, work, plan, patience)
     except Stopped as e: raise Stopped(f'{e}; nothing is lost, the same command draws the rest') from None
     except Exception as e:
         dismiss(board, r.world)
         if not isinstance(e, OutputError): raise
-        print(f'stopped: {e}; mend that and run the same command again', flush=True)
+        print(f'stopped: {one_line(e)}; mend that and run the same command again', flush=True)
         return 1
 
 # %% ../nbs/09_pretreatment_heatmap.ipynb #1596e371

@@ -14,7 +14,7 @@ import csv, re
 from collections.abc import Callable, Iterable, Mapping
 from itertools import groupby
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import cv2
 import ipywidgets as W
@@ -24,14 +24,14 @@ import torch
 from fastcore.basics import patch
 from torch import Tensor
 
-from .config import render_settings
+from .config import fits, render_settings
 from .core import Sequence, SkeletonGaitError, pick, read_json, read_text
 from .data import load_streams, sequence_files, take_frames
 from .evaluate import (METRICS, EmbeddingSet, count_ranked, distance_blocks, embeddings_file, hit_columns, make_embedding_set, name_codes, rank_hits, read_embeddings, score_ranks,
                                    strip_distances, top_k)
 from .heatmap import HeatmapConfig
 from .player import BAD, GOOD, MIDDLE, WORDS, Frames, Panel, Player, Viewer, as_array, as_frames, caption, enlarge, figure_png, paint, row, side_by_side, text
-from .protocols import PROTOCOLS, GalleryProbe, Table, failures, make_cells, make_entry, plot_matrix, plot_results, table_exclude
+from .protocols import PROTOCOLS, GalleryProbe, Per, Table, failures, make_cells, make_entry, plot_matrix, plot_results, table_exclude
 from .show import image_bytes, overlay, pick_frames
 
 # %% ../nbs/31_retrieval.ipynb #b56a667b
@@ -688,15 +688,36 @@ def read_results(
     lacks = [k for k, kind in (('tables', list), ('protocol', dict), ('metric', str)) if not isinstance(o, dict) or not isinstance(o.get(k), kind)]
     if lacks or not all(isinstance(e, dict) and {'per', 'table', 'condition', 'measure', 'label', 'key', 'value', 'matrix', 'probe_views', 'gallery_views'} <= e.keys() for e in o['tables']):
         raise SkeletonGaitError(f"{path}: not the results of a test{f', without {lacks[0]}' if lacks else ''}; expected the JSON that a test writes")
-    if wrong := next((k for k, ok in _kinds(o).items() if not ok), ''): raise SkeletonGaitError(f"{path}: {wrong} is {str(o.get(wrong))[:60]}; expected the JSON that a test writes")
+    if wrong := next((k for k, ok in _kinds(o).items() if not ok), ''): raise SkeletonGaitError(f"{path}: {wrong} is {ascii(str(o.get(wrong)))[1:-1]:.60}; expected the JSON that a test writes")
     return o
 
 def _kinds(o:dict[str,Any]) -> dict[str,bool]: # Key of the JSON -> will it do?
-    data, names, numbers = o.get('data_cfg') or {}, o.get('probe_names'), lambda v: v is None or type(v) in (int, float)
-    grid = lambda m: isinstance(m, list) and all(isinstance(r, list) and all(map(numbers, r)) for r in m)
-    words = lambda v: isinstance(v, list) and all(isinstance(w, str) for w in v)
-    return {'metric': o['metric'] in METRICS, 'data_cfg': isinstance(data, dict) and isinstance(data.get('dataset_root'), str|None), 'probe_names': names is None or words(names),
-            'tables': all(numbers(e['value']) and grid(e['matrix']) and words(e['probe_views']) and words(e['gallery_views']) for e in o['tables'])}
+    data, names = o.get('data_cfg') or {}, o.get('probe_names')
+    in_use = data.get('data_in_use') if isinstance(data, dict) else None
+    return {'metric': o['metric'] in METRICS, 'data_cfg': isinstance(data, dict) and isinstance(data.get('dataset_root'), str|None) and (in_use is None or fits(in_use, list[bool]|list[int])),
+            'probe_names': names is None or _are_words(names), 'tables': all(_is_entry(e, o) for e in o['tables']) and _can_be_drawn(o['tables'])}
+
+def _are_words(v:Any) -> bool: return isinstance(v, list) and all(isinstance(w, str) for w in v)
+
+def _are_numbers(v:Any) -> bool: return isinstance(v, list) and all(n is None or type(n) in (int, float) and abs(n) < 1e9 for n in v)
+
+def _is_entry(e:dict[str,Any], about:dict[str,Any]) -> bool:
+    "Is a figure of the results such as a test writes it, with as many cells as views?"
+    named = all(isinstance(e[k], str) and e[k].isprintable() for k in ('condition', 'measure', 'label', 'key')) and e['per'] in get_args(Per) and type(e['table']) is int
+    views = _are_words(e['probe_views']) and _are_words(e['gallery_views']) and all(v.isprintable() for v in (*e['probe_views'], *e['gallery_views']))
+    if not named or not views or not isinstance(e['matrix'], list) or not _are_numbers([e['value']]): return False
+    whole = not e['matrix'] or len(e['matrix']) == len(e['probe_views'])
+    return whole and all(_are_numbers(r) and len(r) == len(e['gallery_views']) for r in e['matrix']) and (not e.get('cmc') or _is_curve(e, about))
+
+def _is_curve(e:dict[str,Any], about:dict[str,Any]) -> bool:
+    "Has a figure a curve, and its gallery a size?"
+    size = about.get(f"{e['condition']} gallery".strip())
+    return _are_numbers(e['cmc']) and len(e['cmc']) >= 20 and None not in e['cmc'] and type(size) is int and size > 0
+
+def _can_be_drawn(entries:list[dict]) -> bool:
+    "Are there so few matrices, and views in each, that a picture holds them? (Chosen: 100, 100, and 50,000 cells; the largest public protocols have 10 matrices of 144 cells.)"
+    views = [max(len(e['probe_views']), len(e['gallery_views'])) for e in entries if e['per'] != 'all']
+    return len(views) <= 100 and max(views, default=0) <= 100 and sum(v*v for v in views) <= 50_000
 
 # %% ../nbs/31_retrieval.ipynb #7dc9aa6d
 def open_questions(

@@ -26,7 +26,7 @@ from .data import Batch, GaitDataset, Partition, make_loader, naming_lost_worker
 from .evaluate import EmbeddingSet, embeddings_file, make_embedding_set, save_embeddings
 from .launch import OtherRankError, Ranks, Stop, agree, attempt, device, from_first, gather_on_first, launch_name, naming_lost_ranks, ranks, together
 from .protocols import failures, failures_table, protocol_for, results_table, write_results
-from .trainer import NonFiniteLossError, Trainer, autocast, log, make_dataset
+from .trainer import NonFiniteLossError, Trainer, autocast, log, make_dataset, mixed_precision
 from .watch import BarFile, Meter, Watch, save_batch
 
 # %% ../nbs/22_train.ipynb #251c17f1
@@ -301,7 +301,7 @@ def test_model(
     share_buffers(model)
     loader = make_loader(data, to_dict(e.sampler), 0, r.rank, r.world, num_workers=cfg.data_cfg.num_workers)
     began = time.perf_counter()
-    x = embed(model, data, loader, e.enable_float16)
+    x = embed(model, data, loader, mixed_precision(device(), e.enable_float16))
     if x is None: return None
     test = make_embedding_set(x.to(device()), data.labels, [s.type for s in data.sequences], [s.view for s in data.sequences])
     results = protocol.results(test, e.metric, probes)

@@ -7,7 +7,7 @@ __all__ = ['LONGEST_LINE', 'MOST_METRICS', 'Reading', 'Meter', 'log_line', 'BarF
            'read_metrics', 'rewind_metrics', 'batch_picture', 'Watch', 'read_scalars', 'save_batch', 'load_batch']
 
 # %% ../nbs/21_watch.ipynb #aad7b8a8
-import contextlib, datetime, functools, io, json, logging, math, os, pickle, sys, time
+import contextlib, datetime, functools, io, json, logging, math, os, pickle, platform, sys, time
 from collections import defaultdict
 from pathlib import Path
 from typing import Any, Callable, Iterator, NamedTuple
@@ -24,9 +24,10 @@ from tqdm.utils import ObjectWrapper
 
 from .checkpoint import Run
 from .config import Config
-from .core import SkeletonGaitError, atomic_write, read_json
+from .core import SkeletonGaitError, atomic_write, one_line, read_json
 from .data import Batch
 from .launch import Ranks
+from .show import write_line
 from .trainer import log
 
 # %% ../nbs/21_watch.ipynb #65a1ebc1
@@ -40,6 +41,10 @@ class Reading(NamedTuple):
     n: int                  # iterations in the averages
 
 # %% ../nbs/21_watch.ipynb #d9b9b01b
+def _mean(x:torch.Tensor) -> torch.Tensor:
+    "The mean in float64; in float32 on an Apple GPU, which has no other."
+    return x.detach().to(torch.float32 if x.device.type == 'mps' else torch.float64).mean()
+
 class Meter:
     "Averages between two log lines, and where the time went."
     def __init__(self): self.reset()
@@ -55,7 +60,7 @@ class Meter:
         compute_seconds:float,       # And computed so long
     ) -> None:
         "Count one iteration."
-        for k, v in info.items(): self.sums[k] = self.sums[k] + v.detach().double().mean()
+        for k, v in info.items(): self.sums[k] = self.sums[k] + _mean(v)
         self.n, self.timed = self.n+1, self.timed+1
         self.data, self.compute = self.data+data_seconds, self.compute+compute_seconds
 
@@ -134,7 +139,7 @@ def start_log(
     handlers = [_AroundBars()]
     if to_file and r.rank == 0:
         (run.folder/'logs').mkdir(parents=True, exist_ok=True)
-        handlers.append(_LogFile(run.folder/'logs'/f'{datetime.datetime.now():%Y-%m-%d-%H-%M-%S}.txt', encoding='utf-8'))
+        handlers.append(_LogFile(run.folder/'logs'/f'{datetime.datetime.now():%Y-%m-%d-%H-%M-%S}.txt', encoding='utf-8', errors='backslashreplace'))
     for h in handlers: h.setFormatter(logging.Formatter('[%(asctime)s] %(message)s', '%H:%M:%S'))
     for h in log.handlers: h.close()
     log.handlers = handlers
@@ -228,7 +233,7 @@ def _strips(x_schw:torch.Tensor, frames:int) -> np.ndarray: # `(h, w)` uint8
 
 def _title(text:str, width:int) -> np.ndarray: # `(14, width)` uint8
     "A line of text above a strip."
-    return cv2.putText(np.zeros((14, width), np.uint8), text, (2, 10), cv2.FONT_HERSHEY_SIMPLEX, .35, 200, 1, cv2.LINE_AA)
+    return write_line(np.zeros((14, width), np.uint8), text, (2, 10), .35, 200)
 
 # %% ../nbs/21_watch.ipynb #fab4baf7
 class _Events:
@@ -238,7 +243,7 @@ class _Events:
         start:int,   # The run begins with this iteration: what earlier files say of it and the later ones is void
     ):
         folder.mkdir(parents=True, exist_ok=True)
-        self.file = _Records(folder/f'events.out.tfevents.{time.time():.6f}.{os.uname().nodename}.{os.getpid()}') # read in the order of their names
+        self.file = _Records(folder/f'events.out.tfevents.{time.time():.6f}.{platform.node()}.{os.getpid()}') # read in the order of their names
         self.records, self.close = RecordWriter(self.file), self.file.close
         self.add(0, file_version='brain.Event:2')
         self.add(start, session_log=SessionLog(status=SessionLog.START))
@@ -246,7 +251,7 @@ class _Events:
     def add(self, iteration:int, **what) -> None: self.records.write(Event(wall_time=time.time(), step=iteration, **what).SerializeToString())
 
     def scalars(self, iteration:int, scalars:dict[str,float]) -> None:
-        self.add(iteration, summary=Summary(value=[Summary.Value(tag=k, simple_value=v) for k, v in scalars.items()]))
+        self.add(iteration, summary=Summary(value=[Summary.Value(tag=one_line(k), simple_value=v) for k, v in scalars.items()]))
 
     def picture(self, iteration:int, name:str, picture_hw:np.ndarray) -> None:
         (h, w), (_, png) = picture_hw.shape, cv2.imencode('.png', picture_hw)

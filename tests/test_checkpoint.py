@@ -615,7 +615,7 @@ def test_a_folder_in_use_is_refused(tmp_path, holder):
 
 def test_a_killed_run_holds_nothing(tmp_path, holder):
     holder.send_signal(signal.SIGKILL); holder.wait()
-    with claim(run := Run(toy(), tmp_path), 5): assert (run.folder/'lock').read_text().startswith(f'process {os.getpid()} on ')
+    with claim(run := Run(toy(), tmp_path), 5): assert (run.folder/'lock.txt').read_text().startswith(f'process {os.getpid()} on ')
     assert run.set_aside() is None and (run.folder/'lock').exists()
 
 
@@ -626,23 +626,57 @@ def test_a_claim_waits_for_its_predecessor(tmp_path, holder, caplog):
     assert holder.wait(60) == 0 and caplog.text.count('notice: waits for process') == 1
 
 
-def test_a_forked_worker_inherits_no_claim(tmp_path):
-    "Nor does its end give the claim up."
-    run = Run(toy(), tmp_path)
-    ask = f"import fcntl; fcntl.lockf(open({str(run.folder/'lock')!r}, 'a'), fcntl.LOCK_EX|fcntl.LOCK_NB)"
-    free = lambda: subprocess.run([sys.executable, '-c', ask], capture_output=True).returncode == 0
-    f = claim(run, 0)
-    worker = subprocess.Popen([sys.executable, '-c', 'input()'], stdin=subprocess.PIPE, pass_fds=[f.fileno()])
-    assert not free()
-    f.close()
-    assert free()                          # though the worker has the file open
-    with claim(run, 0): worker.communicate(b'\n'); assert not free()
+FORKS = """
+import os, sys
+from skeletongait.checkpoint import Run, claim
+from test_trainer import toy
+with claim(Run(toy(), sys.argv[1]), 0):
+    worker, stays = os.fork(), sys.argv[2] == 'stays'
+    if not worker:
+        os.write(1, b'forked\\n')
+        if stays: os.read(0, 1)
+        os._exit(0)
+    if not stays: os.waitpid(worker, 0)
+    os.write(1, b'on\\n')
+    os.read(0, 1)
+"""
+
+def start_forking(folder, how):
+    env = os.environ | dict(PYTHONPATH=os.path.dirname(__file__), OMP_NUM_THREADS='1')
+    run = subprocess.Popen([sys.executable, '-c', FORKS, str(folder), how], env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
+    assert sorted(run.stdout.readline() for _ in range(2)) == [b'forked\n', b'on\n']
+    with pytest.raises(SkeletonGaitError, match='in use by process'): claim(Run(toy(), folder), 0)
+    return run
 
 
-@pytest.mark.parametrize('number', [errno.ENOLCK, errno.ENOTSUP])
+@pytest.mark.skipif(not hasattr(os, 'fork'), reason='this system does not fork')
+def test_a_forked_worker_holds_no_claim(tmp_path):
+    "It may live longer than the run that started it."
+    run = start_forking(tmp_path, 'stays')
+    run.kill(); run.wait()
+    os.killpg(run.pid, 0)                  # the worker lives
+    with claim(Run(toy(), tmp_path), 5): pass
+    run.communicate()
+
+
+@pytest.mark.skipif(not hasattr(os, 'fork'), reason='this system does not fork')
+def test_the_end_of_a_forked_worker_gives_no_claim_up(tmp_path):
+    run = start_forking(tmp_path, 'ends')
+    run.communicate()
+    with claim(Run(toy(), tmp_path), 5): pass
+
+
+def test_a_process_may_claim_again(tmp_path):
+    "As a notebook does whose cell is run twice."
+    first = claim(Run(toy(), tmp_path), 0)
+    with claim(Run(toy(), tmp_path), 0): pass
+    first.close()
+
+
+@pytest.mark.parametrize('number', [errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS])
 def test_a_file_system_without_locks_is_a_warning(tmp_path, monkeypatch, caplog, number):
-    def lockf(*args): raise OSError(number, os.strerror(number))
-    monkeypatch.setattr(checkpoint.fcntl, 'lockf', lockf)
+    def refuse(*args): raise OSError(number, os.strerror(number))
+    for name in ('flock', 'lockf'): monkeypatch.setattr(f'fcntl.{name}', refuse)
     with claim(Run(toy(), tmp_path), 0): pass
     assert 'lock: this file system knows no locks' in caplog.text
 

@@ -166,7 +166,7 @@ def test_an_environment_that_makes_no_sense(monkeypatch, capsys, env):
     assert err.startswith('script: the environment has ') and 'expected both RANK and WORLD_SIZE' in err and err.count('\n') == 1
 
 
-@pytest.mark.parametrize('name, read', [('RANK', ranks), ('WORLD_SIZE', ranks), ('LOCAL_RANK', ranks), ('TORCHELASTIC_RESTART_COUNT', attempt), ('LOCAL_WORLD_SIZE', device)])
+@pytest.mark.parametrize('name, read', [('RANK', ranks), ('WORLD_SIZE', ranks), ('LOCAL_RANK', ranks), ('TORCHELASTIC_RESTART_COUNT', attempt)])
 @pytest.mark.parametrize('text', ['abc', '', '-1', '1.5', ' 1', '\u0663', '9'*5000])
 def test_a_variable_of_the_environment_is_a_whole_number(monkeypatch, name, read, text):
     for k, v in (('RANK', '0'), ('WORLD_SIZE', '1'), (name, text)): monkeypatch.setenv(k, v)

@@ -358,15 +358,6 @@ def refuse(number):
     return call
 
 
-def test_where_no_links_can_be_made(pair, monkeypatch, capsys):
-    "One line, not one for each pair."
-    monkeypatch.setattr(os, 'symlink', refuse(errno.EPERM))
-    assert link_all(pair) == 1
-    out = capsys.readouterr().out.splitlines()
-    assert len(out) == 1 and 'Operation not permitted); where the file system takes none, --copy' in out[0]
-    assert link_all(pair, copy=True) == 0
-
-
 @pytest.mark.parametrize('number', [errno.ENOSPC, errno.EROFS, errno.EACCES])
 @pytest.mark.parametrize('call, kw', [('symlink', {}), ('replace', {}), ('fsync', dict(copy=True)), ('replace', dict(copy=True)), ('unlink', dict(trim='end'))])
 def test_an_output_that_cannot_be_written_ends_the_work(pair, monkeypatch, capsys, number, call, kw):
