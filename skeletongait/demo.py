@@ -28,7 +28,7 @@ from .evaluate import plot_cmc
 from .protocols import evaluate
 from .launch import run_script
 from .pose import load_pickle
-from .show import overlay, pick_frames, show_grid
+from .show import figure_png, overlay, pick_frames, show_grid
 from .checkpoint import Run
 from .train import protocol_of
 from .trainer import make_dataset
@@ -69,8 +69,8 @@ def make_data(
 # %% ../nbs/25_demo.ipynb #a0b8c957
 def save_figure(fig:plt.Figure, path:Path) -> None:
     "Write a figure as PNG, whole or not at all, and close it."
-    with atomic_write(path) as tmp: fig.savefig(tmp, format='png', dpi=110)
-    plt.close(fig)
+    png = figure_png(fig, dpi=110)
+    with atomic_write(path) as tmp: tmp.write_bytes(png)
 
 def strip(
     root:Path,    # As `make_data` left it
@@ -129,7 +129,7 @@ def train_and_test(
 ) -> list[Line]: # Before and after training
     "Test an untrained network, train it, test it again, each by the scripts."
     main = lambda phase, *args: run_command('main', f'--cfgs={path}', f'--phase={phase}', f'--output_root={output_root}', *args)
-    read = lambda i: json.loads(Run(cfg, output_root).results(i).read_text())
+    read = lambda i: json.loads(Run(cfg, output_root).results(i).read_text(encoding='utf-8'))
     n = cfg.trainer_cfg.total_iter
     main('test', '--iter=0')
     untrained = Line(f'{name}, untrained', 0, read(0), 0.)
@@ -172,7 +172,7 @@ def demo() -> int: # Exit code
         lines.append(Line(f"no network: {'maps' if name == 'SkeletonGait' else 'maps and silhouettes'}", 0, baseline(cfg), 0.))
         lines += train_and_test(name, cfg, path, root/'runs')
         runs[name] = Run(cfg, root/'runs').folder/'summary'
-    save_figure(strip(root, json.loads((root/'partition.json').read_text())['TEST_SET'][0]), root/'strip.png')
+    save_figure(strip(root, json.loads((root/'partition.json').read_text(encoding='utf-8'))['TEST_SET'][0]), root/'strip.png')
     save_figure(plot_losses(runs), root/'losses.png')
     save_figure(plot_cmc({l.model: l.results for l in lines}), root/'cmc.png')
     text = table(lines)

@@ -19,6 +19,7 @@ import torch, torch.nn.functional as F
 from matplotlib.axes import Axes
 from torch import Tensor
 from .core import Sequence, SkeletonGaitError, atomic_write
+from .show import in_picture, named_legend
 
 # %% ../nbs/16_evaluate.ipynb #ea12173c
 class EmbeddingSet(NamedTuple):
@@ -330,9 +331,11 @@ def draw_cmc(
     max_rank:int=20,        # How far to draw, at most 50
 ) -> None:
     "Draw CMC curves."
-    for name, r in results.items(): ax.plot(range(1, max_rank+1), r['cmc'][:max_rank], marker='.', label=f"{name}: rank-1 {r['cmc'][0]:.1f} %")
+    names = [f"{in_picture(name)}: rank-1 {r['cmc'][0]:.1f} %" for name, r in results.items()]
+    lines = [ax.plot(range(1, max_rank+1), r['cmc'][:max_rank], marker='.')[0] for r in results.values()]
     ax.set(xlabel='k', ylabel='probes with a hit in the first k (%)', ylim=(0, 102), xticks=[1, *range(5, max_rank+1, 5)])
-    ax.grid(alpha=.3); ax.legend(loc='lower right')
+    ax.grid(alpha=.3)
+    named_legend(ax, lines, names, loc='lower right')
 
 def plot_cmc(
     results:dict[str,dict], # Name of a curve -> a result with `cmc`

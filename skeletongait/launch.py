@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Ranks', 'ranks', 'LostRankError', 'launch_name', 'attempt', 'naming_lost_ranks', 'process_group', 'gather_on_first',
            'OtherRankError', 'agree', 'together', 'from_first', 'device', 'Board', 'arg_parser', 'Stopped', 'Stop',
-           'stoppable', 'run_script']
+           'stoppable', 'printing_anything', 'run_script']
 
 # %% ../nbs/01_launch.ipynb #bc563b44
 import argparse, contextlib, gc, inspect, json, os, re, signal, sys, time
@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from fastcore.docments import docments
 
-from .core import SkeletonGaitError
+from .core import SkeletonGaitError, one_line
 
 # %% ../nbs/01_launch.ipynb #5b4eaf8c
 class Ranks(NamedTuple):
@@ -226,7 +226,19 @@ def stoppable() -> Iterator[Stop]:
     finally:
         for s, handler in before.items(): signal.signal(s, handler)
 
+# %% ../nbs/01_launch.ipynb #631f0198
+@contextlib.contextmanager
+def printing_anything() -> Iterator[None]:
+    "Print any text in this block: on stdout and stderr, what their encoding lacks becomes escapes."
+    before = [(f, f.errors) for f in (sys.stdout, sys.stderr) if hasattr(f, 'reconfigure')]
+    for f, _ in before: f.reconfigure(errors='backslashreplace')
+    try: yield
+    finally:
+        for f, errors in before:
+            with contextlib.suppress(OSError, ValueError): f.reconfigure(errors=errors) # a full disk, or closed
+
 # %% ../nbs/01_launch.ipynb #7c73d153
+@printing_anything()
 def run_script(
     func:Callable,             # The script: takes the command line's values, returns its exit code
     argv:list[str]|None=None,  # The command line; None for this process's own
@@ -234,7 +246,7 @@ def run_script(
     "Run `func` as a command: a `SkeletonGaitError` is one line on stderr and exit code 2, `Stopped` one line and 130."
     args = arg_parser(func).parse_args(_without_local_rank(sys.argv[1:] if argv is None else argv))
     r = Ranks(0, 1, 0)
-    say = lambda text, all: print(f"{func.__name__}{f' (rank {r.rank})' if all and r.world > 1 else ''}: {text}", file=sys.stderr)
+    say = lambda text, all: print(f"{func.__name__}{f' (rank {r.rank})' if all and r.world > 1 else ''}: {one_line(text)}", file=sys.stderr)
     try:
         r = ranks()
         return func(**vars(args))

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['TRIMS', 'only_names', 'Pairs', 'pair_up', 'first_name', 'mismatch', 'Trim', 'Stream', 'match_pair', 'link', 'Written',
            'holds', 'put', 'is_our_name', 'may_go', 'place_pair', 'Result', 'link_one', 'sweep', 'in_threads',
-           'as_report', 'one_line', 'summary', 'ln_sil_heatmap', 'cli']
+           'as_report', 'summary', 'ln_sil_heatmap', 'cli']
 
 # %% ../nbs/10_ln_sil_heatmap.ipynb #8add2ba1
 if __name__ == '__main__' and not __spec__ and '__file__' in globals(): # run by path: start over as a module
@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from .core import Sequence, SkeletonGaitError, Tree, atomic_write, is_leftover, read_tree, save_text, unknown_name
+from .core import Sequence, SkeletonGaitError, Tree, atomic_write, is_leftover, one_line, read_tree, save_text, unknown_name
 from .launch import Stopped, ranks, run_script, stoppable
 from .manifest import OutputError, writing
 from .pose import ENDINGS, Limits, PoseError, load_array, to_coco17
@@ -310,11 +310,6 @@ def as_report(
              only_maps=names(pairs.only_maps), only_silhouettes=names(pairs.only_silhouettes),
              failed=[dict(sequence='/'.join(r.sequence), files=[*map(str, r.files)], reason=r.reason) for r in results if r.reason], kept=[*map(str, kept)], strays=[*map(str, pairs.strays)])
     return dict(counts={k: len(v) for k, v in d.items()}, **d)
-
-# %% ../nbs/10_ln_sil_heatmap.ipynb #64298a48
-def one_line(text:str) -> str:
-    "`text` with everything that cannot be printed on one line as escapes."
-    return ''.join(c if c.isprintable() else c.encode('unicode_escape').decode() for c in text)
 
 # %% ../nbs/10_ln_sil_heatmap.ipynb #29f9360a
 def summary(

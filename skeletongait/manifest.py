@@ -125,7 +125,7 @@ def write_manifest(
     ready:Callable[[],None]|None=None, # As `atomic_write` takes it
 ) -> None:
     "Write a manifest atomically, sorted by path."
-    with writing(out/MANIFEST), atomic_write(out/MANIFEST, ready) as tmp, open(tmp, 'w') as f:
+    with writing(out/MANIFEST), atomic_write(out/MANIFEST, ready) as tmp, open(tmp, 'w', encoding='utf-8') as f:
         f.write(json.dumps(manifest.header) + '\n')
         f.writelines(to_line(manifest.records[k]) + '\n' for k in sorted(manifest.records))
 

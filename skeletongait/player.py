@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['LEFT', 'RIGHT', 'MIDDLE', 'GOOD', 'BAD', 'STYLE', 'WORDS', 'SPEEDS', 'WRITERS', 'paint', 'Frames', 'text', 'Panel',
            'row', 'Player', 'Timeline', 'write_animation', 'enlarge', 'caption', 'side_by_side', 'stacked', 'in_words',
-           'close_all', 'Viewer', 'figure_png', 'as_array', 'as_frames', 'SequencePlayer']
+           'close_all', 'Viewer', 'as_array', 'as_frames', 'SequencePlayer']
 
 # %% ../nbs/26_player.ipynb #ebc55680
-import base64, html, io, shutil, tempfile
+import base64, html, shutil, tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain
@@ -22,8 +22,8 @@ import numpy as np
 from PIL import Image
 from fastcore.basics import patch
 
-from .core import SkeletonGaitError, atomic_write
-from .show import image_bytes, show_grid
+from .core import SkeletonGaitError, atomic_write, one_line
+from .show import figure_png, image_bytes, line_width, show_grid, write_line
 
 # %% ../nbs/26_player.ipynb #a114a257
 LEFT, RIGHT, MIDDLE = (0, 114, 178), (230, 159, 0), (150, 150, 150)   # sides of the body, RGB
@@ -57,7 +57,7 @@ def text(
     kind:str='sg-note',  # `sg-note`, `sg-title` or `sg-message`
 ) -> str: # HTML
     "Plain text as a piece of a page."
-    return f'<div class="{kind}">{html.escape(str(s))}</div>' if s else ''
+    return f'<div class="{kind}">{html.escape(one_line(s))}</div>' if s else ''
 
 class Panel(W.VBox):
     "A titled picture of one frame at a time."
@@ -194,12 +194,10 @@ def caption(
     title:str,        # What is not ASCII becomes a question mark
 ) -> np.ndarray: # 22 rows higher, and as wide as the title needs
     "The image with its title above, black on white."
-    font, scale = cv2.FONT_HERSHEY_SIMPLEX, .45
-    title = title.encode('ascii', 'replace').decode() # the font has no other characters
-    (w, _), _ = cv2.getTextSize(title, font, scale, 1)
-    out = np.pad(image, ((22, 0), (0, max(w+4-image.shape[1], 0)), (0, 0)), constant_values=255)
+    spare = line_width(title, .45) + 4 - image.shape[1]
+    out = np.pad(image, ((22, 0), (0, max(spare, 0)), (0, 0)), constant_values=255)
     out[:22] = 255
-    return cv2.putText(out, title, (1, 16), font, scale, (20, 20, 20), 1, cv2.LINE_AA)
+    return write_line(out, title, (1, 16), .45, (20, 20, 20))
 
 def side_by_side(
     images:list[np.ndarray],   # Each `(h, w)` grey or `(h, w, 3)` RGB, uint8
@@ -356,20 +354,11 @@ def keep(self:Viewer, button:W.Button|None=None) -> None:
         self.keep_words.value = text(f'saved {path}')
 
 # %% ../nbs/26_player.ipynb #1d4b4c1d
-def figure_png(
-    fig:plt.Figure, # Any
-) -> bytes:
-    "A figure as PNG; it is closed."
-    f = io.BytesIO()
-    fig.savefig(f, format='png')
-    plt.close(fig)
-    return f.getvalue()
-
 @patch
 def _repr_mimebundle_(self:Viewer, **kwargs) -> dict[str,Any]:
     "The live widget, and for readers without a kernel its figure, or its message."
     bundle = super(Viewer, self)._repr_mimebundle_(**kwargs)
-    if self.problem: return bundle | {'text/plain': self.problem}
+    if self.problem: return bundle | {'text/plain': one_line(self.problem)}
     return bundle | {'text/plain': f'{type(self).__name__}, {self.n_frames} frames', 'image/png': base64.b64encode(figure_png(self.figure())).decode()}
 
 # %% ../nbs/26_player.ipynb #792e5a6c

@@ -26,7 +26,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from .core import SkeletonGaitError, Tree, atomic_write, read_tree, save_pickle, save_text, walk
+from .core import SkeletonGaitError, Tree, atomic_write, one_line, read_tree, save_pickle, save_text, walk
 from .draw import compile_loops
 from .heatmap import HeatmapConfig, load_heatmap_config, notices, pose_to_heatmap
 from .launch import Board, LostRankError, Ranks, Stopped, ranks, run_script, stoppable
@@ -390,7 +390,7 @@ def summary(
     if report['left'] or stopped: lines.append(f"{report['left']} files are left: {'mend that and ' if stopped else ''}run the same command again")
     if removed: lines.append(f'{removed} earlier maps removed, since their pose files are no poses any more')
     lines.append(f"{drawn} files drawn, {len(report['failed'])} failed, {report['maps'] - drawn} were there already -> {work.out/'pkl'}")
-    return '\n'.join(lines).encode('utf-8', 'backslashreplace').decode() # names of files need not be text
+    return '\n'.join(map(one_line, lines))
 
 # %% ../nbs/09_pretreatment_heatmap.ipynb #85756dc9
 def dismiss(board:Board, world:int) -> None:
@@ -451,7 +451,7 @@ def pretreatment_heatmap(
     except Exception as e:
         dismiss(board, r.world)
         if not isinstance(e, OutputError): raise
-        print(f'stopped: {e}; mend that and run the same command again', flush=True)
+        print(f'stopped: {one_line(e)}; mend that and run the same command again', flush=True)
         return 1
 
 # %% ../nbs/09_pretreatment_heatmap.ipynb #1596e371

@@ -20,9 +20,10 @@ import numpy as np, torch
 from fastcore.basics import patch
 from matplotlib.axes import Axes
 from torch import Tensor
-from .core import Sequence, SkeletonGaitError, atomic_write, pick, save_text, unknown_name
+from .core import Sequence, SkeletonGaitError, atomic_write, one_line, pick, save_text, unknown_name
 from .evaluate import (EmbeddingSet, Scores, Unmatched, cmc, distance_blocks, draw_cmc, figure, make_embedding_set, name_codes, nearest_sequences, rank_of, score_galleries,
                                    top_k)
+from .show import figure_png, in_picture, names_as_text
 
 # %% ../nbs/17_protocols.ipynb #2b718e94
 def _texts(key:str, value:Any) -> tuple[str,...]:
@@ -519,7 +520,7 @@ def table_grids(
 
 def aligned(grid:list[list[str]]) -> list[str]:
     "A grid as lines; the first column to the left, or left out where it is empty."
-    if not any(r[0] for r in grid): grid = [r[1:] for r in grid]
+    grid = [[one_line(cell) for cell in r[not any(r[0] for r in grid):]] for r in grid]
     first = str.ljust if grid[1][0] and not grid[1][0][0].isdigit() and grid[1][0] != '-' else str.rjust
     wide = [max(map(len, column)) for column in zip(*grid)]
     return ['  '.join([first(r[0], wide[0]), *map(str.rjust, r[1:], wide[1:])]).rstrip() for r in grid]
@@ -538,7 +539,7 @@ def results_table(
     tables = [[e for e in results['tables'] if e['table'] == i] for i in dict.fromkeys(e['table'] for e in results['tables'])]
     grids = [aligned(g) for entries in tables for g in table_grids(entries)]
     counts = count_line({k: v for k, v in results.items() if isinstance(v, int)}, list(dict.fromkeys(e['condition'] for e in results['tables'])))
-    return '\n'.join([*(line for g in grids for line in g), counts, *(f'notice: {n}' for n in results['notes'])])
+    return '\n'.join([*(line for g in grids for line in g), *map(one_line, [counts, *(f'notice: {n}' for n in results['notes'])])])
 
 # %% ../nbs/17_protocols.ipynb #f0518a7d
 def results_csv(
@@ -552,6 +553,7 @@ def results_csv(
     return _csv(['figure', 'condition', 'measure', 'probe_view', 'gallery_view', 'percent', 'unrounded_mean'], rows)
 
 # %% ../nbs/17_protocols.ipynb #ab2bcf7b
+@names_as_text()
 def _draw_matrix(ax:Axes, e:dict) -> None:
     "One figure's cells; those without a value stay grey."
     x, one = np.array(e['matrix'], dtype=float), e['per'] == 'probe_view'
@@ -559,8 +561,11 @@ def _draw_matrix(ax:Axes, e:dict) -> None:
     ax.imshow(x, cmap='viridis', vmin=0, vmax=100); ax.set_facecolor('.85')
     for (r, c), v in np.ndenumerate(x):
         if not math.isnan(v): ax.text(c, r, f'{v:.0f}', ha='center', va='center', fontsize=7, color='k' if v > 60 else 'w')
-    ax.set_xticks(range(x.shape[1]), e['probe_views' if one else 'gallery_views'], rotation=90, fontsize=7); ax.set_yticks([] if one else range(len(x)), [] if one else e['probe_views'], fontsize=7)
-    ax.set_title(f"{e['key']} {_shown(e['value'])}", fontsize=9)
+    across, down = ([in_picture(v) for v in e[k]] for k in ('gallery_views', 'probe_views'))
+    if one: across, down = down, []
+    ax.set_xticks(range(len(across)), across, rotation=90, fontsize=7)
+    ax.set_yticks(range(len(down)), down, fontsize=7)
+    ax.set_title(f"{in_picture(e['key'])} {_shown(e['value'])}", fontsize=9)
 
 def matrix_entries(results:dict[str,Any]) -> list[dict]:
     "The figures that have a cell per view: the first measure of each such table."
@@ -592,6 +597,7 @@ def _matrix_size(entries:list[dict]) -> tuple[float,float]:
     return .6 + n*(side + .5), math.ceil(len(entries)/n)*((side/views if entries[0]['per'] == 'probe_view' else side) + .9) + .2
 
 # %% ../nbs/17_protocols.ipynb #eb0f23d6
+@names_as_text()
 def plot_results(
     results:dict[str,Any], # What `evaluate` returned
     title:str='',          # Over everything: of which data, after how many iterations
@@ -602,7 +608,7 @@ def plot_results(
     w, h = _matrix_size(matrices) if matrices else (7.5, 0)
     fig = plt.figure(figsize=(max(w, 5.5*bool(curves)), h + 3.2*bool(curves) + .3*bool(title)), layout='constrained')
     parts = fig.subfigures(2, 1, height_ratios=(3.2, h)) if matrices and curves else [fig, fig]
-    if title: fig.suptitle(title, fontsize=10)
+    if title: fig.suptitle(in_picture(title, 80), fontsize=10)
     if curves: draw_cmc(parts[0].subplots(), curves, min(20, max(results[f"{e['condition']} gallery".strip()] for e in curves.values())))
     if matrices: _draw_matrices(parts[1], matrices)
     return fig
@@ -671,17 +677,16 @@ def write_results(
     extra:Mapping[str,Any]|None=None, # More for the JSON file: what was evaluated, how; the picture's title is made of `dataset`, `iteration` and `metric`
     failed:list[dict]|None=None,      # What `failures` returned
 ) -> list[Path]: # What was written
-    "Write results as CSV and a picture, the failures as CSV, a challenge's rankings as the CSV that its server takes; and last, so that its presence says that all is there, JSON."
+    "Write results and failures as CSV, a challenge's rankings as the CSV that its server takes; then JSON, whose presence says that all figures are there; and last a picture."
     texts = {'.csv': results_csv(results)}
     if 'csv' in results: texts['-submission.csv'] = results['csv']
     if failed is not None: texts['-failures.csv'] = failures_csv(failed)
-    paths = [Path(f'{stem}{ending}') for ending in texts]
-    for path, text in zip(paths, texts.values()): save_text(text, path)
-    paths, last = paths + _write_picture(Path(f'{stem}.png'), plot_results(results, _title(extra or {}))), Path(f'{stem}.json')
+    tables, last = [Path(f'{stem}{ending}') for ending in texts], Path(f'{stem}.json')
+    for path, text in zip(tables, texts.values()): save_text(text, path)
     for ending in ('-submission.csv', '-failures.csv', '.png'):
-        if (old := Path(f'{stem}{ending}')) not in paths: old.unlink(missing_ok=True)
+        if ending not in texts: Path(f'{stem}{ending}').unlink(missing_ok=True)
     save_text(json.dumps({**(extra or {}), **{k: v for k, v in results.items() if k != 'csv'}}, indent=1, allow_nan=False) + '\n', last)
-    return [*paths, last]
+    return [*tables, *_write_picture(Path(f'{stem}.png'), plot_results(results, _title(extra or {}))), last]
 
 def _title(about:Mapping[str,Any]) -> str:
     words = {'dataset': '', 'iteration': 'iteration ', 'metric': ''}
@@ -689,7 +694,6 @@ def _title(about:Mapping[str,Any]) -> str:
 
 def _write_picture(path:Path, fig:plt.Figure|None) -> list[Path]:
     if fig is None: return []
-    try:
-        with atomic_write(path) as tmp: fig.savefig(tmp, dpi=100, format='png', bbox_inches='tight')
-    finally: plt.close(fig)
+    png = figure_png(fig, dpi=100, bbox_inches='tight')
+    with atomic_write(path) as tmp: tmp.write_bytes(png)
     return [path]

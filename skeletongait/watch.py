@@ -24,9 +24,10 @@ from tqdm.utils import ObjectWrapper
 
 from .checkpoint import Run
 from .config import Config
-from .core import SkeletonGaitError, atomic_write
+from .core import SkeletonGaitError, atomic_write, one_line
 from .data import Batch
 from .launch import Ranks
+from .show import write_line
 from .trainer import log
 
 # %% ../nbs/21_watch.ipynb #65a1ebc1
@@ -134,7 +135,7 @@ def start_log(
     handlers = [_AroundBars()]
     if to_file and r.rank == 0:
         (run.folder/'logs').mkdir(parents=True, exist_ok=True)
-        handlers.append(_LogFile(run.folder/'logs'/f'{datetime.datetime.now():%Y-%m-%d-%H-%M-%S}.txt', encoding='utf-8'))
+        handlers.append(_LogFile(run.folder/'logs'/f'{datetime.datetime.now():%Y-%m-%d-%H-%M-%S}.txt', encoding='utf-8', errors='backslashreplace'))
     for h in handlers: h.setFormatter(logging.Formatter('[%(asctime)s] %(message)s', '%H:%M:%S'))
     for h in log.handlers: h.close()
     log.handlers = handlers
@@ -217,7 +218,7 @@ def _strips(x_schw:torch.Tensor, frames:int) -> np.ndarray: # `(h, w)` uint8
 
 def _title(text:str, width:int) -> np.ndarray: # `(14, width)` uint8
     "A line of text above a strip."
-    return cv2.putText(np.zeros((14, width), np.uint8), text, (2, 10), cv2.FONT_HERSHEY_SIMPLEX, .35, 200, 1, cv2.LINE_AA)
+    return write_line(np.zeros((14, width), np.uint8), text, (2, 10), .35, 200)
 
 # %% ../nbs/21_watch.ipynb #fab4baf7
 class _Events:
@@ -235,7 +236,7 @@ class _Events:
     def add(self, iteration:int, **what) -> None: self.records.write(Event(wall_time=time.time(), step=iteration, **what).SerializeToString())
 
     def scalars(self, iteration:int, scalars:dict[str,float]) -> None:
-        self.add(iteration, summary=Summary(value=[Summary.Value(tag=k, simple_value=v) for k, v in scalars.items()]))
+        self.add(iteration, summary=Summary(value=[Summary.Value(tag=one_line(k), simple_value=v) for k, v in scalars.items()]))
 
     def picture(self, iteration:int, name:str, picture_hw:np.ndarray) -> None:
         (h, w), (_, png) = picture_hw.shape, cv2.imencode('.png', picture_hw)
