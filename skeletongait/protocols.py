@@ -10,10 +10,11 @@ __all__ = ['Per', 'PAIRS', 'CROSS_VIEW', 'POOLED', 'PROTOCOLS', 'BY_FUNCTION', '
            'plot_matrix', 'plot_results', 'failures', 'failures_table', 'failures_csv', 'write_results']
 
 # %% ../nbs/17_protocols.ipynb #d90367b8
-import csv, dataclasses, io, json, math
+import csv, dataclasses, json, math
 from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal, NamedTuple, get_args
 import matplotlib.pyplot as plt
 import numpy as np, torch
@@ -430,11 +431,10 @@ def absent(self:GalleryProbe, sequences:list[Sequence], probes:Iterable[str]|Non
 
 # %% ../nbs/17_protocols.ipynb #f6f15344
 def _csv(head:list[str], rows:Iterable[list]) -> str:
-    f = io.StringIO()
-    out = csv.writer(f, lineterminator='\n')
-    out.writerow(head)
-    out.writerows(rows)
-    return f.getvalue()
+    lines = []
+    out = csv.writer(SimpleNamespace(write=lines.append), lineterminator='\r\n') # so that names with either are quoted
+    out.writerows([head, *rows])
+    return ''.join(line.removesuffix('\r\n') + '\n' for line in lines)
 
 def submission_csv(
     test:EmbeddingSet,
