@@ -259,7 +259,8 @@ def read_failures(
 ) -> list[dict]: # As `failures` returns them
     "Read the failures of a test; a `SkeletonGaitError` for any other file."
     try:
-        with open(path, newline='', encoding='utf-8') as f: lines = list(csv.DictReader(io.StringIO(unescaped(f.read()), newline='')))
+        with open(path, newline='', encoding='utf-8') as f: content = unescaped(f.read())
+        lines = list(csv.DictReader(io.StringIO(content, newline='')))
         head = ('condition', 'probe', 'gallery_view', 'rank', 'right', 'right_distance')
         return [{**dict(zip(head, key)), 'rank': int(key[3]), 'right_distance': float(key[5]), 'before': [{'sequence': o['sequence'], 'distance': float(o['distance'])} for o in some]}
                 for key, some in groupby(lines, key=lambda o: tuple(o[k] for k in head))]
@@ -322,10 +323,11 @@ def find_walk(
 
 # %% ../nbs/31_retrieval.ipynb #f3def52e
 def same_name(s:Sequence) -> Iterator[Sequence]:
-    "All sequences that are called `<subject>-<type>-<view>` as `s` is, itself first: a dash may be part of any of the three."
+    "All sequences that have the name of `s`, itself first: a dash may be part of subject, type or view."
     yield s
     parts = str(s).split('-')
-    for i, j in combinations(range(1, len(parts)), 2): yield Sequence(*('-'.join(parts[k]) for k in (slice(i), slice(i, j), slice(j, None))))
+    for i, j in combinations(range(1, len(parts)), 2):
+        yield Sequence(*map('-'.join, (parts[:i], parts[i:j], parts[j:])))
 
 def _is_name(o:str) -> bool: return o not in ('', '.', '..') and Path(o).name == o
 
@@ -365,7 +367,9 @@ EAGER = 2**34 # multiplications of an evaluation that is made at once: some seco
 def _choice(name:str, options:list[str], tooltip:str='') -> W.Dropdown:
     "A picker that disappears where there is nothing to pick."
     several, named = len(options) > 1, [(one_line(o), o) for o in options]
-    return W.Dropdown(options=[('all', ''), *named] if several else named, description=name, tooltip=tooltip, layout=W.Layout(width='auto', display=None if several else 'none'), **WORDS)
+    if several: named.insert(0, ('all', ''))
+    look = W.Layout(width='auto', display=None if several else 'none')
+    return W.Dropdown(options=named, description=name, tooltip=tooltip, layout=look, **WORDS)
 
 def _level(*panels:Panel, **layout) -> W.HBox:
     "Panels side by side, their pictures at one height."

@@ -375,7 +375,7 @@ def read_scalars(
 
 @contextlib.contextmanager
 def _in_utf8(folder:str|os.PathLike) -> Iterator[str]:
-    "The path of a folder; of one that is not UTF-8, which TensorBoard cannot open, that of a link for the time of the block."
+    "The path of a folder; where that is not UTF-8, which TensorBoard cannot open, of a link to it."
     path = os.path.abspath(folder)
     with tempfile.TemporaryDirectory() as place:
         if path.encode('utf-8', 'replace') != os.fsencode(path):
