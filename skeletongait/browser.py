@@ -24,14 +24,14 @@ import numpy as np
 from fastcore.basics import patch
 
 from .blend import OverlayViewer
-from .core import Sequence, SkeletonGaitError, Tree, read_tree
+from .core import Sequence, SkeletonGaitError, Tree, one_line, read_tree
 from .data import Partition, is_pose, load_partition
 from .heatmap import HeatmapConfig, draw_maps, heatmap_config, place_joints
 from .ln_sil_heatmap import pair_up
 from .monitor import short_names
 from .player import BAD, WORDS, Frames, Panel, Player, SequencePlayer, Viewer, as_frames, close_all, paint, row, side_by_side, stacked, text
 from .pose import ENDINGS, Limits, load_array
-from .show import MAP_RGB, SIL_RGB, fits, overlay
+from .show import MAP_RGB, SIL_RGB, fits, in_picture, names_as_text, overlay
 from .studio import HeatmapStudio
 
 # %% ../nbs/29_browser.ipynb #163f4355
@@ -104,15 +104,16 @@ MARKS = {'all': '', 'some': ' ▾', 'none': ' ✕'}
 
 def counts_table(c:Counts) -> str: # HTML
     "The counts as a table of a page."
-    head = ''.join(f'<th>{html.escape(v)}</th>' for v in c.views)
+    head = ''.join(f'<th>{html.escape(one_line(v))}</th>' for v in c.views)
     cell = lambda r, k, o: f'<td class="sg-{o}">{c.n_tv[r, k]:,}{MARKS[o]}</td>'
-    rows = (f'<tr><th>{html.escape(t)}</th>' + ''.join(cell(r, k, cell_state(c, r, k)) for k in range(len(c.views))) + '</tr>' for r, t in enumerate(c.types))
+    rows = (f'<tr><th>{html.escape(one_line(t))}</th>' + ''.join(cell(r, k, cell_state(c, r, k)) for k in range(len(c.views))) + '</tr>' for r, t in enumerate(c.types))
     legend = f'sequences by type and view, of {c.subjects:,} subjects' + '; ▾ some lack it'*('▾' in (body := ''.join(rows))) + '; ✕ all do'*('✕' in body)
     return f'{TABLE}<table class="sg-counts"><tr><th></th>{head}</tr>{body}</table>{text(legend)}'
 
 # %% ../nbs/29_browser.ipynb #9942fa42
 TINTS = dict(all=(.91, .94, .97), some=(.99, .89, .68), none=(.97, .77, .64)) # behind the numbers: blue, orange, vermilion, all pale
 
+@names_as_text()
 def draw_counts(
     ax:plt.Axes,
     c:Counts,
@@ -122,8 +123,8 @@ def draw_counts(
     state = {(r, k): cell_state(c, r, k) for r, k in np.ndindex(c.n_tv.shape)}
     ax.imshow(np.reshape([TINTS[o] for o in state.values()], (*c.n_tv.shape, 3)), aspect='auto')
     for (r, k), o in state.items(): ax.text(k, r, f'{c.n_tv[r, k]:,}{MARKS[o]}', ha='center', va='center', fontsize=9)
-    ax.set_xticks(range(len(c.views)), c.views, fontsize=9, parse_math=False)
-    ax.set_yticks(range(len(c.types)), c.types, fontsize=9, parse_math=False)
+    ax.set_xticks(range(len(c.views)), map(in_picture, c.views), fontsize=9)
+    ax.set_yticks(range(len(c.types)), map(in_picture, c.types), fontsize=9)
     ax.xaxis.tick_top()
     ax.tick_params(length=0)
 
@@ -290,8 +291,8 @@ class Place(W.VBox):
 
     def mark(self, chosen:bool) -> None:
         "Name the sequence; a chosen one has a point before its name, and another colour."
-        name = f'{self.sequence.type} {self.sequence.view}'
-        self.button.description, self.button.tooltip, self.button.button_style = '● '*chosen + name, f'choose {self.sequence}', 'info' if chosen else ''
+        name = one_line(f'{self.sequence.type} {self.sequence.view}')
+        self.button.description, self.button.tooltip, self.button.button_style = '● '*chosen + name, f'choose {one_line(self.sequence)}', 'info' if chosen else ''
 
 def no_picture() -> np.ndarray: # RGB `(64, 64, 3)`
     "What stands for a sequence that cannot be shown: a cross."
@@ -405,7 +406,7 @@ def choose_side(self:DatasetBrowser) -> None:
 def narrow(self:DatasetBrowser) -> None:
     "List the subjects whose name contains what is typed, if so wanted only those with problems."
     word, side, old = self.find.value.strip().lower(), self.side.value, self.subject.value
-    names = [n for n in self.by_subject if word in n.lower() and (not side or n in self.sides[side]) and (n in self.flawed or not self.only_flawed.value)]
+    names = [n for n in self.by_subject if word in one_line(n).lower() and (not side or n in self.sides[side]) and (n in self.flawed or not self.only_flawed.value)]
     self.found.value = text(f"{len(names):,} of {_n(len(self.by_subject), 'subject')}" + ' match'*(len(names) < len(self.by_subject)) + f'; the first {LISTED} are listed'*(len(names) > LISTED))
     self.list_subjects(names[:LISTED], old if old in names[:LISTED] else next(iter(names), None))
     if not names or self.subject.value != old: self.pick_subject()
@@ -419,7 +420,7 @@ def list_subjects(self:DatasetBrowser, names:list[str], chosen:str|None) -> None
 def label(self:DatasetBrowser, subject:str) -> str:
     "A subject's name, its side of the partition, how much there is of it, and how many sequences have problems or are missing."
     sides = [side for side, names in self.sides.items() if subject in names] or ['unused']*bool(self.sides)
-    return ' · '.join((subject, *sides, _n(len(self.by_subject[subject]), 'sequence'))) + (f' ⚠ {n}' if (n := len(self.flawed.get(subject, ()))) else '')
+    return ' · '.join((one_line(subject), *sides, _n(len(self.by_subject[subject]), 'sequence'))) + (f' ⚠ {n}' if (n := len(self.flawed.get(subject, ()))) else '')
 
 # %% ../nbs/29_browser.ipynb #7338f209
 @patch
@@ -428,7 +429,7 @@ def pick_subject(self:DatasetBrowser) -> None:
     mine = self.by_subject.get(self.subject.value, ())
     for picker, names in ((self.type, sorted({s.type for s in mine})), (self.view, sorted({s.view for s in mine}))):
         old = picker.value
-        picker.options = [('all', ''), *((n, n) for n in names)]
+        picker.options = [('all', ''), *((one_line(n), n) for n in names)]
         picker.value = old if old in names else ''
     self.pick_sequences()
 
@@ -457,7 +458,7 @@ def turn_page(self:DatasetBrowser) -> None:
     if not shown: self.summary.value = text('no sequence')
     else: self.summary.value = text(f"{some}{_n(len(self.chosen), 'sequence')}, {_n(sum(o.n_frames for o in looks), 'frame')}" + f', {bad} with problems'*(bad > 0))
     old = self.sequence.value
-    self.sequence.options = [(f'{p.sequence.type} {p.sequence.view} {p.sign}'.strip(), p.sequence) for p in self.places if p.sequence]
+    self.sequence.options = [(one_line(f'{p.sequence.type} {p.sequence.view} {p.sign}'.strip()), p.sequence) for p in self.places if p.sequence]
     self.sequence.value = next((s for s in shown if old and s[1:] == old[1:]), shown[0] if shown else None)
     self.pick_sequence()
 
@@ -508,11 +509,12 @@ def open_sequence(self:DatasetBrowser) -> None:
 def snapshot(self:DatasetBrowser, t:int) -> np.ndarray:
     places = [p for p in self.places if p.sequence]
     if not places: return no_picture()
-    rows = [side_by_side([p.thumb.draw(p.thumb.at(t)) for p in row], [f'{p.sequence.type} {p.sequence.view}' + ' (!)'*bool(p.look.problems) for p in row], 128)
+    rows = [side_by_side([p.thumb.draw(p.thumb.at(t)) for p in row], [in_picture(f'{p.sequence.type} {p.sequence.view}') + ' (!)'*bool(p.look.problems) for p in row], 128)
             for row in (places[:6], places[6:]) if row]
     return stacked(rows, 0)
 
 @patch
+@names_as_text()
 def figure(self:DatasetBrowser) -> plt.Figure:
     "Counts, notes and thumbnails, without the controls."
     places, t = [p for p in self.places if p.sequence], self.index()
@@ -521,17 +523,18 @@ def figure(self:DatasetBrowser) -> plt.Figure:
     fig = plt.figure(figsize=(8.2, sum(heights)), dpi=110, layout='constrained')
     top, below = fig.subfigures(2, 1, height_ratios=heights)
     draw_counts(top.subplots(), self.counts)
-    below.suptitle(self.label(self.subject.value) if self.subject.value else 'no subject matches', fontsize=10, parse_math=False)
+    below.suptitle(in_picture(self.label(self.subject.value), 100) if self.subject.value else 'no subject matches', fontsize=10)
     for ax, p in zip_longest(below.subplots(max(rows, 1), 6, squeeze=False).flat, places):
         ax.axis('off')
         if p: draw_place(ax, p, t)
     return fig
 
+@names_as_text()
 def draw_place(ax:plt.Axes, place:Place, t:int) -> None:
     "Draw a thumbnail and its name into `ax`."
     s = place.sequence
     ax.imshow(place.thumb.draw(place.thumb.at(t)), cmap='gray', vmin=0, vmax=255, interpolation='nearest')
-    ax.set_title(f'{s.type} {s.view}' + f'\n{place.sign}'*bool(place.sign), fontsize=8, parse_math=False)
+    ax.set_title('\n'.join([in_picture(f'{s.type} {s.view}'), *filter(None, [place.sign])]), fontsize=8)
 
 # %% ../nbs/29_browser.ipynb #2c82877a
 def tree_streams(

@@ -546,6 +546,7 @@ def _read_change(change:str) -> tuple[list[str],Any]:
     path, eq, text = change.partition('=')
     steps = [o.strip() for o in re.sub(r'\[(\d+)\]', r'.\1', path).split('.')]
     if not eq or not all(steps): raise ConfigError(f"--set {change}: expected a key and its value, as in trainer_cfg.sampler.batch_size=[4,4] or loss_cfg[0].margin=0.3")
+    if re.search('[\udc80-\udcff]', text): return steps, text # a path that is not UTF-8; YAML takes none
     try: return steps, read_yaml(text)
     except SkeletonGaitError as e: raise ConfigError(f"--set {change}: the value is not YAML: {e}") from None
 

@@ -6,7 +6,7 @@
 __all__ = ['TIMES', 'NUMBERS', 'MOST_KINDS', 'MOST_PANELS', 'COLOURS', 'DASHES', 'MARKERS', 'EVENTS', 'PARTS', 'SIZE', 'Tail',
            'check_records', 'RunRecords', 'read_total', 'RunFolder', 'span_of_time', 'silence', 'run_status', 'is_over',
            'Curves', 'curves_of', 'smoothed', 'thinned', 'Style', 'style', 'plot_curve', 'plot_events', 'plot_tests',
-           'plot_seconds', 'value_names', 'between', 'as_is', 'draw_runs', 'Box', 'drawn', 'with_cursor', 'lines_table',
+           'plot_seconds', 'value_names', 'between', 'draw_runs', 'Box', 'drawn', 'with_cursor', 'lines_table',
            'tests_table', 'TrainingMonitor', 'as_runs', 'short_names', 'complain']
 
 # %% ../nbs/30_monitor.ipynb #ed99939e
@@ -22,13 +22,12 @@ from fastcore.basics import patch
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogFormatter, MaxNLocator, StrMethodFormatter
 
-from .core import SkeletonGaitError, read_text, read_yaml
+from .core import SkeletonGaitError, one_line, read_text, read_yaml
 from .player import WORDS, Player, Viewer, caption, row, text
-from .show import image_bytes
+from .show import any_glyph, image_bytes, in_picture, named_legend, names_as_text
 from .watch import check_size, parse_record
 
 # %% ../nbs/30_monitor.ipynb #6fdc43c5
@@ -352,26 +351,20 @@ def _panel(fig:Figure, place:Any, title:str, span:tuple[int,int]) -> Axes:
     ax = fig.add_subplot(place, gid='iterations')
     margin = max((span[1]-span[0])*.02, .5)
     ax.set(xlim=(span[0]-margin, span[1]+margin))
-    ax.set_title(title, loc='left', fontsize=9, fontweight='bold', pad=9, parse_math=False)
+    ax.set_title(title, loc='left', fontsize=9, fontweight='bold', pad=9)
     ax.spines[['top', 'right']].set_visible(False)
     ax.grid(alpha=.25, lw=.6)
     ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     ax.xaxis.set_major_formatter(StrMethodFormatter('{x:,.0f}'))
     return ax
 
-def as_is(
-    legend:Legend, # With names of runs, which may hold a $
-) -> None:
-    "Show names as they are, not as formulas."
-    for o in legend.get_texts(): o.set_parse_math(False)
-
 def _legend(fig:Figure, labels:dict[str,str], styles:dict[str,Style], kinds:list[str]) -> int:
     "Which line is which, and what the marks mean; in how many rows."
     ncols = 1 if any(len(label) > 30 for label in labels.values()) else 4
-    lines = [Line2D([], [], color=styles[n].colour, ls=styles[n].dash, marker=styles[n].marker, lw=1.5, ms=5, label=label) for n, label in labels.items()]
+    lines = [Line2D([], [], color=styles[n].colour, ls=styles[n].dash, marker=styles[n].marker, lw=1.5, ms=5) for n in labels]
     marks = [Line2D([], [], color='.4', ls='', marker=EVENTS[k][0], ms=6, label=k) for k in kinds]
     look = dict(frameon=False, fontsize=9, borderaxespad=.2)
-    if lines: as_is(fig.legend(handles=lines, loc='upper left', ncols=ncols, handlelength=3.5, **look))
+    if lines: named_legend(fig, lines, labels.values(), loc='upper left', ncols=ncols, handlelength=3.5, **look)
     if marks: fig.legend(handles=marks, loc='upper right', ncols=3, handletextpad=.1, columnspacing=1, **look)
     return -(-len(lines)//ncols)
 
@@ -387,7 +380,7 @@ def draw_runs(
     "Losses and accuracies above; tests, learning rate, throughput and time below."
     runs = {name: between(c, span) for name, c in runs.items()}
     names = value_names(runs.values())
-    with matplotlib.style.context('default'), matplotlib.rc_context({'font.size': 8, 'axes.unicode_minus': False}):
+    with matplotlib.style.context('default'), matplotlib.rc_context({'font.size': 8, 'axes.unicode_minus': False}), names_as_text():
         fig = Figure(figsize=(SIZE[0]/100, SIZE[1]/100), dpi=100, facecolor='white')
         FigureCanvasAgg(fig)
         rows = _legend(fig, labels, styles, [k for k in EVENTS if any(k == e for c in runs.values() for e, _ in c.events)])
@@ -395,7 +388,7 @@ def draw_runs(
         above, below = above.subgridspec(1, len(names), wspace=.2), below.subgridspec(1, 4, wspace=.3)
         for k, name in enumerate(names): _plot_values(_panel(fig, above[k], name + ', 0 to 1'*name.endswith('accuracy'), span), runs, styles, name, smooth, log_y and name.endswith('loss'))
         headlines = dict.fromkeys(o['headline'].get('name') for c in runs.values() for o in c.tests if 'headline' in o)
-        ax = _panel(fig, below[0], f"test: {', '.join(map(str, headlines))}, %" if headlines else 'no test yet', span)
+        ax = _panel(fig, below[0], f"test: {', '.join(map(in_picture, headlines))}, %" if headlines else 'no test yet', span)
         for name, c in runs.items(): plot_tests(ax, c.tests, styles[name]); plot_events(ax, c.events, styles[name])
         _plot_values(_panel(fig, below[1], 'learning rate', span), runs, styles, 'lr')
         _plot_values(_panel(fig, below[2], 'sequences per second', span), runs, styles, 'throughput', smooth)
@@ -432,7 +425,7 @@ def drawn(
     fig:Figure, # On an Agg canvas
 ) -> tuple[np.ndarray,list[Box]]: # RGB `(h, w, 3)` uint8, and the panels with iterations
     "A figure as pixels."
-    fig.canvas.draw()
+    with any_glyph(): fig.canvas.draw()
     picture = np.asarray(fig.canvas.buffer_rgba())[..., :3].copy()
     extents = [(ax.get_window_extent(), ax.get_xlim()) for ax in fig.axes if ax.get_gid() == 'iterations']
     h = len(picture)
@@ -455,7 +448,7 @@ def with_cursor(
 def _table(rows:list[tuple]) -> str: # HTML
     "A table whose first row is its head; a narrow page can scroll it."
     look = lambda k: f'padding: 0 .7em 0 0; white-space: nowrap; text-align: {"right" if k else "left"}'
-    cells = lambda row, tag: ''.join(f'<{tag} style="{look(k)}">{html.escape(str(c))}</{tag}>' for k, c in enumerate(row))
+    cells = lambda row, tag: ''.join(f'<{tag} style="{look(k)}">{html.escape(one_line(c))}</{tag}>' for k, c in enumerate(row))
     return '<div style="overflow-x: auto; font-size: 12px"><table style="font-size: inherit">' + ''.join(f"<tr>{cells(row, 'td' if k else 'th')}</tr>" for k, row in enumerate(rows)) + '</table></div>'
 
 def _number(v:float|None, digits:int=4) -> str: return 'nan' if v is None else f'{v:.{digits}g}'
@@ -536,7 +529,7 @@ def short_names(
 def build(self:TrainingMonitor, runs:dict[str,RunRecords|RunFolder]) -> None:
     "The controls, and all that was written so far."
     self.runs, self.styles = runs, {name: style(k) for k, name in enumerate(runs)}
-    self.shown = {name: W.Checkbox(True, description=name, indent=False, layout=W.Layout(width='auto', margin='0 1em 0 0')) for name in runs}
+    self.shown = {name: W.Checkbox(True, description=one_line(name), indent=False, layout=W.Layout(width='auto', margin='0 1em 0 0')) for name in runs}
     self.status = {name: W.HTML() for name in runs}
     self.smooth = W.FloatSlider(max=.99, step=.01, description='smoothing', continuous_update=False, layout=W.Layout(width='280px'), **WORDS)
     self.span = W.IntRangeSlider(max=1, value=(0, 1), description='iterations', continuous_update=False, layout=W.Layout(width='360px'), **WORDS)

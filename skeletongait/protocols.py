@@ -11,11 +11,12 @@ __all__ = ['Per', 'PAIRS', 'CROSS_VIEW', 'POOLED', 'PROTOCOLS', 'BY_FUNCTION', '
            'write_results']
 
 # %% ../nbs/17_protocols.ipynb #d90367b8
-import csv, dataclasses, io, json, math
+import csv, dataclasses, json, math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal, NamedTuple, get_args
 import matplotlib.pyplot as plt
 import numpy as np, torch
@@ -527,11 +528,10 @@ def absent(self:GalleryProbe, sequences:list[Sequence], probes:Iterable[str]|Non
 
 # %% ../nbs/17_protocols.ipynb #f6f15344
 def _csv(head:list[str], rows:Iterable[list]) -> str:
-    f = io.StringIO()
-    out = csv.writer(f, lineterminator='\n')
-    out.writerow(head)
-    out.writerows(rows)
-    return f.getvalue()
+    lines = []
+    out = csv.writer(SimpleNamespace(write=lines.append), lineterminator='\r\n') # so that names with either are quoted
+    out.writerows([head, *rows])
+    return ''.join(line.removesuffix('\r\n') + '\n' for line in lines)
 
 def submission_csv(
     test:EmbeddingSet,
@@ -636,7 +636,8 @@ def results_table(
     tables = [[e for e in results['tables'] if e['table'] == i] for i in dict.fromkeys(e['table'] for e in results['tables'])]
     grids = [aligned(g) for entries in tables for g in table_grids(entries)]
     counts = count_line({k: v for k, v in results.items() if isinstance(v, int)}, list(dict.fromkeys(e['condition'] for e in results['tables'])))
-    return '\n'.join([*(line for g in grids for line in g), *map(one_line, [counts, *(f'notice: {n}' for n in results['notes'])])])
+    said = [counts, *(f'notice: {n}' for n in results['notes'])]
+    return '\n'.join([*(line for g in grids for line in g), *map(one_line, said)])
 
 # %% ../nbs/17_protocols.ipynb #f0518a7d
 def results_csv(
@@ -774,7 +775,7 @@ def write_results(
     extra:Mapping[str,Any]|None=None, # More for the JSON file: what was evaluated, how; the picture's title is made of `dataset`, `iteration` and `metric`
     failed:list[dict]|None=None,      # What `failures` returned
 ) -> list[Path]: # What was written
-    "Write results and failures as CSV, a challenge's rankings as the CSV that its server takes; then JSON, whose presence says that all figures are there; and last a picture."
+    "Write results, failures and a challenge's rankings as CSV; then JSON, which says that all figures are there; last a picture."
     texts = {'.csv': results_csv(results)}
     if 'csv' in results: texts['-submission.csv'] = results['csv']
     if failed is not None: texts['-failures.csv'] = failures_csv(failed)

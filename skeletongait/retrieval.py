@@ -6,13 +6,13 @@
 __all__ = ['MOST_VIEWS', 'ALL', 'ERRORS', 'HARDEST', 'EAGER', 'Entry', 'Ranking', 'score_words', 'rank_probe', 'Verdict', 'judge',
            'strip_bars', 'balance_bars', 'share_bars', 'far', 'verdict_words', 'as_protocol', 'galleries',
            'strip_major', 'Questions', 'read_failures', 'named', 'Failures', 'why_no_views', 'Walk', 'find_walk',
-           'tree_walks', 'looks', 'RetrievalExplorer', 'entry_title', 'share_title', 'newest_results', 'read_results',
-           'open_questions', 'result_walks']
+           'same_name', 'tree_walks', 'looks', 'RetrievalExplorer', 'entry_title', 'share_title', 'newest_results',
+           'read_results', 'open_questions', 'result_walks']
 
 # %% ../nbs/31_retrieval.ipynb #48316223
-import csv, re
-from collections.abc import Callable, Iterable, Mapping
-from itertools import groupby
+import csv, io, json, os, re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import combinations, groupby
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
@@ -25,14 +25,18 @@ from fastcore.basics import patch
 from torch import Tensor
 
 from .config import fits, render_settings
-from .core import Sequence, SkeletonGaitError, pick, read_json, read_text
-from .data import load_streams, sequence_files, take_frames
+from .core import Sequence, SkeletonGaitError, one_line, pick, read_json, read_text, unescaped
+from .data import load_streams, pick_files, sequence_files, take_frames
 from .evaluate import (METRICS, EmbeddingSet, count_ranked, distance_blocks, embeddings_file, hit_columns, make_embedding_set, name_codes, rank_hits, read_embeddings, score_ranks,
                                    strip_distances, top_k)
 from .heatmap import HeatmapConfig
-from .player import BAD, GOOD, MIDDLE, WORDS, Frames, Panel, Player, Viewer, as_array, as_frames, caption, enlarge, figure_png, paint, row, side_by_side, text
-from .protocols import PROTOCOLS, GalleryProbe, Per, Table, failures, make_cells, make_entry, plot_matrix, plot_results, table_exclude
-from .show import image_bytes, overlay, pick_frames
+from .player import (
+    BAD, GOOD, MIDDLE, WORDS, Frames, Panel, Player, Viewer, as_array, as_frames, caption, enlarge, figure_png, paint,
+    row, side_by_side, text)
+from .protocols import (
+    PROTOCOLS, GalleryProbe, Per, Table, failures, make_cells, make_entry, plot_matrix, plot_results, table_exclude)
+from .show import figure_png, image_bytes, in_picture, names_as_text, overlay, pick_frames
+from .pose import ENDINGS
 
 # %% ../nbs/31_retrieval.ipynb #b56a667b
 class Entry(NamedTuple):
@@ -258,7 +262,8 @@ def read_failures(
 ) -> list[dict]: # As `failures` returns them
     "Read the failures of a test; a `SkeletonGaitError` for any other file."
     try:
-        with open(path, newline='', encoding='utf-8') as f: lines = list(csv.DictReader(f))
+        with open(path, newline='', encoding='utf-8') as f: content = unescaped(f.read())
+        lines = list(csv.DictReader(io.StringIO(content, newline='')))
         head = ('condition', 'probe', 'gallery_view', 'rank', 'right', 'right_distance')
         return [{**dict(zip(head, key)), 'rank': int(key[3]), 'right_distance': float(key[5]), 'before': [{'sequence': o['sequence'], 'distance': float(o['distance'])} for o in some]}
                 for key, some in groupby(lines, key=lambda o: tuple(o[k] for k in head))]
@@ -320,6 +325,15 @@ def find_walk(
     return Walk(len(x_tchw), x_tchw.__getitem__)
 
 # %% ../nbs/31_retrieval.ipynb #f3def52e
+def same_name(s:Sequence) -> Iterator[Sequence]:
+    "All sequences that have the name of `s`, itself first: a dash may be part of subject, type or view."
+    yield s
+    parts = str(s).split('-')
+    for i, j in combinations(range(1, len(parts)), 2):
+        yield Sequence(*map('-'.join, (parts[:i], parts[i:j], parts[j:])))
+
+def _is_name(o:str) -> bool: return o not in ('', '.', '..') and Path(o).name == o
+
 def tree_walks(
     root:str|Path,                               # Top of a `<subject>/<type>/<view>/*` tree: maps, silhouettes, both, or poses
     data_in_use:list[bool]|list[int]|None=None,  # Which files of a sequence
@@ -328,8 +342,8 @@ def tree_walks(
     "Look up sequences in a tree; a `SkeletonGaitError` if it is missing."
     if not Path(root).is_dir(): raise SkeletonGaitError(f"{root}: no such folder; expected a tree <subject>/<type>/<view>/* with the frames or poses of these sequences")
     def look_up(s):
-        folder = s.path(root)
-        if any(o in ('', '.', '..') or Path(o).name != o for o in s) or not folder.is_dir(): raise SkeletonGaitError(f"{root}: holds no sequence {s}")
+        there = (o.path(root) for o in same_name(s) if all(map(_is_name, o)) and os.path.isdir(o.path(root)))
+        if (folder := next(there, None)) is None: raise SkeletonGaitError(f"{root}: holds no sequence {s}")
         files = sequence_files(folder, data_in_use)
         streams = load_streams(files, render)
         return Walk(len(streams[0]), lambda t: as_frames(take_frames(streams, np.array([t]), files, render), str(folder))[0])
@@ -354,8 +368,10 @@ EAGER = 2**34 # multiplications of an evaluation that is made at once: some seco
 # %% ../nbs/31_retrieval.ipynb #08d6aad1
 def _choice(name:str, options:list[str], tooltip:str='') -> W.Dropdown:
     "A picker that disappears where there is nothing to pick."
-    several = len(options) > 1
-    return W.Dropdown(options=['all', *options] if several else options, description=name, tooltip=tooltip, layout=W.Layout(width='auto', display=None if several else 'none'), **WORDS)
+    several, named = len(options) > 1, [(one_line(o), o) for o in options]
+    if several: named.insert(0, ('all', ''))
+    look = W.Layout(width='auto', display=None if several else 'none')
+    return W.Dropdown(options=named, description=name, tooltip=tooltip, layout=look, **WORDS)
 
 def _level(*panels:Panel, **layout) -> W.HBox:
     "Panels side by side, their pictures at one height."
@@ -412,7 +428,7 @@ def make_pickers(self:RetrievalExplorer) -> None:
     self.which = W.Dropdown(options=[ALL, ERRORS, HARDEST] if isinstance(q, Questions) else [HARDEST, ERRORS], value=begin, description='show', layout=W.Layout(width='auto'), **WORDS)
     self.condition, self.gallery_view = _choice('condition', q.conditions), _choice('gallery view', q.views, 'each gallery view is ranked by itself')
     self.type, self.view = _choice('probe type', of('type')), _choice('probe view', of('view'))
-    self.subject = W.Combobox(options=of('subject'), placeholder='all', description='subject', continuous_update=False, layout=W.Layout(width='170px'), **WORDS)
+    self.subject = W.Combobox(options=[one_line(o) for o in of('subject')], placeholder='all', description='subject', continuous_update=False, layout=W.Layout(width='170px'), **WORDS)
     self.evaluate_button = W.Button(description='rank all probes', icon='calculator', tooltip='find all errors, and draw the figures below')
     self.pickers = row(self.which, self.condition, self.gallery_view, self.subject, self.type, self.view, self.evaluate_button)
     self.previous, self.next = (W.Button(description=name, icon=icon, layout=W.Layout(width='110px')) for name, icon in (('previous', 'arrow-left'), ('next', 'arrow-right')))
@@ -454,10 +470,12 @@ def chosen(self:RetrievalExplorer) -> np.ndarray: # Questions, int64
     if self.which.value != ALL:
         if q.failed_n is None: raise SkeletonGaitError("which probes failed is not known yet: press 'rank all probes' first")
         keep &= q.failed_n >= 0
-    for picker, column, names in ((self.condition, 0, q.conditions), (self.gallery_view, 2, q.views)):
-        if picker.value != 'all' or len(names) == 1: keep &= q.n3[:, column] == names.index(picker.value)
-    for picker, field in ((self.subject, 'subject'), (self.type, 'type'), (self.view, 'view')):
-        if (wanted := picker.value) not in ('', 'all') : keep &= np.array([getattr(s, field) == wanted for s in q.sequences])[q.n3[:, 1]]
+    of_probe = lambda field: np.array([one_line(getattr(s, field)) for s in q.sequences], dtype=object)[q.n3[:, 1]]
+    for picker, column in ((self.condition, 0), (self.gallery_view, 2)): # the first choice is all of them
+        if picker.index: keep &= q.n3[:, column] == picker.index-1
+    for picker, field in ((self.type, 'type'), (self.view, 'view')):
+        if picker.index: keep &= of_probe(field) == picker.label
+    if self.subject.value: keep &= of_probe('subject') == self.subject.value
     found = np.flatnonzero(keep)
     if not len(found): raise SkeletonGaitError(f"no {'failed ' if self.which.value != ALL else ''}probe is left by these pickers: 0 of {len(q.n3)}. The one before stays in view")
     return found[np.argsort(q.failed_n[found], kind='stable')] if self.which.value == HARDEST else found
@@ -619,8 +637,8 @@ def snapshot(self:RetrievalExplorer, t:int) -> np.ndarray:
     "The probe and its nearest at frame `t`."
     r = self.ranking
     big = lambda s: side_by_side([self.picture(s, t)], height=128)
-    tiles = [_framed(big(r.probe), ['', 'probe', str(r.probe)], MIDDLE)]
-    tiles += [_framed(big(e.sequence), [entry_title(e), str(e.sequence), far(e.distance)], GOOD if e.right else BAD) for e in r.shown]
+    tiles = [_framed(big(r.probe), ['', 'probe', in_picture(r.probe)], MIDDLE)]
+    tiles += [_framed(big(e.sequence), [entry_title(e), in_picture(e.sequence), far(e.distance)], GOOD if e.right else BAD) for e in r.shown]
     return side_by_side(tiles, height=1)
 
 # %% ../nbs/31_retrieval.ipynb #11953f5e
@@ -641,17 +659,18 @@ def walk_strip(self:RetrievalExplorer, s:Sequence, n:int=7) -> np.ndarray: # RGB
 
 # %% ../nbs/31_retrieval.ipynb #5f88dcc7
 @patch
+@names_as_text()
 def figure(self:RetrievalExplorer) -> plt.Figure:
     "The probe and its nearest as strips of frames, the comparison, and the figures of all probes."
     r, beside = self.ranking, self.comparison_picture(self.player.index)
-    rows = [(r.probe, f'probe\n{r.probe}', MIDDLE)] + [(e.sequence, f'{entry_title(e)}, {far(e.distance)}\n{e.sequence}', GOOD if e.right else BAD) for e in r.shown]
+    rows = [(r.probe, f'probe\n{in_picture(r.probe)}', MIDDLE)] + [(e.sequence, f'{entry_title(e)}, {far(e.distance)}\n{in_picture(e.sequence)}', GOOD if e.right else BAD) for e in r.shown]
     fig = plt.figure(figsize=(10.5, max(4.2, .57*len(rows)+.3)), layout='constrained')
     left, right = fig.subfigures(1, 2, width_ratios=(1, 1.15))
     for ax, (s, title, colour) in zip(left.subplots(len(rows), 1, squeeze=False).flat, rows):
         ax.imshow(self.walk_strip(s))
-        ax.set(xticks=[], yticks=[]); ax.set_ylabel(title, rotation=0, ha='right', va='center', fontsize=7, parse_math=False)
+        ax.set(xticks=[], yticks=[]); ax.set_ylabel(title, rotation=0, ha='right', va='center', fontsize=7)
         for spine in ax.spines.values(): spine.set(color=np.array(colour)/255, linewidth=2)
-    fig.suptitle(self.headline, fontsize=9, parse_math=False)
+    fig.suptitle(in_picture(self.headline, 160), fontsize=9)
     fig.get_layout_engine().set(w_pad=.1)
     scores = [_image(o.value) for o in (self.scores, self.matrix) if o.value]
     below = [o for o in (beside, side_by_side(scores, height=1) if scores else None) if o is not None]

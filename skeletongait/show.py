@@ -9,7 +9,7 @@ __all__ = ['SIL_RGB', 'MAP_RGB', 'BLENDS', 'in_picture', 'names_as_text', 'named
 # %% ../nbs/02_show.ipynb #7332404c
 import contextlib, io, warnings
 from collections.abc import Iterable, Iterator
-
+from typing import Any
 import cv2
 import matplotlib
 import matplotlib.pyplot as plt
@@ -20,7 +20,7 @@ from .core import one_line, pick
 
 # %% ../nbs/02_show.ipynb #6af33bb1
 def in_picture(
-    name:str,
+    name:Any,    # A text, or a sequence
     most:int=40, # Characters (chosen)
 ) -> str:
     "A name on one line; the middle of a long one is left out."

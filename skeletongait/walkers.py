@@ -438,7 +438,7 @@ def make_sequence(
     "One sequence of one person; a `SkeletonGaitError` if the type names no condition, the view is no angle, or there is no frame."
     if n_frames < 1: raise SkeletonGaitError(f"n_frames: found {n_frames}, expected at least 1")
     if not view.isdecimal(): raise SkeletonGaitError(f"view {view!r}: expected the camera's azimuth in whole degrees, such as 090")
-    rng = np.random.default_rng([seed, subject, zlib.crc32(type.encode()), zlib.crc32(view.encode())])
+    rng = np.random.default_rng([seed, subject, zlib.crc32(type.encode('utf-8', 'surrogateescape')), zlib.crc32(view.encode())])
     outfit = draw_outfit(type, rng)
     walker = make_walker(seed, subject).vary(rng)
     camera = Camera(int(view)+rng.normal(0, 2), rng.uniform(5, 7.5) + n_frames/fps, rng.uniform(1.1, 1.7),

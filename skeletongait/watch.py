@@ -7,7 +7,7 @@ __all__ = ['LONGEST_LINE', 'MOST_METRICS', 'Reading', 'Meter', 'log_line', 'BarF
            'read_metrics', 'rewind_metrics', 'batch_picture', 'Watch', 'read_scalars', 'save_batch', 'load_batch']
 
 # %% ../nbs/21_watch.ipynb #aad7b8a8
-import contextlib, datetime, functools, io, json, logging, math, os, pickle, platform, sys, time
+import contextlib, datetime, functools, io, json, logging, math, os, pickle, platform, sys, tempfile, time
 from collections import defaultdict
 from pathlib import Path
 from typing import Any, Callable, Iterator, NamedTuple
@@ -385,8 +385,19 @@ def read_scalars(
 ) -> dict[str,tuple[list[int],list[float]]]: # Name -> iterations, values
     "The scalars that a run wrote for TensorBoard."
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator # slow to import
-    events = EventAccumulator(str(folder), size_guidance={'scalars': 0}).Reload()
+    with _in_utf8(folder) as path: events = EventAccumulator(path, size_guidance={'scalars': 0}).Reload()
     return {k: tuple(map(list, zip(*((e.step, e.value) for e in events.Scalars(k))))) for k in events.Tags()['scalars']}
+
+@contextlib.contextmanager
+def _in_utf8(folder:str|os.PathLike) -> Iterator[str]:
+    "The path of a folder; where that is not UTF-8, which TensorBoard cannot open, of a link to it."
+    path = os.path.abspath(folder)
+    with tempfile.TemporaryDirectory() as place:
+        if path.encode('utf-8', 'replace') != os.fsencode(path):
+            link = os.path.join(place, 'summary')
+            os.symlink(path, link)
+            path = link
+        yield path
 
 # %% ../nbs/21_watch.ipynb #95f0eb8b
 def save_batch(

@@ -324,7 +324,7 @@ def test_pickers_narrow_and_buttons_step():
     assert {v.questions.sequences[i].view for i in v.questions.n3[v.list, 1]} == {'045'} and v.position.max == len(v.list) < n
     v.subject.value = '003'
     assert v.ranking.probe == Sequence('003', 'bg-01', '045') and len(v.list) == 1 and v.previous.disabled and v.next.disabled
-    v.subject.value, v.view.value = '', 'all'
+    v.subject.value, v.view.index = '', 0
     assert len(v.list) == n
     v.next.click(); v.next.click()
     assert v.position.value == 3 and v.ranking.probe == v.questions.sequences[v.questions.n3[v.list[2], 1]]
@@ -676,7 +676,7 @@ def test_what_a_test_writes_can_be_explored(tmp_path, monkeypatch):
     run = Run(cfg, 'output')
     results, _ = run_test(build_model(to_dict(cfg.model_cfg)), cfg, run, 7, Ranks(0, 1, 0))
     files = sorted((run.folder/'results').iterdir(), key=lambda f: f.stat().st_mtime_ns)
-    assert embeddings_file(run.results(7)) == files[0] and files[-1] == run.results(7)
+    assert embeddings_file(run.results(7)) == files[0] and files[-2:] == [run.results(7), run.results(7).with_suffix('.png')] # figures first
     v = RetrievalExplorer.from_results(run.folder)
     assert not v.problem and v.notice.value == '' and v.n_frames == 6 and len(v.questions.n3) == 8
     assert v.questions.evaluate()['tables'] == results['tables']
