@@ -9,7 +9,7 @@ __all__ = ['NAMES', 'KEY', 'CROPPED', 'BADGES', 'DONE', 'CHANNELS', 'HEIGHT', 'F
 
 # %% ../nbs/28_overlay.ipynb #2ccbdeac
 import html, textwrap
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from os import PathLike
 from pathlib import Path
 from typing import NamedTuple
@@ -19,7 +19,7 @@ import numpy as np
 from fastcore.basics import patch
 
 from .config import load_config, packaged_configs
-from .core import SkeletonGaitError, pick
+from .core import SkeletonGaitError
 from .data import join_streams, load_stream, sequence_files
 from .heatmap import HeatmapConfig, draw_maps
 from .player import WORDS, Panel, Player, Viewer, as_frames, caption, paint, row, side_by_side, stacked

@@ -8,7 +8,7 @@ __all__ = ['LEFT', 'RIGHT', 'MIDDLE', 'GOOD', 'BAD', 'STYLE', 'WORDS', 'SPEEDS',
            'close_all', 'Viewer', 'as_array', 'as_frames', 'SequencePlayer']
 
 # %% ../nbs/26_player.ipynb #ebc55680
-import base64, html, io, os, shutil, tempfile
+import base64, html, os, shutil, tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain
@@ -23,7 +23,7 @@ from PIL import Image
 from fastcore.basics import patch
 
 from .core import SkeletonGaitError, atomic_write, one_line
-from .show import figure_png, image_bytes, line_width, show_grid, write_line
+from .show import figure_png, image_bytes, line_width, write_line
 
 # %% ../nbs/26_player.ipynb #a114a257
 LEFT, RIGHT, MIDDLE = (0, 114, 178), (230, 159, 0), (150, 150, 150)   # sides of the body, RGB

@@ -28,7 +28,7 @@ import numpy as np
 from tqdm import tqdm
 
 from .core import (
-    SkeletonGaitError, Tree, atomic_write, link_above, one_line, read_tree, save_pickle, save_text, walk)
+    SkeletonGaitError, Tree, atomic_write, link_above, one_line, read_tree, save_pickle, save_text)
 from .draw import compile_loops
 from .heatmap import HeatmapConfig, load_heatmap_config, notices, pose_to_heatmap, window_of
 from .launch import Board, LostRankError, Ranks, Stopped, ranks, run_script, stoppable

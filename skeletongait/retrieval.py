@@ -10,7 +10,7 @@ __all__ = ['MOST_VIEWS', 'ALL', 'ERRORS', 'HARDEST', 'EAGER', 'Entry', 'Ranking'
            'read_results', 'open_questions', 'result_walks']
 
 # %% ../nbs/31_retrieval.ipynb #48316223
-import csv, io, json, os, re
+import csv, io, os, re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import combinations, groupby
 from pathlib import Path
@@ -26,17 +26,16 @@ from torch import Tensor
 
 from .config import fits, render_settings
 from .core import Sequence, SkeletonGaitError, one_line, pick, read_json, read_text, unescaped
-from .data import load_streams, pick_files, sequence_files, take_frames
+from .data import load_streams, sequence_files, take_frames
 from .evaluate import (METRICS, EmbeddingSet, count_ranked, distance_blocks, embeddings_file, hit_columns, make_embedding_set, name_codes, rank_hits, read_embeddings, score_ranks,
                                    strip_distances, top_k)
 from .heatmap import HeatmapConfig
 from .player import (
-    BAD, GOOD, MIDDLE, WORDS, Frames, Panel, Player, Viewer, as_array, as_frames, caption, enlarge, figure_png, paint,
+    BAD, GOOD, MIDDLE, WORDS, Frames, Panel, Player, Viewer, as_array, as_frames, caption, enlarge, paint,
     row, side_by_side, text)
 from .protocols import (
     PROTOCOLS, GalleryProbe, Per, Table, failures, make_cells, make_entry, plot_matrix, plot_results, table_exclude)
 from .show import figure_png, image_bytes, in_picture, names_as_text, overlay, pick_frames
-from .pose import ENDINGS
 
 # %% ../nbs/31_retrieval.ipynb #b56a667b
 class Entry(NamedTuple):

@@ -9,7 +9,7 @@ __all__ = ['THIGH', 'KNEE', 'ANKLE', 'CONDITIONS', 'BODY', 'LAYOUTS', 'harmonics
            'Recording', 'record', 'make_sequence', 'write_walkers', 'Take', 'Layout', 'write_like']
 
 # %% ../nbs/04_walkers.ipynb #eacf45ae
-import itertools, json, os, zlib
+import itertools, json, zlib
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import NamedTuple

@@ -13,7 +13,7 @@ from hypothesis import given, strategies as st
 
 from skeletongait.core import (
     Sequence, SkeletonGaitError, nearest, pick, pickled, read_tree, save_pickle, save_text, walk)
-from skeletongait.launch import Ranks, arg_parser, attempt, device, gather_on_first, ranks, run_script
+from skeletongait.launch import Ranks, arg_parser, attempt, gather_on_first, ranks, run_script
 from skeletongait.pose import load_pickle
 from skeletongait.show import overlay, pick_frames
 

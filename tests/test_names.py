@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import sys
 import warnings
-from pathlib import Path
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -34,7 +33,7 @@ from skeletongait.monitor import TrainingMonitor
 from skeletongait.pretreatment_heatmap import pretreatment_heatmap
 from skeletongait.protocols import PAIRS, GalleryProbe, evaluate, failures_csv, plot_results, write_results
 from skeletongait.retrieval import RetrievalExplorer, named, read_failures, same_name
-from skeletongait.show import figure_png, in_picture, names_as_text
+from skeletongait.show import figure_png, in_picture
 from skeletongait.trainer import log
 from skeletongait.walkers import write_walkers
 from skeletongait.watch import batch_picture, load_batch, read_metrics, read_scalars, save_batch
