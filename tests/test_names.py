@@ -251,7 +251,8 @@ def test_pictures_take_names_as_text(names, usetex, tmp_path):
     with matplotlib.rc_context({'text.usetex': usetex}), warnings.catch_warnings():
         warnings.simplefilter('error')
         written = write_results(tmp_path/'r', scores(names), dict(dataset=names[0], metric='euc', iteration=1))
-    assert [f.suffix for f in written] == ['.csv', '.png', '.json'] and (tmp_path/'r.png').read_bytes()[:4] == b'\x89PNG'
+    assert [f.suffix for f in written] == ['.csv', '.png', '.json']
+    assert (tmp_path/'r.png').read_bytes()[:4] == b'\x89PNG'
 
 
 def test_ticks_titles_and_legends_say_the_names(tmp_path):
@@ -261,7 +262,8 @@ def test_ticks_titles_and_legends_say_the_names(tmp_path):
     assert {*names, '$t_$'} <= said and {f'{o}: rank-1' for o in names} <= {o.rsplit(' ', 2)[0] for o in said}
     plt.close(fig)
     fig = plot_cmc({o: {'cmc': [50., 60.]} for o in UGLY}, max_rank=2)
-    assert [o.get_text().split(': rank-1')[0] for o in fig.axes[0].get_legend().get_texts()] == [in_picture(o) for o in UGLY]
+    said = fig.axes[0].get_legend().get_texts()
+    assert [o.get_text().split(': rank-1')[0] for o in said] == [in_picture(o) for o in UGLY]
     assert figure_png(fig)
 
 
@@ -296,7 +298,8 @@ def test_saved_text_comes_back(tmp_path_factory, text):
 def test_failures_come_back(tmp_path_factory, names):
     path, (condition, probe, view, right) = tmp_path_factory.getbasetemp()/'x-failures.csv', names
     before = [dict(sequence=right, distance=.25)]
-    rows = [dict(condition=condition, probe=probe, gallery_view=view, rank=2, right=right, right_distance=.5, before=before)]
+    right_one = dict(rank=2, right=right, right_distance=.5, before=before)
+    rows = [dict(condition=condition, probe=probe, gallery_view=view, **right_one)]
     save_text(failures_csv(rows), path)
     assert read_failures(path) == rows
 
@@ -313,7 +316,8 @@ def test_any_stream(encoding):
         with pytest.raises(SystemExit) as e: run_script(says, ['-h'])
         out.flush()
     assert e.value.code == 0 and out.errors == 'strict'
-    assert out.buffer.getvalue().decode(encoding).splitlines()[0] == 'caf\\udce9' and b'in a help' in out.buffer.getvalue()
+    said = out.buffer.getvalue().decode(encoding)
+    assert said.splitlines()[0] == 'caf\\udce9' and 'in a help' in said
 
 
 def test_streams_without_an_encoding():
@@ -339,12 +343,16 @@ def test_every_text_file_names_its_encoding():
     "What a file holds must not depend on the machine that wrote it."
     wrong = []
     for path in sorted((ROOT/'skeletongait').glob('*.py')):
-        for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
-            if not isinstance(node, ast.Call) or any(k.arg == 'encoding' for k in node.keywords): continue
-            name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, 'id', '')
-            mode = node.args[1].value if name == 'open' and len(node.args) > 1 and isinstance(node.args[1], ast.Constant) else 'r'
-            if name in ('read_text', 'write_text') or name == 'open' and isinstance(node.func, ast.Name) and 'b' not in mode: wrong.append(f'{path.name}:{node.lineno}')
+        calls = [o for o in ast.walk(ast.parse(path.read_text(encoding='utf-8'))) if isinstance(o, ast.Call)]
+        wrong += [f'{path.name}:{o.lineno}' for o in calls if takes_text(o) and 'encoding' not in [k.arg for k in o.keywords]]
     assert not wrong
+
+
+def takes_text(call):
+    "Does a call open a text file?"
+    if isinstance(call.func, ast.Attribute): return call.func.attr in ('read_text', 'write_text')
+    mode = [o.value for o in call.args[1:2] if isinstance(o, ast.Constant)]
+    return getattr(call.func, 'id', '') == 'open' and 'b' not in ''.join(mode)
 
 
 @pytest.mark.slow
@@ -354,11 +362,16 @@ def test_scripts_under_any_encoding(encoding, tmp_path):
     names = [o for o in ('张三', LONE, 'a$_$b', '😀') if can_be_made(o, tmp_path/'tried')]
     write_tree(tmp_path, names)
     write_config(settings(tmp_path, names), tmp_path/'x.yaml')
-    for name, *args in (('pretreatment_heatmap', f'--pose_data_path={tmp_path}/pose', f'--save_root={tmp_path}/maps', '--dataset_name=W'),
-                        ('ln_sil_heatmap', f'--heatmap_data_path={tmp_path}/maps/W_sigma_8.0_/pkl', f'--silhouette_data_path={tmp_path}/silhouette', f'--output_path={tmp_path}/linked'),
-                        ('main', f'--cfgs={tmp_path}/x.yaml', '--phase=train', '--log_to_file'), ('main', f'--cfgs={tmp_path}/x.yaml', '--phase=test'), ('main', '-h')):
-        done = subprocess.run([sys.executable, '-m', f'skeletongait.{name}', *args], cwd=tmp_path, capture_output=True, timeout=300,
-                              env={**os.environ, 'PYTHONIOENCODING': encoding, 'OMP_NUM_THREADS': '1'})
+    trees = dict(heatmap_data_path='maps/W_sigma_8.0_/pkl', silhouette_data_path='silhouette', output_path='linked')
+    linked = [f'--{k}={tmp_path}/{v}' for k, v in trees.items()]
+    env = {**os.environ, 'PYTHONIOENCODING': encoding, 'OMP_NUM_THREADS': '1'}
+    maps = f'--pose_data_path={tmp_path}/pose', f'--save_root={tmp_path}/maps', '--dataset_name=W'
+    for name, *args in (('pretreatment_heatmap', *maps),
+                        ('ln_sil_heatmap', *linked), ('main', '-h'),
+                        ('main', f'--cfgs={tmp_path}/x.yaml', '--phase=train', '--log_to_file'),
+                        ('main', f'--cfgs={tmp_path}/x.yaml', '--phase=test')):
+        command = [sys.executable, '-m', f'skeletongait.{name}', *args]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=300, env=env)
         assert done.returncode == 0 and b'Traceback' not in done.stderr, done.stderr[-2000:]
     results, = tmp_path.rglob('results')
     assert {f.suffix for f in results.iterdir()} == {'.csv', '.json', '.png', '.npz'}
