@@ -8,7 +8,7 @@ import sys
 import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
+from multiprocessing import get_context, set_start_method
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -18,9 +18,15 @@ ROOT = Path(__file__).resolve().parents[1]
 AT_ONCE = 2
 
 
+def prepare() -> None:
+    "In a new process: a crash says where; processes that a notebook starts begin as they do elsewhere on this system."
+    faulthandler.enable()
+    set_start_method(None, force=True)
+
+
 def new_worker() -> ProcessPoolExecutor:
-    "One process that runs one notebook after the other; if it crashes, it says where."
-    return ProcessPoolExecutor(1, mp_context=get_context('spawn'), initializer=faulthandler.enable)
+    "A process, not yet started, that runs one notebook after the other."
+    return ProcessPoolExecutor(1, mp_context=get_context('spawn'), initializer=prepare)
 
 
 def run_in(workers: SimpleQueue, path: Path) -> bool:
