@@ -33,11 +33,13 @@ def embedding_name(cfg:Config) -> str: return 'embed_2' if cfg.model_cfg.use_emb
 def settings_of_test(cfg:Config) -> dict: # Plain data, as JSON gives it back
     "All that tells one test of a checkpoint from another."
     e, d, render = cfg.evaluator_cfg, cfg.data_cfg, render_settings(cfg.data_cfg.render)
-    said = {k: getattr(e, k) for k in ('eval_func', 'protocol', 'metric', 'cross_view_gallery', 'transform', 'enable_float16')}
-    said |= {k: getattr(d, k) for k in ('dataset_root', 'dataset_partition', 'data_in_use')}
-    said |= dict(dataset=d.test_dataset_name or d.dataset_name, embedding=embedding_name(cfg), render=heatmap_tree(render) if render else None,
-                 frames_all_limit=e.sampler.frames_all_limit, weights=None if e.restore_hint in ('latest', 'best') else e.restore_hint)
-    if isinstance(said['weights'], int): said['weights'] = None # the run's own
+    own = isinstance(e.restore_hint, int) or e.restore_hint in ('latest', 'best')
+    said = dict(
+        dataset=d.test_dataset_name or d.dataset_name, embedding=embedding_name(cfg),
+        render=heatmap_tree(render) if render else None, frames_all_limit=e.sampler.frames_all_limit,
+        weights=None if own else e.restore_hint) # None: the run's own
+    for k in ('eval_func', 'protocol', 'metric', 'cross_view_gallery', 'transform', 'enable_float16'): said[k] = getattr(e, k)
+    for k in ('dataset_root', 'dataset_partition', 'data_in_use'): said[k] = getattr(d, k)
     return json.loads(json.dumps(said))
 
 def _file_words(text:str, most:int=60) -> str:
@@ -74,10 +76,11 @@ class Run:
         self.best_file = self.folder/'checkpoints'/'best.json'
     def checkpoint(self, iteration:int) -> Path: return self.folder/'checkpoints'/f'{self.name}-{iteration:05d}.pt'
     def results(self, iteration:int, cfg:Config|None=None) -> Path:
-        "Where the results of a test by `cfg` (None: the run's settings) lie, or are to lie: not in the place of another test's."
+        "Where results of a test by `cfg` (None: the run's settings) lie, or are to lie: not in the place of another test's."
         cfg = cfg or self.cfg
         stem, settings = f'{self.name}-{iteration:05d}-{name_of_test(cfg)}', settings_of_test(cfg)
-        places = (self.folder/'results'/f'{stem}{number}.json' for number in itertools.chain([''], map('-{}'.format, itertools.count(2))))
+        stems = itertools.chain([stem], (f'{stem}-{n}' for n in itertools.count(2)))
+        places = (self.folder/'results'/f'{o}.json' for o in stems)
         return next(p for p in places if not of_other_test(p, settings))
     def tested(self, iteration:int) -> bool:
         "Are there results of a test by the run's settings, or under the name that they had in earlier releases?"

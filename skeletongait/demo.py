@@ -164,7 +164,8 @@ def plot_losses(
 
 # %% ../nbs/25_demo.ipynb #823bdca9
 MARKER = 'demonstration.json'
-MADE = ('pose', 'silhouette', 'maps', 'linked', 'partition.json', 'configs', 'strip.png', 'losses.png', 'cmc.png', 'results.txt', 'results.json')
+MADE = ('pose', 'silhouette', 'maps', 'linked', 'partition.json', 'configs', 'strip.png', 'losses.png', 'cmc.png',
+        'results.txt', 'results.json')
 
 def made_paths() -> list[str]:
     "What the demonstration makes, as paths below its folder; of the runs, its own two."
@@ -176,21 +177,24 @@ def read_marker(root:Path) -> list[str]|None:
     except (OSError, ValueError, KeyError, TypeError): return None
     return made if isinstance(made, list) and all(isinstance(o, str) for o in made) else None
 
-def sort_out(folder:Path, root:Path, made:list[str]) -> Iterator[tuple[Path,bool]]: # Path, and whether it is the demonstration's
+def sort_out(folder:Path, root:Path, made:list[str]) -> Iterator[tuple[Path,bool]]: # Path, and is it the demonstration's?
     "What is in a folder, down to the paths that the demonstration has made, or somebody else."
     for p in sorted(folder.iterdir()):
         name = p.relative_to(root).as_posix()
-        if p.is_dir() and not p.is_symlink() and any(o.startswith(f'{name}/') for o in made): yield from sort_out(p, root, made)
+        above = any(o.startswith(f'{name}/') for o in made)
+        if above and p.is_dir() and not p.is_symlink(): yield from sort_out(p, root, made)
         elif name != MARKER: yield p, name in made
 
 def take_folder(root:Path) -> None:
     "Empty the demonstration's folder, and mark it; a `SkeletonGaitError` where it holds anything else."
-    if os.path.lexists(root) and not root.is_dir(): raise SkeletonGaitError(f"{root}: is no folder; move it away, or start the demonstration in another folder")
+    todo = 'move it away, or start the demonstration in another folder'
+    if os.path.lexists(root) and not root.is_dir(): raise SkeletonGaitError(f"{root}: is no folder; {todo}")
     made = read_marker(root)
     found = list(sort_out(root, root, made or [])) if root.is_dir() else []
-    if strange := [p for p, ours in found if not ours]: raise SkeletonGaitError(
-        f"{root}: holds {strange[0].relative_to(root)}{f' and {len(strange)-1} more' if strange[1:] else ''}, which the demonstration has not made ({MARKER} "
-        f"{'does not list it' if made else 'is not there'}); move it away, or start the demonstration in another folder")
+    if strange := [p.relative_to(root) for p, ours in found if not ours]:
+        what = f'{strange[0]} and {len(strange)-1} more' if strange[1:] else strange[0]
+        why = f'{MARKER} does not list it' if made else f'{MARKER} is not there'
+        raise SkeletonGaitError(f"{root}: holds {what}, which the demonstration has not made ({why}); {todo}")
     save_text(json.dumps(dict(made=sorted({*made_paths(), *(made or ())})), indent=1) + '\n', root/MARKER)
     for p, _ in found:
         if p.is_dir() and not p.is_symlink(): shutil.rmtree(p)

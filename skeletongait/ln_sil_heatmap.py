@@ -238,11 +238,13 @@ def place_pair(
     copy:bool=False,     # Copies, not links
     dry_run:bool=False,  # Change nothing
 ) -> bool: # Was there anything to do?
-    "Make `folder` hold `streams`; `SkeletonGaitError` where a real file that is not ours, or a link to a folder, is in the way, `OutputError` where nothing can be written."
+    "Make `folder` hold `streams`; `SkeletonGaitError` where something that is not ours is in the way, `OutputError` where nothing can be written."
     todo = {folder/o.name: o for o in streams if not holds(folder/o.name, o, copy)}
     names = {o.name for o in streams}
     old = [p for p in folder.iterdir() if is_our_name(p.name) and p.name not in names] if folder.is_dir() else []
-    if (todo or old) and (beyond := link_above(folder/'file', written.root)): raise SkeletonGaitError(f"{folder}: lies beyond the link {beyond}; remove the link or choose another output path")
+    beyond = link_above(folder/'file', written.root) if todo or old else None
+    if beyond: raise SkeletonGaitError(
+        f"{folder}: lies beyond the link {beyond}; remove the link or choose another output path")
     for p in (*todo, *old):
         if os.path.lexists(p) and not may_go(p, written): raise SkeletonGaitError(f"{p}: is a real file that this script did not write; move it away or choose another output path")
     if not dry_run:
@@ -285,9 +287,10 @@ def sweep(
     written:Written,      # Of the linked tree
     dry_run:bool=False,   # Remove nothing
 ) -> tuple[set[Sequence],list[Path]]: # Sequences that lose files; files that stay because they are not ours
-    "Remove what is ours in all other sequences, but nothing beyond a link to a folder, and what a killed run left half-written at the top."
+    "Remove what is ours in other sequences, nothing beyond a link, and what a killed run left half-written at the top."
     root = written.root
-    of = {p: Sequence(*p.relative_to(root).parts[:3]) for p in sorted(root.glob('*/*/*/*')) if is_our_name(p.name) and not link_above(p, root)}
+    files = [p for p in sorted(root.glob('*/*/*/*')) if is_our_name(p.name) and not link_above(p, root)]
+    of = {p: Sequence(*p.relative_to(root).parts[:3]) for p in files}
     gone = {p: may_go(p, written) for p, seq in of.items() if seq not in linked}
     if not dry_run:
         with writing(root):
@@ -351,7 +354,8 @@ def _check_report(path:Path) -> None:
     if not os.path.lexists(path): return
     try: ours = {'counts', 'linked', 'only_maps'} <= json.loads(path.read_text(encoding='utf-8')).keys()
     except (OSError, ValueError, AttributeError): ours = False
-    if not ours: raise SkeletonGaitError(f"{path}: is no report of this script; move it away or choose another output path")
+    if not ours: raise SkeletonGaitError(
+        f"{path}: is no report of this script; move it away or choose another output path")
 
 # %% ../nbs/10_ln_sil_heatmap.ipynb #d5b7b2a2
 def _link_pairs(pairs:Pairs, one:Callable) -> list[Result]:

@@ -251,4 +251,5 @@ def clear(
     "Remove maps and pictures of some pose files, but nothing beyond a link."
     maps, folders = {maps_name(p) for p in poses}, {str(PurePosixPath(p).parent) for p in poses}
     remove_all(path for path, name in _own_files(out, 'pkl') if name in maps)
-    remove_all(path for path, name in _own_files(out, 'images') if is_picture(Path(path).name) and str(PurePosixPath(name).parent) in folders)
+    pictures = ((path, PurePosixPath(name)) for path, name in _own_files(out, 'images'))
+    remove_all(path for path, name in pictures if is_picture(name.name) and str(name.parent) in folders)

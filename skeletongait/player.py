@@ -351,7 +351,8 @@ def keep(self:Viewer, button:W.Button|None=None) -> None:
     name, self.keep_words.value = self.keep_name.value.strip(), ''
     with self.noticing():
         if not name: raise SkeletonGaitError('pictures: found no name; expected one that ends in .gif, .mp4 or .png')
-        if os.path.lexists(name) and name not in self.own_files: raise SkeletonGaitError(f'{name}: is there already, and this viewer has not saved it; choose another name, or remove it')
+        if os.path.lexists(name) and name not in self.own_files: raise SkeletonGaitError(
+            f'{name}: is there already, and this viewer has not saved it; choose another name, or remove it')
         path = self.save_figure(name) if name.lower().endswith('.png') else self.save_animation(name, self.told(range(self.n_frames)))
         self.own_files.add(name)
         self.keep_words.value = text(f'saved {path}')

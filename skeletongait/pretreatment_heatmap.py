@@ -32,8 +32,10 @@ from .core import (
 from .draw import compile_loops
 from .heatmap import HeatmapConfig, load_heatmap_config, notices, pose_to_heatmap, window_of
 from .launch import Board, LostRankError, Ranks, Stopped, ranks, run_script, stoppable
-from .manifest import (LATER, MANIFEST, Found, Manifest, OutputError, Record, add_record, check_journal, check_settings, clear, file_sha256, find_journals, fresh, is_picture,
-    known_records, look_around, make_header, maps_name, read_journals, read_manifest, remove_all, settings_difference, start_journal, start_over, write_manifest, writing)
+from .manifest import (
+    LATER, MANIFEST, Found, Manifest, OutputError, Record, add_record, check_journal, check_settings, clear, file_sha256,
+    find_journals, fresh, is_picture, known_records, look_around, make_header, maps_name, read_journals, read_manifest,
+    remove_all, settings_difference, start_journal, start_over, write_manifest, writing)
 from .pose import ENDINGS, Limits, load_array
 from .show import image_bytes
 
@@ -51,20 +53,23 @@ def output_folder(
 
 # %% ../nbs/09_pretreatment_heatmap.ipynb #ae85bd42
 def check_apart(poses:Path, out:Path) -> None:
-    "A `SkeletonGaitError` if the poses and the maps' folder, or a part of it, lie one in the other, or a link leads nowhere."
+    "A `SkeletonGaitError` if poses and maps' folder, or a part of it, lie one in the other, or a link leads nowhere."
     for folder in (out, *(out/name for name in PARTS)):
         broken = next((p for p in (folder, *folder.parents) if p.is_symlink() and not p.exists()), None)
-        if broken: raise SkeletonGaitError(f"{broken}: a link that leads nowhere; mend or remove it, or choose another --save_root")
+        if broken: raise SkeletonGaitError(
+            f"{broken}: a link that leads nowhere; mend or remove it, or choose another --save_root")
         a, b = poses.resolve(), folder.resolve()
+        todo = 'choose another --save_root, or remove the link' if folder.is_symlink() else 'choose another --save_root'
         if a.is_relative_to(b) or b.is_relative_to(a): raise SkeletonGaitError(
-            f"{folder}: the maps' folder, and {poses}, the poses', lie one in the other; choose another --save_root" + (', or remove the link' if folder.is_symlink() else ''))
+            f"{folder}: the maps' folder, and {poses}, the poses', lie one in the other; {todo}")
 
 PARTS = ('pkl', 'images', 'journal')
 
 def check_links(out:Path) -> None:
     "A `SkeletonGaitError` if a part of the maps' folder is no folder, or a link to where others keep their files."
     for path in (out/name for name in PARTS):
-        if path.exists() and not path.is_dir(): raise SkeletonGaitError(f"{path}: a file; expected a folder; move it away, or choose another --ext_name or --save_root")
+        if path.exists() and not path.is_dir(): raise SkeletonGaitError(
+            f"{path}: a file; expected a folder; move it away, or choose another --ext_name or --save_root")
         if path.is_symlink() and (why := _taken(out, path)): raise SkeletonGaitError(
             f"{path}: a link to {path.resolve()}, {why}; remove the link, or choose another --ext_name or --save_root")
 
@@ -131,18 +136,21 @@ def save_pictures(
             with atomic_write(folder/f'{name}_{t}.jpg', ready) as tmp: tmp.write_bytes(image_bytes(im, '.jpg'))
 
 def earlier_pictures(pose:str, work:Work) -> list[Path]:
-    "Pictures that an earlier run has left of a pose file; other files in their folder, and what lies beyond a link, are not ours."
+    "Pictures that an earlier run has left of a pose file; other files there, and all beyond a link, are not ours."
     folder = work.pictures(pose)
     if not folder.is_dir() or link_above(folder/'picture', work.out): return []
     return [p for p in folder.iterdir() if is_picture(p.name)]
 
 # %% ../nbs/09_pretreatment_heatmap.ipynb #bbd73d9c
 def check_target(job:Job, work:Work) -> None:
-    "A `SkeletonGaitError` if the files to be written would lie beyond a link: somebody else keeps files there, the poses themselves maybe."
+    "A `SkeletonGaitError` if what is to be written would lie beyond a link, among somebody else's files, or the poses."
     source, target = work.poses/job.pose, work.maps(job.pose)
-    for path, top in ((target, 'pkl'), *[(work.pictures(job.pose)/'picture', 'images')]*job.pictures):
-        if link := link_above(path, work.out/top): raise SkeletonGaitError(f"{source}: what is drawn of it would lie beyond the link {link}; remove the link, or choose another --save_root")
-    if target.parent.resolve()/target.name == source.resolve(): raise SkeletonGaitError(f"{source}: its maps, {target}, would take its place, by way of a link; choose another --save_root")
+    link = link_above(target, work.out/'pkl')
+    if job.pictures and not link: link = link_above(work.pictures(job.pose)/'picture', work.out/'images')
+    if link: raise SkeletonGaitError(
+        f"{source}: what is drawn of it would lie beyond the link {link}; remove the link, or choose another --save_root")
+    if target.parent.resolve()/target.name == source.resolve(): raise SkeletonGaitError(
+        f"{source}: its maps, {target}, would take its place, by way of a link; choose another --save_root")
 
 def draw_file(
     job:Job,
@@ -255,7 +263,7 @@ def open_output(
     out:Path,       # As `output_folder` names it
     header:dict,    # How all is to be drawn
     overwrite:bool, # Start over
-) -> tuple[Manifest|None,Found]: # The manifest as it is on the disk, without records of what is removed; what the folder holds
+) -> tuple[Manifest|None,Found]: # The manifest, without records of what is removed; what the folder holds
     "Take up an output folder where the last run left it; `SkeletonGaitError` if its maps are of another kind and `overwrite` is not set."
     found, journals = look_around(out), find_journals(out)
     if overwrite: check_unlisted(out, found)
@@ -273,9 +281,11 @@ def open_output(
     return Manifest(manifest.header, {}), look_around(out)
 
 def check_unlisted(out:Path, found:Found) -> None:
-    "A `SkeletonGaitError` if maps lie beyond the link `pkl` and no record says that they are this folder's: they must not be replaced."
-    if (out/'pkl').is_symlink() and found.maps and not known_records(out): raise SkeletonGaitError(
-        f"{out/'pkl'}: a link to {(out/'pkl').resolve()}, which holds {len(found.maps)} files .pkl that no run has drawn for {out}; remove the link, or choose another --ext_name or --save_root")
+    "A `SkeletonGaitError` if maps lie beyond the link `pkl`, and no record says that they are this folder's."
+    link = out/'pkl'
+    if link.is_symlink() and found.maps and not known_records(out): raise SkeletonGaitError(
+        f"{link}: a link to {link.resolve()}, which holds {len(found.maps)} files .pkl that no run has drawn for {out}; "
+        'remove the link, or choose another --ext_name or --save_root')
 
 # %% ../nbs/09_pretreatment_heatmap.ipynb #ec8b53a7
 def make_plan(
@@ -448,7 +458,8 @@ def make_report(
     left = lambda jobs: sum(j.pose not in records and j.pose not in bad for j in jobs)
     return dict(files=len(plan.files), sequences=len({PurePosixPath(f).parent for f in plan.files}), maps=len(here), frames=sum(r.frames for r in here), left=left(plan.jobs),
         failed=[dict(path=path, reason=why) for path, why in failed], notices=dict(sorted(Counter(n for r in here for n in r.notices).items())),
-        strays=plan.strays, maps_without_pose=plan.maps_without_pose, unlisted=plan.unlisted, lost=[dict(rank=k, files=left(jobs)) for k, jobs in shares.items()])
+        strays=plan.strays, maps_without_pose=plan.maps_without_pose, unlisted=plan.unlisted,
+        lost=[dict(rank=k, files=left(jobs)) for k, jobs in shares.items()])
 
 def save_state(
     out:Path,
@@ -475,7 +486,8 @@ def summary(
     few = lambda paths, text: [f'notice: {text}: {p}' for p in paths[:10]] + [f'notice: and {len(paths) - 10} more'][:len(paths) > 10]
     lines = [f'notice: {n} files: {text}' for text, n in report['notices'].items()]
     gone = [p for p in report['maps_without_pose'] if f'pkl/{p}' not in report['unlisted']]
-    lines += few(report['strays'], 'ignored, not at <subject>/<type>/<view>/') + few(gone, 'kept, though their pose file is gone')
+    lines += few(report['strays'], 'ignored, not at <subject>/<type>/<view>/')
+    lines += few(gone, 'kept, though their pose file is gone')
     lines += few(report['unlisted'], 'kept, though no run of this folder has drawn it')
     lines += [f"failed: {work.poses/f['path']}: {f['reason']}" for f in report['failed']]
     lines += [f"lost: rank {o['rank']}; it leaves {o['files']} files to the next run" for o in report['lost']]

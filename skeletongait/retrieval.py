@@ -677,11 +677,11 @@ def figure(self:RetrievalExplorer) -> plt.Figure:
     return fig
 
 # %% ../nbs/31_retrieval.ipynb #e20c4d08
-_TESTED = re.compile(r'-([0-9]{5,})(?=-|$)') # the iteration in the name of a file of results, last or before the words for the test
+_TESTED = re.compile(r'-([0-9]{5,})(?=-|$)') # the iteration in a file's name, last or before the words for the test
 
 def _iteration_of(file:Path) -> int|None:
     "Which iteration a file of results belongs to; None for another file."
-    run = file.parent.parent.name + '-' # a file in a run's folder begins with the run's name, which may hold numbers itself
+    run = file.parent.parent.name + '-' # a run's files begin with its name, which may hold numbers itself
     begin = len(run) - 1 if file.stem.startswith(run) and _TESTED.match(file.stem, len(run) - 1) else 0
     m = _TESTED.search(file.stem, begin)
     return int(m[1]) if m else None
@@ -691,8 +691,11 @@ def newest_results(
 ) -> Path:
     "The results of the latest iteration; of several tests of it those that were written last."
     if (path := Path(path)).is_file(): return path
-    found = [(i, f.stat().st_mtime_ns, f) for f in (*path.glob('*.json'), *path.glob('results/*.json')) if (i := _iteration_of(f)) is not None]
-    if not found: raise SkeletonGaitError(f"{path}: no results of a test; expected <save_name>-<iteration>-<test>.json, as a test writes it into the run's folder results")
+    files = {f: _iteration_of(f) for f in (*path.glob('*.json'), *path.glob('results/*.json'))}
+    found = [(i, f.stat().st_mtime_ns, f) for f, i in files.items() if i is not None]
+    if not found: raise SkeletonGaitError(
+        f"{path}: no results of a test; expected <save_name>-<iteration>-<test>.json, "
+        "as a test writes it into the run's folder results")
     return max(found)[2]
 
 # %% ../nbs/31_retrieval.ipynb #6e3a5281

@@ -289,7 +289,7 @@ def _no_failure(protocol:Any, results:dict) -> str:
 def test_model(
     model:nn.Module,
     cfg:Config,
-    run:Run,         # Gets `results/<save_name>-<iteration>-<test set>-<protocol>-<metric>.json`, and beside it the tables and pictures
+    run:Run,         # Gets `<save_name>-<iteration>-<test set>-<protocol>-<metric>.json`, and tables and pictures beside it
     iteration:int,   # Of the weights
     r:Ranks,
     prepared:Prepared|None=None, # None: prepare it now
@@ -312,7 +312,8 @@ def test_model(
                  probe_names=probes, test=settings_of_test(cfg))
     missed = failures(test, protocol, e.metric, probes)
     path = run.results(iteration, cfg)
-    written = keep_embeddings(test, path, e.save_embeddings) + write_results(path.with_suffix(''), results, about, missed)
+    written = keep_embeddings(test, path, e.save_embeddings)
+    written += write_results(path.with_suffix(''), results, about, missed)
     log.info(f"{len(missed)} failures, the worst first:\n{failures_table(missed[:5])}" if missed else _no_failure(protocol, results))
     log.info(f"results in {path.parent}: {', '.join(f.name for f in written)}")
     return results, protocol.headline(results)

@@ -449,9 +449,12 @@ def make_sequence(
 def _begin(root:Path, name:str, partition:dict) -> None:
     "Write the partition; a `SkeletonGaitError` where the folder holds data that go by another one."
     path, content = root/name, json.dumps(partition, indent=1)
-    there = next((p for p in (path, root/'pose', root/'silhouette') if p.is_symlink() or p.is_file() or p.is_dir() and any(p.iterdir())), None)
-    if there and not (path.is_file() and path.read_text(encoding='utf-8', errors='replace') == content): raise SkeletonGaitError(
-        f"{there}: is there already, and is not of these walkers; expected a new folder, or one of an earlier run with the same subjects; choose another root, or remove it")
+    used = lambda p: p.is_symlink() or p.is_file() or p.is_dir() and any(p.iterdir())
+    there = next(filter(used, (path, root/'pose', root/'silhouette')), None)
+    ours = path.is_file() and path.read_text(encoding='utf-8', errors='replace') == content
+    if there and not ours: raise SkeletonGaitError(
+        f"{there}: is there already, and is not of these walkers; expected a new folder, or one of an earlier run "
+        'with the same subjects; choose another root, or remove it')
     save_text(content, path)
 
 # %% ../nbs/04_walkers.ipynb #98147d5c
