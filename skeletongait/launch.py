@@ -48,11 +48,12 @@ _OTHERS = { # launchers that name the ranks otherwise: how many, which one, whic
     'mpirun': ('OMPI_COMM_WORLD_SIZE', 'OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_LOCAL_RANK')}
 
 def _check_alone() -> None:
-    "A `SkeletonGaitError` where a launcher has started several processes and does not tell them their ranks as torchrun does."
+    "A `SkeletonGaitError` for one of several processes of a launcher that does not tell them their ranks as torchrun does."
     for launcher, (world, rank, local) in _OTHERS.items():
         if env_number(world, 1) > 1: raise SkeletonGaitError(
-            f"{launcher} has started {env_number(world, 1)} processes, and without RANK and WORLD_SIZE each of them would do all the work; export "
-            f"RANK=${rank} WORLD_SIZE=${world} LOCAL_RANK=${local} in each, and MASTER_ADDR and MASTER_PORT, the same for all; or RANK=0 WORLD_SIZE=1 if each is to work by itself")
+            f"{launcher} has started {env_number(world, 1)} processes, and without RANK and WORLD_SIZE each of them would "
+            f"do all the work; export RANK=${rank} WORLD_SIZE=${world} LOCAL_RANK=${local} in each, and MASTER_ADDR and "
+            "MASTER_PORT, the same for all; or RANK=0 WORLD_SIZE=1 if each is to work by itself")
 
 def ranks() -> Ranks:
     "Read RANK, WORLD_SIZE and LOCAL_RANK as torchrun sets them; one process without a launcher, a `SkeletonGaitError` where they make no sense."
@@ -115,15 +116,18 @@ def check_seats(
     of = {}
     for rank, seat in enumerate(seats): of.setdefault(seat, []).append(str(rank))
     shared = [f"ranks {' and '.join(rs)} on {seat.host}" for seat, rs in of.items() if seat.gpu and len(rs) > 1]
-    if shared: raise SkeletonGaitError(f"{'; '.join(shared)} would share one GPU, and each needs its own; set LOCAL_RANK to each rank's number on its machine (under srun, "
-        "LOCAL_RANK=$SLURM_LOCALID), or CUDA_VISIBLE_DEVICES to another GPU for each; where there are too few, start fewer (torchrun --nproc_per_node)")
+    if shared: raise SkeletonGaitError(
+        f"{'; '.join(shared)} would share one GPU, and each needs its own; set LOCAL_RANK to each rank's number on its "
+        "machine (under srun, LOCAL_RANK=$SLURM_LOCALID), or CUDA_VISIBLE_DEVICES to another GPU for each; where there "
+        "are too few, start fewer (torchrun --nproc_per_node)")
 
 # %% ../nbs/01_launch.ipynb #a98a8f9a
 def _join(r:Ranks, gpu:bool) -> None:
     "Join the other ranks; a `SkeletonGaitError` where two of them would share a GPU."
     with naming_lost_ranks(lambda: 'ranks look for each other'):
         store = dist.PrefixStore(f'attempt {attempt()}', _store(r.world, 600))
-        dist.init_process_group('cpu:gloo,cuda:nccl' if gpu else 'gloo', timeout=timedelta(hours=6), rank=r.rank, world_size=r.world, store=store)
+        dist.init_process_group('cpu:gloo,cuda:nccl' if gpu else 'gloo', timeout=timedelta(hours=6),
+                                rank=r.rank, world_size=r.world, store=store)
     seats = gather_on_first(my_seat())
     try:
         with together():
@@ -138,7 +142,8 @@ def process_group() -> Iterator[Ranks]:
     r, gpu = ranks(), torch.cuda.is_available()
     if gpu: torch.cuda.set_device(r.local % torch.cuda.device_count())
     elif r.world > 1 and torch.backends.mps.is_available(): raise SkeletonGaitError(
-        f"{r.world} processes on a machine with an Apple GPU, which serves one; start without torchrun, or with --nproc_per_node=1")
+        f"{r.world} processes on a machine with an Apple GPU, which serves one; "
+        "start without torchrun, or with --nproc_per_node=1")
     if r.world > 1: _join(r, gpu)
     yield r
     if r.world > 1:
@@ -290,7 +295,8 @@ class Stop:
 def stoppable() -> Iterator[Stop]:
     "The signals that stop a run raise `Stopped`, once; for the main thread of a script."
     stop = Stop()
-    before = {s: signal.signal(s, lambda number, frame: stop.arrived(signal.Signals(number).name)) for s in stop_signals()}
+    arrived = lambda number, frame: stop.arrived(signal.Signals(number).name)
+    before = {s: signal.signal(s, arrived) for s in stop_signals()}
     try: yield stop
     finally:
         for s, handler in before.items(): signal.signal(s, handler)
@@ -307,7 +313,8 @@ class _Output(ObjectWrapper):
     def flush(self):
         with self._while_heard(): self._wrapped.flush()
 
-    def __eq__(self, other): return self._wrapped == getattr(other, '_wrapped', other) # a bar asks whether it is drawn on the terminal
+    def __eq__(self, other): # a bar asks whether it is drawn on the terminal
+        return self._wrapped == getattr(other, '_wrapped', other)
 
     @contextlib.contextmanager
     def _while_heard(self) -> Iterator[None]:
@@ -317,7 +324,8 @@ class _Output(ObjectWrapper):
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self._wrapped.fileno()) # what waits in the stream's memory goes there too
             os.close(nowhere)
-            if sys.stderr != self: print(f'{self._wrapped.name}: {e.strerror}; what is printed there is lost', file=sys.stderr)
+            says = f'{self._wrapped.name}: {e.strerror}; what is printed there is lost'
+            if sys.stderr != self: print(says, file=sys.stderr)
 
 @contextlib.contextmanager
 def output_may_end() -> Iterator[None]:

@@ -1,4 +1,4 @@
-"Windows and macOS, as far as another system can show them: what CPython lacks there is taken away, and what differs there is played."
+"Windows and macOS, as far as another system can show them: what CPython lacks there is taken away, the rest is played."
 import errno
 import ntpath
 import os
@@ -18,18 +18,22 @@ from skeletongait.pretreatment_heatmap import output_folder
 # What others need of it they have imported before it goes; ours comes after.
 AS_ON_WINDOWS = """
 import sys
-import cv2, filelock, ipywidgets, matplotlib.pyplot, multiprocessing.popen_spawn_posix, numba, sklearn.metrics, tensorboard, torch.distributed
-import asyncio, concurrent.futures, IPython.display, multiprocessing.queues, multiprocessing.synchronize, numba.core.caching, torch.utils.data
+import cv2, filelock, ipywidgets, IPython.display, matplotlib.pyplot, numba.core.caching, sklearn.metrics, tensorboard
+import torch.distributed, torch.utils.data
+import asyncio, concurrent.futures
+import multiprocessing.popen_spawn_posix, multiprocessing.queues, multiprocessing.synchronize
 import os, signal, types
 import multiprocessing.resource_tracker, torch.utils.data._utils.signal_handling
 whole = types.ModuleType('signal')
 vars(whole).update(vars(signal))
-for others in (multiprocessing.resource_tracker, torch.utils.data._utils.signal_handling): others.signal = whole # elsewhere these do without
+multiprocessing.resource_tracker.signal = torch.utils.data._utils.signal_handling.signal = whole # they do without there
 for name in ('fcntl', 'resource', 'pwd', 'grp', 'termios'): sys.modules[name] = None
-for name in ('uname', 'fork', 'forkpty', 'getuid', 'geteuid', 'getgid', 'killpg', 'getpgid', 'setsid', 'mkfifo', 'chown', 'sched_getaffinity', 'register_at_fork', 'openpty'):
+for name in ('uname', 'fork', 'forkpty', 'getuid', 'geteuid', 'getgid', 'killpg', 'getpgid', 'setsid', 'mkfifo',
+             'chown', 'sched_getaffinity', 'register_at_fork', 'openpty'):
     if hasattr(os, name): delattr(os, name)
-for name in ('sigwaitinfo', 'sigwait', 'sigtimedwait', 'pthread_sigmask', 'pthread_kill', 'alarm', 'setitimer', 'siginterrupt', 'pause', 'SIG_BLOCK',
-             *(o for o in signal.Signals.__members__ if o not in ('SIGINT', 'SIGTERM', 'SIGABRT', 'SIGFPE', 'SIGILL', 'SIGSEGV'))):
+stays = ('SIGINT', 'SIGTERM', 'SIGABRT', 'SIGFPE', 'SIGILL', 'SIGSEGV')
+for name in ('sigwaitinfo', 'sigwait', 'sigtimedwait', 'pthread_sigmask', 'pthread_kill', 'alarm', 'setitimer', 'pause',
+             'siginterrupt', 'SIG_BLOCK', *(o for o in signal.Signals.__members__ if o not in stays)):
     if hasattr(signal, name): delattr(signal, name)
 lacks = [o for o in signal.Signals if not hasattr(signal, o.name)]
 for o in lacks: del signal.Signals._member_map_[o.name]
@@ -55,14 +59,18 @@ if __name__ == '__main__':
     from skeletongait.main import main
     assert [s.name for s in stop_signals()] == ['SIGINT', 'SIGTERM']
     root = make_walkers(Path('w'))
-    with stoppable(): assert run_script(pretreatment_heatmap.pretreatment_heatmap, ['--pose_data_path=w/pose', '--save_root=maps', '--dataset_name=mine']) == 0
-    pkl = 'maps/mine_sigma_8.0_/pkl'
-    with stoppable(): assert run_script(ln_sil_heatmap.ln_sil_heatmap, [f'--heatmap_data_path={pkl}', '--silhouette_data_path=w/silhouette', '--output_path=linked', '--copy']) == 0
+    words = ['--pose_data_path=w/pose', '--save_root=maps', '--dataset_name=mine']
+    with stoppable(): assert run_script(pretreatment_heatmap.pretreatment_heatmap, words) == 0
+    words = ['--heatmap_data_path=maps/mine_sigma_8.0_/pkl', '--silhouette_data_path=w/silhouette',
+             '--output_path=linked', '--copy']
+    with stoppable(): assert run_script(ln_sil_heatmap.ln_sil_heatmap, words) == 0
     for name in ('demo_skeletongait', 'demo_skeletongait++'):
         cfg = tiny(root, name, total_iter=2, save_iter=1)
         cfg.data_cfg.dataset_root, cfg.data_cfg.num_workers = 'linked', 2
         cfg.data_cfg.dataset_name = name.replace('+', 'p')
-        for phase in ('train', 'test'): assert run_script(main, [f'--cfgs={write_config(cfg, Path(name + ".yaml"))}', f'--phase={phase}', '--log_to_file']) == 0
+        path = write_config(cfg, Path(name + '.yaml'))
+        for phase in ('train', 'test'):
+            assert run_script(main, [f'--cfgs={path}', f'--phase={phase}', '--log_to_file']) == 0
     print('all done')
 """
 
@@ -70,7 +78,8 @@ if __name__ == '__main__':
 def as_on_windows(script, folder, *args):
     (folder/'as_on_windows.py').write_text(script, encoding='utf-8')
     env = os.environ | dict(PYTHONPATH=str(ROOT), OMP_NUM_THREADS='1')
-    return subprocess.run([sys.executable, 'as_on_windows.py', *args], cwd=folder, env=env, capture_output=True, text=True, timeout=600)
+    command = [sys.executable, 'as_on_windows.py', *args]
+    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=600)
 
 
 def test_every_module_can_be_imported(tmp_path):
@@ -88,8 +97,10 @@ def test_maps_links_and_training_with_spawned_workers(tmp_path):
 
 
 def test_maps_are_found_behind_backslashes(monkeypatch):
-    entry = lambda path: SimpleNamespace(path=path, name=ntpath.basename(path), is_file=lambda: True, stat=lambda: SimpleNamespace(st_size=7))
-    monkeypatch.setattr(manifest, 'walk', lambda out: map(entry, [f'{out}\\manifest.jsonl', f'{out}\\pkl\\001\\nm-01\\090\\a.pkl', f'{out}\\images\\x.pkl', f'{out}\\.x.tmp']))
+    size = SimpleNamespace(st_size=7)
+    entry = lambda o: SimpleNamespace(path=o, name=ntpath.basename(o), is_file=lambda: True, stat=lambda: size)
+    names = ['manifest.jsonl', 'pkl\\001\\nm-01\\090\\a.pkl', 'images\\x.pkl', '.x.tmp']
+    monkeypatch.setattr(manifest, 'walk', lambda out: [entry(f'{out}\\{o}') for o in names])
     monkeypatch.setattr(manifest, 'Path', PureWindowsPath)
     monkeypatch.setattr(manifest, 'os', SimpleNamespace(path=ntpath))
     maps, left = manifest.look_around(PureWindowsPath('C:/maps/mine_sigma_8.0_'))
@@ -101,7 +112,8 @@ def test_a_name_that_would_be_several_folders(monkeypatch, name):
     monkeypatch.setattr('skeletongait.pretreatment_heatmap.Path', PureWindowsPath)
     with pytest.raises(SkeletonGaitError, match='has a slash'): output_folder('maps', name, 8)
     with pytest.raises(SkeletonGaitError, match='has a slash'): output_folder('maps', 'mine', 8, name)
-    assert output_folder('maps', 'mine', 8, '').name == 'mine_sigma_8.0_' and output_folder('maps', '.', 8, '..').name == '._sigma_8.0_..'
+    assert output_folder('maps', 'mine', 8, '').name == 'mine_sigma_8.0_'
+    assert output_folder('maps', '.', 8, '..').name == '._sigma_8.0_..'
 
 
 def test_lines_end_alike_everywhere(tmp_path, monkeypatch):
@@ -121,7 +133,8 @@ def in_use(winerror):
     return e
 
 
-@pytest.mark.parametrize('winerror, times, ends', [(32, 3, True), (5, 1, True), (5, 99, False), (19, 1, False), (None, 1, False)])
+@pytest.mark.parametrize('winerror, times, ends', [
+    (32, 3, True), (5, 1, True), (5, 99, False), (19, 1, False), (None, 1, False)])
 def test_a_reader_delays_a_file_but_does_not_lose_it(tmp_path, monkeypatch, winerror, times, ends):
     "Windows renames no file over one that is open; a monitor reads for a moment only."
     real, asked = os.replace, []
@@ -143,7 +156,10 @@ def privilege():
     return e
 
 
-@pytest.mark.parametrize('error', [privilege(), *(OSError(o, os.strerror(o)) for o in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL))], ids=str)
+NO_LINKS = [OSError(o, os.strerror(o)) for o in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)]
+
+
+@pytest.mark.parametrize('error', [privilege(), *NO_LINKS], ids=str)
 def test_where_no_links_can_be_made_one_line_says_so(tmp_path, monkeypatch, capsys, error):
     for i in range(6):
         save_pickle(np.zeros((3, 2, 64, 64), np.uint8), tmp_path/'maps'/f'{i}'/'t'/'v'/'x.pkl')
@@ -153,7 +169,8 @@ def test_where_no_links_can_be_made_one_line_says_so(tmp_path, monkeypatch, caps
     words = [str(tmp_path/o) for o in ('maps', 'sil', 'linked')]
     assert linking.ln_sil_heatmap(*words) == 1
     out = capsys.readouterr().out.splitlines()
-    assert len(out) == 1 and f'cannot be made a link ({error.strerror}); where the system takes none, --copy writes copies' in out[0]
+    assert len(out) == 1
+    assert f'cannot be made a link ({error.strerror}); where the system takes none, --copy writes copies' in out[0]
     assert linking.ln_sil_heatmap(*words, copy=True) == 0
 
 
