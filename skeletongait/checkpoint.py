@@ -244,7 +244,8 @@ def _locked(lock:FileLock) -> bool:
     try: lock.acquire(blocking=False)
     except Timeout: return False
     except OSError as e:
-        log.warning(f'{lock.lock_file}: this file system knows no locks ({e.strerror}); see to it that no other run uses this folder')
+        log.warning(f'{lock.lock_file}: this file system knows no locks ({e.strerror}); '
+                    'see to it that no other run uses this folder')
     return True
 
 def _holder(path:Path) -> str:
@@ -262,16 +263,17 @@ def claim(
     with _writing(path, 'the lock'):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.open('ab').close()
-    lock = FileLock(path, is_singleton=True, fallback_to_soft=False) # one for this process; and never the kind that outlives its process
+    lock = FileLock(path, is_singleton=True, fallback_to_soft=False) # the soft kind would outlive its process
     while not _locked(lock):
         if time.monotonic() >= until:
-            raise SkeletonGaitError(f"{run.folder}: in use by {_holder(about)}; wait until it ends, or set another save_name or output_root")
+            raise SkeletonGaitError(f"{run.folder}: in use by {_holder(about)}; "
+                                    "wait until it ends, or set another save_name or output_root")
         if not told: log.info(f'notice: waits for {_holder(about)} to end, which uses {run.folder}'); told = True
         time.sleep(min(.2, seconds))
     kept = contextlib.ExitStack()
     kept.callback(lock.release)
-    with _writing(about, 'the lock'):
-        save_text(f'process {os.getpid()} on {platform.node()}, since {datetime.datetime.now():%Y-%m-%d %H:%M:%S}\n', about)
+    since = f'{datetime.datetime.now():%Y-%m-%d %H:%M:%S}'
+    with _writing(about, 'the lock'): save_text(f'process {os.getpid()} on {platform.node()}, since {since}\n', about)
     return kept
 
 # %% ../nbs/20_checkpoint.ipynb #10cd158e

@@ -194,7 +194,8 @@ def save_text(
     ready:Callable[[],None]|None=None,# As `atomic_write` takes it
 ) -> None:
     "Write `text` to `path` atomically, as UTF-8; lone surrogates become escapes."
-    with atomic_write(path, ready) as tmp: tmp.write_text(text, encoding='utf-8', errors='backslashreplace', newline='\n')
+    with atomic_write(path, ready) as tmp:
+        tmp.write_text(text, encoding='utf-8', errors='backslashreplace', newline='\n')
 
 _LONE = re.compile(r'\\(ud[89a-f][0-9a-f]{2})')
 

@@ -486,8 +486,10 @@ class LostWorkerError(SkeletonGaitError):
     "A process that loads data has ended without a word of its own."
 
 _ADVICE = { # by the signal's name, for not every system has both
-    'SIGKILL': 'most likely the machine ran out of memory: lower data_cfg.num_workers or data_cfg.max_file_mb, or set data_cfg.cache to false',
-    'SIGBUS': 'a file was cut short while it was read, or /dev/shm is full: check the files, or lower data_cfg.num_workers'}
+    'SIGKILL': 'most likely the machine ran out of memory: '
+               'lower data_cfg.num_workers or data_cfg.max_file_mb, or set data_cfg.cache to false',
+    'SIGBUS': 'a file was cut short while it was read, or /dev/shm is full: '
+              'check the files, or lower data_cfg.num_workers'}
 
 def _obituary(
     worker:int,              # Which one

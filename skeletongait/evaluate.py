@@ -41,7 +41,7 @@ def _exact(x:Tensor) -> Tensor:
     return x.cpu() if x.device.type == 'mps' else x
 
 def make_embedding_set(
-    embeddings:np.ndarray|Tensor, # `(N, c, p)`, numpy or torch; evaluated on the device they are on (from an Apple GPU on the CPU)
+    embeddings:np.ndarray|Tensor, # `(N, c, p)`; evaluated on the device they are on (not on an Apple GPU, but the CPU)
     labels:Iterable,              # Subject of each sequence
     types:Iterable,               # Condition or trial of each
     views:Iterable,               # Camera of each

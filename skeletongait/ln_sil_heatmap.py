@@ -126,14 +126,16 @@ def match_pair(
     return tuple(Stream(name + f.suffix, f, n) if len(x) == n else Stream(f'{name}.pkl', f, len(x), trim.cut(x, n)) for name, f, x in zip(names, files, arrays))
 
 # %% ../nbs/10_ln_sil_heatmap.ipynb #5cacd567
-_COPIES_TOO = (errno.ENOENT, errno.ENAMETOOLONG, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.EACCES) # what a copy would meet as well
+_COPIES_TOO = (errno.ENOENT, errno.ENAMETOOLONG, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE,
+               errno.EACCES) # what a copy would meet as well
 
 def _symlink(target:Path, tmp:Path, path:Path) -> None:
     "A link `tmp`, which is to be `path`; `OutputError` where none can be made, whatever the system calls the reason."
     try: os.symlink(target.absolute(), tmp)
     except OSError as e:
         if e.errno in _COPIES_TOO: raise
-        raise OutputError(f"{path}: cannot be made a link ({e.strerror}); where the system takes none, --copy writes copies") from None
+        raise OutputError(f"{path}: cannot be made a link ({e.strerror}); "
+                          "where the system takes none, --copy writes copies") from None
 
 def link(
     target:Path, # What to point to
@@ -194,13 +196,17 @@ class Written:
             with writing(self.path): self.path.unlink()
 
 # %% ../nbs/10_ln_sil_heatmap.ipynb #82247e6f
+def _target(path:Path) -> str:
+    "Where a link leads, without what Windows puts in front."
+    return os.readlink(path).removeprefix('\\\\?\\')
+
 def holds(
     path:Path,  # In the linked tree
     o:Stream,   # What it should be
     copy:bool,  # A copy, not a link
 ) -> bool:
     "Is `path` already what it should be?"
-    if o.cut is None and not copy: return path.is_symlink() and os.readlink(path).removeprefix('\\\\?\\') == str(o.source.absolute()) # Windows puts that in front
+    if o.cut is None and not copy: return path.is_symlink() and _target(path) == str(o.source.absolute())
     if path.is_symlink() or not path.is_file(): return False
     if o.cut is not None: return path.read_bytes() == pickled(o.cut)
     return _identity(path) == _identity(o.source) or filecmp.cmp(path, o.source, shallow=False)

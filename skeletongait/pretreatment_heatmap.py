@@ -550,7 +550,8 @@ def pretreatment_heatmap(
         check_apart(work.poses, work.out)
         check_links(work.out)
         tree = read_tree(work.poses, ENDINGS, closed.append)
-        plan = make_plan(work, tree, dataset_name, overwrite, [(Path(os.path.relpath(e.filename, work.poses)).as_posix(), e.strerror) for e in closed])
+        unlisted = [(Path(os.path.relpath(e.filename, work.poses)).as_posix(), e.strerror) for e in closed]
+        plan = make_plan(work, tree, dataset_name, overwrite, unlisted)
         if not is_known(dataset_name): print(f'notice: {dataset_name!r} is no data set of the published experiments; its files are taken as they are')
         return lead(board, r.world, work, plan, patience)
     except Stopped as e: raise Stopped(f'{e}; nothing is lost, the same command draws the rest') from None

@@ -133,4 +133,5 @@ def make_trainer(
     elif t.sync_BN and r.rank == 0: log.info('sync_BN: needs several GPUs; every process keeps the batch norm of its own share')
     optimizer = make_optimizer(cfg.optimizer_cfg, model.parameters())
     if r.world > 1: model = DistributedDataParallel(model, device_ids=[where.index] if where.type == 'cuda' else None, find_unused_parameters=t.find_unused_parameters)
-    return Trainer(model, LossAggregator(to_dict(cfg)['loss_cfg']), optimizer, make_scheduler(cfg.scheduler_cfg, optimizer), mixed_precision(where, t.enable_float16), t.fix_BN)
+    scheduler, mixed = make_scheduler(cfg.scheduler_cfg, optimizer), mixed_precision(where, t.enable_float16)
+    return Trainer(model, LossAggregator(to_dict(cfg)['loss_cfg']), optimizer, scheduler, mixed, t.fix_BN)

@@ -243,7 +243,8 @@ class _Events:
         start:int,   # The run begins with this iteration: what earlier files say of it and the later ones is void
     ):
         folder.mkdir(parents=True, exist_ok=True)
-        self.file = _Records(folder/f'events.out.tfevents.{time.time():.6f}.{platform.node()}.{os.getpid()}') # read in the order of their names
+        name = f'events.out.tfevents.{time.time():.6f}.{platform.node()}.{os.getpid()}' # read in the order of their names
+        self.file = _Records(folder/name)
         self.records, self.close = RecordWriter(self.file), self.file.close
         self.add(0, file_version='brain.Event:2')
         self.add(start, session_log=SessionLog(status=SessionLog.START))
