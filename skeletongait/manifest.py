@@ -63,7 +63,8 @@ def _is_record(o:Any) -> bool:
     notices = o.get('notices', [])
     if not isinstance(notices, list) or not all(isinstance(w, str) for w in (o['pose'], o['sha256'], *notices)): return False
     pose = PurePosixPath(o['pose'])
-    return all(type(o[k]) is int for k in ('size', 'mtime_ns', 'bytes', 'frames')) and bool(pose.name) and '..' not in pose.parts
+    counts = [*(o[k] for k in ('size', 'mtime_ns', 'bytes', 'frames')), o.get('window', 0)]
+    return all(type(n) is int for n in counts) and bool(pose.name) and '..' not in pose.parts
 
 def from_line(line:str|bytes) -> Record|None:
     "The record of a line; None for a line that is not whole."

@@ -350,7 +350,12 @@ def test_leftovers_are_removed(tree, small):
 
 
 names = st.text(min_size=1, max_size=5)
-records = st.builds(m.Record, pose=names, size=st.integers(0), mtime_ns=st.integers(), sha256=names, bytes=st.integers(0), frames=st.integers(1), notices=st.lists(names, max_size=2).map(tuple))
+parts = names.filter(lambda s: not {'/', '\0', '\\'} & set(s) and s not in ('.', '..'))
+paths = st.lists(parts, min_size=1, max_size=4).map('/'.join)
+counts = st.integers(0, 2**63 - 1)
+records = st.builds(
+    m.Record, pose=paths, size=counts, mtime_ns=st.integers(-2**63, 2**63 - 1), sha256=names, bytes=counts, frames=st.integers(1, 2**63 - 1),
+    notices=st.lists(names, max_size=2).map(tuple), window=counts)
 
 
 @given(st.lists(records, max_size=6, unique_by=lambda r: r.pose), st.data())

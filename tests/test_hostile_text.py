@@ -122,7 +122,8 @@ def test_a_record_is_whole_or_none(field, value):
 
 
 @pytest.mark.parametrize('line', [b'{}', b'[]', b'1', b'null', b'['*100_000, b'9'*5000, b'\xff', to_line(RECORD).encode()[:-1], to_line(RECORD)[:-1].encode() + b', "more": 1}', to_line(RECORD)[:-1].encode() + b', "size": 1}',
-                                  to_line(RECORD._replace(pose='')).encode(), to_line(RECORD._replace(pose='..')).encode(), to_line(RECORD._replace(pose='a/..')).encode(), to_line(RECORD._replace(size=10**30)).encode()])
+                                  to_line(RECORD._replace(pose='')).encode(), to_line(RECORD._replace(pose='..')).encode(), to_line(RECORD._replace(pose='a/..')).encode(), to_line(RECORD._replace(size=10**30)).encode(),
+                                  to_line(RECORD._replace(window=1.5)).encode()])
 def test_no_record(tmp_path, line):
     assert from_line(line) is None
     (tmp_path/MANIFEST).write_bytes(b'{"settings": {}}\n' + line + b'\n' + to_line(RECORD).encode() + b'\n')

@@ -230,7 +230,8 @@ def test_every_sequence_is_sound(seed, subject, type, view, n):
     r = make_sequence(seed, subject, type, f'{view:03d}', n)
     assert r.pose.shape == (n, 17, 3) and r.pose.dtype == np.float32 and np.isfinite(r.pose).all()
     assert r.silhouette.shape == (n, 64, 64) and r.silhouette.dtype == np.uint8 and set(np.unique(r.silhouette)) == {0, 255}
-    assert r.silhouette[:, [0, -1]].any(2).all()                                      # every body fills its 64 rows
+    # every body fills its 64 rows; the tip of a toe or of hair may be thinner than half a pixel once it is resized
+    assert r.silhouette[:, :2].any((1, 2)).all() and r.silhouette[:, -2:].any((1, 2)).all()
     assert (0 <= r.pose[..., 2]).all() and (r.pose[..., 2] <= 1).all()
     missed = (r.pose[..., :2] == 0).any(-1)
     assert (r.pose[missed][:, :2] == 0).all() and missed.mean() < .3
