@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['ARRAY_NAMES', 'OPCODES', 'DAMAGE', 'ENDINGS', 'JOINTS', 'LIMBS', 'COCO17_FROM', 'ArrayFileError', 'UnsafePickleError',
-           'PoseError', 'Limits', 'Machine', 'step', 'instructions', 'Plain', 'load_pickle', 'read_npy', 'load_array',
-           'to_coco17']
+           'PoseError', 'Limits', 'DTypeDescription', 'ArrayDescription', 'Name', 'Machine', 'step', 'instructions',
+           'Plain', 'load_pickle', 'read_npy', 'load_array', 'to_coco17']
 
 # %% ../nbs/03_pose.ipynb #2091b192
 import codecs, io, math, os, pickletools, re, stat, struct, tokenize, zipfile, zlib
@@ -71,7 +71,7 @@ def _parts(state:Any, *lengths:int) -> tuple:
     if type(state) is not tuple or len(state) not in lengths: raise ArrayFileError(f"a state that is {_found(state)}; expected a tuple of {' or '.join(map(str, lengths))}")
     return state
 
-class _DType:
+class DTypeDescription:
     "A numpy dtype as a pickle describes it."
     __slots__ = ('dtype',)
     def __init__(self, code, align=False, copy=False):
@@ -84,12 +84,13 @@ class _DType:
         if not plain or version not in (3, 4) or order not in ('<', '>', '|', '=') or size not in (-1, self.dtype.itemsize):
             raise ArrayFileError("a dtype with fields or parts; only plain numbers and strings are read")
         self.dtype = self.dtype.newbyteorder(order)
+    __setstate__ = build # as other readers of pickles call it
 
 # %% ../nbs/03_pose.ipynb #3f20d943
 class _Text(NamedTuple):
     text:Any # bytes, written as text
 
-class _Array:
+class ArrayDescription:
     "An array (or one number of numpy's) as a pickle describes it: nothing in it has been checked."
     __slots__ = ('shape', 'dtype', 'data', 'order', 'axes', 'scalar', 'made')
     def __init__(self, shape=None, dtype=None, data=None, order='C', axes=None, scalar=False):
@@ -99,10 +100,11 @@ class _Array:
         _, self.shape, self.dtype, fortran, self.data = _parts(state, 5)
         if type(fortran) not in (bool, int): raise ArrayFileError(f"an array whose order is {_found(fortran)}; expected true or false")
         self.order = 'F' if fortran else 'C'
+    __setstate__ = build
 
     def make(self, limits):
         data = self.data.text if type(self.data) is _Text else self.data
-        if type(self.dtype) is not _DType or type(data) not in (bytes, bytearray, str): raise ArrayFileError("an array without a dtype or without bytes")
+        if type(self.dtype) is not DTypeDescription or type(data) not in (bytes, bytearray, str): raise ArrayFileError("an array without a dtype or without bytes")
         dtype = self.dtype.dtype
         _check_array(self.shape, dtype, len(data), limits)
         data = bytearray(data, 'latin1') if type(data) is str else bytearray(data)
@@ -111,13 +113,13 @@ class _Array:
         return a[()] if self.scalar else a
 
 # %% ../nbs/03_pose.ipynb #fbe00846
-class _Name(NamedTuple):
+class Name(NamedTuple):
     module:str
     name:str
 
 def _reconstruct(cls, shape, code):
-    if type(cls) is not _Name or cls != ('numpy', 'ndarray'): raise ArrayFileError("an array of a class of its own; only plain numpy arrays are read")
-    return _Array()
+    if type(cls) is not Name or cls != ('numpy', 'ndarray'): raise ArrayFileError("an array of a class of its own; only plain numpy arrays are read")
+    return ArrayDescription()
 
 def _encode(text, codec):
     if type(text) is not str or codec != 'latin1': raise ArrayFileError(f"text in the codec {_found(codec)}; only latin1, as numpy writes it, is read")
@@ -128,13 +130,13 @@ def _complex(real, imag):
     return complex(real, imag)
 
 # %% ../nbs/03_pose.ipynb #4b483ac4
-def _describe_scalar(dtype, data): return _Array((), dtype, data, scalar=True)
+def _describe_scalar(dtype, data): return ArrayDescription((), dtype, data, scalar=True)
 def _describe_buffer(data, dtype, shape, order, axes=None):
     if type(order) is not str or order not in ('C', 'F', 'K'): raise ArrayFileError(f"an array in the order {_found(order)}; expected 'C', 'F' or 'K'")
-    return _Array(shape, dtype, data, order, axes)
+    return ArrayDescription(shape, dtype, data, order, axes)
 def _no_bytes(): return b''
 
-ARRAY_NAMES = {('numpy', 'ndarray'): None, ('numpy', 'dtype'): _DType, ('_codecs', 'encode'): _encode,
+ARRAY_NAMES = {('numpy', 'ndarray'): None, ('numpy', 'dtype'): DTypeDescription, ('_codecs', 'encode'): _encode,
           **{(module, name): f for module in ('__builtin__', 'builtins') for name, f in (('bytes', _no_bytes), ('complex', _complex))},
           **{(f'numpy.{core}.{module}', name): f for core in ('core', '_core') for module, name, f in
              (('multiarray', '_reconstruct', _reconstruct), ('multiarray', 'scalar', _describe_scalar), ('numeric', '_frombuffer', _describe_buffer))}} # (module, name) -> what a call describes; None: a name that is mentioned, never called
@@ -142,6 +144,7 @@ ARRAY_NAMES = {('numpy', 'ndarray'): None, ('numpy', 'dtype'): _DType, ('_codecs
 # %% ../nbs/03_pose.ipynb #29927561
 class Machine:
     "The stack of a pickle's machine; nothing below its last mark can be reached."
+    only = '; only numpy arrays are read' # Said after what is none
     def __init__(self,
         names:dict, # (module, name) -> what a call of it describes; None: a name that may be mentioned only
     ):
@@ -159,15 +162,15 @@ class Machine:
         at = self.marks.pop(); out = self.items[at:]; del self.items[at:]
         return out
 
-    def name(self, module, name) -> _Name:
+    def name(self, module, name) -> Name:
         "The name, if it is known."
         if type(module) is not str or type(name) is not str: raise ArrayFileError(f"a name made of {_found(module)} and {_found(name)}; expected two texts")
-        if (module, name) not in self.names: raise ArrayFileError(f"the name {_line(f'{module}.{name}')}; only numpy arrays are read")
-        return _Name(module, name)
+        if (module, name) not in self.names: raise ArrayFileError(f"the name {_line(f'{module}.{name}')}{self.only}")
+        return Name(module, name)
 
     def call(self, name, args) -> Any:
         "What a call of a known name describes; no function of numpy's is called."
-        if type(name) is not _Name or type(args) is not tuple or not self.names[name]: raise ArrayFileError(f"a call of {_found(name)}; only numpy arrays are read")
+        if type(name) is not Name or type(args) is not tuple or not self.names[name]: raise ArrayFileError(f"a call of {_found(name)}{self.only}")
         return self.names[name](*args)
 
     def recall(self, place) -> Any:
@@ -213,7 +216,7 @@ def step(
         case 'GLOBAL': s.push(s.name(*arg.split(' ', 1)))
         case 'STACK_GLOBAL': s.push(s.name(*s.pop(2)))
         case 'REDUCE': s.push(s.call(*s.pop(2)))
-        case 'BUILD': state, = s.pop(); s.top(_DType, _Array).build(state)
+        case 'BUILD': state, = s.pop(); s.top(DTypeDescription, ArrayDescription).build(state)
         case _: s.push(arg) # a number or a string that the instruction carries itself
 
 # %% ../nbs/03_pose.ipynb #a18f069c
@@ -256,13 +259,13 @@ class Plain:
         self.items -= 1
         if self.items < 0: raise ArrayFileError(f"lists that unfold to more than {self.limits.instructions:,} things")
         if depth > 32: raise ArrayFileError("containers nested more than 32 deep, or in a circle")
-        if type(obj) is _Array: return self.array(obj)
+        if type(obj) is ArrayDescription: return self.array(obj)
         if type(obj) in (list, tuple): return type(obj)([self(o, depth+1) for o in obj])
         if type(obj) is dict: return {k: self(v, depth+1) for k, v in obj.items()}
         if type(obj) not in self.leaves: raise ArrayFileError(f"{_found(obj)}; only arrays, numbers and strings are read")
         return obj
 
-    def array(self, o:_Array) -> np.ndarray:
+    def array(self, o:ArrayDescription) -> np.ndarray:
         if o.made is None:
             o.made = o.make(self.limits)
             self.bytes -= o.made.size*o.dtype.dtype.itemsize
