@@ -11,7 +11,7 @@ __all__ = ['Run', 'random_states', 'set_random_states', 'embedding_name', 'check
            'tell_embedding', 'restore_random', 'only_first_speaks', 'restore_state']
 
 # %% ../nbs/20_checkpoint.ipynb #51ca18dd
-import contextlib, datetime, errno, fcntl, glob, io, itertools, json, math, os, pickletools, platform, random, re, shutil, time, zipfile
+import contextlib, datetime, errno, fcntl, glob, io, itertools, json, math, os, pickle, pickletools, platform, random, re, shutil, time, zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -261,9 +261,11 @@ _LIMITS = _Limits(frames=2**31)
 
 class _Storage(NamedTuple):
     "A piece of memory that tensors lie in."
-    key:str      # Its name in the file
-    n:int        # How many numbers
-    itemsize:int # Bytes of each
+    key:str   # Its name in the file
+    kind:Name # Of its numbers
+    n:int     # How many
+    @property
+    def n_bytes(self) -> int: return self.n*_ITEMSIZES[self.kind]
 
 class _Tensor(NamedTuple):
     "A tensor that lies within its storage."
@@ -292,10 +294,14 @@ class _Description(Machine):
         n_bytes:int,              # Length of the description
         sizes:dict[str,int]|None, # Bytes of each storage in the file; None: they are not known yet
     ):
-        made = dict(_rebuild_tensor=self.tensor, _rebuild_tensor_v2=self.tensor, _rebuild_tensor_v3=self.tensor_v3, _rebuild_parameter=self.parameter)
-        super().__init__(dict.fromkeys([*_ITEMSIZES, *_DTYPES]) | ARRAY_NAMES | {('torch._utils', name): f for name, f in made.items()} |
-                         {('_codecs', 'encode'): self.encode, ('collections', 'OrderedDict'): self.ordered, ('collections', 'Counter'): self.counter,
-                          ('torch', 'Size'): self.size, ('torch', 'device'): self.device})
+        calls = {
+            'torch._utils': dict(_rebuild_tensor=self.tensor, _rebuild_tensor_v2=self.tensor,
+                                 _rebuild_tensor_v3=self.tensor_v3, _rebuild_parameter=self.parameter),
+            'torch': dict(Size=self.size, device=self.device),
+            'collections': dict(OrderedDict=self.ordered, Counter=self.counter),
+            '_codecs': dict(encode=self.encode)}
+        super().__init__(dict.fromkeys([*_ITEMSIZES, *_DTYPES]) | ARRAY_NAMES |
+                         {(module, name): f for module, fs in calls.items() for name, f in fs.items()})
         self.sizes, self.storages, self.hooks, self.budget = sizes, {}, [], 4*n_bytes + 10_000
 
     def spend(self, n):
@@ -305,26 +311,30 @@ class _Description(Machine):
     def storage(self, pid) -> _Storage:
         if type(pid) is not tuple or len(pid) not in (5, 6): raise ArrayFileError("a storage described otherwise than by torch")
         kind, name, key, place, n, *view = pid
-        if [type(o) for o in (kind, name, key, place, n)] != [str, Name, str, str, int] or kind != 'storage' or name not in _ITEMSIZES or view not in ([], [None]):
+        types = [type(o) for o in (kind, name, key, place, n)]
+        if types != [str, Name, str, str, int] or kind != 'storage' or name not in _ITEMSIZES or view not in ([], [None]):
             raise ArrayFileError("a storage described otherwise than by torch")
-        new = _Storage(key, n, _ITEMSIZES[name])
+        new = _Storage(key, name, n)
         if n < 0 or self.storages.setdefault(key, new) != new: raise ArrayFileError("a storage of two kinds or sizes")
-        if self.sizes is not None and self.sizes.get(key) != n*new.itemsize: raise ArrayFileError(
-            f"a storage of {n*new.itemsize:,} bytes, for which the file has {self.sizes.get(key, 0):,}")
+        if self.sizes is not None and self.sizes.get(key) != new.n_bytes: raise ArrayFileError(
+            f"a storage of {new.n_bytes:,} bytes, for which the file has {self.sizes.get(key, 0):,}")
         return new
 
     def tensor(self, storage, offset, shape, stride, requires_grad=False, hooks=None, metadata=None) -> _Tensor:
-        if type(storage) is not _Storage or type(requires_grad) is not bool or metadata is not None: raise ArrayFileError("a tensor described otherwise than by torch")
+        if type(storage) is not _Storage or type(requires_grad) is not bool or metadata is not None:
+            raise ArrayFileError("a tensor described otherwise than by torch")
         self.hooks.append(hooks)
         return _lay(storage.n, offset, shape, stride)
 
     def tensor_v3(self, storage, offset, shape, stride, requires_grad, hooks, dtype, metadata=None) -> _Tensor:
-        if type(storage) is not _Storage or type(dtype) is not Name or dtype not in _DTYPES: raise ArrayFileError("a tensor described otherwise than by torch")
-        inside = storage._replace(n=storage.n*storage.itemsize//_DTYPES[dtype].itemsize)
+        if type(storage) is not _Storage or type(dtype) is not Name or dtype not in _DTYPES:
+            raise ArrayFileError("a tensor described otherwise than by torch")
+        inside = storage._replace(n=storage.n_bytes//_DTYPES[dtype].itemsize)
         return self.tensor(inside, offset, shape, stride, requires_grad, hooks, metadata)
 
     def parameter(self, tensor, requires_grad, hooks) -> _Tensor:
-        if type(tensor) is not _Tensor or type(requires_grad) is not bool: raise ArrayFileError("a parameter described otherwise than by torch")
+        if type(tensor) is not _Tensor or type(requires_grad) is not bool:
+            raise ArrayFileError("a parameter described otherwise than by torch")
         self.hooks.append(hooks)
         return tensor
 
@@ -348,7 +358,7 @@ class _Description(Machine):
         return kind
 
 # %% ../nbs/20_checkpoint.ipynb #ca5d7ef6
-_OPCODES = OPCODES | {o.code.encode('latin1'): o for o in pickletools.opcodes if o.name == 'BINPERSID'}
+_OPCODES = OPCODES | {pickle.BINPERSID: pickletools.code2op[pickle.BINPERSID.decode('latin1')]}
 
 def _torch_step(s:_Description, op:str, arg:Any) -> None:
     "`step`, and torch's own instructions."
@@ -356,7 +366,8 @@ def _torch_step(s:_Description, op:str, arg:Any) -> None:
         case 'BINPERSID': s.push(s.storage(*s.pop()))
         case 'BUILD' if type(s.items[-2:][0]) is dict:
             state, = s.pop()
-            if type(state) is not dict or [*state] != ['_metadata']: raise ArrayFileError("a dict with attributes that torch does not write")
+            if type(state) is not dict or [*state] != ['_metadata']:
+                raise ArrayFileError("a dict with attributes that torch does not write")
             s.top(dict)[None] = state # no other key is None
         case _: step(s, op, arg)
 
@@ -364,27 +375,29 @@ def describe(
     f:BinaryIO,               # At the beginning of a pickle; then behind its end
     n_bytes:int,              # Of the file, or of the part that it is
     sizes:dict[str,int]|None, # Bytes of each storage in it; None: they are not known yet
-) -> tuple[Any,int]: # What the pickle is made of, in descriptions; bytes of the storages it mentions
+) -> tuple[Any,list[_Storage]]: # What the pickle is made of, in descriptions; the storages it mentions
     "Look at a pickle of `torch.save`'s; an `ArrayFileError` or a `ValueError` says what is wrong with it."
     s = _Description(n_bytes, sizes)
     for op, arg in instructions(f, _LIMITS, _OPCODES): _torch_step(s, op, arg)
     o = Plain(n_bytes, _LIMITS, (type(None), bytes, _Tensor, _Storage, Name))(*s.pop())
     if any(o is not None and (type(o) is not dict or o) for o in s.hooks): raise ArrayFileError("a tensor with hooks")
-    return o, sum(o.n*o.itemsize for o in s.storages.values())
+    return o, [*s.storages.values()]
 
 # %% ../nbs/20_checkpoint.ipynb #bd0cb5d6
 def fresh_archive(
     data:bytes, # An archive as `torch.save` writes it
 ) -> io.BytesIO:
-    "The parts of a checkpoint in a new archive, after their description has been looked at; an `ArrayFileError` or a `ValueError` says what is wrong with them."
+    "The parts of a checkpoint in a new archive; an `ArrayFileError` or a `ValueError` where their description is no good."
     f = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(data)) as z, zipfile.ZipFile(f, 'w') as new:
         names = [o.filename.partition('/') for o in z.infolist()]
         parts = {part: o.file_size for (*_, part), o in zip(names, z.infolist())}
-        if len({top for top, *_ in names}) != 1 or len({o.lower() for o in parts}) < len(names) or 'data.pkl' not in parts or 'constants.pkl' in parts:
+        clear = len({top for top, *_ in names}) == 1 and len({o.lower() for o in parts}) == len(names)
+        if not clear or 'data.pkl' not in parts or 'constants.pkl' in parts:
             raise ValueError('an archive of other things than tensors')
-        pickle = z.read(f'{names[0][0]}/data.pkl')
-        describe(io.BytesIO(pickle), len(pickle), {o.removeprefix('data/'): size for o, size in parts.items() if o.startswith('data/')})
+        description = z.read(f'{names[0][0]}/data.pkl')
+        sizes = {o.removeprefix('data/'): size for o, size in parts.items() if o.startswith('data/')}
+        describe(io.BytesIO(description), len(description), sizes)
         for o in z.infolist(): new.writestr(zipfile.ZipInfo(o.filename), z.read(o))
     f.seek(0)
     return f
@@ -404,8 +417,10 @@ def _check_old(data:bytes) -> None:
     "Look at a file as torch wrote it before 1.6: four pickles of which the last is the content, one of the storages' names, then the storages."
     f = io.BytesIO(data)
     if describe(f, len(data), None)[0] != _OLD_MAGIC: raise ValueError('neither an archive nor what torch wrote before 1.6')
-    n_bytes = [describe(f, len(data), None)[1] for _ in range(4)]
-    if f.tell() + sum(n_bytes) > len(data): raise ArrayFileError(f"storages of {sum(n_bytes):,} bytes, for which the file has {len(data)-f.tell():,}")
+    storages = [o for _ in range(4) for o in describe(f, len(data), None)[1]]
+    n_bytes = sum(8 + o.n_bytes for o in storages) # each is preceded by its length
+    if n_bytes > len(data)-f.tell():
+        raise ArrayFileError(f"storages of {n_bytes:,} bytes, for which the file has {len(data)-f.tell():,}")
 
 def readable(
     data:bytes,  # The content of a file
@@ -415,17 +430,20 @@ def readable(
     check_sums(data)
     archive = data[:2] == b'PK'
     if not opens_safely(archive, version): raise ValueError(
-        f'no zip archive; torch {version} does not read such files safely. Convert it under torch 2.10 or later: torch.save(torch.load(path, weights_only=True), new)')
+        f'no zip archive; torch {version} does not read such files safely. '
+        'Convert it under torch 2.10 or later: torch.save(torch.load(path, weights_only=True), new)')
     if archive: return fresh_archive(data)
     _check_old(data)
     return io.BytesIO(data)
 
 # %% ../nbs/20_checkpoint.ipynb #99cbfb5e
-_STAND_INS = [(f or Name(*key), '.'.join(key)) for key, f in ARRAY_NAMES.items()] + [(ArrayDescription, f'{ArrayDescription.__module__}.{ArrayDescription.__name__}')]
+_STAND_INS = [(f or Name(*key), '.'.join(key)) for key, f in ARRAY_NAMES.items()] + [(ArrayDescription, 'ArrayDescription')]
 
 def _made(o:Any) -> Any:
     "What was loaded, with numbers and arrays in place of their descriptions."
-    if type(o) is ArrayDescription: return a.item() if isinstance(a := o.make(_LIMITS), np.generic) else a
+    if type(o) is ArrayDescription:
+        a = o.make(_LIMITS)
+        return a.item() if isinstance(a, np.generic) else a
     if isinstance(o, dict): # kept as it is, with the attributes that an OrderedDict may have
         for k, v in o.items(): o[k] = _made(v)
     return type(o)(map(_made, o)) if type(o) in (list, tuple) else o
@@ -445,7 +463,8 @@ def load_torch(
     "Read tensors without running anything in the file; `SkeletonGaitError` where it is damaged, or holds something else."
     try:
         f = readable(data, torch.__version__)
-        with torch.serialization.safe_globals(_STAND_INS): return _made(torch.load(f, map_location='cpu', weights_only=True))
+        with torch.serialization.safe_globals(_STAND_INS): state = torch.load(f, map_location='cpu', weights_only=True)
+        return _made(state)
     except Exception as e: # bytes may be anything, and so is what their readers stumble over
         raise SkeletonGaitError(f"{path}: no readable {what} ({_why(e)})") from None
 

@@ -171,7 +171,8 @@ class Machine:
     def call(self, name, args) -> Any:
         "What a call of a known name describes; no function of numpy's is called."
         if type(name) is not Name or type(args) is not tuple or not self.names[name]: raise ArrayFileError(f"a call of {_found(name)}{self.only}")
-        return self.names[name](*args)
+        try: return self.names[name](*args)
+        except TypeError: raise ArrayFileError(f"a call of {name.module}.{name.name} with {len(args)} arguments that do not fit") from None
 
     def recall(self, place) -> Any:
         if place not in self.memo: raise ValueError(f"an instruction mentions thing {_line(place)}, of which there is none")

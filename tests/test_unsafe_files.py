@@ -319,21 +319,22 @@ def test_bombs(tmp_path, name):
 
 
 CHILD = '''import sys
-from skeletongait.pose import ArrayFileError, load_array
+from skeletongait.{module} import {load} as load
+from skeletongait.core import SkeletonGaitError
 for path in map(str.strip, sys.stdin):
-    try: load_array(path); said = 'read'
-    except ArrayFileError as e: said = str(e)
-    except BaseException as e: said = f'NOT EXPECTED {type(e).__name__} {str(e)[:200]!r}'
+    try: load(path); said = 'read'
+    except SkeletonGaitError as e: said = str(e)
+    except BaseException as e: said = repr(e)[:300]
     print(said, flush=True)
 '''
 
 class Child:
     "A process of its own that reads files one after another: whatever ends it ends no test."
-    def __init__(self, folder): self.folder, self.process = folder, None
+    def __init__(self, folder, module, load): self.folder, self.code, self.process = folder, CHILD.format(module=module, load=load), None
 
     def read(self, name:str, data:bytes) -> str:
         "'read', or what was said to a file of this content; an `AssertionError` where the process is dead."
-        if not self.process: self.process = subprocess.Popen([sys.executable, '-c', CHILD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, 'PYTHONPATH': str(ROOT)})
+        if not self.process: self.process = subprocess.Popen([sys.executable, '-c', self.code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, 'PYTHONPATH': str(ROOT)})
         (self.folder/name).write_bytes(data)
         self.process.stdin.write(f'{self.folder/name}\n'); self.process.stdin.flush()
         said = self.process.stdout.readline().rstrip('\n')
@@ -342,13 +343,16 @@ class Child:
         assert said == 'read' or said.startswith(f'{self.folder/name}: ') and said.isprintable(), said
         return said
 
+    def end(self):
+        if not self.process: return
+        self.process.kill()  # the end of its input may never come: another test's workers have inherited the pipe
+        self.process.communicate()
+
 @pytest.fixture(scope='module')
 def child(tmp_path_factory):
-    o = Child(tmp_path_factory.mktemp('child'))
+    o = Child(tmp_path_factory.mktemp('child'), 'pose', 'load_array')
     yield o
-    if o.process:
-        o.process.kill()  # the end of its input may never come: another test's workers have inherited the pipe
-        o.process.communicate()
+    o.end()
 
 
 @pytest.mark.parametrize('name', deep())
