@@ -254,7 +254,7 @@ _ITEMSIZES[Name('torch.storage', 'UntypedStorage')] = 1
 _DTYPES = {Name('torch', name): dtype for name, dtype in vars(torch).items() if isinstance(dtype, torch.dtype)}
 
 class _Limits(Limits):
-    "How large the description of a checkpoint may be (chosen: 1,500 weights with their momentum take 120,000 instructions)."
+    "How large the description of a checkpoint may be (chosen: a SkeletonGait of full width with its momentum takes 11,000 instructions)."
     instructions, advice = 2_000_000, ''
 
 _LIMITS = _Limits(frames=2**31)
