@@ -11,7 +11,8 @@ __all__ = ['Run', 'random_states', 'set_random_states', 'embedding_name', 'check
            'tell_embedding', 'restore_random', 'only_first_speaks', 'restore_state']
 
 # %% ../nbs/20_checkpoint.ipynb #51ca18dd
-import contextlib, datetime, errno, fcntl, glob, io, itertools, json, math, os, pickle, pickletools, platform, random, re, shutil, time, zipfile
+import contextlib, datetime, errno, fcntl, glob, io, itertools, json, math, os
+import pickle, pickletools, platform, random, re, shutil, time, zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -25,7 +26,8 @@ import skeletongait
 from .config import Config, TrainerCfg, config_changes, config_hash, map_changes, to_dict
 from .core import SkeletonGaitError, atomic_write, save_text
 from .launch import Ranks, launch_name
-from .pose import ARRAY_NAMES, OPCODES, ArrayDescription, ArrayFileError, Limits, Machine, Name, Plain, instructions, step
+from .pose import ARRAY_NAMES, OPCODES, ArrayDescription, ArrayFileError, Limits, Machine, Name, Plain
+from .pose import instructions, step
 from .trainer import Trainer, log
 
 # %% ../nbs/20_checkpoint.ipynb #657df20c
@@ -248,13 +250,14 @@ def check_sums(
 
 # %% ../nbs/20_checkpoint.ipynb #75775f32
 _ITEMSIZES = {Name('torch', f'{name}Storage'): dtype.itemsize for name, dtype in dict(
-    Double=torch.double, Float=torch.float, Half=torch.half, BFloat16=torch.bfloat16, Long=torch.long, Int=torch.int, Short=torch.short,
-    Char=torch.int8, Byte=torch.uint8, Bool=torch.bool, ComplexDouble=torch.cdouble, ComplexFloat=torch.cfloat).items()}
+    Double=torch.double, Float=torch.float, Half=torch.half, BFloat16=torch.bfloat16,
+    Long=torch.long, Int=torch.int, Short=torch.short, Char=torch.int8, Byte=torch.uint8,
+    Bool=torch.bool, ComplexDouble=torch.cdouble, ComplexFloat=torch.cfloat).items()}
 _ITEMSIZES[Name('torch.storage', 'UntypedStorage')] = 1
 _DTYPES = {Name('torch', name): dtype for name, dtype in vars(torch).items() if isinstance(dtype, torch.dtype)}
 
 class _Limits(Limits):
-    "How large the description of a checkpoint may be (chosen: a SkeletonGait of full width with its momentum takes 11,000 instructions)."
+    "How many instructions describe a checkpoint at most (chosen: a SkeletonGait with its momentum takes 11,000)."
     instructions, advice = 2_000_000, ''
 
 _LIMITS = _Limits(frames=2**31)
@@ -283,7 +286,8 @@ def _lay(n:int, offset:Any, shape:Any, stride:Any) -> _Tensor:
     count = math.prod(shape)
     last = offset + sum((k-1)*s for k, s in zip(shape, stride))
     if count > n or count and last >= n: raise ArrayFileError(
-        f"a tensor of {'x'.join(map(str, shape)) or 'one'} = {count:,} numbers in a storage of {n:,}; expected it to fit in")
+        f"a tensor of {'x'.join(map(str, shape)) or 'one'} = {count:,} numbers in a storage of {n:,}; "
+        "expected it to fit in")
     return _Tensor(shape)
 
 # %% ../nbs/20_checkpoint.ipynb #d44873b2
@@ -309,10 +313,12 @@ class _Description(Machine):
         if self.budget < 0: raise ArrayFileError("calls that take more memory than the file has")
 
     def storage(self, pid) -> _Storage:
-        if type(pid) is not tuple or len(pid) not in (5, 6): raise ArrayFileError("a storage described otherwise than by torch")
+        if type(pid) is not tuple or len(pid) not in (5, 6):
+            raise ArrayFileError("a storage described otherwise than by torch")
         kind, name, key, place, n, *view = pid
         types = [type(o) for o in (kind, name, key, place, n)]
-        if types != [str, Name, str, str, int] or kind != 'storage' or name not in _ITEMSIZES or view not in ([], [None]):
+        known = types == [str, Name, str, str, int] and kind == 'storage' and name in _ITEMSIZES
+        if not known or view not in ([], [None]):
             raise ArrayFileError("a storage described otherwise than by torch")
         new = _Storage(key, name, n)
         if n < 0 or self.storages.setdefault(key, new) != new: raise ArrayFileError("a storage of two kinds or sizes")
@@ -387,7 +393,7 @@ def describe(
 def fresh_archive(
     data:bytes, # An archive as `torch.save` writes it
 ) -> io.BytesIO:
-    "The parts of a checkpoint in a new archive; an `ArrayFileError` or a `ValueError` where their description is no good."
+    "The parts of a checkpoint in a new archive; `ArrayFileError` or `ValueError` where their description is no good."
     f = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(data)) as z, zipfile.ZipFile(f, 'w') as new:
         names = [o.filename.partition('/') for o in z.infolist()]
@@ -414,9 +420,10 @@ def opens_safely(
     return archive or (major, minor) >= (2, 10)
 
 def _check_old(data:bytes) -> None:
-    "Look at a file as torch wrote it before 1.6: four pickles of which the last is the content, one of the storages' names, then the storages."
+    "Look at a file as torch wrote it before 1.6: five pickles, the fourth with the content, and then the storages."
     f = io.BytesIO(data)
-    if describe(f, len(data), None)[0] != _OLD_MAGIC: raise ValueError('neither an archive nor what torch wrote before 1.6')
+    if describe(f, len(data), None)[0] != _OLD_MAGIC:
+        raise ValueError('neither an archive nor what torch wrote before 1.6')
     storages = [o for _ in range(4) for o in describe(f, len(data), None)[1]]
     n_bytes = sum(8 + o.n_bytes for o in storages) # each is preceded by its length
     if n_bytes > len(data)-f.tell():
@@ -437,7 +444,8 @@ def readable(
     return io.BytesIO(data)
 
 # %% ../nbs/20_checkpoint.ipynb #99cbfb5e
-_STAND_INS = [(f or Name(*key), '.'.join(key)) for key, f in ARRAY_NAMES.items()] + [(ArrayDescription, 'ArrayDescription')]
+_STAND_INS = [(f or Name(*key), '.'.join(key)) for key, f in ARRAY_NAMES.items()]
+_STAND_INS.append((ArrayDescription, 'ArrayDescription')) # whose state is set
 
 def _made(o:Any) -> Any:
     "What was loaded, with numbers and arrays in place of their descriptions."
@@ -460,7 +468,7 @@ def load_torch(
     path:str|os.PathLike,  # Where it is from, for messages
     what:str='checkpoint', # What it should be, for messages
 ) -> Any: # Tensors on the CPU, numbers, text and containers of them
-    "Read tensors without running anything in the file; `SkeletonGaitError` where it is damaged, or holds something else."
+    "Read tensors without running anything in the file; `SkeletonGaitError` where it is damaged, or holds other things."
     try:
         f = readable(data, torch.__version__)
         with torch.serialization.safe_globals(_STAND_INS): state = torch.load(f, map_location='cpu', weights_only=True)
@@ -492,7 +500,8 @@ def read_checkpoint(
 ) -> bytes:
     "The content of a checkpoint file; a `SkeletonGaitError` where there is none."
     path = Path(path)
-    if path.exists() and not path.is_file(): raise SkeletonGaitError(f"{path}: {'a folder' if path.is_dir() else 'no file'}; expected a {what}")
+    if path.exists() and not path.is_file():
+        raise SkeletonGaitError(f"{path}: {'a folder' if path.is_dir() else 'no file'}; expected a {what}")
     try: return path.read_bytes()
     except FileNotFoundError: raise SkeletonGaitError(f"{path}: no such {what}{_moved_to(path)}") from None
     except OSError as e: raise SkeletonGaitError(f"{path}: the {what} cannot be read ({e.strerror})") from None
