@@ -137,7 +137,8 @@ def test_headers_that_no_parser_should_see(tmp_path, header):
     parts['labels.npy'] = b'\x93NUMPY\x01\x00' + len(header).to_bytes(2, 'little') + header.encode() + bytes(64)
     with zipfile.ZipFile(tmp_path/'a.npz', 'w') as z:
         for name, part in parts.items(): z.writestr(name, part)
-    with pytest.raises(SkeletonGaitError, match='a.npz: no file of embeddings .its header is none'): read_embeddings(tmp_path/'a.npz')
+    with pytest.raises(SkeletonGaitError,
+        match='a.npz: no file of embeddings .its header is none'): read_embeddings(tmp_path/'a.npz')
 
 
 def test_a_header_that_promises_more_than_the_file_has(tmp_path):
