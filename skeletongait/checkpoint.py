@@ -4,16 +4,20 @@
 
 # %% auto #0
 __all__ = ['embedding_name', 'settings_of_test', 'name_of_test', 'of_other_test', 'Run', 'random_states', 'set_random_states',
-           'checkpoint_state', 'save_checkpoint', 'prune', 'read_best', 'note_best', 'claim', 'check_sums',
-           'load_state', 'read_checkpoint', 'load_checkpoint', 'find_checkpoint', 'newest_whole', 'read_hint',
-           'read_start', 'describe_weights', 'blame', 'misfits', 'load_weights', 'load_optimizer', 'load_scheduler',
-           'check_restored', 'follow_schedule', 'check_steps', 'tell_map_changes', 'tell_changes', 'tell_embedding',
-           'restore_random', 'only_first_speaks', 'restore_state']
+           'checkpoint_state', 'save_checkpoint', 'prune', 'read_best', 'note_best', 'claim', 'check_sums', 'describe',
+           'fresh_archive', 'opens_safely', 'readable', 'load_torch', 'load_state', 'read_checkpoint',
+           'load_checkpoint', 'find_checkpoint', 'newest_whole', 'read_hint', 'read_start', 'describe_weights', 'blame',
+           'misfits', 'load_weights', 'load_optimizer', 'load_scheduler', 'check_restored', 'follow_schedule',
+           'check_steps', 'tell_map_changes', 'tell_changes', 'tell_embedding', 'restore_random', 'only_first_speaks',
+           'restore_state']
 
 # %% ../nbs/20_checkpoint.ipynb #51ca18dd
-import contextlib, datetime, glob, io, itertools, json, math, os, platform, random, re, shutil, time, zipfile
+import (
+    contextlib, datetime, errno, fcntl, glob, io, itertools, json, math, os, pickle, pickletools, platform, random,
+    re, shutil, time, zipfile)
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import torch
@@ -22,10 +26,12 @@ from filelock import FileLock, Timeout
 from torch import nn
 
 import skeletongait
-from .config import Config, TrainerCfg, config_changes, config_hash, heatmap_tree, map_changes, render_settings, to_dict
-from .core import SkeletonGaitError, atomic_write, read_json, read_text, save_text
-from .launch import Ranks, launch_name
-from .trainer import Trainer, log
+from skeletongait.config import Config, TrainerCfg, config_changes, config_hash, heatmap_tree, map_changes, render_settings, to_dict
+from skeletongait.core import SkeletonGaitError, atomic_write, read_json, read_text, save_text
+from skeletongait.launch import Ranks, launch_name
+from skeletongait.pose import ARRAY_NAMES, OPCODES, ArrayDescription, ArrayFileError, Limits, Machine, Name, Plain
+from skeletongait.pose import instructions, step
+from skeletongait.trainer import Trainer, log
 
 # %% ../nbs/20_checkpoint.ipynb #fcbfa0a4
 def embedding_name(cfg:Config) -> str: return 'embed_2' if cfg.model_cfg.use_emb2 else 'embed_1'
@@ -290,23 +296,241 @@ def check_sums(
         bad = z.testzip()
     if bad: raise ValueError(f'{bad} is damaged: its checksum is another')
 
-# %% ../nbs/20_checkpoint.ipynb #893bc41a
+# %% ../nbs/20_checkpoint.ipynb #75775f32
+_ITEMSIZES = {Name('torch', f'{name}Storage'): dtype.itemsize for name, dtype in dict(
+    Double=torch.double, Float=torch.float, Half=torch.half, BFloat16=torch.bfloat16,
+    Long=torch.long, Int=torch.int, Short=torch.short, Char=torch.int8, Byte=torch.uint8,
+    Bool=torch.bool, ComplexDouble=torch.cdouble, ComplexFloat=torch.cfloat).items()}
+_ITEMSIZES[Name('torch.storage', 'UntypedStorage')] = 1
+_DTYPES = {Name('torch', name): dtype for name, dtype in vars(torch).items() if isinstance(dtype, torch.dtype)}
+
+class _Limits(Limits):
+    "How many instructions describe a checkpoint at most (chosen: a SkeletonGait with its momentum takes 11,000)."
+    instructions, advice = 2_000_000, ''
+
+_LIMITS = _Limits(frames=2**31)
+
+class _Storage(NamedTuple):
+    "A piece of memory that tensors lie in."
+    key:str   # Its name in the file
+    kind:Name # Of its numbers
+    n:int     # How many
+    @property
+    def n_bytes(self) -> int: return self.n*_ITEMSIZES[self.kind]
+
+class _Tensor(NamedTuple):
+    "A tensor that lies within its storage."
+    shape:tuple[int,...]
+
+# %% ../nbs/20_checkpoint.ipynb #7078cfab
+def _whole(o:Any) -> bool:
+    "Is this a tuple of a few whole numbers that are not negative?"
+    return type(o) is tuple and len(o) <= 64 and all(type(i) is int and 0 <= i < 2**62 for i in o)
+
+def _lay(n:int, offset:Any, shape:Any, stride:Any) -> _Tensor:
+    "A tensor in a storage of `n` numbers; `ArrayFileError` where it reaches beyond it, or repeats what is in it."
+    if not (_whole((offset,)) and _whole(shape) and _whole(stride) and len(shape) == len(stride)):
+        raise ArrayFileError("a tensor without a proper shape")
+    count = math.prod(shape)
+    last = offset + sum((k-1)*s for k, s in zip(shape, stride))
+    if count > n or count and last >= n: raise ArrayFileError(
+        f"a tensor of {'x'.join(map(str, shape)) or 'one'} = {count:,} numbers in a storage of {n:,}; "
+        "expected it to fit in")
+    return _Tensor(shape)
+
+# %% ../nbs/20_checkpoint.ipynb #d44873b2
+class _Description(Machine):
+    "The machine, for what `torch.save` writes."
+    only = ', which is neither tensor, number nor text and could run code: it is not opened'
+    def __init__(self,
+        n_bytes:int,              # Length of the description
+        sizes:dict[str,int]|None, # Bytes of each storage in the file; None: they are not known yet
+    ):
+        calls = {
+            'torch._utils': dict(_rebuild_tensor=self.tensor, _rebuild_tensor_v2=self.tensor,
+                                 _rebuild_tensor_v3=self.tensor_v3, _rebuild_parameter=self.parameter),
+            'torch': dict(Size=self.size, device=self.device),
+            'collections': dict(OrderedDict=self.ordered, Counter=self.counter),
+            '_codecs': dict(encode=self.encode)}
+        super().__init__(dict.fromkeys([*_ITEMSIZES, *_DTYPES]) | ARRAY_NAMES |
+                         {(module, name): f for module, fs in calls.items() for name, f in fs.items()})
+        self.sizes, self.storages, self.hooks, self.budget = sizes, {}, [], 4*n_bytes + 10_000
+
+    def spend(self, n):
+        self.budget -= n
+        if self.budget < 0: raise ArrayFileError("calls that take more memory than the file has")
+
+    def storage(self, pid) -> _Storage:
+        if type(pid) is not tuple or len(pid) not in (5, 6):
+            raise ArrayFileError("a storage described otherwise than by torch")
+        kind, name, key, place, n, *view = pid
+        types = [type(o) for o in (kind, name, key, place, n)]
+        known = types == [str, Name, str, str, int] and kind == 'storage' and name in _ITEMSIZES
+        if not known or view not in ([], [None]):
+            raise ArrayFileError("a storage described otherwise than by torch")
+        new = _Storage(key, name, n)
+        if n < 0 or self.storages.setdefault(key, new) != new: raise ArrayFileError("a storage of two kinds or sizes")
+        if self.sizes is not None and self.sizes.get(key) != new.n_bytes: raise ArrayFileError(
+            f"a storage of {new.n_bytes:,} bytes, for which the file has {self.sizes.get(key, 0):,}")
+        return new
+
+    def tensor(self, storage, offset, shape, stride, requires_grad=False, hooks=None, metadata=None) -> _Tensor:
+        if type(storage) is not _Storage or type(requires_grad) is not bool or metadata is not None:
+            raise ArrayFileError("a tensor described otherwise than by torch")
+        self.hooks.append(hooks)
+        return _lay(storage.n, offset, shape, stride)
+
+    def tensor_v3(self, storage, offset, shape, stride, requires_grad, hooks, dtype, metadata=None) -> _Tensor:
+        if type(storage) is not _Storage or type(dtype) is not Name or dtype not in _DTYPES:
+            raise ArrayFileError("a tensor described otherwise than by torch")
+        inside = storage._replace(n=storage.n_bytes//_DTYPES[dtype].itemsize)
+        return self.tensor(inside, offset, shape, stride, requires_grad, hooks, metadata)
+
+    def parameter(self, tensor, requires_grad, hooks) -> _Tensor:
+        if type(tensor) is not _Tensor or type(requires_grad) is not bool:
+            raise ArrayFileError("a parameter described otherwise than by torch")
+        self.hooks.append(hooks)
+        return tensor
+
+    def encode(self, text, codec):
+        self.spend(len(text) if type(text) is str else 0)
+        return ARRAY_NAMES['_codecs', 'encode'](text, codec)
+
+    def ordered(self): return {}
+
+    def counter(self, counts):
+        if type(counts) is not dict: raise ArrayFileError("a Counter of something else than a dict")
+        self.spend(len(counts))
+        return dict(counts)
+
+    def size(self, shape):
+        if not _whole(shape): raise ArrayFileError("a size that is none")
+        return shape
+
+    def device(self, kind, number=0):
+        if type(kind) is not str or type(number) is not int: raise ArrayFileError("a device that is none")
+        return kind
+
+# %% ../nbs/20_checkpoint.ipynb #ca5d7ef6
+_OPCODES = OPCODES | {pickle.BINPERSID: pickletools.code2op[pickle.BINPERSID.decode('latin1')]}
+
+def _torch_step(s:_Description, op:str, arg:Any) -> None:
+    "`step`, and torch's own instructions."
+    match op:
+        case 'BINPERSID': s.push(s.storage(*s.pop()))
+        case 'BUILD' if type(s.items[-2:][0]) is dict:
+            state, = s.pop()
+            if type(state) is not dict or [*state] != ['_metadata']:
+                raise ArrayFileError("a dict with attributes that torch does not write")
+            s.top(dict)[None] = state # no other key is None
+        case _: step(s, op, arg)
+
+def describe(
+    f:BinaryIO,               # At the beginning of a pickle; then behind its end
+    n_bytes:int,              # Of the file, or of the part that it is
+    sizes:dict[str,int]|None, # Bytes of each storage in it; None: they are not known yet
+) -> tuple[Any,list[_Storage]]: # What the pickle is made of, in descriptions; the storages it mentions
+    "Look at a pickle of `torch.save`'s; an `ArrayFileError` or a `ValueError` says what is wrong with it."
+    s = _Description(n_bytes, sizes)
+    for op, arg in instructions(f, _LIMITS, _OPCODES): _torch_step(s, op, arg)
+    o = Plain(n_bytes, _LIMITS, (type(None), bytes, _Tensor, _Storage, Name))(*s.pop())
+    if any(o is not None and (type(o) is not dict or o) for o in s.hooks): raise ArrayFileError("a tensor with hooks")
+    return o, [*s.storages.values()]
+
+# %% ../nbs/20_checkpoint.ipynb #bd0cb5d6
+def fresh_archive(
+    data:bytes, # An archive as `torch.save` writes it
+) -> io.BytesIO:
+    "The parts of a checkpoint in a new archive; `ArrayFileError` or `ValueError` where their description is no good."
+    f = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(data)) as z, zipfile.ZipFile(f, 'w') as new:
+        names = [o.filename.partition('/') for o in z.infolist()]
+        parts = {part: o.file_size for (*_, part), o in zip(names, z.infolist())}
+        clear = len({top for top, *_ in names}) == 1 and len({o.lower() for o in parts}) == len(names)
+        if not clear or 'data.pkl' not in parts or 'constants.pkl' in parts:
+            raise ValueError('an archive of other things than tensors')
+        description = z.read(f'{names[0][0]}/data.pkl')
+        sizes = {o.removeprefix('data/'): size for o, size in parts.items() if o.startswith('data/')}
+        describe(io.BytesIO(description), len(description), sizes)
+        for o in z.infolist(): new.writestr(zipfile.ZipInfo(o.filename), z.read(o))
+    f.seek(0)
+    return f
+
+# %% ../nbs/20_checkpoint.ipynb #cd400ad5
+_OLD_MAGIC = 0x1950a86a20f9469cfc6c # The first thing in a file of torch before 1.6
+
+def opens_safely(
+    archive:bool, # The file is a zip archive
+    version:str,  # Of torch
+) -> bool:
+    "May this torch be given such a file from a stranger?"
+    major, minor = map(int, re.match(r'([0-9]+)[.]([0-9]+)', version).groups())
+    return archive or (major, minor) >= (2, 10)
+
+def _check_old(data:bytes) -> None:
+    "Look at a file as torch wrote it before 1.6: five pickles, the fourth with the content, and then the storages."
+    f = io.BytesIO(data)
+    if describe(f, len(data), None)[0] != _OLD_MAGIC:
+        raise ValueError('neither an archive nor what torch wrote before 1.6')
+    storages = [o for _ in range(4) for o in describe(f, len(data), None)[1]]
+    n_bytes = sum(8 + o.n_bytes for o in storages) # each is preceded by its length
+    if n_bytes > len(data)-f.tell():
+        raise ArrayFileError(f"storages of {n_bytes:,} bytes, for which the file has {len(data)-f.tell():,}")
+
+def readable(
+    data:bytes,  # The content of a file
+    version:str, # Of torch
+) -> io.BytesIO:
+    "What `torch.load` may be given of a file; an `ArrayFileError` or a `ValueError` says what is wrong with it."
+    check_sums(data)
+    archive = data[:2] == b'PK'
+    if not opens_safely(archive, version): raise ValueError(
+        f'no zip archive; torch {version} does not read such files safely. '
+        'Convert it under torch 2.10 or later: torch.save(torch.load(path, weights_only=True), new)')
+    if archive: return fresh_archive(data)
+    _check_old(data)
+    return io.BytesIO(data)
+
+# %% ../nbs/20_checkpoint.ipynb #99cbfb5e
+_STAND_INS = [(f or Name(*key), '.'.join(key)) for key, f in ARRAY_NAMES.items()]
+_STAND_INS.append((ArrayDescription, 'ArrayDescription')) # whose state is set
+
+def _made(o:Any) -> Any:
+    "What was loaded, with numbers and arrays in place of their descriptions."
+    if type(o) is ArrayDescription:
+        a = o.make(_LIMITS)
+        return a.item() if isinstance(a, np.generic) else a
+    if isinstance(o, dict): # kept as it is, with the attributes that an OrderedDict may have
+        for k, v in o.items(): o[k] = _made(v)
+    return type(o)(map(_made, o)) if type(o) in (list, tuple) else o
+
 def _why(e:Exception) -> str:
     "The first line of an error; of torch's refusal to run code our own, for its own tells how to run it."
     found = re.search(r'GLOBAL (\S+)', str(e))
-    if found: return f'it holds {found[1]}, which is neither tensor, number nor text and could run code: it is not opened'
+    if found: return f'it holds {found[1]}{_Description.only}'
+    if isinstance(e, ArrayFileError): return f'it holds {e}'
     return f'{str(e).splitlines()[0]:.200}' if str(e) else type(e).__name__
 
+def load_torch(
+    data:bytes,            # The content of a file as `torch.save` writes it
+    path:str|os.PathLike,  # Where it is from, for messages
+    what:str='checkpoint', # What it should be, for messages
+) -> Any: # Tensors on the CPU, numbers, text and containers of them
+    "Read tensors without running anything in the file; `SkeletonGaitError` where it is damaged, or holds other things."
+    try:
+        f = readable(data, torch.__version__)
+        with torch.serialization.safe_globals(_STAND_INS): state = torch.load(f, map_location='cpu', weights_only=True)
+        return _made(state)
+    except Exception as e: # bytes may be anything, and so is what their readers stumble over
+        raise SkeletonGaitError(f"{path}: no readable {what} ({_why(e)})") from None
+
+# %% ../nbs/20_checkpoint.ipynb #893bc41a
 def load_state(
     data:bytes,           # The content of a checkpoint, ours or a published one
     path:str|os.PathLike, # Where it is from, for messages
 ) -> dict:
     "Read a checkpoint to the CPU without running anything in it; `SkeletonGaitError` where it is damaged, or no checkpoint."
-    try:
-        check_sums(data)
-        state = torch.load(io.BytesIO(data), map_location='cpu', weights_only=True)
-    except Exception as e: # bytes may be anything, and so is what their readers stumble over
-        raise SkeletonGaitError(f"{path}: no readable checkpoint ({_why(e)})") from None
+    state = load_torch(data, path)
     model = state.get('model') if isinstance(state, dict) else None
     if not isinstance(model, dict) or not all(isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in model.items()): raise SkeletonGaitError(
         f"{path}: found {', '.join(map(str, state)) if isinstance(state, dict) else type(state).__name__:.200}; expected a dict with model (tensors by name), optimizer, scheduler, iteration")
@@ -318,13 +542,17 @@ def _moved_to(path:Path) -> str:
     moved = sorted(path.parent.parent.glob(f'earlier-*/{glob.escape(path.parent.name)}/{glob.escape(path.name)}')) if path.name else []
     return f'; it was set aside as {moved[-1]}' if moved else ''
 
-def read_checkpoint(path:str|os.PathLike) -> bytes:
+def read_checkpoint(
+    path:str|os.PathLike,
+    what:str='checkpoint', # What it should be, for messages
+) -> bytes:
     "The content of a checkpoint file; a `SkeletonGaitError` where there is none."
     path = Path(path)
-    if path.exists() and not path.is_file(): raise SkeletonGaitError(f"{path}: {'a folder' if path.is_dir() else 'no file'}; expected a checkpoint")
+    if path.exists() and not path.is_file():
+        raise SkeletonGaitError(f"{path}: {'a folder' if path.is_dir() else 'no file'}; expected a {what}")
     try: return path.read_bytes()
-    except FileNotFoundError: raise SkeletonGaitError(f"{path}: no such checkpoint{_moved_to(path)}") from None
-    except OSError as e: raise SkeletonGaitError(f"{path}: the checkpoint cannot be read ({e.strerror})") from None
+    except FileNotFoundError: raise SkeletonGaitError(f"{path}: no such {what}{_moved_to(path)}") from None
+    except OSError as e: raise SkeletonGaitError(f"{path}: the {what} cannot be read ({e.strerror})") from None
 
 def load_checkpoint(
     path:str|os.PathLike, # A checkpoint, ours or a published one

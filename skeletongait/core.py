@@ -162,7 +162,7 @@ def atomic_write(
 
 # %% ../nbs/00_core.ipynb #adaab52e
 class _Pickler(pickle._Pickler):
-    "The standard library's pickler in Python (that in C cannot be told a name), with the names that numpy has always had."
+    "The standard library's pickler in Python (that in C takes no names), with the names that numpy has always had."
     def save_global(self, obj, name=None):
         module = getattr(obj, '__module__', None) or ''
         if not module.startswith('numpy._core.'): return super().save_global(obj, name)

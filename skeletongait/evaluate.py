@@ -9,7 +9,7 @@ __all__ = ['PART', 'LARGEST', 'METRICS', 'BLOCK', 'Unmatched', 'EmbeddingSet', '
            'score_probes', 'top_k', 'nearest_sequences', 'rank_of', 'figure', 'cmc', 'draw_cmc', 'plot_cmc']
 
 # %% ../nbs/16_evaluate.ipynb #1e4f54e0
-import os, re, struct, zipfile
+import os, re, zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -20,6 +20,7 @@ from matplotlib.axes import Axes
 from torch import Tensor
 from .core import Sequence, SkeletonGaitError, atomic_write
 from .show import in_picture, named_legend
+from .pose import DAMAGE, ArrayFileError, Limits, read_npy
 
 # %% ../nbs/16_evaluate.ipynb #ea12173c
 class EmbeddingSet(NamedTuple):
@@ -89,17 +90,20 @@ def read_embeddings(
 ) -> EmbeddingSet:
     "Read embeddings and their names; a `SkeletonGaitError` for any other file."
     try: return make_embedding_set(*_read_arrays(path, max_mb*2**20))
-    except SkeletonGaitError as e: raise SkeletonGaitError(f"{path}: {e}") from None
     except OSError as e: raise SkeletonGaitError(f"{path}: cannot be read ({e.strerror or e}); expected embeddings as a test keeps them") from None
-    except (ValueError, TypeError, LookupError, EOFError, ArithmeticError, MemoryError, RuntimeError, struct.error, zipfile.BadZipFile) as e: # a damaged file
+    except (ArrayFileError, *DAMAGE) as e:
         raise SkeletonGaitError(f"{path}: no file of embeddings ({ascii(str(e))[1:100]}); expected the arrays embeddings, {', '.join(_KEPT)}") from None
+    except SkeletonGaitError as e: raise SkeletonGaitError(f"{path}: {e}") from None
 
 def _read_arrays(path:str|os.PathLike, max_bytes:int) -> list[np.ndarray]:
     "The four arrays of a file that is not larger than it looks."
-    with zipfile.ZipFile(path) as z: n_bytes = sum(o.file_size for o in z.infolist())
-    if n_bytes > min(max_bytes, os.path.getsize(path)): raise SkeletonGaitError(
-        f"its arrays take {n_bytes/2**20:,.0f} MB; expected at most {max_bytes/2**20:,.0f} MB, not compressed (raise max_mb if the file is yours)")
-    with np.load(path, allow_pickle=False) as f: arrays = {k: f[k] for k in ('embeddings', *_KEPT)}
+    with zipfile.ZipFile(path) as z:
+        n_bytes = sum(o.file_size for o in z.infolist())
+        if n_bytes > min(max_bytes, os.path.getsize(path)): raise SkeletonGaitError(
+            f"its arrays take {n_bytes/2**20:,.0f} MB; expected at most {max_bytes/2**20:,.0f} MB, not compressed (raise max_mb if the file is yours)")
+        arrays = {}
+        for k in ('embeddings', *_KEPT):
+            with z.open(f'{k}.npy') as f: arrays[k] = read_npy(f, z.getinfo(f'{k}.npy').file_size, Limits(frames=2**31))
     x, *names = arrays.values()
     if x.dtype != np.float32 or any(o.dtype.kind != 'U' or o.ndim != 1 for o in names): raise SkeletonGaitError(
         f"found {', '.join(f'{k} {o.dtype} {o.shape}' for k, o in arrays.items())}; expected embeddings float32 (N, c, p), and texts, N of each")

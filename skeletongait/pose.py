@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['ARRAY_NAMES', 'OPCODES', 'DAMAGE', 'ENDINGS', 'JOINTS', 'LIMBS', 'COCO17_FROM', 'ArrayFileError', 'UnsafePickleError',
-           'PoseError', 'Limits', 'Machine', 'step', 'instructions', 'Plain', 'load_pickle', 'read_npy', 'load_array',
-           'to_coco17']
+           'PoseError', 'Limits', 'DTypeDescription', 'ArrayDescription', 'Name', 'Machine', 'step', 'instructions',
+           'Plain', 'load_pickle', 'read_npy', 'load_array', 'to_coco17']
 
 # %% ../nbs/03_pose.ipynb #2091b192
 import codecs, io, math, os, pickletools, re, stat, struct, tokenize, zipfile, zlib
@@ -57,7 +57,8 @@ def _check_array(shape:Any, dtype:np.dtype, n_bytes:int, limits:Limits) -> None:
     if not (type(shape) is tuple and len(shape) <= 32 and all(type(n) is int and 0 <= n < 2**31 for n in shape)):
         raise ArrayFileError("an array of an impossible shape; expected up to 32 whole numbers from 0 to 2**31")
     if max(shape if 0 in shape else shape[:1], default=0) > limits.frames:
-        raise ArrayFileError(f"an array of shape {_line(shape)}; at most {limits.frames:,} frames are read{limits.advice}")
+        raise ArrayFileError(
+            f"an array of shape {_line(shape)}; at most {limits.frames:,} frames are read{limits.advice}")
     want = math.prod(shape)*dtype.itemsize
     if want != n_bytes: raise ArrayFileError(f"an array of shape {_line(shape)} and dtype {dtype} with {n_bytes:,} bytes; expected {want:,}")
 
@@ -68,10 +69,11 @@ def _make_array(shape:tuple[int,...], dtype:np.dtype, data:bytearray, order:str=
 # %% ../nbs/03_pose.ipynb #eedd1049
 def _parts(state:Any, *lengths:int) -> tuple:
     "A state, if it is a tuple of one of these lengths."
-    if type(state) is not tuple or len(state) not in lengths: raise ArrayFileError(f"a state that is {_found(state)}; expected a tuple of {' or '.join(map(str, lengths))}")
+    if type(state) is not tuple or len(state) not in lengths:
+        raise ArrayFileError(f"a state that is {_found(state)}; expected a tuple of {' or '.join(map(str, lengths))}")
     return state
 
-class _DType:
+class DTypeDescription:
     "A numpy dtype as a pickle describes it."
     __slots__ = ('dtype',)
     def __init__(self, code, align=False, copy=False):
@@ -80,16 +82,18 @@ class _DType:
 
     def build(self, state):
         version, order, *parts, size, alignment, flags = _parts(state, 8, 9)[:8]
-        plain = type(order) is str and all(type(o) is int for o in (version, size, alignment, flags)) and parts == [None]*3
-        if not plain or version not in (3, 4) or order not in ('<', '>', '|', '=') or size not in (-1, self.dtype.itemsize):
+        numbers = all(type(o) is int for o in (version, size, alignment, flags))
+        plain = type(order) is str and order in ('<', '>', '|', '=') and parts == [None]*3
+        if not (numbers and plain) or version not in (3, 4) or size not in (-1, self.dtype.itemsize):
             raise ArrayFileError("a dtype with fields or parts; only plain numbers and strings are read")
         self.dtype = self.dtype.newbyteorder(order)
+    __setstate__ = build # as other readers of pickles call it
 
 # %% ../nbs/03_pose.ipynb #3f20d943
 class _Text(NamedTuple):
     text:Any # bytes, written as text
 
-class _Array:
+class ArrayDescription:
     "An array (or one number of numpy's) as a pickle describes it: nothing in it has been checked."
     __slots__ = ('shape', 'dtype', 'data', 'order', 'axes', 'scalar', 'made')
     def __init__(self, shape=None, dtype=None, data=None, order='C', axes=None, scalar=False):
@@ -97,12 +101,15 @@ class _Array:
 
     def build(self, state):
         _, self.shape, self.dtype, fortran, self.data = _parts(state, 5)
-        if type(fortran) not in (bool, int): raise ArrayFileError(f"an array whose order is {_found(fortran)}; expected true or false")
+        if type(fortran) not in (bool, int):
+            raise ArrayFileError(f"an array whose order is {_found(fortran)}; expected true or false")
         self.order = 'F' if fortran else 'C'
+    __setstate__ = build
 
     def make(self, limits):
         data = self.data.text if type(self.data) is _Text else self.data
-        if type(self.dtype) is not _DType or type(data) not in (bytes, bytearray, str): raise ArrayFileError("an array without a dtype or without bytes")
+        if type(self.dtype) is not DTypeDescription or type(data) not in (bytes, bytearray, str):
+            raise ArrayFileError("an array without a dtype or without bytes")
         dtype = self.dtype.dtype
         _check_array(self.shape, dtype, len(data), limits)
         data = bytearray(data, 'latin1') if type(data) is str else bytearray(data)
@@ -111,13 +118,14 @@ class _Array:
         return a[()] if self.scalar else a
 
 # %% ../nbs/03_pose.ipynb #fbe00846
-class _Name(NamedTuple):
+class Name(NamedTuple):
     module:str
     name:str
 
 def _reconstruct(cls, shape, code):
-    if type(cls) is not _Name or cls != ('numpy', 'ndarray'): raise ArrayFileError("an array of a class of its own; only plain numpy arrays are read")
-    return _Array()
+    if type(cls) is not Name or cls != ('numpy', 'ndarray'):
+        raise ArrayFileError("an array of a class of its own; only plain numpy arrays are read")
+    return ArrayDescription()
 
 def _encode(text, codec):
     if type(text) is not str or codec != 'latin1': raise ArrayFileError(f"text in the codec {_found(codec)}; only latin1, as numpy writes it, is read")
@@ -128,20 +136,24 @@ def _complex(real, imag):
     return complex(real, imag)
 
 # %% ../nbs/03_pose.ipynb #4b483ac4
-def _describe_scalar(dtype, data): return _Array((), dtype, data, scalar=True)
+def _describe_scalar(dtype, data): return ArrayDescription((), dtype, data, scalar=True)
 def _describe_buffer(data, dtype, shape, order, axes=None):
-    if type(order) is not str or order not in ('C', 'F', 'K'): raise ArrayFileError(f"an array in the order {_found(order)}; expected 'C', 'F' or 'K'")
-    return _Array(shape, dtype, data, order, axes)
+    if type(order) is not str or order not in ('C', 'F', 'K'):
+        raise ArrayFileError(f"an array in the order {_found(order)}; expected 'C', 'F' or 'K'")
+    return ArrayDescription(shape, dtype, data, order, axes)
 def _no_bytes(): return b''
 
-ARRAY_NAMES = {('numpy', 'ndarray'): None, ('numpy', 'dtype'): _DType, ('_codecs', 'encode'): _encode,
+# (module, name) -> what a call describes; None: a name that is mentioned, never called
+ARRAY_NAMES = {('numpy', 'ndarray'): None, ('numpy', 'dtype'): DTypeDescription, ('_codecs', 'encode'): _encode,
           **{(module, name): f for module in ('__builtin__', 'builtins') for name, f in (('bytes', _no_bytes), ('complex', _complex))},
           **{(f'numpy.{core}.{module}', name): f for core in ('core', '_core') for module, name, f in
-             (('multiarray', '_reconstruct', _reconstruct), ('multiarray', 'scalar', _describe_scalar), ('numeric', '_frombuffer', _describe_buffer))}} # (module, name) -> what a call describes; None: a name that is mentioned, never called
+             (('multiarray', '_reconstruct', _reconstruct), ('multiarray', 'scalar', _describe_scalar),
+              ('numeric', '_frombuffer', _describe_buffer))}}
 
 # %% ../nbs/03_pose.ipynb #29927561
 class Machine:
     "The stack of a pickle's machine; nothing below its last mark can be reached."
+    only = '; only numpy arrays are read' # Said after what is none
     def __init__(self,
         names:dict, # (module, name) -> what a call of it describes; None: a name that may be mentioned only
     ):
@@ -159,16 +171,21 @@ class Machine:
         at = self.marks.pop(); out = self.items[at:]; del self.items[at:]
         return out
 
-    def name(self, module, name) -> _Name:
+    def name(self, module, name) -> Name:
         "The name, if it is known."
-        if type(module) is not str or type(name) is not str: raise ArrayFileError(f"a name made of {_found(module)} and {_found(name)}; expected two texts")
-        if (module, name) not in self.names: raise ArrayFileError(f"the name {_line(f'{module}.{name}')}; only numpy arrays are read")
-        return _Name(module, name)
+        if type(module) is not str or type(name) is not str:
+            raise ArrayFileError(f"a name made of {_found(module)} and {_found(name)}; expected two texts")
+        if (module, name) not in self.names: raise ArrayFileError(f"the name {_line(f'{module}.{name}')}{self.only}")
+        return Name(module, name)
 
     def call(self, name, args) -> Any:
         "What a call of a known name describes; no function of numpy's is called."
-        if type(name) is not _Name or type(args) is not tuple or not self.names[name]: raise ArrayFileError(f"a call of {_found(name)}; only numpy arrays are read")
-        return self.names[name](*args)
+        if type(name) is not Name or type(args) is not tuple or not self.names[name]:
+            raise ArrayFileError(f"a call of {_found(name)}{self.only}")
+        try: return self.names[name](*args)
+        except TypeError:
+            raise ArrayFileError(
+                f"a call of {name.module}.{name.name} with {len(args)} arguments that do not fit") from None
 
     def recall(self, place) -> Any:
         if place not in self.memo: raise ValueError(f"an instruction mentions thing {_line(place)}, of which there is none")
@@ -213,7 +230,7 @@ def step(
         case 'GLOBAL': s.push(s.name(*arg.split(' ', 1)))
         case 'STACK_GLOBAL': s.push(s.name(*s.pop(2)))
         case 'REDUCE': s.push(s.call(*s.pop(2)))
-        case 'BUILD': state, = s.pop(); s.top(_DType, _Array).build(state)
+        case 'BUILD': state, = s.pop(); s.top(DTypeDescription, ArrayDescription).build(state)
         case _: s.push(arg) # a number or a string that the instruction carries itself
 
 # %% ../nbs/03_pose.ipynb #a18f069c
@@ -236,7 +253,10 @@ def instructions(
     for _ in range(limits.instructions):
         code = f.read(1)
         if not code: raise ValueError("it ends before its last instruction")
-        if code not in opcodes: raise ArrayFileError(f"the instruction {getattr(pickletools.code2op.get(code.decode('latin1')), 'name', code)} at byte {f.tell()-1}; arrays, numbers and strings do not need it")
+        if code not in opcodes:
+            name = getattr(pickletools.code2op.get(code.decode('latin1')), 'name', code)
+            raise ArrayFileError(
+                f"the instruction {name} at byte {f.tell()-1}; arrays, numbers and strings do not need it")
         op = opcodes[code]
         if op.name == 'STOP': return
         yield op.name, _string(f) if op.name == 'STRING' else op.arg.reader(f) if op.arg else None
@@ -250,19 +270,21 @@ class Plain:
         limits:Limits,
         more:tuple=(),       # Types of other things that stay as they are
     ):
-        self.bytes, self.items, self.limits, self.leaves = n_bytes, limits.instructions, limits, (bool, int, float, complex, str, *more)
+        self.bytes, self.items, self.limits = n_bytes, limits.instructions, limits
+        self.leaves = (bool, int, float, complex, str, *more)
 
     def __call__(self, obj:Any, depth:int=0) -> Any:
         self.items -= 1
         if self.items < 0: raise ArrayFileError(f"lists that unfold to more than {self.limits.instructions:,} things")
         if depth > 32: raise ArrayFileError("containers nested more than 32 deep, or in a circle")
-        if type(obj) is _Array: return self.array(obj)
+        if type(obj) is ArrayDescription: return self.array(obj)
         if type(obj) in (list, tuple): return type(obj)([self(o, depth+1) for o in obj])
         if type(obj) is dict: return {k: self(v, depth+1) for k, v in obj.items()}
-        if type(obj) not in self.leaves: raise ArrayFileError(f"{_found(obj)}; only arrays, numbers and strings are read")
+        if type(obj) not in self.leaves:
+            raise ArrayFileError(f"{_found(obj)}; only arrays, numbers and strings are read")
         return obj
 
-    def array(self, o:_Array) -> np.ndarray:
+    def array(self, o:ArrayDescription) -> np.ndarray:
         if o.made is None:
             o.made = o.make(self.limits)
             self.bytes -= o.made.size*o.dtype.dtype.itemsize
@@ -277,8 +299,9 @@ def _size(path:Path, limits:Limits) -> int:
     if o.st_size > limits.file_mb*2**20: raise ArrayFileError(f"{path}: {o.st_size/2**20:,.1f} MB; at most {limits.file_mb:,} MB are read (raise max_file_mb if that is what you expect)")
     return o.st_size
 
-DAMAGE = (ValueError, TypeError, LookupError, EOFError, ArithmeticError, AttributeError, RuntimeError, MemoryError, SyntaxError, OSError,
-           struct.error, tokenize.TokenError, zipfile.BadZipFile, zlib.error) # what the parsers of the standard library and numpy raise over nonsense
+# What the parsers of the standard library and numpy raise over nonsense
+DAMAGE = (ValueError, TypeError, LookupError, EOFError, ArithmeticError, AttributeError, RuntimeError, MemoryError,
+          SyntaxError, OSError, struct.error, tokenize.TokenError, zipfile.BadZipFile, zlib.error)
 
 # %% ../nbs/03_pose.ipynb #7e651783
 def load_pickle(
@@ -296,7 +319,9 @@ def load_pickle(
         if f.tell() < len(data): raise ValueError(f"{len(data)-f.tell():,} bytes follow after its end")
         return Plain(n_bytes, limits)(*s.pop())
     except ArrayFileError as e: raise UnsafePickleError(f"{path}: refused, the pickle holds {e}") from None
-    except DAMAGE as e: raise UnsafePickleError(f"{path}: no readable pickle ({n_bytes} bytes; damaged, or something else): {_line(e)}") from None
+    except DAMAGE as e:
+        raise UnsafePickleError(
+            f"{path}: no readable pickle ({n_bytes} bytes; damaged, or something else): {_line(e)}") from None
 
 # %% ../nbs/03_pose.ipynb #86d766ad
 _FIELDS = re.compile(r"""\s*\{\s*(?:(?:
@@ -308,9 +333,11 @@ _FIELDS = re.compile(r"""\s*\{\s*(?:(?:
 def _parse_header(text:str) -> tuple[tuple[int,...],bool,np.dtype]:
     "Shape, order and type as the header of a `.npy` file states them."
     found = _FIELDS.fullmatch(text)
-    if not found or None in found.group('descr', 'fortran', 'shape'): raise ValueError("its header is none of an array of plain numbers or strings")
+    if not found or None in found.group('descr', 'fortran', 'shape'):
+        raise ValueError("its header is none of an array of plain numbers or strings")
     descr, fortran, shape = found.group('descr', 'fortran', 'shape')
-    if not re.fullmatch(r'[<>=|]?[A-Za-z?][0-9]{0,9}', descr, re.ASCII): raise ArrayFileError(f"an array of dtype {_found(descr)}; only numbers and strings are read")
+    if not re.fullmatch(r'[<>=|]?[A-Za-z?][0-9]{0,9}', descr, re.ASCII):
+        raise ArrayFileError(f"an array of dtype {_found(descr)}; only numbers and strings are read")
     return tuple(int(n.strip().rstrip('L')) for n in shape.split(',') if n.strip()), fortran == 'True', np.dtype(descr)
 
 # %% ../nbs/03_pose.ipynb #71cc88b5
@@ -319,7 +346,7 @@ def read_npy(
     n_bytes:int,   # Its length; what its header says must fit it before the rest is read
     limits:Limits, # Larger arrays are refused
 ) -> np.ndarray:
-    "The array of a `.npy` file; an `ArrayFileError` or one of `DAMAGE` where it holds none of plain numbers or strings."
+    "The array of a `.npy` file; an `ArrayFileError` or one of `DAMAGE` where it is none of plain numbers or strings."
     head = io.BytesIO(f.read(2**14)) # numpy's longest header has 10,000 characters
     version = npy_format.read_magic(head)
     if version not in ((1, 0), (2, 0)): raise ArrayFileError(f"an array in npy version {version}; plain arrays are of version (1, 0) or (2, 0)")
@@ -366,7 +393,8 @@ def load_array(
     with _Pieces(path) as f:
         try: return _read_npz(f, limits) if path.suffix == '.npz' else read_npy(f, n_bytes, limits)
         except ArrayFileError as e: raise ArrayFileError(f"{path}: refused, the file holds {e}") from None
-        except DAMAGE as e: raise ArrayFileError(f"{path}: no readable {path.suffix} file ({n_bytes} bytes): {_line(e)}") from None
+        except DAMAGE as e:
+            raise ArrayFileError(f"{path}: no readable {path.suffix} file ({n_bytes} bytes): {_line(e)}") from None
 
 # %% ../nbs/03_pose.ipynb #69e2436b
 JOINTS = ('nose', 'left_eye', 'right_eye', 'left_ear', 'right_ear', 'left_shoulder', 'right_shoulder', 'left_elbow', 'right_elbow',

@@ -22,7 +22,7 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 from tqdm import tqdm
 from tqdm.utils import ObjectWrapper
 
-from .checkpoint import Run
+from .checkpoint import Run, load_torch, read_checkpoint
 from .config import Config
 from .core import SkeletonGaitError, atomic_write, one_line, read_json
 from .data import Batch
@@ -422,10 +422,7 @@ def load_batch(
     path:str|os.PathLike, # As `save_batch` returned it
 ) -> tuple[Batch,str]: # The batch on the CPU, and what went wrong
     "Read a kept batch; nothing in the file is run."
-    try: kept = torch.load(path, map_location='cpu', weights_only=True)
-    except FileNotFoundError: raise SkeletonGaitError(f"{path}: no such batch") from None
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as e:
-        raise SkeletonGaitError(f"{path}: no readable batch ({str(e).splitlines()[0] if str(e) else type(e).__name__})") from None
+    kept = load_torch(read_checkpoint(path, 'batch'), path, 'batch')
     wanted = {*Batch._fields, 'reason'}
     if not isinstance(kept, dict) or kept.keys() != wanted: raise SkeletonGaitError(
         f"{path}: found {', '.join(map(str, kept)) if isinstance(kept, dict) else type(kept).__name__}; expected a batch as a run keeps it, with {', '.join(sorted(wanted))}")

@@ -86,23 +86,28 @@ def test_atomic_write_leaves_old_content_on_failure(tmp_path):
     assert pickle.loads(path.read_bytes()) == [1] and os.listdir(path.parent) == ['a.pkl']
 
 
-ARRAYS = [*(np.arange(6, dtype=t).reshape(2, 3) for t in ('f4', 'f8', '>f8', 'i8', 'u1')), np.zeros((2, 3)).T, np.ones((3, 4, 5)).transpose(1, 0, 2), np.zeros((0, 17, 3)), np.array(3.),
+ARRAYS = [*(np.arange(6, dtype=t).reshape(2, 3) for t in ('f4', 'f8', '>f8', 'i8', 'u1')), np.zeros((2, 3)).T,
+    np.ones((3, 4, 5)).transpose(1, 0, 2), np.zeros((0, 17, 3)), np.array(3.),
           np.array(['a', 'bc']), np.zeros(70_000, np.uint8)]
 
 
-@pytest.mark.parametrize('obj', [*ARRAYS, np.float32(3), np.int64(5), [ARRAYS[0], {'a': (ARRAYS[1], 'x', ARRAYS[0])}]], ids=repr)
+@pytest.mark.parametrize('obj', [*ARRAYS, np.float32(3), np.int64(5), [ARRAYS[0], {'a': (ARRAYS[1], 'x', ARRAYS[0])}]],
+    ids=repr)
 def test_pickles_open_under_every_numpy(tmp_path, obj):
     "They name the modules of numpy 1, which numpy 2 opens without a warning; beside the names they are the standard library's pickles, and our own reader takes them."
     save_pickle(obj, tmp_path/'x.pkl')
     data = (tmp_path/'x.pkl').read_bytes()
     texts = [arg for op, arg, _ in pickletools.genops(data) if 'UNICODE' in op.name]
-    assert data == pickled(obj) and {'numpy.core.multiarray', 'numpy'} <= set(texts) and not any('_core' in o for o in texts)
-    plain = [arg.replace('numpy._core', 'numpy.core') if isinstance(arg, str) else arg for op, arg, _ in pickletools.genops(pickle.dumps(obj, 4)) if op.name != 'FRAME']
+    assert data == pickled(obj) and {'numpy.core.multiarray',
+        'numpy'} <= set(texts) and not any('_core' in o for o in texts)
+    plain = [arg.replace('numpy._core', 'numpy.core') if isinstance(arg, str) else arg for op, arg,
+        _ in pickletools.genops(pickle.dumps(obj, 4)) if op.name != 'FRAME']
     assert plain == [arg for op, arg, _ in pickletools.genops(data) if op.name != 'FRAME']
     with warnings.catch_warnings():
         warnings.simplefilter('error')
         read = pickle.loads(data)
-    assert repr(read) == repr(load_pickle(tmp_path/'x.pkl')) == repr(obj).replace(", dtype='>f8'", '')  # numpy brings bytes into the machine's order
+    assert repr(read) == repr(load_pickle(tmp_path/'x.pkl')) == repr(obj).replace(", dtype='>f8'",
+        '')  # numpy brings bytes into the machine's order
 
 
 def test_a_killed_writer_leaves_no_partial_file(tmp_path):

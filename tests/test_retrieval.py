@@ -1,5 +1,6 @@
 "Strip distances, kept embeddings, and the explorer that shows what the evaluator scored."
 import json
+import zipfile
 
 import cv2
 import numpy as np
@@ -126,6 +127,18 @@ def test_files_that_are_no_embeddings_say_so(tmp_path, capsys):
         with pytest.raises(SkeletonGaitError) as e: read_embeddings(tmp_path/name)
         assert says in str(e.value) and name in str(e.value), name
     assert 'run' not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('header', ['('*9990, '['*9990, '-'*9990 + '1', '1+'*4990 + '1', "{'descr': '<f4"])
+def test_headers_that_no_parser_should_see(tmp_path, header):
+    "Brackets to the end: Python's own parser would go down a step for each."
+    member(tmp_path/'a.npz')
+    with zipfile.ZipFile(tmp_path/'a.npz') as z: parts = {o: z.read(o) for o in z.namelist()}
+    parts['labels.npy'] = b'\x93NUMPY\x01\x00' + len(header).to_bytes(2, 'little') + header.encode() + bytes(64)
+    with zipfile.ZipFile(tmp_path/'a.npz', 'w') as z:
+        for name, part in parts.items(): z.writestr(name, part)
+    with pytest.raises(SkeletonGaitError,
+        match='a.npz: no file of embeddings .its header is none'): read_embeddings(tmp_path/'a.npz')
 
 
 def test_a_header_that_promises_more_than_the_file_has(tmp_path):

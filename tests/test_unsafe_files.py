@@ -121,7 +121,8 @@ def evil(marker:str) -> dict[str,bytes]:
         'objects_compressed.npz': saved(np.savez_compressed, pose=objects),
     }
 
-def long_header(text:str) -> bytes: return b'\x93NUMPY\x01\x00' + struct.pack('<H', len(text)+1) + text.encode() + b'\n' + POSE.tobytes()
+def long_header(text:str) -> bytes: return b'\x93NUMPY\x01\x00' + struct.pack('<H',
+    len(text)+1) + text.encode() + b'\n' + POSE.tobytes()
 
 @functools.cache
 def broken() -> dict[str,bytes]:
@@ -167,8 +168,12 @@ def broken() -> dict[str,bytes]:
         'many_axes.npy': header("{'descr': '<f8', 'fortran_order': False, 'shape': (%s), }" % ('1,'*24 + '1,'*9)), 'bool_axes.npy': header("{'descr': '<f8', 'fortran_order': False, 'shape': (True, 612), }"),
         'wrong_type.npy': header("{'descr': '<f4', 'fortran_order': False, 'shape': (12, 17, 3), }"), 'empty_text.npy': header("{'descr': '<U0', 'fortran_order': False, 'shape': (99999,), }"),
         'version3.npy': b'\x93NUMPY\x03\x00' + npy[8:], 'version9.npy': b'\x93NUMPY\x09\x00' + npy[8:], 'header_of_4_gb.npy': b'\x93NUMPY\x02\x00\xff\xff\xff\xff' + npy[10:],
-        **{f'{k}_header.npy': long_header(v) for k, v in dict(deep='('*9990, deep_list='['*9990, minus='-'*9990 + '1', sum='+'.join('1'*4990), attributes='a' + '.b'*4900, dict='{1:'*3000, calls='f' + '()'*4900,
-            spaces="{'shape': (" + ' '*9900 + '}', digits="{'descr': '<f8', 'fortran_order': False, 'shape': (" + '1'*9900 + ',)}', sizes="{'descr': '<f8', 'fortran_order': False, 'shape': (" + '1,'*4900 + ')}', twice="{'descr': '<f8', " *600).items()},
+        **{f'{k}_header.npy': long_header(v) for k, v in dict(deep='('*9990, deep_list='['*9990, minus='-'*9990 + '1',
+            sum='+'.join('1'*4990), attributes='a' + '.b'*4900, dict='{1:'*3000, calls='f' + '()'*4900,
+            spaces="{'shape': (" + ' '*9900 + '}',
+            digits="{'descr': '<f8', 'fortran_order': False, 'shape': (" + '1'*9900 + ',)}',
+            sizes="{'descr': '<f8', 'fortran_order': False, 'shape': (" + '1,'*4900 + ')}',
+            twice="{'descr': '<f8', " *600).items()},
         'deep_header.npz': in_zip({'a.npy': long_header('('*9990)}), 'long_header.npy': long_header(' '*12_000),
         'two.npz': saved(np.savez, POSE, POSE), 'none.npz': in_zip({}), 'pickle_inside.npz': in_zip({'pose.pkl': honest}), 'path_up.npz': in_zip({'../../evil.npy': npy}), 'path_root.npz': in_zip({'/etc/evil.npy': npy}),
         'path_windows.npz': in_zip({'C:\\evil.npy': npy}), 'many.npz': in_zip({f'{i}\n.npy': b'' for i in range(300)}), 'lzma.npz': in_zip({'a.npy': npy}, zipfile.ZIP_LZMA), 'bzip2.npz': in_zip({'a.npy': npy}, zipfile.ZIP_BZIP2),
@@ -188,20 +193,43 @@ def deep() -> dict[str,bytes]:
     state = lambda *parts: b'(' + b''.join(parts) + b'tb.'
     scalars = b'cnumpy.core.multiarray\nscalar\nq\x00' + dtype + b'q\x01' + b'(h\x00(h\x01'*100_000
     return {
-        'deep_name.pkl': b'\x80\x04' + pile + text('x') + b'\x93.', 'deep_module_and_name.pkl': b'\x80\x04' + pile + pile + b'\x93.', 'deep_second_name.pkl': b'\x80\x04' + text('numpy') + pile + b'\x93.',
-        'deep_list_name.pkl': b'\x80\x04' + lists + text('x') + b'\x93.', 'deep_key.pkl': b'}' + pile + b'Ns.', 'deep_keys.pkl': b'}(' + pile + b'NK\x01Nu.', 'deep_dict_key.pkl': b'(' + pile + b'Nd.',
-        'deep_class.pkl': b'cnumpy.core.multiarray\n_reconstruct\n(' + pile + b'K\x00\x85U\x01btR.', 'deep_classes.pkl': b'cnumpy.core.multiarray\n_reconstruct\n(' + pile + pile + b'\x86K\x00\x85U\x01btR.',
-        'deep_call.pkl': pile + b')R.', 'deep_arguments.pkl': b'cnumpy\ndtype\n' + pile + b'R.', 'deep_code.pkl': b'cnumpy\ndtype\n(' + pile + b'I0\nI1\ntR.', 'deep_list_of_arguments.pkl': b'cnumpy\ndtype\n' + lists + b'R.',
-        'deep_codec.pkl': call('_codecs', 'encode', text('x'), pile) + b'.', 'deep_text.pkl': call('_codecs', 'encode', pile, text('latin1')) + b'.', 'deep_complex.pkl': call('builtins', 'complex', pile, pile) + b'.',
-        'deep_state.pkl': empty + pile + b'b.', 'deep_list_state.pkl': empty + lists + b'b.', 'deep_dtype_state.pkl': dtype + pile + b'b.', 'deep_build.pkl': pile + pile + b'b.',
-        'deep_shape.pkl': empty + state(b'K\x01', pile, dtype, b'\x89', b'C\x00'), 'deep_axis.pkl': empty + state(b'K\x01', pile + b'\x85', dtype, b'\x89', b'C\x00'), 'deep_type.pkl': empty + state(b'K\x01', b'K\x00\x85', pile, b'\x89', b'C\x00'),
-        'deep_order.pkl': empty + state(b'K\x01', b'K\x00\x85', dtype, pile, b'C\x00'), 'deep_bytes.pkl': empty + state(b'K\x01', b'K\x00\x85', dtype, b'\x89', pile), 'deep_version.pkl': empty + state(pile, b'K\x00\x85', dtype, b'\x89', pile),
-        'deep_parts_of_a_dtype.pkl': dtype + state(b'K\x03', text('<'), pile, pile, pile, b'J\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00'), 'deep_byte_order.pkl': dtype + state(b'K\x03', pile, b'NNN', b'J\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00'),
-        'deep_size.pkl': dtype + state(b'K\x03', text('<'), b'NNN', pile, pile, pile), 'deep_dtype_version.pkl': dtype + state(pile, text('<'), b'NNNK\x01K\x01K\x00'),
-        'deep_buffer_order.pkl': call('numpy.core.numeric', '_frombuffer', b'C\x08' + bytes(8), dtype, b'K\x01\x85', pile) + b'.', 'deep_axes.pkl': call('numpy.core.numeric', '_frombuffer', b'C\x08' + bytes(8), dtype, b'K\x01\x85', text('K'), pile) + b'.',
-        'deep_scalars.pkl': scalars + text('x') + b'tR'*100_000 + b'.', 'deep_lists.pkl': lists + b'.', 'deep_dicts.pkl': b'}K\x01'*150_000 + b'N' + b's'*150_000 + b'.', 'deep_marks.pkl': b'('*150_000 + b't'*150_000 + b'.',
-        'deep_in_the_memo.pkl': pile + b'q\x00' + b'h\x00'*1000 + b'.', 'deep_below.pkl': pile + old[2:-1] + b'\x86.', 'deep_beside.pkl': pile + b'K\x01\x86' + b'q\x01' + b'h\x01h\x01\x86.',
-        'deep_mixture.pkl': b'(]}K\x01'*50_000 + b'N' + b'sat'*50_000 + b'.', 'append_to_a_pile.pkl': pile + b'K\x01a.', 'set_on_a_pile.pkl': pile + b'K\x01K\x02s.', 'name_in_a_name.pkl': b'\x80\x04' + b'cnumpy\nndarray\n'*2 + b'\x93.',
+        'deep_name.pkl': b'\x80\x04' + pile + text('x') + b'\x93.',
+        'deep_module_and_name.pkl': b'\x80\x04' + pile + pile + b'\x93.',
+        'deep_second_name.pkl': b'\x80\x04' + text('numpy') + pile + b'\x93.',
+        'deep_list_name.pkl': b'\x80\x04' + lists + text('x') + b'\x93.', 'deep_key.pkl': b'}' + pile + b'Ns.',
+        'deep_keys.pkl': b'}(' + pile + b'NK\x01Nu.', 'deep_dict_key.pkl': b'(' + pile + b'Nd.',
+        'deep_class.pkl': b'cnumpy.core.multiarray\n_reconstruct\n(' + pile + b'K\x00\x85U\x01btR.',
+        'deep_classes.pkl': b'cnumpy.core.multiarray\n_reconstruct\n(' + pile + pile + b'\x86K\x00\x85U\x01btR.',
+        'deep_call.pkl': pile + b')R.', 'deep_arguments.pkl': b'cnumpy\ndtype\n' + pile + b'R.',
+        'deep_code.pkl': b'cnumpy\ndtype\n(' + pile + b'I0\nI1\ntR.',
+        'deep_list_of_arguments.pkl': b'cnumpy\ndtype\n' + lists + b'R.',
+        'deep_codec.pkl': call('_codecs', 'encode', text('x'), pile) + b'.',
+        'deep_text.pkl': call('_codecs', 'encode', pile, text('latin1')) + b'.',
+        'deep_complex.pkl': call('builtins', 'complex', pile, pile) + b'.',
+        'deep_state.pkl': empty + pile + b'b.', 'deep_list_state.pkl': empty + lists + b'b.',
+        'deep_dtype_state.pkl': dtype + pile + b'b.', 'deep_build.pkl': pile + pile + b'b.',
+        'deep_shape.pkl': empty + state(b'K\x01', pile, dtype, b'\x89', b'C\x00'),
+        'deep_axis.pkl': empty + state(b'K\x01', pile + b'\x85', dtype, b'\x89', b'C\x00'),
+        'deep_type.pkl': empty + state(b'K\x01', b'K\x00\x85', pile, b'\x89', b'C\x00'),
+        'deep_order.pkl': empty + state(b'K\x01', b'K\x00\x85', dtype, pile, b'C\x00'),
+        'deep_bytes.pkl': empty + state(b'K\x01', b'K\x00\x85', dtype, b'\x89', pile),
+        'deep_version.pkl': empty + state(pile, b'K\x00\x85', dtype, b'\x89', pile),
+        'deep_parts_of_a_dtype.pkl': dtype + state(b'K\x03', text('<'), pile, pile, pile,
+            b'J\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00'), 'deep_byte_order.pkl': dtype + state(b'K\x03', pile, b'NNN',
+            b'J\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00'),
+        'deep_size.pkl': dtype + state(b'K\x03', text('<'), b'NNN', pile, pile, pile),
+        'deep_dtype_version.pkl': dtype + state(pile, text('<'), b'NNNK\x01K\x01K\x00'),
+        'deep_buffer_order.pkl': call('numpy.core.numeric', '_frombuffer', b'C\x08' + bytes(8), dtype, b'K\x01\x85',
+            pile) + b'.', 'deep_axes.pkl': call('numpy.core.numeric', '_frombuffer', b'C\x08' + bytes(8), dtype,
+            b'K\x01\x85', text('K'), pile) + b'.',
+        'deep_scalars.pkl': scalars + text('x') + b'tR'*100_000 + b'.', 'deep_lists.pkl': lists + b'.',
+        'deep_dicts.pkl': b'}K\x01'*150_000 + b'N' + b's'*150_000 + b'.',
+        'deep_marks.pkl': b'('*150_000 + b't'*150_000 + b'.',
+        'deep_in_the_memo.pkl': pile + b'q\x00' + b'h\x00'*1000 + b'.', 'deep_below.pkl': pile + old[2:-1] + b'\x86.',
+        'deep_beside.pkl': pile + b'K\x01\x86' + b'q\x01' + b'h\x01h\x01\x86.',
+        'deep_mixture.pkl': b'(]}K\x01'*50_000 + b'N' + b'sat'*50_000 + b'.',
+        'append_to_a_pile.pkl': pile + b'K\x01a.', 'set_on_a_pile.pkl': pile + b'K\x01K\x02s.',
+        'name_in_a_name.pkl': b'\x80\x04' + b'cnumpy\nndarray\n'*2 + b'\x93.',
         'state_of_many.pkl': dtype + b'q\x00(' + b'K\x01'*100_000 + b'lq\x01' + b'b'+ b'h\x01b'*150_000 + b'.',
     }
 
@@ -227,7 +255,8 @@ def bombs() -> dict[str,bytes]:
     return {
         'laughs.pkl': pickle.dumps(laughs), 'laughs_of_empty_lists.pkl': b'\x80\x02]' + b''.join(b'q%c(' % i + b'h%c'%i*200 + b'l' for i in range(20)) + b'.',
         'laughing_dtype.pkl': b'cnumpy\ndtype\n(' + laughing + b'I0\nI1\ntR.', 'laughing_codec.pkl': call('_codecs', 'encode', text('x'), laughing) + b'.',
-        'laughing_state.pkl': b'cnumpy\ndtype\n(' + text('f4') + b'tR(' + laughing + b'NNNNNNNtb.', 'laughing_name.pkl': laughing + text('x') + b'\x93.', 'laughing_key.pkl': b'}' + laughing + b'Ns.',
+        'laughing_state.pkl': b'cnumpy\ndtype\n(' + text('f4') + b'tR(' + laughing + b'NNNNNNNtb.',
+        'laughing_name.pkl': laughing + text('x') + b'\x93.', 'laughing_key.pkl': b'}' + laughing + b'Ns.',
         'memo_place.pkl': b'Nr\xff\xff\xff\x7f.', 'memo_place_text.pkl': b'Np2147483647\n.', 'memo_place_endless.pkl': b']p' + b'9'*4000 + b'\nNa.',
         'counted_bytes.pkl': b'\x80\x05\x8e' + struct.pack('<Q', 2**40) + b'x.', 'counted_bytearray.pkl': b'\x80\x05\x96' + struct.pack('<Q', 2**62) + b'x.', 'counted_text.pkl': b'\x80\x05\x8d' + struct.pack('<Q', 2**40) + b'x.',
         'counted_number.pkl': b'\x80\x02\x8b' + struct.pack('<i', 2**31-1) + b'x.', 'counted_frame.pkl': b'\x80\x04\x95' + struct.pack('<Q', 2**60) + b'N.',
@@ -249,8 +278,12 @@ def bombs() -> dict[str,bytes]:
 SAYS = {   # by which defence some of them must be stopped, so that none stands on its neighbour's shoulders
     'reduce0.pkl': 'the name posix.mkdir', 'within_numpy.pkl': 'ctypes._os.mkdir', 'inst.pkl': 'the instruction INST', 'after_an_array.pkl': 'the instruction POP', 'objects.npz': 'dtype object',
     'global_with_newline.pkl': 'the name a failed: b.c [31m ;', 'circle.pkl': 'in a circle', 'dict_in_itself.pkl': 'in a circle', 'deep_tuple.pkl': 'more than 32 deep', 'negative.pkl': 'an impossible shape', 'negative.npy': 'an impossible shape',
-    'shape_of_text.pkl': 'an impossible shape', 'made_metadata.pkl': 'a dtype with fields', 'call_of_ndarray.pkl': 'a call of', 'call_of_a_number.pkl': 'a call of', 'call_without_tuple.pkl': 'a call of', 'name_of_numbers.pkl': 'a name made of something of type int', 'deep_name.pkl': 'a name made of something of type tuple', 'deep_class.pkl': 'a class of its own',
-    'deep_parts_of_a_dtype.pkl': 'a dtype with fields', 'state_of_many.pkl': 'a state that is something of type list', 'deep_order.pkl': 'an array whose order is',
+    'shape_of_text.pkl': 'an impossible shape', 'made_metadata.pkl': 'a dtype with fields',
+    'call_of_ndarray.pkl': 'a call of', 'call_of_a_number.pkl': 'a call of', 'call_without_tuple.pkl': 'a call of',
+    'name_of_numbers.pkl': 'a name made of something of type int',
+    'deep_name.pkl': 'a name made of something of type tuple', 'deep_class.pkl': 'a class of its own',
+    'deep_parts_of_a_dtype.pkl': 'a dtype with fields', 'state_of_many.pkl': 'a state that is something of type list',
+    'deep_order.pkl': 'an array whose order is',
     'another_class.pkl': 'a class of its own', 'made_sub_array.pkl': 'a dtype with fields', 'version_of_a_dtype.pkl': 'a dtype with fields', 'laughs.pkl': 'unfold to more than', 'laughing_state.pkl': 'a dtype with fields', 'laughing_key.pkl': 'for a key', 'colliding_keys.pkl': 'for a key', 'colliding_complex_keys.pkl': 'for a key',
     'multiplied_shape.pkl': 'an impossible shape', 'table_of_contents.npz': 'a table of contents', 'understated.npz': 'Bad CRC', 'header_of_4_gb.npy': 'header', 'recursive_tuple.pkl': 'the instruction POP',
 }
@@ -319,21 +352,24 @@ def test_bombs(tmp_path, name):
 
 
 CHILD = '''import sys
-from skeletongait.pose import ArrayFileError, load_array
+from skeletongait.{module} import {load} as load
+from skeletongait.core import SkeletonGaitError
 for path in map(str.strip, sys.stdin):
-    try: load_array(path); said = 'read'
-    except ArrayFileError as e: said = str(e)
-    except BaseException as e: said = f'NOT EXPECTED {type(e).__name__} {str(e)[:200]!r}'
+    try: load(path); said = 'read'
+    except SkeletonGaitError as e: said = str(e)
+    except BaseException as e: said = repr(e)[:300]
     print(said, flush=True)
 '''
 
 class Child:
     "A process of its own that reads files one after another: whatever ends it ends no test."
-    def __init__(self, folder): self.folder, self.process = folder, None
+    def __init__(self, folder, module,
+        load): self.folder, self.code, self.process = folder, CHILD.format(module=module, load=load), None
 
     def read(self, name:str, data:bytes) -> str:
         "'read', or what was said to a file of this content; an `AssertionError` where the process is dead."
-        if not self.process: self.process = subprocess.Popen([sys.executable, '-c', CHILD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, 'PYTHONPATH': str(ROOT)})
+        if not self.process: self.process = subprocess.Popen([sys.executable, '-c', self.code], stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE, text=True, env={**os.environ, 'PYTHONPATH': str(ROOT)})
         (self.folder/name).write_bytes(data)
         self.process.stdin.write(f'{self.folder/name}\n'); self.process.stdin.flush()
         said = self.process.stdout.readline().rstrip('\n')
@@ -342,13 +378,16 @@ class Child:
         assert said == 'read' or said.startswith(f'{self.folder/name}: ') and said.isprintable(), said
         return said
 
+    def end(self):
+        if not self.process: return
+        self.process.kill()  # the end of its input may never come: another test's workers have inherited the pipe
+        self.process.communicate()
+
 @pytest.fixture(scope='module')
 def child(tmp_path_factory):
-    o = Child(tmp_path_factory.mktemp('child'))
+    o = Child(tmp_path_factory.mktemp('child'), 'pose', 'load_array')
     yield o
-    if o.process:
-        o.process.kill()  # the end of its input may never come: another test's workers have inherited the pipe
-        o.process.communicate()
+    o.end()
 
 
 @pytest.mark.parametrize('name', deep())
@@ -360,16 +399,29 @@ def test_nothing_is_too_deep(child, name):
 
 # Pickles put together from everything that a pickle may hold, in places where it belongs and where it does not, up to 150,000 deep
 
-ATOMS = [b'N', b'K\x01', b'J\xff\xff\xff\xff', b'\x88', b'G' + bytes(8), b'C\x08' + bytes(8), b')', b']', b'}', b'K\x00\x85', *map(text, ('x', 'f8', '<', 'C', 'K', 'latin1', 'numpy', 'ndarray', 'dtype')), b'\x8a\x09' + b'\x7f'*9, b'F1.5\n', b"S'b'\n",
-         b'h\x00', b'h\x01', b'cnumpy\nndarray\n', b'cnumpy\ndtype\n', b'cnumpy.core.multiarray\n_reconstruct\n', b'cnumpy._core.multiarray\nscalar\n', b'cnumpy.core.numeric\n_frombuffer\n', b'c_codecs\nencode\n', b'cbuiltins\ncomplex\n',
-         b'cnumpy\ndtype\n(' + text('f8') + b'I0\nI1\ntR', b'cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\nK\x00\x85U\x01btR', pickle.dumps(POSE[0, 0], 2)[2:-1], pickle.dumps(POSE[0, 0], 5)[11:-1]]
-DEEP = [('', '\x85'), ('(', 't'), ('(', 'l'), (']', 'a'), ('](', 'e'), ('}K\x01', 's'), ('}(K\x01', 'u'), ('(K\x01', 'd'), ('N', '\x86'), ('NN', '\x87'), ('', 'q\x00'), ('', '\x94'), ('cnumpy\ndtype\n(', 'tR'), ('h\x00(h\x01', 'tR'), ('h\x00', 'b'), ('}', 'Ns')]
+ATOMS = [b'N', b'K\x01', b'J\xff\xff\xff\xff', b'\x88', b'G' + bytes(8), b'C\x08' + bytes(8), b')', b']', b'}',
+    b'K\x00\x85', *map(text, ('x', 'f8', '<', 'C', 'K', 'latin1', 'numpy', 'ndarray', 'dtype')),
+    b'\x8a\x09' + b'\x7f'*9, b'F1.5\n', b"S'b'\n",
+         b'h\x00', b'h\x01', b'cnumpy\nndarray\n', b'cnumpy\ndtype\n', b'cnumpy.core.multiarray\n_reconstruct\n',
+         b'cnumpy._core.multiarray\nscalar\n', b'cnumpy.core.numeric\n_frombuffer\n', b'c_codecs\nencode\n',
+         b'cbuiltins\ncomplex\n',
+         b'cnumpy\ndtype\n(' + text('f8') + b'I0\nI1\ntR',
+         b'cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\nK\x00\x85U\x01btR',
+         pickle.dumps(POSE[0, 0], 2)[2:-1], pickle.dumps(POSE[0, 0], 5)[11:-1]]
+DEEP = [('', '\x85'), ('(', 't'), ('(', 'l'), (']', 'a'), ('](', 'e'), ('}K\x01', 's'), ('}(K\x01', 'u'),
+    ('(K\x01', 'd'), ('N', '\x86'), ('NN', '\x87'), ('', 'q\x00'), ('', '\x94'), ('cnumpy\ndtype\n(', 'tR'),
+    ('h\x00(h\x01', 'tR'), ('h\x00', 'b'), ('}', 'Ns')]
 
 def around(inner):
     "Larger pieces made of pieces that each leave one thing on the stack."
-    piled = st.tuples(st.sampled_from(DEEP), st.sampled_from([1, 2, 40, 3000, 150_000]), inner).map(lambda o: o[0][0].encode('latin1')*o[1] + o[2] + o[0][1].encode('latin1')*o[1])
-    several = st.tuples(st.sampled_from(['(%t', '(%l', '(%d', ']%a', '}%s', '](%e', '}(%u', '%\x93', '%\x86', '%R', '%b', '%b', '(%tR', 'cnumpy\ndtype\n(%tR', 'cnumpy.core.multiarray\nscalar\n(%tR', 'cnumpy.core.multiarray\n_reconstruct\n(%tR',
-                                         'cnumpy.core.numeric\n_frombuffer\n(%tR', 'c_codecs\nencode\n(%tR', 'cbuiltins\ncomplex\n(%tR', 'cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\nK\x00\x85U\x01btR(%tb']), st.lists(inner, max_size=8))
+    piled = st.tuples(st.sampled_from(DEEP), st.sampled_from([1, 2, 40, 3000, 150_000]),
+        inner).map(lambda o: o[0][0].encode('latin1')*o[1] + o[2] + o[0][1].encode('latin1')*o[1])
+    several = st.tuples(st.sampled_from(['(%t', '(%l', '(%d', ']%a', '}%s', '](%e', '}(%u', '%\x93', '%\x86', '%R',
+        '%b', '%b', '(%tR', 'cnumpy\ndtype\n(%tR', 'cnumpy.core.multiarray\nscalar\n(%tR',
+        'cnumpy.core.multiarray\n_reconstruct\n(%tR',
+                                         'cnumpy.core.numeric\n_frombuffer\n(%tR', 'c_codecs\nencode\n(%tR',
+                                         'cbuiltins\ncomplex\n(%tR',
+                                         'cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\nK\x00\x85U\x01btR(%tb']), st.lists(inner, max_size=8))
     return piled | several.map(lambda o: o[0].encode('latin1').replace(b'%', b''.join(o[1])))
 
 pieces = st.recursive(st.sampled_from(ATOMS), around, max_leaves=12)
@@ -384,7 +436,8 @@ def test_no_stream_of_instructions_ends_the_reader(child, data):
 
 def test_streams_of_instructions_reach_arrays(child):
     "The pieces that the streams are made of are the real ones."
-    for data in (ATOMS[-1], ATOMS[-2], b'(' + ATOMS[-2] + b'}t'): assert child.read('x.pkl', b'\x80\x05' + data + b'.') == 'read'
+    for data in (ATOMS[-1], ATOMS[-2], b'(' + ATOMS[-2] + b'}t'): assert child.read('x.pkl',
+        b'\x80\x05' + data + b'.') == 'read'
 
 
 def test_what_the_bombs_would_do():
@@ -477,9 +530,11 @@ def test_a_run_goes_on_over_a_deep_file(tmp_path, capsys):
         if bad: (tmp_path/name/'001'/'nm-01'/'000'/'x.pkl').write_bytes(bad)
         return tmp_path/name
     bad, why = deep()['deep_name.pkl'], 'refused, the pickle holds a name made of something of type tuple'
-    poses, maps, out, linked = tree('pose', POSE, bad), tree('maps', np.full((12, 2, 64, 64), 9, np.uint8), bad), tmp_path/'out'/'mine_sigma_8.0_', tmp_path/'linked'
+    poses, maps, out, linked = tree('pose', POSE, bad), tree('maps', np.full((12, 2, 64, 64), 9, np.uint8),
+        bad), tmp_path/'out'/'mine_sigma_8.0_', tmp_path/'linked'
     assert pretreatment_heatmap(str(poses), str(tmp_path/'out'), 'mine') == 1
-    assert [s.subject for s in read_tree(out/'pkl').sequences] == ['000', '002'] and f"failed: {poses/'001/nm-01/000/x.pkl'}: {why}" in capsys.readouterr().out
+    assert [s.subject for s in read_tree(out/'pkl').sequences] == ['000',
+        '002'] and f"failed: {poses/'001/nm-01/000/x.pkl'}: {why}" in capsys.readouterr().out
     report = json.loads((out/'report.json').read_text())
     assert why in json.dumps(report['failed']) and len(report['failed']) == 1 and read_manifest(out).records.keys() == {f'{i}/nm-01/000/x.pkl' for i in ('000', '002')}
     assert ln_sil_heatmap(str(maps), str(tree('sil', np.full((12, 64, 64), 9, np.uint8))), str(linked)) == 1
@@ -494,7 +549,8 @@ def test_a_run_goes_on_over_a_deep_file(tmp_path, capsys):
 def test_a_tree_of_evil(tmp_path):
     "Drawing a tree in which every file of this chapter lies among good poses: none runs, each is reported once, the good ones are drawn."
     marker, root = tmp_path/'ran', tmp_path/'pose'
-    bad = [(f'{group}{i:03d}', name, data) for group, files in (('evil', evil(str(marker))), ('broken', broken()), ('bomb', bombs()), ('deep', deep()))
+    bad = [(f'{group}{i:03d}', name, data) for group, files in (('evil', evil(str(marker))), ('broken', broken()),
+        ('bomb', bombs()), ('deep', deep()))
            for i, (name, data) in enumerate(files.items()) if name.endswith(('.pkl', '.npy', '.npz')) and name != 'inflates.npz']   # within the default limits
     bad += [('odd0', 'list.pkl', pickle.dumps([POSE])), ('odd1', 'maps.npy', saved(np.save, np.zeros((3, 64, 64), np.uint8))), ('odd2', 'complex.npz', saved(np.savez, POSE.astype(complex)))]
     for subject, name, data in bad:
@@ -514,7 +570,8 @@ def test_a_tree_of_evil(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('name', ['reduce4.pkl', 'setstate0.pkl', 'inst.pkl', 'object_array2.pkl', 'nested_module.pkl', 'torn4.pkl', 'laughs.pkl', 'deep_name.pkl'])
+@pytest.mark.parametrize('name', ['reduce4.pkl', 'setstate0.pkl', 'inst.pkl', 'object_array2.pkl', 'nested_module.pkl',
+    'torn4.pkl', 'laughs.pkl', 'deep_name.pkl'])
 def test_a_worker_meets_an_evil_file(tmp_path, name):
     "A loader's worker process refuses it as well; the one line arrives where the loader is used."
     marker, root = tmp_path/'ran', tmp_path/'tree'

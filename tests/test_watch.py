@@ -364,7 +364,10 @@ def test_files_that_are_no_kept_batch(tmp_path, run):
     for o, text in (([1], 'found list'), ({'model': {}}, 'found model')):
         torch.save(o, f)
         with pytest.raises(SkeletonGaitError, match=text): load_batch(f)
-    with pytest.raises(SkeletonGaitError, match='no readable batch'): load_batch(tmp_path)
+    with pytest.raises(SkeletonGaitError, match='a folder; expected a batch'): load_batch(tmp_path)
+    torch.save({'frames': torch.zeros(1).expand(10**9)}, f)
+    with pytest.raises(SkeletonGaitError,
+        match='f.pt: no readable batch .it holds a tensor of 1000000000'): load_batch(f)
 
 def test_a_batch_that_cannot_be_kept(run, monkeypatch):
     (run.folder/'nonfinite'/'7-rank0.pt').mkdir(parents=True)
