@@ -12,9 +12,8 @@ __all__ = ['embedding_name', 'settings_of_test', 'name_of_test', 'of_other_test'
            'restore_state']
 
 # %% ../nbs/20_checkpoint.ipynb #51ca18dd
-import (
-    contextlib, datetime, errno, fcntl, glob, io, itertools, json, math, os, pickle, pickletools, platform, random,
-    re, shutil, time, zipfile)
+import contextlib, datetime, glob, io, itertools, json, math, os
+import pickle, pickletools, platform, random, re, shutil, time, zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -26,12 +25,12 @@ from filelock import FileLock, Timeout
 from torch import nn
 
 import skeletongait
-from skeletongait.config import Config, TrainerCfg, config_changes, config_hash, heatmap_tree, map_changes, render_settings, to_dict
-from skeletongait.core import SkeletonGaitError, atomic_write, read_json, read_text, save_text
-from skeletongait.launch import Ranks, launch_name
-from skeletongait.pose import ARRAY_NAMES, OPCODES, ArrayDescription, ArrayFileError, Limits, Machine, Name, Plain
-from skeletongait.pose import instructions, step
-from skeletongait.trainer import Trainer, log
+from .config import Config, TrainerCfg, config_changes, config_hash, heatmap_tree, map_changes, render_settings, to_dict
+from .core import SkeletonGaitError, atomic_write, read_json, read_text, save_text
+from .launch import Ranks, launch_name
+from .pose import ARRAY_NAMES, OPCODES, ArrayDescription, ArrayFileError, Limits, Machine, Name, Plain
+from .pose import instructions, step
+from .trainer import Trainer, log
 
 # %% ../nbs/20_checkpoint.ipynb #fcbfa0a4
 def embedding_name(cfg:Config) -> str: return 'embed_2' if cfg.model_cfg.use_emb2 else 'embed_1'

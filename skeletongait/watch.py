@@ -7,7 +7,7 @@ __all__ = ['LONGEST_LINE', 'MOST_METRICS', 'Reading', 'Meter', 'log_line', 'BarF
            'read_metrics', 'rewind_metrics', 'batch_picture', 'Watch', 'read_scalars', 'save_batch', 'load_batch']
 
 # %% ../nbs/21_watch.ipynb #aad7b8a8
-import contextlib, datetime, functools, io, json, logging, math, os, pickle, platform, sys, tempfile, time
+import contextlib, datetime, functools, io, json, logging, math, os, platform, sys, tempfile, time
 from collections import defaultdict
 from pathlib import Path
 from typing import Any, Callable, Iterator, NamedTuple
