@@ -28,10 +28,15 @@ def in_picture(
     return name if len(name) <= most else f'{name[:most//2-1]}...{name[len(name)-most//2+2:]}'
 
 # %% ../nbs/02_show.ipynb #54c0f08c
+_AS_TEXT = {'text.parse_math': False, 'text.usetex': False}
+
 @contextlib.contextmanager
 def names_as_text() -> Iterator[None]:
     "What figures say in this block is shown as it is: no mathematics between dollars, no TeX."
-    with matplotlib.rc_context({'text.parse_math': False, 'text.usetex': False}): yield
+    before = {key: matplotlib.rcParams[key] for key in _AS_TEXT}
+    matplotlib.rcParams.update(_AS_TEXT)
+    try: yield
+    finally: matplotlib.rcParams.update(before) # and nothing else: the first figure of a notebook sets up how all are shown
 
 @names_as_text()
 def named_legend(
