@@ -272,7 +272,7 @@ class _Loader(yaml.SafeLoader):
         try: value = super().construct_object(node, deep)
         except (ValueError, LookupError, ArithmeticError): _refuse(f"found {node.value!a:.40}, expected {node.tag.split(':')[-1]}, as its tag says", node.start_mark)
         if type(value) is int and abs(value) > _LARGEST: _refuse(f"found {node.value:.40}, expected a number of at most 300 digits", node.start_mark)
-        if type(value) is str and re.search('[\0\ud800-\udfff]', value): _refuse(f"found {value!a:.40}, expected text that can be written to a file", node.start_mark)
+        if type(value) is str and re.search('[\0\ud800-\udc7f\udd00-\udfff]', value): _refuse(f"found {value!a:.40}, expected text that can be written to a file", node.start_mark)
         return value
 
 def _below(node:yaml.Node) -> list[yaml.Node]:

@@ -724,8 +724,8 @@ def _are_numbers(v:Any) -> bool: return isinstance(v, list) and all(n is None or
 
 def _is_entry(e:dict[str,Any], about:dict[str,Any]) -> bool:
     "Is a figure of the results such as a test writes it, with as many cells as views?"
-    named = all(isinstance(e[k], str) and e[k].isprintable() for k in ('condition', 'measure', 'label', 'key')) and e['per'] in get_args(Per) and type(e['table']) is int
-    views = _are_words(e['probe_views']) and _are_words(e['gallery_views']) and all(v.isprintable() for v in (*e['probe_views'], *e['gallery_views']))
+    named = _are_words([e[k] for k in ('condition', 'measure', 'label', 'key')]) and e['per'] in get_args(Per) and type(e['table']) is int
+    views = _are_words(e['probe_views']) and _are_words(e['gallery_views'])
     if not named or not views or not isinstance(e['matrix'], list) or not _are_numbers([e['value']]): return False
     whole = not e['matrix'] or len(e['matrix']) == len(e['probe_views'])
     return whole and all(_are_numbers(r) and len(r) == len(e['gallery_views']) for r in e['matrix']) and (not e.get('cmc') or _is_curve(e, about))

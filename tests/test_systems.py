@@ -96,15 +96,19 @@ def test_maps_links_and_training_with_spawned_workers(tmp_path):
     assert len(names) > 100 and not [o for o in names if set(o) & set('<>:"|?*\\')]
 
 
+class WindowsFolder(PureWindowsPath):
+    "A folder of another system: it has a path, and nothing in it."
+    def is_dir(self): return False
+
+
 def test_maps_are_found_behind_backslashes(monkeypatch):
     size = SimpleNamespace(st_size=7)
     entry = lambda o: SimpleNamespace(path=o, name=ntpath.basename(o), is_file=lambda: True, stat=lambda: size)
-    names = ['manifest.jsonl', 'pkl\\001\\nm-01\\090\\a.pkl', 'images\\x.pkl', '.x.tmp']
-    monkeypatch.setattr(manifest, 'walk', lambda out: [entry(f'{out}\\{o}') for o in names])
+    below = {'pkl': ['001\\nm-01\\090\\a.pkl', '001\\notes.txt'], 'images': [], 'journal': []}
+    monkeypatch.setattr(manifest, 'walk', lambda out: [entry(f'{out}\\{o}') for o in below[out.name]])
     monkeypatch.setattr(manifest, 'Path', PureWindowsPath)
-    monkeypatch.setattr(manifest, 'os', SimpleNamespace(path=ntpath))
-    maps, left = manifest.look_around(PureWindowsPath('C:/maps/mine_sigma_8.0_'))
-    assert maps == {'001/nm-01/090/a.pkl': 7} and [o.name for o in left] == ['.x.tmp']
+    found = manifest.look_around(WindowsFolder('C:/maps/mine_sigma_8.0_'))
+    assert found == ({'001/nm-01/090/a.pkl': 7}, [], ['pkl/001/notes.txt'])
 
 
 @pytest.mark.parametrize('name', ['a/b', 'a\\b', 'C:x', '/', '\\'])
