@@ -1,5 +1,6 @@
 "Marks and shared pieces of the tests."
 import os
+import sys
 
 os.environ.setdefault('OMP_NUM_THREADS', '1')  # the tests start processes of their own; threads would fight over the cores
 
@@ -11,6 +12,15 @@ from hypothesis import settings
 torch.set_num_threads(1)
 settings.register_profile('shared', deadline=None)  # a busy machine is no failure
 settings.load_profile('shared')
+
+
+# These send signals, limit resources or mount small disks, which Windows has in another way or not at all.
+NEEDS_POSIX = ['checkpoint', 'core', 'data', 'endurance', 'link', 'repository', 'runs', 'terminal', 'unsafe_files', 'watch']
+collect_ignore = [f'test_{name}.py' for name in NEEDS_POSIX] if sys.platform == 'win32' else []
+
+
+def pytest_report_header():
+    return f'not run on Windows, as they need POSIX: {", ".join(collect_ignore)}' if collect_ignore else None
 
 
 def pytest_configure(config):
