@@ -60,8 +60,8 @@ def name_of_test(cfg:Config) -> str:
 
 def of_other_test(path:Path, settings:dict) -> bool:
     "Does a file of results say that it is of a test with other settings?"
-    try: said = json.loads(path.read_text(encoding='utf-8'))
-    except (OSError, ValueError): return False
+    try: said = read_json(read_text(path, 'the results of a test'))
+    except SkeletonGaitError: return False
     return isinstance(said, dict) and said.get('test', settings) != settings
 
 # %% ../nbs/20_checkpoint.ipynb #657df20c
@@ -662,7 +662,8 @@ def _what_to_set(then:dict, now:dict) -> Iterator[str]:
 def _old_head(weights:dict[str,torch.Tensor], then:dict) -> Iterator[str]:
     "What to do with a SkeletonGait whose embedding is half as wide as its last stage, and not as wide as its third."
     *_, third, last = then['Backbone'].get('channels', (0, 0))
-    width = weights['FCs.fc_bin'].shape[-1] if 'FCs.fc_bin' in weights else third
+    shape = tuple(weights['FCs.fc_bin'].shape) if 'FCs.fc_bin' in weights else ()
+    width = shape[-1] if shape else third
     if last and width == last//2 != third: yield (
         f"the checkpoint has embeddings {width} wide, half of channels[3] {last}, as an earlier version of skeletongait "
         f"made them; now they are as wide as channels[2], which is {third}, as published, and no setting makes the old ones. "

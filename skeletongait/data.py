@@ -260,9 +260,10 @@ def take_frames(
 def load_sequence(
     files:tuple[Path,...], # The files in use, in their order
     render:HeatmapConfig|None=None, # How poses are drawn; None: they are refused
+    limits:Limits=Limits(), # Larger files are refused
 ) -> np.ndarray:           # `(T, C, H, W)`, uint8 or float32
     "All frames of one sequence."
-    streams = load_streams(files, render)
+    streams = load_streams(files, render, limits)
     return take_frames(streams, np.arange(len(streams[0])), files, render)
 
 # %% ../nbs/12_data.ipynb #edf46677

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from .config import Config, load_config, to_yaml
-from .core import SkeletonGaitError, atomic_write, read_tree, save_text
+from .core import SkeletonGaitError, atomic_write, read_json, read_text, read_tree, save_text
 from .data import GaitDataset
 from .evaluate import plot_cmc
 from .protocols import evaluate
@@ -173,8 +173,8 @@ def made_paths() -> list[str]:
 
 def read_marker(root:Path) -> list[str]|None:
     "What the marker says the demonstration has made; None where there is none."
-    try: made = json.loads((root/MARKER).read_text(encoding='utf-8'))['made']
-    except (OSError, ValueError, KeyError, TypeError): return None
+    try: made = read_json(read_text(root/MARKER, 'the marker of a demonstration'))['made']
+    except (SkeletonGaitError, KeyError, TypeError): return None
     return made if isinstance(made, list) and all(isinstance(o, str) for o in made) else None
 
 def sort_out(folder:Path, root:Path, made:list[str]) -> Iterator[tuple[Path,bool]]: # Path, and is it the demonstration's?

@@ -27,6 +27,7 @@ from .data import join_streams, load_sequence, sequence_files
 from .layers import AttentionFusion
 from .models import STRIPS, SkeletonGaitPP
 from .player import WORDS, Panel, Player, Timeline, Viewer, as_array, caption, paint, row, side_by_side, stacked, text
+from .pose import Limits
 from .show import MAP_RGB, SIL_RGB, image_bytes
 from .trained import load_run
 from .transforms import fit_width, to_float
@@ -329,6 +330,7 @@ def from_run(cls:FusionViewer,
     def make():
         trained = load_run(run)
         data = trained.cfg.data_cfg
-        x_tchw = load_sequence(sequence_files(folder, data.data_in_use), render_settings(data.render))
+        files, limits = sequence_files(folder, data.data_in_use), Limits(data.max_file_mb, data.max_frames)
+        x_tchw = load_sequence(files, render_settings(data.render), limits)
         return cls.from_model(trained.model, x_tchw[:, :-1], x_tchw[:, -1], fps)
     return cls.opened(make)

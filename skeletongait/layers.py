@@ -40,7 +40,7 @@ def frame_conv(
     weight = weight.flatten(1).unflatten(1, (c_in, *k))
     if k == [1, 1] and c_in < _WIDEST_BLOCK:
         # A 1x1 kernel with a stride sees every second pixel only: take those first, then convolve with stride 1.
-        # oneDNN's own strided kernel (AVX2 and AVX-512, channels last, float32) writes the gradient of such a weight
+        # oneDNN's own kernel (AVX2, AVX-512 without AMX; channels last, float32) writes the gradient of such a weight
         # past its workspace where c_in is below the block (its issue 6035): memory is damaged, gradients may be wrong.
         x_fchw = x_fchw[:, :, ::stride[0], ::stride[1]]
         stride = (1, 1)

@@ -26,7 +26,7 @@ import numpy as np
 from tqdm import tqdm
 
 from .core import (
-    Sequence, SkeletonGaitError, Tree, atomic_write, is_leftover, link_above, one_line, pickled, read_json, read_tree,
+    Sequence, SkeletonGaitError, Tree, atomic_write, is_leftover, link_above, one_line, pickled, read_json, read_text, read_tree,
     save_text, unknown_name)
 from .launch import Stopped, ranks, run_script, stoppable
 from .manifest import OutputError, writing
@@ -358,8 +358,8 @@ def _check_place(out:str, *inputs:str) -> None:
 def _check_report(path:Path) -> None:
     "A `SkeletonGaitError` if the report would take the place of another file: that of the maps' folder, say."
     if not os.path.lexists(path): return
-    try: ours = {'counts', 'linked', 'only_maps'} <= json.loads(path.read_text(encoding='utf-8')).keys()
-    except (OSError, ValueError, AttributeError): ours = False
+    try: ours = {'counts', 'linked', 'only_maps'} <= read_json(read_text(path, 'a report')).keys()
+    except (SkeletonGaitError, AttributeError): ours = False
     if not ours: raise SkeletonGaitError(
         f"{path}: is no report of this script; move it away or choose another output path")
 

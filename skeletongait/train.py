@@ -289,7 +289,7 @@ def _no_failure(protocol:Any, results:dict) -> str:
 def test_model(
     model:nn.Module,
     cfg:Config,
-    run:Run,         # Gets `<save_name>-<iteration>-<test set>-<protocol>-<metric>.json`, and tables and pictures beside it
+    run:Run,         # Gets `results/<save_name>-<iteration>-<test set>-...json`, and tables and pictures beside it
     iteration:int,   # Of the weights
     r:Ranks,
     prepared:Prepared|None=None, # None: prepare it now

@@ -25,7 +25,7 @@ from .launch import device
 from .models import GaitNet, build_model
 from .pose import Limits
 from .train import embed_batch
-from .trainer import log
+from .trainer import log, mixed_precision
 from .transforms import build_transform
 
 # %% ../nbs/22a_trained.ipynb #5f0c7a08
@@ -76,7 +76,7 @@ def embed(self:TrainedRun,
 ) -> torch.Tensor: # `(n, c, p)` float32, on the CPU
     "The embedding of each sequence, as a test compares it; a `SkeletonGaitError` if one cannot be read."
     self.model.eval()
-    mixed = self.cfg.evaluator_cfg.enable_float16
+    mixed = mixed_precision(next(self.model.parameters()).device, self.cfg.evaluator_cfg.enable_float16)
     if isinstance(walks, Batch): return embed_batch(self.model, walks, mixed)
     if isinstance(walks, str|PathLike|np.ndarray):
         what = 'an array' if isinstance(walks, np.ndarray) else walks
@@ -115,7 +115,7 @@ def checkpoint_settings(
     state:dict, # What is in it
 ) -> Config:
     "The settings beside a checkpoint, or else in it, or else the defaults around its network."
-    beside, then = path.parent.parent/'config.yaml', state.get('config')
+    beside, then = path.absolute().parent.parent/'config.yaml', state.get('config')
     if beside.is_file(): return _run_settings(beside)
     if then is None: log.warning(f'{path}: holds no settings, and there is no {beside}; the defaults are taken, '
                                  'which compare embed_1 and use all files of a sequence')
@@ -139,6 +139,8 @@ def load_run(
     cfg = cfg or _run_settings(path/'config.yaml')
     run = Run(cfg)
     run.place(path)
+    if iteration == 0: raise SkeletonGaitError(
+        f"{path}: found iteration 0; expected that of a checkpoint, `best`, or none for the newest one")
     data, file = read_hint('latest' if iteration is None else iteration, run)
     if file is None: raise SkeletonGaitError(
         f"{path}: found no checkpoint {run.name}-*.pt in checkpoints; expected the folder of a run that has saved one")

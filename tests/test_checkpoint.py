@@ -850,6 +850,14 @@ def test_a_head_of_the_old_width_beside_other_differences(trained):
         load_weights(build_model(other), old_head(load_state(data, 'x.pt'), 4), 'x.pt')
 
 
+@pytest.mark.parametrize('head', [torch.ones(()), torch.ones(3), torch.ones(16, 8)])
+def test_a_head_that_is_none_is_an_error_of_one_kind(trained, head):
+    cfg, _, data = trained
+    state = load_state(data, 'x.pt')
+    state['model'] = state['model'] | {'FCs.fc_bin': head}
+    with pytest.raises(SkeletonGaitError, match='x.pt: '): load_weights(build_model(to_dict(cfg.model_cfg)), state, 'x.pt')
+
+
 def test_the_advice_for_an_old_head_works(trained):
     "The backbone is taken, and training goes on from it."
     cfg, _, data = trained

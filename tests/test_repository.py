@@ -71,3 +71,8 @@ def test_packages_agree():
     "`pip check` finds no conflict."
     done = subprocess.run([sys.executable, '-m', 'pip', 'check'], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout
+
+
+def test_links_of_the_readme_lead_somewhere():
+    links = re.findall(r'\]\((?!https?:)([^)#]+)', (ROOT/'README.md').read_text(encoding='utf-8'))
+    assert len(links) > 30 and [link for link in links if not (ROOT/link).exists()] == []

@@ -6,7 +6,7 @@ import pytest
 from scripts import files
 from toys import make_walkers, tiny, write_config
 
-from skeletongait.checkpoint import Run, name_of_test, settings_of_test
+from skeletongait.checkpoint import Run, name_of_test, of_other_test, settings_of_test
 from skeletongait.config import load_config, to_dict
 from skeletongait.core import save_text
 from skeletongait.evaluate import embeddings_file, read_embeddings
@@ -134,3 +134,11 @@ def test_settings_that_change_nothing_are_the_same_test(cfg):
 def test_the_packaged_settings_have_plain_names():
     assert name_of_test(load_config('skeletongait_Gait3D')[0]) == 'Gait3D-Gait3D-euc'
     assert name_of_test(load_config('skeletongait_OUMVLP')[0]) == 'OUMVLP-indoor_dataset-euc'
+
+
+@pytest.mark.parametrize('text', ['['*100_000, '{', '[]', '{"test": ' + '9'*5000 + '}'])
+def test_a_damaged_file_of_results_is_nobodys(tmp_path, text):
+    "It stands in no test's way, and its depth ends no process."
+    path = tmp_path/'x.json'
+    path.write_text(text, encoding='utf-8')
+    assert not of_other_test(path, dict(metric='euc'))

@@ -15,6 +15,7 @@ from skeletongait.evaluate import embeddings_file, read_embeddings
 from skeletongait.launch import run_script
 from skeletongait.main import main
 from skeletongait.pose import load_pickle
+from skeletongait import trained as loading
 from skeletongait.trained import load_run, read_walk
 from skeletongait.trainer import make_dataset
 
@@ -166,3 +167,17 @@ def test_poses_are_drawn_with_the_settings_of_the_run(one, tmp_path, walkers):
     assert read_walk(pose, cfg)[0][0].shape == (10, 17, 3)
     a, b = trained.embed([pose, walkers/'linked/005/bg-01/090'])
     close(a, b)
+
+
+def test_precision_is_that_of_the_test(one, monkeypatch):
+    "Where the test leaves mixed precision aside, as on an Apple GPU, so does a loaded run."
+    cfg = load_config(one[1].config, ['evaluator_cfg.enable_float16=true'])[0]
+    run, asked, mixed = load_run(one[1].folder, cfg=cfg), [], []
+    monkeypatch.setattr(loading, 'mixed_precision', lambda where, wanted: asked.append((where.type, wanted)))
+    monkeypatch.setattr(loading, 'embed_batch', lambda model, batch, m: mixed.append(m) or torch.zeros(1, 1, 1))
+    run.embed([np.zeros((3, 2, 64, 64), np.uint8)])
+    assert asked == [('cpu', True)] and mixed == [None]
+
+
+def test_iteration_0_is_no_checkpoint(one):
+    with pytest.raises(SkeletonGaitError, match='found iteration 0; expected that of a checkpoint'): load_run(one[1].folder, 0)
