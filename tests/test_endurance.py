@@ -635,7 +635,7 @@ def pause(root, where, name, at, how='SIGSTOP'):
 
 @pytest.mark.parametrize('other', [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize('where, name, at', [('core.os', 'fsync', 40), *(pytest.param(*o, marks=pytest.mark.slow) for o in
-    [('module', 'pose_to_heatmap', 4), ('core.pickle', 'dump', 4), ('module', 'do_share', 1), ('module', 'add_record', 3), ('module', 'remove_outputs', 1), ('module', 'gather', 1), ('module', 'save_state', 1)])])
+    [('module', 'pose_to_heatmap', 4), ('core._Pickler', 'dump', 4), ('module', 'do_share', 1), ('module', 'add_record', 3), ('module', 'remove_outputs', 1), ('module', 'gather', 1), ('module', 'save_state', 1)])])
 def test_a_run_that_comes_back_touches_nothing(tree, small, where, name, at, other):
     "Stopped anywhere, another run does all its work (or draws all otherwise); when it goes on it sees that, and leaves the folder alone."
     shutil.rmtree(tree/'maps')
