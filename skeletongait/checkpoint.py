@@ -697,7 +697,7 @@ def load_weights(
     "Put a checkpoint's weights into a model; `SkeletonGaitError` says what does not fit, why, and what to set."
     new, have = {k.removeprefix('module.'): v for k, v in state['model'].items()}, model.state_dict()
     lines = misfits(have, new)
-    text = f"{path}: {blame(new, have)}.\n{len(lines)} weights do not fit:\n" + '\n'.join(f'  {l}' for l in lines[:8] + ['...']*(len(lines) > 8))
+    text = f"{path}: {blame(new, have)}.\n  {len(lines)} weights do not fit:\n" + '\n'.join(f'    {l}' for l in lines[:8] + ['...']*(len(lines) > 8))
     if lines and strict: raise SkeletonGaitError(text)
     if lines: log.warning(f'{text}\nthe others are taken (restore_ckpt_strict: false)')
     model.load_state_dict({k: v for k, v in new.items() if k in have and have[k].shape == v.shape}, strict=not lines)
@@ -755,7 +755,7 @@ def check_restored(state:dict, cfg:Config, path:str|os.PathLike) -> None:
         if at.startswith(('optimizer_cfg.', 'scheduler_cfg.')) and not getattr(cfg.trainer_cfg, _switch(at)): lines.append(f'  {o} (trainer_cfg.{_switch(at)})')
     if lines: raise SkeletonGaitError(
         f'{path}: training goes on with the optimizer and the schedule of this checkpoint, and these settings are no longer theirs:\n' + '\n'.join(lines) +
-        '\nPut the old values back; or set the switch named behind each to true for this start: optimizer_reset begins with no momentum, scheduler_reset begins the schedule at its first step')
+        '\n  Put the old values back; or set the switch named behind each to true for this start: optimizer_reset begins with no momentum, scheduler_reset begins the schedule at its first step')
 
 # %% ../nbs/20_checkpoint.ipynb #bcad5c5c
 def follow_schedule(trainer:Trainer) -> None:

@@ -350,6 +350,10 @@ def printing_anything() -> Iterator[None]:
             with contextlib.suppress(OSError, ValueError): f.reconfigure(errors=errors) # a full disk, or closed
 
 # %% ../nbs/01_launch.ipynb #7c73d153
+def _printable(text:Any) -> str:
+    "A message as it is printed: what is indented by two spaces stands on a line of its own, all else on one."
+    return '\n'.join(map(one_line, re.split('\n(?=  )', str(text))))
+
 @output_may_end()
 @printing_anything()
 def run_script(
@@ -359,7 +363,7 @@ def run_script(
     "Run `func` as a command: a `SkeletonGaitError` is one line on stderr and exit code 2, `Stopped` one line and 130."
     args = arg_parser(func).parse_args(_without_local_rank(sys.argv[1:] if argv is None else argv))
     r = Ranks(0, 1, 0)
-    say = lambda text, all: print(f"{func.__name__}{f' (rank {r.rank})' if all and r.world > 1 else ''}: {one_line(text)}", file=sys.stderr)
+    say = lambda text, all: print(f"{func.__name__}{f' (rank {r.rank})' if all and r.world > 1 else ''}: {_printable(text)}", file=sys.stderr)
     try:
         r = ranks()
         return func(**vars(args))

@@ -393,7 +393,8 @@ def save(self:HeatmapStudio, button:W.Button|None=None) -> None:
     self.saved.value = ''
     with self.noticing():
         path = save_settings(self.asked()[0], self.save_name.value.strip())
-        self.saved.value = text(f'saved {path}; to draw a data set with it:\n{drawing_command(path)}', 'sg-command')
+        command = text(drawing_command(path), 'sg-command')
+        self.saved.value = text(f'saved {path}; to draw a data set with it:') + command
 
 @patch
 def keep(self:HeatmapStudio, button:W.Button|None=None) -> None:

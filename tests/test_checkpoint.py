@@ -839,7 +839,7 @@ def test_a_head_of_the_old_width_says_so(trained):
     assert head == ('x.pt: the checkpoint has embeddings 4 wide, half of channels[3] 8, as an earlier version of skeletongait made them; now they are as wide as channels[2], which is 8, '
                     'as published, and no setting makes the old ones. Test it with that version, train anew, or train on from its backbone alone with '
                     'trainer_cfg.restore_ckpt_strict: false and optimizer_reset: true.')
-    assert rest[0] == '6 weights do not fit:' and 'FCs.fc_bin: 16x8x4 in the checkpoint, 16x8x8 in the model' in rest[1]
+    assert rest[0] == '  6 weights do not fit:' and 'FCs.fc_bin: 16x8x4 in the checkpoint, 16x8x8 in the model' in rest[1]
 
 
 def test_a_head_of_the_old_width_beside_other_differences(trained):
@@ -874,7 +874,7 @@ def test_messages_in_full(trained):
     other['SeparateBNNecks']['class_num'] = 9
     with pytest.raises(SkeletonGaitError) as e: load_weights(build_model(other), state, 'x.pt')
     assert str(e.value) == ('x.pt: the checkpoint was made for 4 classes, model_cfg.SeparateBNNecks.class_num is 9: set it to 4.\n'
-                            '1 weights do not fit:\n  BNNecks.fc_bin: 16x8x4 in the checkpoint, 16x8x9 in the model')
+                            '  1 weights do not fit:\n    BNNecks.fc_bin: 16x8x4 in the checkpoint, 16x8x9 in the model')
     with pytest.raises(SkeletonGaitError, match="x.pt: these are no weights of SkeletonGait or SkeletonGaitPP; the names begin conv1.weight, fc.weight"):
         load_weights(build_model(other), {'model': {'conv1.weight': torch.ones(2), 'fc.weight': torch.ones(2)}}, 'x.pt')
     with pytest.raises(SkeletonGaitError, match='the names begin nowhere'): load_weights(build_model(other), {'model': {}}, 'x.pt')

@@ -22,7 +22,7 @@ from toys import tiny, write_config
 from skeletongait.browser import DatasetBrowser
 from skeletongait.checkpoint import Run
 from skeletongait.config import load_config
-from skeletongait.core import Sequence, one_line, read_tree, save_text, unescaped
+from skeletongait.core import SkeletonGaitError, Sequence, one_line, read_tree, save_text, unescaped
 from skeletongait.data import Batch
 from skeletongait.evaluate import embeddings_file, plot_cmc, read_embeddings
 from skeletongait.launch import printing_anything, run_script
@@ -375,3 +375,11 @@ def test_scripts_under_any_encoding(encoding, tmp_path):
         assert done.returncode == 0 and b'Traceback' not in done.stderr, done.stderr[-2000:]
     results, = tmp_path.rglob('results')
     assert {f.suffix for f in results.iterdir()} == {'.csv', '.json', '.png', '.npz'}
+
+
+def test_what_an_error_lists_stands_on_lines_of_its_own(capsys):
+    def script():
+        "Fails."
+        raise SkeletonGaitError('a\nb: not ready:\n  first\n  second')
+    assert run_script(script, []) == 2
+    assert capsys.readouterr().err == 'script: a\\nb: not ready:\n  first\n  second\n'
