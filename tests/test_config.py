@@ -13,6 +13,8 @@ from skeletongait.config import (ConfigError, apply_changes, check_ready, comput
                                  make_optimizer, make_scheduler, packaged_configs, parse_yaml, schema_rows, to_dict, to_yaml)
 from skeletongait.core import SkeletonGaitError, nearest
 
+NEEDS_MUON = pytest.mark.skipif(not hasattr(torch.optim, 'Muon'), reason='this torch has no Muon, which takes matrices only')
+
 DEEP, FLAT = [1, 4, 4, 1], [1, 1, 1, 1]
 # layers, classes, batch, milestones (thousands), total, save every (thousands), eval_func
 PUBLISHED = {
@@ -466,7 +468,8 @@ class TestTorch:
         ('scheduler_cfg: {milestone: [1]}', ('scheduler_cfg.milestone: MultiStepLR has no such argument', 'did you mean milestones?'))])
     def test_refused(self, text, words): refused(text, *words)
 
-    @pytest.mark.parametrize('text', ['optimizer_cfg: {lr: -1}', 'scheduler_cfg: {scheduler: CyclicLR, base_lr: 1}', 'optimizer_cfg: {solver: Muon}'])
+    @pytest.mark.parametrize('text', ['optimizer_cfg: {lr: -1}', 'scheduler_cfg: {scheduler: CyclicLR, base_lr: 1}',
+                                      pytest.param('optimizer_cfg: {solver: Muon}', marks=NEEDS_MUON)])
     def test_what_torch_refuses(self, text):
         cfg, _ = read(text)
         with pytest.raises(ConfigError, match=text.split(':')[0] + ': torch refuses'):
@@ -681,11 +684,14 @@ class TestConfigChanges:
 
 
 class TestReady:
-    def test_what_torch_refuses_is_found_before_the_data(self):
-        for change, words in (('optimizer_cfg.lr=-1', 'optimizer_cfg: torch refuses SGD'), ('scheduler_cfg={scheduler: OneCycleLR, max_lr: 0.1}', 'scheduler_cfg: torch refuses OneCycleLR'), ('optimizer_cfg={solver: Muon}', 'optimizer_cfg: torch refuses Muon')):
-            cfg, _ = load_config('demo_skeletongait', ['optimizer_cfg={}', 'scheduler_cfg={milestones: [3]}', change])
-            check_ready(cfg, 'test')
-            with pytest.raises(ConfigError, match=words): check_ready(cfg, 'train')
+    @pytest.mark.parametrize('change, words', [
+        ('optimizer_cfg.lr=-1', 'optimizer_cfg: torch refuses SGD'),
+        ('scheduler_cfg={scheduler: OneCycleLR, max_lr: 0.1}', 'scheduler_cfg: torch refuses OneCycleLR'),
+        pytest.param('optimizer_cfg={solver: Muon}', 'optimizer_cfg: torch refuses Muon', marks=NEEDS_MUON)])
+    def test_what_torch_refuses_is_found_before_the_data(self, change, words):
+        cfg, _ = load_config('demo_skeletongait', ['optimizer_cfg={}', 'scheduler_cfg={milestones: [3]}', change])
+        check_ready(cfg, 'test')
+        with pytest.raises(ConfigError, match=words): check_ready(cfg, 'train')
 
     def test_the_message_names_the_file(self):
         for changes, words in (([], 'not ready to train'), (['data_cfg.dataset_root=x', 'optimizer_cfg.lr=-1'], 'optimizer_cfg: torch refuses')):
