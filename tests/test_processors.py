@@ -22,7 +22,7 @@ PROCESSORS = {
     'plain loops in PyTorch': {'ATEN_CPU_CAPABILITY': 'default'},
 }
 LOSS_BAR = {'float32': 1e-3, 'bfloat16': .1}
-GRADIENT_BAR = {'float32': 1e-3, 'bfloat16': .5}
+GRADIENT_BAR = {'float32': 1e-2, 'bfloat16': .5}  # a maximum that nearly ties may go the other way; garbage is off by the whole
 
 
 def checked_heap():
