@@ -48,7 +48,7 @@ def settings_of_test(cfg:Config) -> dict: # Plain data, as JSON gives it back
     return json.loads(json.dumps(said))
 
 def _file_words(text:str, most:int=60) -> str:
-    "A text as a part of a file name: at most so many bytes, without slashes and other odd characters."
+    "A text as a part of a file name: cut to `most` bytes, without slashes and other odd characters."
     return re.sub(r'[^\w.+=@-]+', '_', text).encode()[:most].decode(errors='ignore')
 
 def name_of_test(cfg:Config) -> str:
@@ -403,11 +403,11 @@ class _Description(Machine):
         return dict(counts)
 
     def size(self, shape):
-        if not _whole(shape): raise ArrayFileError("a size that is none")
+        if not _whole(shape): raise ArrayFileError("an invalid size")
         return shape
 
     def device(self, kind, number=0):
-        if type(kind) is not str or type(number) is not int: raise ArrayFileError("a device that is none")
+        if type(kind) is not str or type(number) is not int: raise ArrayFileError("an invalid device")
         return kind
 
 # %% ../nbs/20_checkpoint.ipynb #ca5d7ef6

@@ -205,7 +205,7 @@ def as_stream(
     path:Path, # Where it is from, for messages
     render:HeatmapConfig|None=None, # How poses are drawn; None: they are refused
 ) -> np.ndarray: # As `load_stream` returns it
-    "An array as a stream of frames or joints; a `SkeletonGaitError` if it is none."
+    "An array as a stream of frames or joints; a `SkeletonGaitError` for any other array."
     if not isinstance(x, np.ndarray): raise SkeletonGaitError(f"{path}: holds a {type(x).__name__}; expected one array")
     if is_pose(x): return _place(x, path, render)
     if x.ndim not in (3, 4) or 0 in x.shape or (x.dtype != np.uint8 and x.dtype.kind != 'f'): raise SkeletonGaitError(

@@ -139,7 +139,7 @@ def _draw_images(joints, sigma, out):
         _draw_map(joints[t], JOINT_ENDS, sigma, bumps, best, out[t, 1])
 
 def _check(joints:np.ndarray, sigma:float) -> np.ndarray:
-    "The joints as the loops want them; `PoseError` for another shape, numbers that are none, or no width."
+    "The joints as the loops want them; `PoseError` for another shape, non-finite values, or an invalid sigma."
     if joints.ndim != 3 or joints.shape[1:] != (17, 3): raise PoseError(f"found joints of shape {joints.shape}; expected (T, 17, 3): x, y and confidence")
     joints = np.ascontiguousarray(joints, np.float64)
     if not np.isfinite(joints).all(): raise PoseError("found NaN or infinite numbers; expected joints in the image, with their confidences")

@@ -271,7 +271,7 @@ def load_heatmap_config(
 
 # %% ../nbs/05_heatmap.ipynb #af0f1b58
 def _check_finite(x:np.ndarray, what:str) -> None:
-    "Raise a `PoseError` that names the frames of `x` `(T, ...)` with numbers that are none."
+    "Raise a `PoseError` that names the frames of `x` `(T, ...)` with non-finite values."
     bad = ~np.isfinite(x).all((1, 2))
     if bad.any(): raise PoseError(f"frames {_some(np.flatnonzero(bad))}: {what}")
 

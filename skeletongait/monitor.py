@@ -227,7 +227,7 @@ class Curves(NamedTuple):
     events: list[tuple[str,int]]        # What happened, and after which iteration
 
 def _column(lines:list[dict], key:str) -> np.ndarray:
-    "One value of each line; NaN where it is none, or beyond what can be drawn."
+    "One value of each line; NaN where it is missing, or too large to be drawn."
     y = np.array([o.get(key) for o in lines], float)
     return np.where(abs(y) < 1e300, y, np.nan)
 

@@ -23,7 +23,7 @@ from PIL import Image
 from fastcore.basics import patch
 
 from .core import SkeletonGaitError, atomic_write, one_line
-from .show import figure_png, image_bytes, line_width, write_line
+from .show import figure_png, image_bytes, line_width, write_line, write_png
 
 # %% ../nbs/26_player.ipynb #a114a257
 LEFT, RIGHT, MIDDLE = (0, 114, 178), (230, 159, 0), (150, 150, 150)   # sides of the body, RGB
@@ -335,7 +335,7 @@ def save_figure(self:Viewer,
     path:str|Path, # Written whole or not at all
 ) -> Path:
     "Write the figure as PNG; a `SkeletonGaitError` if the viewer shows nothing but a message."
-    with atomic_write(path) as tmp: tmp.write_bytes(figure_png(self.figure()))
+    write_png(self.figure(), path)
     return Path(path)
 
 @patch

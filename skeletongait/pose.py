@@ -153,7 +153,7 @@ ARRAY_NAMES = {('numpy', 'ndarray'): None, ('numpy', 'dtype'): DTypeDescription,
 # %% ../nbs/03_pose.ipynb #29927561
 class Machine:
     "The stack of a pickle's machine; nothing below its last mark can be reached."
-    only = '; only numpy arrays are read' # Said after what is none
+    only = '; only numpy arrays are read' # Said after what is refused
     def __init__(self,
         names:dict, # (module, name) -> what a call of it describes; None: a name that may be mentioned only
     ):
@@ -334,7 +334,7 @@ def _parse_header(text:str) -> tuple[tuple[int,...],bool,np.dtype]:
     "Shape, order and type as the header of a `.npy` file states them."
     found = _FIELDS.fullmatch(text)
     if not found or None in found.group('descr', 'fortran', 'shape'):
-        raise ValueError("its header is none of an array of plain numbers or strings")
+        raise ValueError("its header is not that of an array of plain numbers or strings")
     descr, fortran, shape = found.group('descr', 'fortran', 'shape')
     if not re.fullmatch(r'[<>=|]?[A-Za-z?][0-9]{0,9}', descr, re.ASCII):
         raise ArrayFileError(f"an array of dtype {_found(descr)}; only numbers and strings are read")
@@ -346,7 +346,7 @@ def read_npy(
     n_bytes:int,   # Its length; what its header says must fit it before the rest is read
     limits:Limits, # Larger arrays are refused
 ) -> np.ndarray:
-    "The array of a `.npy` file; an `ArrayFileError` or one of `DAMAGE` where it is none of plain numbers or strings."
+    "The array of a `.npy` file; an `ArrayFileError` or one of `DAMAGE` for any other content than plain numbers or strings."
     head = io.BytesIO(f.read(2**14)) # numpy's longest header has 10,000 characters
     version = npy_format.read_magic(head)
     if version not in ((1, 0), (2, 0)): raise ArrayFileError(f"an array in npy version {version}; plain arrays are of version (1, 0) or (2, 0)")

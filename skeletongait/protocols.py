@@ -23,10 +23,10 @@ import numpy as np, torch
 from fastcore.basics import patch
 from matplotlib.axes import Axes
 from torch import Tensor
-from .core import Sequence, SkeletonGaitError, atomic_write, one_line, pick, save_text, unknown_name
+from .core import Sequence, SkeletonGaitError, one_line, pick, save_text, unknown_name
 from .evaluate import (EmbeddingSet, Scores, Unmatched, cmc, distance_blocks, draw_cmc, figure, make_embedding_set, name_codes, nearest_sequences, rank_of, score_galleries,
                                    top_k)
-from .show import figure_png, in_picture, names_as_text
+from .show import in_picture, names_as_text, write_png
 
 # %% ../nbs/17_protocols.ipynb #2b718e94
 def _texts(key:str, value:Any) -> tuple[str,...]:
@@ -223,7 +223,7 @@ PROTOCOLS = {
 
 # %% ../nbs/17_protocols.ipynb #6b6fd60e
 class Split(NamedTuple):
-    "Who is who in one condition."
+    "The probes and the gallery of one condition."
     condition: Condition
     probe: np.ndarray   # indices of sequences, `(n,)`
     gallery: np.ndarray # `(m,)`
@@ -276,7 +276,7 @@ def split(self:GalleryProbe,
     sequences:list[Sequence],       # Of the test set
     probes:Iterable[str]|None=None, # As `splits` takes them
 ) -> list[Split]: # The conditions that have both probes and a gallery
-    "Who is who; a `SkeletonGaitError` if nobody can be scored. Needs no embeddings."
+    "The probes and the gallery of every condition; a `SkeletonGaitError` if nobody can be scored. Needs no embeddings."
     every = self.splits(sequences, probes)
     whole = [s for s in every if not _lacking(s)]
     if s := self.submission:
@@ -792,6 +792,5 @@ def _title(about:Mapping[str,Any]) -> str:
 
 def _write_picture(path:Path, fig:plt.Figure|None) -> list[Path]:
     if fig is None: return []
-    png = figure_png(fig, dpi=100, bbox_inches='tight')
-    with atomic_write(path) as tmp: tmp.write_bytes(png)
+    write_png(fig, path, dpi=100, bbox_inches='tight')
     return [path]

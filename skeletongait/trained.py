@@ -35,7 +35,7 @@ def read_walk(
     walk:Walk,  # The folder of a sequence; or the arrays of its files that are in use
     cfg:Config, # `data_cfg` says which files, how poses are drawn, and how much is read
 ) -> tuple[list[np.ndarray],tuple[Path,...]]: # As `load_streams` returns them; where they are from
-    "The streams of one sequence; a `SkeletonGaitError` if it is none."
+    "The streams of one sequence; a `SkeletonGaitError` for anything else."
     d = cfg.data_cfg
     render = render_settings(d.render)
     if isinstance(walk, str|PathLike):

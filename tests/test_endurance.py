@@ -736,14 +736,14 @@ def at_long_files(root, seconds, patience):
 
 def test_a_rank_that_hangs_falls_silent(monkeypatch):
     "After the longest time at one file; as soon as it goes on it is heard of again."
-    monkeypatch.setattr(module, 'LONGEST', .2)
+    monkeypatch.setattr(module, 'MOST_SECONDS', .2)
     board = Board()
     with module.Teller(board, 1) as tell:
         first = board.wait('beat/1', 60)
         time.sleep(1.5)
         assert board.read('beat/1') == first
         tell(1)
-        monkeypatch.setattr(module, 'LONGEST', 60)
+        monkeypatch.setattr(module, 'MOST_SECONDS', 60)
         while board.read('beat/1') == first: time.sleep(.05)
         assert board.read('done/1') == 1
 

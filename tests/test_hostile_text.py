@@ -7,7 +7,7 @@ from hypothesis import given, settings, strategies as st
 
 from skeletongait.checkpoint import Run, read_best
 from skeletongait.config import ConfigError, load_config
-from skeletongait.core import DEEPEST, LONGEST, MOST_VALUES, SkeletonGaitError, read_json, read_text, read_yaml
+from skeletongait.core import DEEPEST, MOST_TEXT, MOST_VALUES, SkeletonGaitError, read_json, read_text, read_yaml
 from skeletongait.data import read_partition
 from skeletongait.heatmap import load_heatmap_config
 from skeletongait.manifest import MANIFEST, Record, from_line, maps_name, read_manifest, to_line
@@ -28,7 +28,7 @@ HOSTILE_YAML = {
     'brackets': ('['*3000, 'more than 64'), 'many brackets': ('['*100_000, 'more than 64'), 'whole brackets': ('['*3000 + ']'*3000, 'more than 64'), 'braces': ('{a: '*3000, 'more than 64'),
     'dashes': ('- '*20_000, 'more than 64'), 'questions': ('? '*3000, 'more than 64'), 'steps': ('\n'.join(' '*i + 'a:' for i in range(500)), 'more than 64'),
     'laughs': (LAUGHS, 'more than 50,000 values'), 'merges': (MERGES, 'more than 50,000 values'), 'itself': ('a: &a [*a]', 'inside'), 'merges itself': ('&a {<<: *a}', 'inside'), 'nowhere': ('*a', 'undefined alias'),
-    'values': ('- 1\n'*(MOST_VALUES+1), 'more than 50,000 values'), 'long': ('#'*(LONGEST+1), 'at most 262,144'), 'key of a list': ('a: 1\n? [a]\n: b', '^line 2: found unhashable key'),
+    'values': ('- 1\n'*(MOST_VALUES+1), 'more than 50,000 values'), 'long': ('#'*(MOST_TEXT+1), 'at most 262,144'), 'key of a list': ('a: 1\n? [a]\n: b', '^line 2: found unhashable key'),
     'nul': ('a: 1\nb: \0', '^line 2: not YAML'), 'bell': ('a: \a', '^line 1: not YAML'), 'surrogate': ('a: "\\ud800"', 'expected text'), 'written nul': (r'a: "\0"', 'expected text'),
     'beyond unicode': (r'a: "\U00110000"', '^line 1: not YAML'), 'far beyond': (r'a: "\UFFFFFFFF"', '^line 1: not YAML'), 'version': ('%YAML ' + '9'*5000 + '.1\n--- a', '^line 1: not YAML'),
     'key of two lines': (r'"a\nb": 1', 'expected a name'), 'long key': ('? ' + 'k'*300 + '\n: 1', 'expected a name'), 'two documents': ('a\n---\nb', '^line 2: '),

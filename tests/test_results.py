@@ -142,3 +142,13 @@ def test_a_damaged_file_of_results_is_nobodys(tmp_path, text):
     path = tmp_path/'x.json'
     path.write_text(text, encoding='utf-8')
     assert not of_other_test(path, dict(metric='euc'))
+
+
+def test_a_training_tests_its_own_weights(cfg, tmp_path):
+    "Wherever a test by itself would take them from; a test of the same checkpoint later is the same test."
+    elsewhere = changed(cfg, evaluator_cfg__restore_hint=str(tmp_path/'other.pt'), trainer_cfg__with_test=True, output_root=str(tmp_path))
+    assert main(str(write_config(elsewhere, tmp_path/'x.yaml')), 'train') == 0
+    written = Run(cfg, tmp_path).results(1)
+    assert json.loads(written.read_text())['test']['weights'] is None
+    assert main(str(write_config(elsewhere, tmp_path/'x.yaml')), 'test', iter=1) == 0
+    assert sorted(f.name for f in written.parent.glob('*.json')) == [written.name]

@@ -138,7 +138,7 @@ def test_headers_that_no_parser_should_see(tmp_path, header):
     with zipfile.ZipFile(tmp_path/'a.npz', 'w') as z:
         for name, part in parts.items(): z.writestr(name, part)
     with pytest.raises(SkeletonGaitError,
-        match='a.npz: no file of embeddings .its header is none'): read_embeddings(tmp_path/'a.npz')
+        match='a.npz: no file of embeddings .its header is not that'): read_embeddings(tmp_path/'a.npz')
 
 
 def test_a_header_that_promises_more_than_the_file_has(tmp_path):
