@@ -352,10 +352,16 @@ def test_pinned(train):
 
 # Lost workers
 
-ENDS = {'SIGKILL': (lambda: os.kill(os.getpid(), signal.SIGKILL), 'was killed by SIGKILL .* ran out of memory: lower data_cfg.num_workers or data_cfg.max_file_mb'),
-        'SIGSEGV': (lambda: os.kill(os.getpid(), signal.SIGSEGV), 'was killed by SIGSEGV .* a broken file can do that'),
-        'SIGBUS': (lambda: os.kill(os.getpid(), signal.SIGBUS), 'was killed by SIGBUS .* /dev/shm is full'),
-        'exit 3': (lambda: os._exit(3), 'ended with exit code 3 .* a broken file can do that')}
+def die_by(name):
+    "End this process by a signal; another of its threads may take it, so this one waits and does not read on."
+    os.kill(os.getpid(), signal.Signals[name])
+    time.sleep(60)
+
+ENDS = {
+    'SIGKILL': (lambda: die_by('SIGKILL'), 'was killed by SIGKILL .* ran out of memory: lower data_cfg.num_workers or data_cfg.max_file_mb'),
+    'SIGSEGV': (lambda: die_by('SIGSEGV'), 'was killed by SIGSEGV .* a broken file can do that'),
+    'SIGBUS': (lambda: die_by('SIGBUS'), 'was killed by SIGBUS .* /dev/shm is full'),
+    'exit 3': (lambda: os._exit(3), 'ended with exit code 3 .* a broken file can do that')}
 
 @pytest.fixture
 def deadly(monkeypatch):
