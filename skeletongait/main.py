@@ -21,7 +21,7 @@ from .config import Config, check_ready, load_config, to_dict
 from .core import SkeletonGaitError
 from .data import make_loader
 from .launch import Ranks, Stop, Stopped, device, naming_lost_ranks, process_group, run_script, stoppable, together
-from .checkpoint import Run, only_first_speaks, read_hint
+from .checkpoint import Run, means_own_weights, only_first_speaks, read_hint
 from .train import begin, foresee_test, prepare_test, shared_checkpoint, test_model, train
 from .trained import trained_run
 from .trainer import find_data, log, make_dataset, make_trainer
@@ -43,7 +43,8 @@ def check_share(batch_size:list[int], world:int) -> None:
 
 # %% ../nbs/23_main.ipynb #75671581
 def with_own_weights(cfg:Config) -> Config:
-    "The settings of the tests in a training: of the weights it has, wherever a test by itself takes them from."
+    "The settings of the tests during a training, which are of the weights being trained, not of another file's."
+    if means_own_weights(cfg.evaluator_cfg.restore_hint): return cfg # a test of the same checkpoint later has the same fingerprint
     return replace(cfg, evaluator_cfg=replace(cfg.evaluator_cfg, restore_hint='latest'))
 
 def run_training(cfg:Config, run:Run, r:Ranks, stop:Stop) -> str|None: # Why it stopped before the end

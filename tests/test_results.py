@@ -7,7 +7,7 @@ from scripts import files
 from toys import make_walkers, tiny, write_config
 
 from skeletongait.checkpoint import Run, name_of_test, of_other_test, settings_of_test
-from skeletongait.config import load_config, to_dict
+from skeletongait.config import config_hash, load_config, to_dict
 from skeletongait.core import save_text
 from skeletongait.evaluate import embeddings_file, read_embeddings
 from skeletongait.launch import Ranks
@@ -152,3 +152,13 @@ def test_a_training_tests_its_own_weights(cfg, tmp_path):
     assert json.loads(written.read_text())['test']['weights'] is None
     assert main(str(write_config(elsewhere, tmp_path/'x.yaml')), 'test', iter=1) == 0
     assert sorted(f.name for f in written.parent.glob('*.json')) == [written.name]
+
+
+def test_results_keep_the_fingerprint_of_the_settings(cfg, tmp_path):
+    "A test during a training and a test of the same checkpoint afterwards write the same results."
+    asked = changed(cfg, trainer_cfg__with_test=True, output_root=str(tmp_path))
+    config, path, written = str(write_config(asked, tmp_path/'x.yaml')), Run(asked, tmp_path).results(1), []
+    for phase in ('train', 'test'):
+        assert main(config, phase) == 0
+        written.append(json.loads(path.read_text()))
+    assert written[0] == written[1] and written[0]['config_hash'] == config_hash(load_config(config)[0])
