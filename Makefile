@@ -2,7 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
-NETWORKS := $(patsubst %,tests/test_%.py,layers models losses trainer train checkpoint published_checkpoint fusion retrieval)
+NETWORKS := tests/nets $(patsubst %,tests/%.py,runs/test_trainer runs/test_loop runs/test_checkpoint runs/test_published_checkpoint \
+    viewers/test_fusion viewers/test_retrieval)
 
 .PHONY: help demo test test-slow test-avx2 notebooks lab clean
 .DEFAULT_GOAL := help
@@ -46,7 +47,7 @@ notebooks: $(READY)
 	$(BIN)/python .ci/readme.py
 
 lab: $(READY)
-	$(BIN)/jupyter lab nbs/workbench.ipynb
+	$(BIN)/jupyter lab nbs/tutorials/workbench.ipynb
 
 clean:
 	rm -rf output build *.egg-info

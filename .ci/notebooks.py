@@ -29,6 +29,12 @@ def new_worker() -> ProcessPoolExecutor:
     return ProcessPoolExecutor(1, mp_context=get_context('spawn'), initializer=prepare)
 
 
+def shown(path: Path) -> str:
+    "The notebook's name, with its room where it lies in `nbs`."
+    folder = ROOT/'nbs'
+    return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else path.name
+
+
 def run_in(workers: SimpleQueue, path: Path) -> bool:
     "Run one notebook in a free worker, and say how that ended."
     worker, start = workers.get(), time.monotonic()
@@ -38,7 +44,7 @@ def run_in(workers: SimpleQueue, path: Path) -> bool:
     except BrokenProcessPool:
         passed, end, worker = False, 'FAILED: its process died (a crash, or no memory left)', new_worker()
     workers.put(worker)
-    print(f'{path.name}: {end} ({time.monotonic() - start:.0f} s)', flush=True)
+    print(f'{shown(path)}: {end} ({time.monotonic() - start:.0f} s)', flush=True)
     return passed
 
 
@@ -52,7 +58,7 @@ def main(paths: list[Path]) -> int:
         passed = list(threads.map(lambda path: run_in(workers, path), paths))
     for _ in range(AT_ONCE):
         workers.get().shutdown()
-    failed = [path.name for path, ok in zip(paths, passed) if not ok]
+    failed = [shown(path) for path, ok in zip(paths, passed) if not ok]
     print(f'{len(paths) - len(failed)} notebooks passed, {len(failed)} failed' + ''.join(f'\n  {name}' for name in failed))
     return int(bool(failed))
 

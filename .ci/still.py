@@ -26,5 +26,5 @@ def still_file(path: Path) -> None:
 
 
 if __name__ == '__main__':
-    for path in sorted((ROOT/'nbs').glob('*.ipynb')):
+    for path in sorted((ROOT/'nbs').rglob('[!_.]*.ipynb')):
         still_file(path)

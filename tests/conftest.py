@@ -15,8 +15,16 @@ settings.load_profile('shared')
 
 
 # These send signals, limit resources or mount small disks, which Windows has in another way or not at all.
-NEEDS_POSIX = ['checkpoint', 'core', 'data', 'endurance', 'link', 'repository', 'runs', 'terminal', 'unsafe_files', 'watch']
-collect_ignore = [f'test_{name}.py' for name in NEEDS_POSIX] if sys.platform == 'win32' else []
+NEEDS_POSIX = ['test_core', 'test_repository', 'test_terminal', 'data/test_data', 'files/test_unsafe_files', 'prepare/test_endurance', 'prepare/test_link',
+               'runs/test_checkpoint', 'runs/test_runs', 'runs/test_watch']
+collect_ignore = [f'{name}.py' for name in NEEDS_POSIX] if sys.platform == 'win32' else []
+
+
+@pytest.fixture(scope='module')
+def walkers(tmp_path_factory):
+    "Six walkers as a linked tree, and a partition."
+    from toys import make_walkers
+    return make_walkers(tmp_path_factory.mktemp('walkers'))
 
 
 def pytest_report_header():

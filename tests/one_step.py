@@ -9,10 +9,10 @@ import zlib
 import numpy as np
 import torch
 
-from skeletongait.config import load_config, to_dict
-from skeletongait.losses import LossAggregator
-from skeletongait.models import MODES, build_model
-from skeletongait.trainer import autocast
+from skeletongait.runs.config import load_config, to_dict
+from skeletongait.nets.losses import LossAggregator
+from skeletongait.nets.models import MODES, build_model
+from skeletongait.runs.trainer import autocast
 
 CPU = torch.device('cpu')
 NECK = dict(class_num=2)

@@ -3,7 +3,7 @@ import cv2
 import numpy as np
 from sklearn.impute import KNNImputer
 
-from skeletongait.pose import LIMBS
+from skeletongait.files.arrays import LIMBS
 
 GREY = (np.linspace(0, 1, 256)*255).astype(np.uint8)
 

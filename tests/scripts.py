@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+TESTS = ROOT/'tests'
 BIN = Path(sys.executable).parent
 
 def free_port():

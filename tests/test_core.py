@@ -13,9 +13,9 @@ from hypothesis import given, strategies as st
 
 from skeletongait.core import (
     Sequence, SkeletonGaitError, nearest, pick, pickled, read_tree, save_pickle, save_text, walk)
-from skeletongait.launch import Ranks, arg_parser, attempt, gather_on_first, ranks, run_script
-from skeletongait.pose import load_pickle
-from skeletongait.show import overlay, pick_frames
+from skeletongait.distributed import Ranks, arg_parser, attempt, gather_on_first, ranks, run_script
+from skeletongait.files.arrays import load_pickle
+from skeletongait.pictures import overlay, pick_frames
 
 
 def test_tree_is_sorted_and_names_strays(tmp_path):

@@ -7,17 +7,17 @@ import pytest
 import torch
 from hypothesis import given, strategies as st
 from scripts import ROOT, free_port
-from test_trainer import toy, toy_batch
+from toys import toy, toy_batch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from skeletongait import trainer as training
+from skeletongait.runs import trainer as training
 from skeletongait.core import SkeletonGaitError
 from skeletongait.demo import n_processes
-from skeletongait.evaluate import distances, make_embedding_set, strip_distances
-from skeletongait.heatmap_torch import draw_maps_torch
-from skeletongait.launch import Ranks, Seat, check_seats, device, process_group, ranks
-from skeletongait.trainer import autocast, make_trainer, mixed_precision
-from skeletongait.watch import Meter
+from skeletongait.evaluation.ranking import distances, make_embedding_set, strip_distances
+from skeletongait.maps.renderer_torch import draw_maps_torch
+from skeletongait.distributed import Ranks, Seat, check_seats, device, process_group, ranks
+from skeletongait.runs.trainer import autocast, make_trainer, mixed_precision
+from skeletongait.runs.watch import Meter
 
 ONE = Ranks(0, 1, 0)
 
@@ -39,7 +39,7 @@ def test_seats_are_refused_exactly_where_two_share_a_gpu(all_seats):
 RANK = """
 import os, sys, torch, torch.distributed as dist
 from types import SimpleNamespace
-from skeletongait.launch import *
+from skeletongait.distributed import *
 uuids = os.environ['SEES'].split()  # the GPUs that this rank sees
 now = []
 torch.cuda.is_available, torch.cuda.device_count = lambda: True, lambda: len(uuids)

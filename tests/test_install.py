@@ -31,10 +31,10 @@ def call(installed, *words):
 
 @pytest.mark.slow
 def test_installed_package_is_whole(installed):
-    done = call(installed, 'python', '-c', 'import skeletongait, skeletongait.config as c; print(skeletongait.__file__); print(*c.packaged_configs())')
+    done = call(installed, 'python', '-c', 'import skeletongait, skeletongait.runs.config as c; print(skeletongait.__file__); print(*c.packaged_configs())')
     where, configs = done.stdout.splitlines()
     assert str(installed/'env') in where and len(configs.split()) == 11
-    assert call(installed, 'python', '-c', 'from skeletongait.heatmap import *; print(heatmap_config() == HeatmapConfig())').stdout.strip() == 'True'
+    assert call(installed, 'python', '-c', 'from skeletongait.maps.heatmap import *; print(heatmap_config() == HeatmapConfig())').stdout.strip() == 'True'
 
 
 @pytest.mark.slow

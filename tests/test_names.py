@@ -19,24 +19,24 @@ from hypothesis import example, given, strategies as st
 from scripts import ROOT
 from toys import tiny, write_config
 
-from skeletongait.browser import DatasetBrowser
-from skeletongait.checkpoint import Run
-from skeletongait.config import load_config
+from skeletongait.viewers.browser import DatasetBrowser
+from skeletongait.runs.checkpoint import Run
+from skeletongait.runs.config import load_config
 from skeletongait.core import SkeletonGaitError, Sequence, one_line, read_tree, save_text, unescaped
-from skeletongait.data import Batch
-from skeletongait.evaluate import embeddings_file, plot_cmc, read_embeddings
-from skeletongait.launch import printing_anything, run_script
+from skeletongait.data.dataset import Batch
+from skeletongait.evaluation.ranking import embeddings_file, plot_cmc, read_embeddings
+from skeletongait.distributed import printing_anything, run_script
 from skeletongait.ln_sil_heatmap import ln_sil_heatmap
 from skeletongait.main import main
-from skeletongait.manifest import read_manifest
-from skeletongait.monitor import TrainingMonitor
+from skeletongait.prepare.manifest import read_manifest
+from skeletongait.viewers.monitor import TrainingMonitor
 from skeletongait.pretreatment_heatmap import pretreatment_heatmap
-from skeletongait.protocols import PAIRS, GalleryProbe, evaluate, failures_csv, plot_results, write_results
-from skeletongait.retrieval import RetrievalExplorer, named, read_failures, same_name
-from skeletongait.show import figure_png, in_picture
-from skeletongait.trainer import log
-from skeletongait.walkers import write_walkers
-from skeletongait.watch import batch_picture, load_batch, read_metrics, read_scalars, save_batch
+from skeletongait.evaluation.protocols import PAIRS, GalleryProbe, evaluate, failures_csv, plot_results, write_results
+from skeletongait.viewers.retrieval import RetrievalExplorer, named, read_failures, same_name
+from skeletongait.pictures import figure_png, in_picture
+from skeletongait.runs.trainer import log
+from skeletongait.walkers.body import write_walkers
+from skeletongait.runs.watch import batch_picture, load_batch, read_metrics, read_scalars, save_batch
 
 LONE = os.fsdecode(b'caf\xe9')
 UGLY = [LONE, '张三', 'a$_$b', '_x', '50%', '{}', '<b>&', 'new\nline', '😀', '-dash', 'מִלָּה', 'a,"b', 'long'*40]
@@ -273,7 +273,7 @@ def test_figures_are_safe_from_their_picture(monkeypatch, tmp_path):
     write_results(tmp_path/'r', results, failed=[])
     (tmp_path/'r.json').unlink()
     def broken(*args): raise ValueError('no picture today')
-    monkeypatch.setattr('skeletongait.protocols.plot_results', broken)
+    monkeypatch.setattr('skeletongait.evaluation.protocols.plot_results', broken)
     with pytest.raises(ValueError, match='no picture today'): write_results(tmp_path/'r', results, failed=[])
     assert {f.name for f in tmp_path.iterdir()} == {'r.csv', 'r-failures.csv', 'r.json'}
     assert json.loads((tmp_path/'r.json').read_text(encoding='utf-8'))['tables'] == results['tables']
@@ -342,7 +342,7 @@ def test_a_setting_may_be_any_path():
 def test_every_text_file_names_its_encoding():
     "What a file holds must not depend on the machine that wrote it."
     wrong = []
-    for path in sorted((ROOT/'skeletongait').glob('*.py')):
+    for path in sorted((ROOT/'skeletongait').rglob('*.py')):
         calls = [o for o in ast.walk(ast.parse(path.read_text(encoding='utf-8'))) if isinstance(o, ast.Call)]
         wrong += [f'{path.name}:{o.lineno}' for o in calls if takes_text(o) and 'encoding' not in [k.arg for k in o.keywords]]
     assert not wrong

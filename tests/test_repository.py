@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-NOTEBOOKS = sorted((ROOT/'nbs').glob('*.ipynb'))
+NOTEBOOKS = sorted((ROOT/'nbs').rglob('[!_.]*.ipynb'))
 BIN = Path(sys.executable).parent
 
 
@@ -30,7 +30,7 @@ def test_library_is_the_notebooks_export(remade):
 
 
 def test_notebooks_are_clean(remade):
-    assert [p.name for p in NOTEBOOKS if (remade/'nbs'/p.name).read_text() != p.read_text()] == [], 'run `make notebooks`'
+    assert [p.name for p in NOTEBOOKS if (remade/p.relative_to(ROOT)).read_text() != p.read_text()] == [], 'run `make notebooks`'
 
 
 def test_readme_is_made_from_the_index(remade):
@@ -42,7 +42,7 @@ def test_quarto_settings_are_one_file():
     assert link.is_symlink() and link.readlink() == Path('../_quarto.yml')
 
 
-@pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda p: p.stem)
+@pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda p: p.relative_to(ROOT/'nbs').with_suffix('').as_posix())
 def test_saved_outputs(path):
     "Every notebook is run, small, without errors or warnings, and names no folder of the machine that ran it."
     assert path.stat().st_size < 1_000_000
@@ -53,7 +53,7 @@ def test_saved_outputs(path):
     assert not re.findall(r'(?:/(?:home|root|tmp|Users|work|var)/[^"\\ ]*)|\w*Warning:', text)
 
 
-@pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda p: p.stem)
+@pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda p: p.relative_to(ROOT/'nbs').with_suffix('').as_posix())
 def test_no_live_widget_is_saved(path):
     "Readers without a kernel see the picture; a live widget would hide it."
     book = json.loads(path.read_text())
@@ -61,7 +61,7 @@ def test_no_live_widget_is_saved(path):
     assert not [o for c in book['cells'] for o in c.get('outputs', []) if 'application/vnd.jupyter.widget-view+json' in o.get('data', {})], 'run `make notebooks`'
 
 
-@pytest.mark.parametrize('path', [p for p in NOTEBOOKS if '#| export' in p.read_text()], ids=lambda p: p.stem)
+@pytest.mark.parametrize('path', [p for p in NOTEBOOKS if '#| export' in p.read_text()], ids=lambda p: p.relative_to(ROOT/'nbs').with_suffix('').as_posix())
 def test_chapter_shows_a_picture(path):
     outputs = [o for c in json.loads(path.read_text())['cells'] if c['cell_type'] == 'code' for o in c['outputs']]
     assert any('image/png' in o.get('data', {}) for o in outputs)

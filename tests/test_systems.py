@@ -9,9 +9,10 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from scripts import ROOT
+from scripts import ROOT, TESTS
 
-from skeletongait import core, ln_sil_heatmap as linking, manifest
+from skeletongait import core, ln_sil_heatmap as linking
+from skeletongait.prepare import manifest
 from skeletongait.core import SkeletonGaitError, save_pickle, save_text
 from skeletongait.pretreatment_heatmap import output_folder
 
@@ -42,8 +43,8 @@ signal.Signals._member_names_[:] = signal.Signals._member_map_
 
 IMPORTS = AS_ON_WINDOWS + """
 import importlib, pkgutil, skeletongait
-names = [o.name for o in pkgutil.iter_modules(skeletongait.__path__)]
-for name in names: importlib.import_module(f'skeletongait.{name}')
+names = [o.name for o in pkgutil.walk_packages(skeletongait.__path__, 'skeletongait.')]
+for name in names: importlib.import_module(name)
 print(len(names))
 """
 
@@ -55,7 +56,7 @@ if __name__ == '__main__':
     sys.path.insert(0, sys.argv[1])
     from toys import make_walkers, tiny, write_config
     from skeletongait import ln_sil_heatmap, pretreatment_heatmap
-    from skeletongait.launch import run_script, stop_signals, stoppable
+    from skeletongait.distributed import run_script, stop_signals, stoppable
     from skeletongait.main import main
     assert [s.name for s in stop_signals()] == ['SIGINT', 'SIGTERM']
     root = make_walkers(Path('w'))
@@ -85,12 +86,12 @@ def as_on_windows(script, folder, *args):
 def test_every_module_can_be_imported(tmp_path):
     done = as_on_windows(IMPORTS, tmp_path)
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) == len([*(ROOT/'skeletongait').glob('*.py')]) - 1  # all but the package itself
+    assert int(done.stdout) == len([*(ROOT/'skeletongait').rglob('*.py')]) - 1  # all but the package itself
 
 
 @pytest.mark.slow
 def test_maps_links_and_training_with_spawned_workers(tmp_path):
-    done = as_on_windows(WORKS, tmp_path, str(Path(__file__).parent))
+    done = as_on_windows(WORKS, tmp_path, str(TESTS))
     assert done.returncode == 0 and done.stdout.endswith('all done\n'), done.stdout + done.stderr
     names = [p.name for p in tmp_path.rglob('*')]
     assert len(names) > 100 and not [o for o in names if set(o) & set('<>:"|?*\\')]

@@ -10,12 +10,12 @@ import threading
 import time
 
 import pytest
-from test_runs import ENV, at_iteration, launcher, run_of, settings, wait_for, walkers  # noqa: F401 (a fixture)
+from processes import ENV, at_iteration, launcher, run_of, settings, wait_for
 from toys import write_config
 
-from skeletongait.checkpoint import load_checkpoint
-from skeletongait.launch import output_may_end, stop_signals, stoppable
-from skeletongait.watch import read_metrics
+from skeletongait.runs.checkpoint import load_checkpoint
+from skeletongait.distributed import output_may_end, stop_signals, stoppable
+from skeletongait.runs.watch import read_metrics
 
 HANGS_UP = pytest.mark.skipif('SIGHUP' not in signal.Signals.__members__, reason='this system has no SIGHUP')
 
@@ -120,7 +120,7 @@ def test_what_nohup_ignores_stays_ignored():
 
 SPEAKS = """
 import sys
-from skeletongait.launch import run_script
+from skeletongait.distributed import run_script
 from tqdm import tqdm
 def speaks(times:int): # How often
     for i in tqdm(range(times), mininterval=0): print('x'*1000)

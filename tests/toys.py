@@ -1,9 +1,16 @@
 "Six walkers and a network of seconds, for the tests of training."
-from skeletongait.config import load_config, to_yaml
+import math
+
+import numpy as np
+import torch
+
 from skeletongait.core import read_tree, save_pickle, save_text
-from skeletongait.heatmap import pose_to_heatmap
-from skeletongait.pose import load_pickle
-from skeletongait.walkers import write_walkers
+from skeletongait.data.dataset import Batch
+from skeletongait.distributed import Ranks
+from skeletongait.files.arrays import load_pickle
+from skeletongait.maps.heatmap import pose_to_heatmap
+from skeletongait.runs.config import load_config, to_yaml
+from skeletongait.walkers.body import write_walkers
 
 
 def make_walkers(root):
@@ -35,3 +42,50 @@ def write_config(cfg, path):
     "Save settings where a script reads them."
     save_text(to_yaml(cfg), path)
     return path
+
+
+def toy(name='demo_skeletongait', **trainer):
+    "Settings of a tiny network, that need no data."
+    cfg, _ = load_config(name)
+    if cfg.model_cfg.model == 'SkeletonGait': cfg.model_cfg.Backbone.channels = [4, 4, 8, 8]
+    cfg.model_cfg.SeparateBNNecks.class_num = 4
+    cfg.optimizer_cfg.solver, cfg.optimizer_cfg.arguments = 'SGD', dict(lr=.02, momentum=.9)
+    cfg.scheduler_cfg.scheduler, cfg.scheduler_cfg.arguments = 'MultiStepLR', dict(milestones=[4], gamma=.1)
+    cfg.trainer_cfg.total_iter = 12
+    for k, v in trainer.items(): setattr(cfg.trainer_cfg, k, v)
+    return cfg
+
+
+def toy_batch(cfg, iteration):
+    "Four subjects, two sequences of two frames each; the same for the same seed and iteration."
+    rng = np.random.default_rng([cfg.trainer_cfg.seed, iteration])
+    frames = rng.integers(0, 256, (8, 2, cfg.model_cfg.Backbone.in_channels, 64, 44), dtype=np.uint8)
+    return Batch(torch.from_numpy(frames), None, torch.arange(8)//2, ['nm']*8, ['000']*8, [f'00{i//2}-nm-{i%2}' for i in range(8)], iteration)
+
+
+def steps(trainer, cfg, upto):
+    "Train to an iteration; what was logged on the way."
+    trainer.train_mode()
+    return [{k: v.detach().clone() for k, v in trainer.step(toy_batch(cfg, trainer.iteration)).items()} for _ in range(upto - trainer.iteration)]
+
+
+def equal(a, b):
+    "Are two states the same to the last bit?"
+    if isinstance(a, torch.Tensor): return isinstance(b, torch.Tensor) and a.dtype == b.dtype and torch.equal(a, b)
+    if isinstance(a, dict): return isinstance(b, dict) and a.keys() == b.keys() and all(equal(a[k], b[k]) for k in a)
+    if isinstance(a, (list, tuple)): return len(a) == len(b) and all(map(equal, a, b))
+    return a == b or a != a and b != b
+
+
+LARGEST_SCALE = 2.**10
+
+
+def with_scale(trainer, init_scale, growth_interval=2000):
+    "A loss scale on the CPU; gradients overflow beyond `LARGEST_SCALE`, on every processor alike."
+    trainer.scaler = torch.amp.GradScaler('cpu', init_scale=init_scale, growth_interval=growth_interval)
+    overflow = lambda grad: torch.full_like(grad, math.inf) if trainer.scaler.get_scale() > LARGEST_SCALE else grad
+    next(trainer.net.parameters()).register_hook(overflow)
+    return trainer
+
+
+ONE = Ranks(0, 1, 0)

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from machine import processor
 
-from skeletongait import evaluate as ev
+from skeletongait.evaluation import ranking as ev
 from skeletongait.core import Sequence, atomic_write, save_text
 
 N, M, C, P = 1000, 5369, 256, 16

@@ -24,11 +24,11 @@ import numpy as np
 import plain
 from machine import processor
 
-from skeletongait import draw
+from skeletongait.maps import renderer as draw
 from skeletongait.core import atomic_write, read_tree, save_text
-from skeletongait.heatmap import HeatmapConfig, draw_maps, impute_knn, place_joints, pose_to_heatmap
-from skeletongait.pose import load_pickle, to_coco17
-from skeletongait.walkers import make_sequence
+from skeletongait.maps.heatmap import HeatmapConfig, draw_maps, impute_knn, place_joints, pose_to_heatmap
+from skeletongait.files.arrays import load_pickle, to_coco17
+from skeletongait.walkers.body import make_sequence
 
 
 def seconds(f, *args, clock=time.process_time):

@@ -20,11 +20,11 @@ import torch
 from machine import processor
 
 from skeletongait.core import read_tree, save_pickle, save_text
-from skeletongait.data import GaitDataset, first_look, load_stream, make_loader, read_partition
-from skeletongait.heatmap import HeatmapConfig, draw_maps, place_joints, pose_to_heatmap
-from skeletongait.pose import load_pickle
-from skeletongait.transforms import build_transform
-from skeletongait.walkers import write_walkers
+from skeletongait.data.dataset import GaitDataset, first_look, load_stream, make_loader, read_partition
+from skeletongait.maps.heatmap import HeatmapConfig, draw_maps, place_joints, pose_to_heatmap
+from skeletongait.files.arrays import load_pickle
+from skeletongait.data.transforms import build_transform
+from skeletongait.walkers.body import write_walkers
 
 SAMPLER = dict(type='TripletSampler', batch_size=[8, 4], batch_shuffle=True, sample_type='fixed_ordered', frames_num_fixed=30, frames_skip_num=4)
 PUBLISHED = {'type': 'Compose', 'trf_cfg': [{'type': 'RandomPerspective', 'prob': .2}, {'type': 'BaseSilCuttingTransform'}, {'type': 'RandomHorizontalFlip', 'prob': .2}, {'type': 'RandomRotate', 'prob': .2}]}

@@ -10,7 +10,7 @@ from statistics import median
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from browser import laboratory
-from test_in_browser import OVERLAY, PLAYER, STUDIO
+from pages import OVERLAY, PLAYER, STUDIO
 
 DELAY = '''(image) => ({done: new Promise(done => {
     let pressed

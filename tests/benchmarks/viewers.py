@@ -20,8 +20,8 @@ import numpy as np
 from machine import processor
 
 from skeletongait.core import Sequence, save_text
-from skeletongait.heatmap import pose_to_heatmap
-from skeletongait.walkers import make_sequence
+from skeletongait.maps.heatmap import pose_to_heatmap
+from skeletongait.walkers.body import make_sequence
 
 
 @cache
@@ -32,26 +32,26 @@ def walk(n):
 
 
 def studio(n):
-    from skeletongait.studio import HeatmapStudio
+    from skeletongait.viewers.studio import HeatmapStudio
     pose, _, silhouette = walk(n)
     return lambda: HeatmapStudio(pose, silhouette)
 
 
 def overlay(n):
-    from skeletongait.blend import OverlayViewer
+    from skeletongait.viewers.overlay import OverlayViewer
     _, maps, silhouette = walk(n)
     return lambda: OverlayViewer(maps, silhouette)
 
 
 def browser(n):
-    from skeletongait.browser import DatasetBrowser
+    from skeletongait.viewers.browser import DatasetBrowser
     _, maps, silhouette = walk(n)
     tree = {Sequence('001', f'nm-{i:02d}', '090'): [maps, silhouette] for i in range(6)}
     return lambda: DatasetBrowser(tree)
 
 
 def monitor(n):
-    from skeletongait.monitor import TrainingMonitor
+    from skeletongait.viewers.monitor import TrainingMonitor
     rng, lines = np.random.default_rng(0), 6000
     noise = rng.normal(size=(2, lines, 3))*.05
     def line(run, i):
@@ -63,7 +63,7 @@ def monitor(n):
 
 
 def retrieval(n):
-    from skeletongait.retrieval import RetrievalExplorer
+    from skeletongait.viewers.retrieval import RetrievalExplorer
     _, maps, _ = walk(n)
     rng, m = np.random.default_rng(0), 5000
     subjects = rng.integers(0, 500, m)
@@ -74,7 +74,7 @@ def retrieval(n):
 
 
 def fusion(n):
-    from skeletongait.fusion import FusionViewer
+    from skeletongait.viewers.fusion import FusionViewer
     _, maps, silhouette = walk(n)
     weights = np.random.default_rng(0).uniform(size=(n, 64, 44)).astype(np.float32)
     return lambda: FusionViewer(maps, silhouette, weights)

@@ -1,0 +1,323 @@
+"Training, checkpoints and the test phase: in this process, over real ranks, and as scripts."
+import json
+import logging
+import math
+import sys
+import time
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+import yaml
+import skeletongait.runs.trainer
+from ddp import run_in_ddp
+from scripts import LAUNCHES, start
+from toys import tiny
+
+from skeletongait.runs.checkpoint import Run, load_checkpoint, read_best
+from skeletongait.runs.config import make_config, to_dict, to_yaml
+from skeletongait.core import SkeletonGaitError, read_tree, save_pickle, save_text
+from skeletongait.data.dataset import make_loader
+from skeletongait.distributed import Ranks, Stop, launch_name, run_script
+from skeletongait.main import main
+from skeletongait.nets.models import build_model
+from skeletongait.files.arrays import load_pickle
+from skeletongait.runs.loop import begin, fetch, goes_on, keep, test_model as run_test_phase, train
+from skeletongait.runs.trainer import make_dataset, make_trainer
+from skeletongait.runs.watch import Meter, load_batch, read_metrics, read_scalars
+
+ONE = Ranks(0, 1, 0)
+
+
+def run_all(cfg, folder):
+    "Train in this process; the trainer and its run."
+    run = Run(cfg, folder)
+    trainer = make_trainer(cfg, ONE)
+    averages = begin(trainer, run, cfg, ONE)
+    data, _, _ = make_dataset(cfg, training=True)
+    train(trainer, make_loader(data, to_dict(cfg.trainer_cfg.sampler), cfg.trainer_cfg.seed, start=trainer.iteration, num_workers=0), run, cfg, ONE, averages=averages)
+    return trainer, run
+
+
+@pytest.fixture(scope='module')
+def trained(walkers, tmp_path_factory):
+    cfg = tiny(walkers)
+    return (cfg, *run_all(cfg, tmp_path_factory.mktemp('run')))
+
+
+def test_checkpoints_and_scalars(trained):
+    cfg, trainer, run = trained
+    assert run.iterations() == [3, 6] and trainer.iteration == 6
+    assert run.checkpoint(6).as_posix().endswith('Walkers/SkeletonGait/demo/checkpoints/demo-00006.pt')
+    state = torch.load(run.checkpoint(6), weights_only=True)
+    assert {'model', 'optimizer', 'scheduler', 'iteration'} <= state.keys() and state['iteration'] == 6 and state['embedding'] == 'embed_1'
+    assert make_config(state['config'])[0] == make_config(to_dict(cfg))[0]
+    scalars = read_scalars(run.folder/'summary')
+    assert scalars['triplet/loss'][0] == [2, 4, 6] and scalars['learning_rate'][1] == pytest.approx([.02, .002, .002])
+    assert all(math.isfinite(v) for _, values in scalars.values() for v in values)
+
+
+def test_a_finished_one_cycle_cannot_go_on_by_itself(walkers, tmp_path, capsys):
+    "Nor can one that is planned too short; said before the first step, with the switch that helps."
+    def script(total_iter, total_steps, *args, **trainer):
+        cfg = tiny(walkers, total_iter=total_iter, **trainer)
+        cfg.scheduler_cfg.scheduler, cfg.scheduler_cfg.arguments = 'OneCycleLR', dict(max_lr=.02, total_steps=total_steps)
+        save_text(to_yaml(cfg), tmp_path/'x.yaml')
+        return run_script(main, [f'--cfgs={tmp_path/"x.yaml"}', '--phase=train', f'--output_root={tmp_path}', *args]), capsys.readouterr().err
+    code, err = script(5, 4)
+    assert code == 2 and 'OneCycleLR is planned for 4 steps, but training from iteration 0 to total_iter 5 takes it to 5; set total_steps to 5 or more' in err
+    assert script(4, 4)[0] == 0
+    code, err = script(6, 6, '--iter=4')
+    assert code == 2 and 'scheduler_cfg.total_steps: 4 then, 6 now' in err and 'scheduler_reset' in err and 'Traceback' not in err
+    code, err = script(6, 4, '--iter=4')
+    assert code == 2 and 'planned for 4 steps, but training from iteration 4 to total_iter 6 takes it to 6' in err and 'scheduler_reset: true' in err and 'Traceback' not in err
+    assert script(6, 6, '--iter=4', scheduler_reset=True)[0] == 0
+
+
+def test_a_loss_that_is_no_number_stops_and_names_the_batch(walkers):
+    cfg = tiny(walkers)
+    trainer, (data, _, _) = make_trainer(cfg, ONE), make_dataset(cfg, training=True)
+    batch = next(iter(make_loader(data, to_dict(cfg.trainer_cfg.sampler), 0, num_workers=0)))
+    before = [p.clone() for p in trainer.net.parameters()]
+    bad = batch._replace(frames=batch.frames.float()); bad.frames[1, 0] = math.inf
+    with pytest.raises(SkeletonGaitError, match=f'iteration 0: the loss is nan; the batch: {batch.names[0]}'): trainer.step(bad)
+    assert all(torch.equal(a, b) for a, b in zip(before, trainer.net.parameters())) and trainer.iteration == 0
+
+
+def test_the_batch_of_such_a_loss_is_kept(walkers, tmp_path):
+    cfg = tiny(walkers)
+    data, _, _ = make_dataset(cfg, training=True)
+    batch = next(iter(make_loader(data, to_dict(cfg.trainer_cfg.sampler), 0, num_workers=0)))
+    bad = batch._replace(frames=batch.frames.float()); bad.frames[1, 0] = math.inf
+    run = Run(cfg, tmp_path)
+    with pytest.raises(SkeletonGaitError, match=r"iteration 1: the loss is nan; the batch: .*; the batch is saved in .*1-rank0\.pt"):
+        train(make_trainer(cfg, ONE), iter([batch, bad, batch]), run, cfg, ONE)
+    kept, why = load_batch(run.folder/'nonfinite'/'1-rank0.pt')
+    assert kept.names == batch.names and kept.frames[1, 0].isinf().all() and 'the loss is nan' in why and run.iterations() == []
+
+
+def test_with_test_notes_the_best_and_makes_up_for_a_test(walkers, tmp_path):
+    cfg, figures, tested = tiny(walkers, total_iter=8, save_iter=2, keep_last=1), {2: 40., 4: 70., 6: 70., 8: None}, []
+    run = Run(cfg, tmp_path)
+
+    def test(i):
+        tested.append(i)
+        if len(tested) == 3: stop.arrived('SIGTERM')     # during the third test
+        save_text('{}', run.results(i))
+        return {'Rank-1': figures[i]}, ('Rank-1', figures[i])
+
+    def go(cfg):
+        trainer, data = make_trainer(cfg, ONE), make_dataset(cfg, training=True)[0]
+        averages = begin(trainer, run, cfg, ONE)
+        return train(trainer, make_loader(data, to_dict(cfg.trainer_cfg.sampler), 0, start=trainer.iteration, num_workers=0), run, cfg, ONE, stop, averages, test)
+    stop = Stop()
+    with pytest.raises(KeyboardInterrupt, match='stopped by SIGTERM'): go(cfg)
+    assert tested == [2, 4, 6] and run.iterations() == [4, 6]
+    stop = Stop()
+    assert go(tiny(walkers, total_iter=8, save_iter=2, keep_last=1, restore_hint='latest')) is None
+    assert tested == [2, 4, 6, 6, 8] and read_best(run)['iteration'] == 4 and run.iterations() == [4, 8] # the newest, and the best
+    assert [m['test'] for m in read_metrics(run.metrics) if 'test' in m] == [{'Rank-1': 40.}, {'Rank-1': 70.}, {'Rank-1': 70.}, {}]
+    assert read_scalars(run.summary)['test/Rank-1'][1] == [40., 70., 70.]
+
+
+def test_a_signal_is_looked_at_between_steps(walkers, tmp_path):
+    cfg, stop = tiny(walkers, save_iter=100), Stop()
+    trainer, run = make_trainer(cfg, ONE), Run(cfg, tmp_path)
+    batches = list(zip(range(6), make_loader(make_dataset(cfg, training=True)[0], to_dict(cfg.trainer_cfg.sampler), 0, num_workers=0)))
+
+    def told():
+        for i, b in batches:
+            if i == 2: stop.arrived('SIGTERM'); stop.arrived('SIGINT') # the terminal's and the launcher's
+            yield b
+    assert 'stopped by SIGTERM; iteration 2 is saved in' in train(trainer, told(), run, cfg, ONE, stop)
+    assert run.iterations() == [2] and [m['event'] for m in read_metrics(run.metrics) if 'event' in m] == ['saved', 'stopped']
+    stop = Stop()
+    stop.name = 'SIGINT'
+    assert 'nothing was trained yet' in train(make_trainer(cfg, ONE), told(), Run(cfg, tmp_path/'x'), cfg, ONE, stop)
+
+
+def test_only_ranks_started_again_go_on_by_themselves(walkers, tmp_path, monkeypatch):
+    cfg = tiny(walkers, total_iter=3)
+    _, run = run_all(cfg, tmp_path)
+    assert not goes_on(run)
+    monkeypatch.setenv('TORCHELASTIC_RESTART_COUNT', '1')
+    assert goes_on(run) and load_checkpoint(run.checkpoint(3))['launch'] == launch_name()
+    monkeypatch.setenv('TORCHELASTIC_RUN_ID', 'another-job')
+    assert not goes_on(run) and not goes_on(Run(cfg, tmp_path/'empty'))
+    trainer = make_trainer(cfg, ONE); begin(trainer, run, cfg, ONE)
+    assert trainer.iteration == 0 and run.iterations() == [] # another job's run is set aside
+
+
+def test_what_a_kill_left_half_written_is_removed(walkers, tmp_path):
+    cfg = tiny(walkers, total_iter=3, restore_hint='latest')
+    _, run = run_all(cfg, tmp_path)
+    torn = run.checkpoint(3).parent/'.demo-00006.pt.123.tmp'
+    torn.write_bytes(b'PK')
+    trainer = make_trainer(cfg, ONE); begin(trainer, run, cfg, ONE)
+    assert trainer.iteration == 3 and not torn.exists()
+
+
+def _one_of_two(folder):
+    "Rank 1 meets a broken file, rank 0 none; then rank 0 is told to stop."
+    rank = torch.distributed.get_rank()
+
+    def batches():
+        yield 'fine'
+        if rank: raise SkeletonGaitError('maps.pkl: broken')
+        yield 'fine'
+    mine, stop, said = batches(), Stop(), []
+    for told in (False, False, True):
+        if told and rank == 0: stop.name = 'SIGTERM'
+        batch, state, error = fetch(mine if not told else iter(['more']), stop)
+        said.append([batch, state, error and type(error).__name__])
+    (folder/f'{rank}.json').write_text(json.dumps(said))
+
+
+def test_ranks_end_together(tmp_path):
+    run_in_ddp(2, _one_of_two, tmp_path)
+    first, second = (json.loads((tmp_path/f'{r}.json').read_text()) for r in (0, 1))
+    assert first == [['fine', 0, None], ['fine', 2, 'OtherRankError'], ['more', 1, None]]
+    assert second == [['fine', 0, None], [None, 2, 'SkeletonGaitError'], ['more', 1, None]]
+
+
+def _keep_slowly(folder):
+    "Rank 0 takes its time to save, and then cannot: rank 1 must not leave before, for the launcher would end rank 0."
+    rank, path, said = torch.distributed.get_rank(), folder/'saved', []
+    trainer = SimpleNamespace(iteration=3)
+    run, watch = SimpleNamespace(checkpoint=lambda i: path), SimpleNamespace(note=lambda *args: None)
+
+    def saves(*args): time.sleep(1); path.touch()
+    def fails(*args): raise SkeletonGaitError('no space')
+    for save in (saves, fails):
+        sys.modules[keep.__module__].save_checkpoint = save
+        try:
+            keep(trainer, run, None, Meter(), watch)
+            said.append(path.exists())
+        except SkeletonGaitError as e: said.append(type(e).__name__)
+    (folder/f'{rank}.json').write_text(json.dumps(said))
+
+
+def test_nobody_leaves_before_the_checkpoint_is_saved(tmp_path):
+    run_in_ddp(2, _keep_slowly, tmp_path)
+    first, second = (json.loads((tmp_path/f'{r}.json').read_text()) for r in (0, 1))
+    assert first == [True, 'SkeletonGaitError'] and second == [True, 'OtherRankError']
+
+
+def test_fixed_batch_norm_keeps_its_statistics(walkers):
+    cfg = tiny(walkers, fix_BN=True)
+    trainer, (data, _, _) = make_trainer(cfg, ONE), make_dataset(cfg, training=True)
+    trainer.train_mode()
+    trainer.step(next(iter(make_loader(data, to_dict(cfg.trainer_cfg.sampler), 0, num_workers=0))))
+    for name, b in trainer.net.named_buffers():
+        if name.endswith('running_mean'): assert not b.any(), name
+
+
+def first_step(root, mixed=False, exact=False):
+    "Loss and gradient of the first global batch on this rank; batch norm fixed; float64 where `exact`, else float32."
+    torch.set_num_threads(1)
+    cfg, r = tiny(root, fix_BN=True, enable_float16=mixed), ONE
+    if torch.distributed.is_initialized(): r = Ranks(torch.distributed.get_rank(), torch.distributed.get_world_size(), 0)
+    kind = torch.float64 if exact else torch.float32
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(skeletongait.runs.trainer, 'build_model', lambda *args: build_model(*args).to(kind))
+        trainer = make_trainer(cfg, r)
+    trainer.train_mode()
+    data, _, _ = make_dataset(cfg, training=True)
+    batch = next(iter(make_loader(data, to_dict(cfg.trainer_cfg.sampler), 0, r.rank, r.world, num_workers=0))).to('cpu')
+    total, _ = trainer.losses(batch._replace(frames=batch.frames.to(kind)))
+    total.backward()
+    return total.item(), {k: p.grad.numpy() for k, p in trainer.net.named_parameters()}
+
+
+def save_first_step(root, folder):
+    "On each rank: `first_step`, kept in a file for the test."
+    loss, grads = first_step(root, exact=True)
+    np.savez(folder/f'{torch.distributed.get_rank()}.npz', loss=loss, **grads)
+
+
+def test_two_ranks_equal_one(walkers, tmp_path):
+    "In float64: sums in another order differ by some 1e-15 of what is added, and sums that nearly cancel show it a thousandfold."
+    loss, grads = first_step(walkers, exact=True)
+    run_in_ddp(2, save_first_step, walkers, tmp_path)
+    for rank in (0, 1):
+        other = np.load(tmp_path/f'{rank}.npz')
+        assert other['loss'].dtype == np.float64 and other['loss'] == pytest.approx(loss, rel=1e-12)
+        for k, g in grads.items():
+            assert g.dtype == other[k].dtype == np.float64
+            np.testing.assert_allclose(other[k], g, rtol=1e-9, atol=1e-9*np.abs(g).max())
+
+
+def test_mixed_precision_trains_on_cpu(walkers):
+    assert first_step(walkers, mixed=True)[0] == pytest.approx(first_step(walkers)[0], rel=.05)
+
+
+def test_results_do_not_depend_on_batches(trained, tmp_path):
+    cfg, trainer, _ = trained
+    seen = []
+    for size in (1, 3, 100):
+        cfg.evaluator_cfg.sampler.batch_size = size
+        seen.append(run_test_phase(trainer.net, cfg, Run(cfg, tmp_path), size, ONE)[0])
+        assert json.loads(Run(cfg, tmp_path).results(size).read_text())['Rank-1'] == seen[-1]['Rank-1']
+    assert seen[0] == seen[1] == seen[2]
+
+
+def main_args(root, phase, name='x.yaml'): return f'--cfgs={root/name}', f'--phase={phase}', '--log_to_file'
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('launch', LAUNCHES)
+def test_every_way_to_start(walkers, tmp_path, launch):
+    cfg = tiny(walkers, with_test=True, sync_BN=True); cfg.data_cfg.num_workers = 1
+    save_text(to_yaml(cfg), tmp_path/'x.yaml')
+    results = []
+    for phase in ('train', 'test'):
+        done = start(launch, 'main', *main_args(tmp_path, phase), cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        results.append(json.loads(Run(cfg, tmp_path/'output').results(6).read_text()))
+    run = Run(cfg, tmp_path/'output')
+    assert run.iterations() == [3, 6] and len(list((run.folder/'logs').iterdir())) == 2
+    assert {f.name for f in (run.folder/'results').iterdir()} == {f'demo-0000{i}-Walkers-gallery_probe-euc{end}' for i in (3, 6) for end in ('.json', '.csv', '.png', '-failures.csv', '-embeddings.npz')} # the demo's settings keep them
+    assert results[0] == results[1] # tested after training, and again from the checkpoint
+    log = '\n'.join(p.read_text() for p in (run.folder/'logs').iterdir())
+    assert 'iteration 6/6' in log and 'ETA' in log and 'Rank-1' in log
+    assert ('sync_BN: needs several GPUs' in log) == (not torch.cuda.is_available())
+
+
+@pytest.mark.parametrize('change, says', [
+    (lambda c: c['trainer_cfg'].update(log_itr=3), 'trainer_cfg.log_itr: unknown key; did you mean log_iter?'),
+    (lambda c: c['data_cfg'].update(dataset_partition='OUMVLP'), 'is it the partition of another data set?'),
+    (lambda c: c['data_cfg'].update(dataset_root='nowhere'), 'nowhere: no such folder'),
+    (lambda c: c['data_cfg'].update(dataset_root='your_path'), 'data_cfg.dataset_root: still your_path'),
+    (lambda c: c['model_cfg']['SeparateBNNecks'].update(class_num=3), 'class_num: found 3, but the training set has 4 subjects'),
+    (lambda c: c['model_cfg']['Backbone'].update(in_channels=3), 'built for 3'),
+    (lambda c: c['data_cfg'].update(data_in_use=[True, True]), 'has 3 channels'),
+    (lambda c: c['trainer_cfg'].update(restore_hint=99), 'demo-00099.pt: no such checkpoint'),
+    (lambda c: c['trainer_cfg'].update(transform=[{'type': 'BaseSilTransform'}, {'type': 'BaseSilCuttingTransform'}]), 'trainer_cfg.transform'),
+    (lambda c: c['trainer_cfg'].update(with_test=True) or c['evaluator_cfg']['protocol']['probe'].update(types=['xx-*']), 'probe: no test sequence is chosen'),
+    (lambda c: c['trainer_cfg']['sampler'].update(batch_size=[1, 1]), 'expected at least two sequences'),
+    (lambda c: c['trainer_cfg']['sampler'].update(frames_num_fixed=0), 'expected at least 1')])
+def test_one_clear_line(walkers, tmp_path, capsys, change, says):
+    settings = to_dict(tiny(walkers)); change(settings)
+    save_text(yaml.safe_dump(settings), tmp_path/'x.yaml')
+    assert run_script(main, [f'--cfgs={tmp_path/"x.yaml"}', '--phase=train', f'--output_root={tmp_path}']) == 2
+    err = capsys.readouterr().err
+    assert says in err and 'Traceback' not in err
+
+
+def test_sizes_that_do_not_go_together_name_the_file(walkers, tmp_path, capsys):
+    "Heatmaps 64 wide beside silhouettes 32 wide."
+    cfg = tiny(walkers, 'demo_skeletongait++'); cfg.data_cfg.dataset_root = str(tmp_path/'linked')
+    for seq, files in read_tree(walkers/'linked').sequences.items():
+        save_pickle(load_pickle(files[0]), seq.path(tmp_path/'linked')/'0_heatmap.pkl'); save_pickle(load_pickle(files[1])[..., 16:48], seq.path(tmp_path/'linked')/'1_sil.pkl')
+    save_text(to_yaml(cfg), tmp_path/'x.yaml')
+    assert run_script(main, [f'--cfgs={tmp_path/"x.yaml"}', '--phase=train', f'--output_root={tmp_path}']) == 2
+    err = capsys.readouterr().err
+    assert '1_sil.pkl' in err and '32' in err and '44' in err and 'Traceback' not in err
+
+
+@pytest.fixture(autouse=True)
+def quiet_log():
+    "No handler of one test is left for the next."
+    yield
+    logging.getLogger('skeletongait').handlers = []
