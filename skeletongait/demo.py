@@ -24,11 +24,13 @@ import numpy as np
 import torch
 
 from .runs.config import Config, load_config, to_yaml
-from .core import SkeletonGaitError, read_json, read_text, read_tree, save_text
+from .core import SkeletonGaitError
+from .files.text import read_json, read_text, save_text
+from .files.tree import read_tree
 from .data.dataset import GaitDataset
 from .evaluation.ranking import plot_cmc
 from .evaluation.protocols import evaluate
-from .distributed import run_script
+from .cli import run_script
 from .files.arrays import load_pickle
 from .pictures import overlay, pick_frames, show_grid, write_png
 from .runs.checkpoint import Run

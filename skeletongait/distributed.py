@@ -5,20 +5,23 @@
 # %% auto #0
 __all__ = ['Ranks', 'env_number', 'ranks', 'LostRankError', 'launch_name', 'attempt', 'naming_lost_ranks', 'Seat', 'my_seat',
            'check_seats', 'process_group', 'gather_on_first', 'OtherRankError', 'agree', 'together', 'from_first',
-           'device', 'Board', 'arg_parser', 'Stopped', 'stop_signals', 'ignore_signals', 'Stop', 'stoppable',
-           'output_may_end', 'printing_anything', 'run_script']
+           'device', 'Board']
 
 # %% ../nbs/01_distributed.ipynb #bc563b44
-import argparse, contextlib, errno, gc, inspect, json, os, platform, re, signal, sys, time
+import contextlib
+import gc
+import json
+import os
+import platform
+import re
+import time
 from datetime import timedelta
-from typing import Any, Callable, Iterator, NamedTuple, get_args, get_origin
+from typing import Any, Callable, Iterator, NamedTuple
 
 import torch
 import torch.distributed as dist
-from fastcore.docments import docments
-from tqdm.utils import ObjectWrapper
 
-from .core import SkeletonGaitError, one_line
+from .core import SkeletonGaitError
 
 # %% ../nbs/01_distributed.ipynb #5b4eaf8c
 class Ranks(NamedTuple):
@@ -233,149 +236,3 @@ class Board:
             time.sleep(pause)
             pause = min(pause*1.5, .5)
         return obj
-
-# %% ../nbs/01_distributed.ipynb #c1ee2b01
-def arg_parser(func:Callable) -> argparse.ArgumentParser:
-    "The command line of `func`, from its signature and the comments beside its parameters."
-    p = argparse.ArgumentParser(prog=func.__name__, description=inspect.getdoc(func), allow_abbrev=False)
-    for name, o in docments(func, full=True, returns=False).items():
-        if o.anno is bool: p.add_argument(f'--{name}', action='store_true', help=o.docment)
-        elif get_origin(o.anno) is list: p.add_argument(f'--{name}', type=get_args(o.anno)[0], action='append', default=list(o.default), help=f'{o.docment} (may be given several times)')
-        elif o.default is inspect.Parameter.empty: p.add_argument(f'--{name}', type=o.anno, required=True, help=o.docment)
-        else: p.add_argument(f'--{name}', type=o.anno, default=o.default, help=f'{o.docment} (default: {o.default!r})')
-    return p
-
-# %% ../nbs/01_distributed.ipynb #6fd247ac
-def _without_local_rank(argv:list[str]) -> list[str]:
-    "`argv` less what `torch.distributed.launch` adds to it."
-    return [a for a in argv if a.split('=')[0] not in ('--local-rank', '--local_rank')]
-
-# %% ../nbs/01_distributed.ipynb #5c8441d3
-class Stopped(KeyboardInterrupt):
-    "A signal to stop arrived."
-
-def stop_signals() -> list[signal.Signals]:
-    "The signals that stop a run, of those that this system has; not SIGHUP where it is ignored."
-    known = [signal.Signals[o] for o in ('SIGINT', 'SIGTERM', 'SIGHUP', 'SIGBREAK') if o in signal.Signals.__members__]
-    return [s for s in known if s.name != 'SIGHUP' or signal.getsignal(s) != signal.SIG_IGN]
-
-def ignore_signals() -> None:
-    "Let no further signal disturb what is about to end."
-    for s in stop_signals(): signal.signal(s, signal.SIG_IGN)
-
-class Stop:
-    "What a signal asked for."
-    def __init__(self): self.name, self.patient, self.since = '', False, 0.
-
-    def arrived(self, name:str) -> None:
-        "Note a signal; `Stopped` where it is to be taken at once."
-        soon = time.monotonic() - self.since < 2 # the launcher's beside the terminal's
-        if self.patient and not self.name: self.name, self.since = name, time.monotonic(); return
-        if self.patient and soon: return
-        ignore_signals()
-        raise Stopped(f'stopped by {name}')
-
-    @contextlib.contextmanager
-    def later(self) -> Iterator[None]:
-        "A block that looks at `name` itself."
-        self.patient = True
-        try: yield
-        finally: self.patient = False
-        if self.name: raise Stopped(f'stopped by {self.name}')
-
-    @contextlib.contextmanager
-    def now(self) -> Iterator[None]:
-        "A part of such a block that may be left at once."
-        if self.name: raise Stopped(f'stopped by {self.name}')
-        before, self.patient = self.patient, False
-        try: yield
-        finally: self.patient = before
-
-@contextlib.contextmanager
-def stoppable() -> Iterator[Stop]:
-    "The signals that stop a run raise `Stopped`, once; for the main thread of a script."
-    stop = Stop()
-    arrived = lambda number, frame: stop.arrived(signal.Signals(number).name)
-    before = {s: signal.signal(s, arrived) for s in stop_signals()}
-    try: yield stop
-    finally:
-        for s, handler in before.items(): signal.signal(s, handler)
-
-# %% ../nbs/01_distributed.ipynb #0cafec1f
-_GONE = (errno.EIO, errno.EPIPE, errno.EINVAL) # a terminal; a pipe; a pipe on Windows
-
-class _Output(ObjectWrapper):
-    "A stream of this process that leads nowhere once nobody can read it any more."
-    def write(self, text):
-        with self._while_heard(): self._wrapped.write(text)
-        return len(text)
-
-    def flush(self):
-        with self._while_heard(): self._wrapped.flush()
-
-    def __eq__(self, other): # a bar asks whether it is drawn on the terminal
-        return self._wrapped == getattr(other, '_wrapped', other)
-
-    @contextlib.contextmanager
-    def _while_heard(self) -> Iterator[None]:
-        try: yield
-        except OSError as e:
-            if e.errno not in _GONE: raise
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, self._wrapped.fileno()) # what waits in the stream's memory goes there too
-            os.close(nowhere)
-            says = f'{self._wrapped.name}: {e.strerror}; what is printed there is lost'
-            if sys.stderr != self: print(says, file=sys.stderr)
-
-@contextlib.contextmanager
-def output_may_end() -> Iterator[None]:
-    "In this block nothing ends because the terminal is closed, or because whoever read the output has left."
-    before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = streams = [o and _Output(o) for o in before] # None where a process was started without
-    try: yield
-    finally:
-        for o in streams:
-            if o: o.flush()
-        sys.stdout, sys.stderr = before
-
-# %% ../nbs/01_distributed.ipynb #631f0198
-@contextlib.contextmanager
-def printing_anything() -> Iterator[None]:
-    "Print any text in this block: on stdout and stderr, what their encoding lacks becomes escapes."
-    before = [(f, f.errors) for f in (sys.stdout, sys.stderr) if hasattr(f, 'reconfigure')]
-    for f, _ in before: f.reconfigure(errors='backslashreplace')
-    try: yield
-    finally:
-        for f, errors in before:
-            with contextlib.suppress(OSError, ValueError): f.reconfigure(errors=errors) # a full disk, or closed
-
-# %% ../nbs/01_distributed.ipynb #7c73d153
-def _printable(text:Any) -> str:
-    "A message as it is printed: what is indented by two spaces stands on a line of its own, all else on one."
-    return '\n'.join(map(one_line, re.split('\n(?=  )', str(text))))
-
-@output_may_end()
-@printing_anything()
-def run_script(
-    func:Callable,             # The script: takes the command line's values, returns its exit code
-    argv:list[str]|None=None,  # The command line; None for this process's own
-) -> int: # Exit code
-    "Run `func` as a command: a `SkeletonGaitError` is one line on stderr and exit code 2, `Stopped` one line and 130."
-    args = arg_parser(func).parse_args(_without_local_rank(sys.argv[1:] if argv is None else argv))
-    r = Ranks(0, 1, 0)
-    say = lambda text, all: print(f"{func.__name__}{f' (rank {r.rank})' if all and r.world > 1 else ''}: {_printable(text)}", file=sys.stderr)
-    try:
-        r = ranks()
-        return func(**vars(args))
-    except Stopped as e:
-        ignore_signals() # a closed terminal sends several
-        say(e, True)
-        return 130
-    except (SkeletonGaitError, OSError) as e:
-        if isinstance(e, OSError) and not e.filename: raise
-        text = f'{e.filename}: {e.strerror}' if isinstance(e, OSError) else e
-        if isinstance(e, OtherRankError): time.sleep(5) # the launcher ends all when one ends: let that rank speak first
-        elif dist.is_initialized() or isinstance(e, LostRankError): say(text, True)
-        elif r.rank == 0: say(text, False) # before the ranks part ways all would say the same
-        else: time.sleep(5) # as above
-        return 2

@@ -25,12 +25,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from .core import (
-    Sequence, SkeletonGaitError, Tree, atomic_write, is_leftover, link_above, one_line, pickled, read_json, read_text, read_tree,
-    save_text, unknown_name)
-from .distributed import Stopped, ranks, run_script, stoppable
+from .files.tree import Sequence, Tree, link_above, read_tree
+from .core import SkeletonGaitError, atomic_write, is_leftover, one_line, pickled, unknown_name
+from .files.text import read_json, read_text, save_text
+from .cli import Stopped, run_script, stoppable
+from .distributed import ranks
 from .prepare.manifest import OutputError, writing
-from .files.arrays import ENDINGS, Limits, PoseError, load_array, to_coco17
+from .files.arrays import ENDINGS, Limits, PoseError, load_array
+from .poses.joints import to_coco17
 
 # %% ../nbs/05_ln_sil_heatmap.ipynb #befaed81
 def only_names(

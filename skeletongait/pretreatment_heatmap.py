@@ -27,11 +27,14 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from .core import (
-    SkeletonGaitError, Tree, atomic_write, link_above, one_line, read_tree, save_pickle, save_text)
+from .core import SkeletonGaitError, atomic_write, one_line, save_pickle
+from .files.tree import Tree, link_above, read_tree
+from .files.text import save_text
 from .maps.renderer import compile_loops
-from .maps.heatmap import HeatmapConfig, load_heatmap_config, notices, pose_to_heatmap, window_of
-from .distributed import Board, LostRankError, Ranks, Stopped, ranks, run_script, stoppable
+from .maps.settings import HeatmapConfig, load_heatmap_config
+from .maps.heatmap import notices, pose_to_heatmap, window_of
+from .distributed import Board, LostRankError, Ranks, ranks
+from .cli import Stopped, run_script, stoppable
 from .prepare.manifest import (
     LATER, MANIFEST, Found, Manifest, OutputError, Record, add_record, check_journal, check_settings, clear, file_sha256,
     find_journals, fresh, is_picture, known_records, look_around, make_header, maps_name, read_journals, read_manifest,

@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 
 from scripts import free_port
-from skeletongait.core import save_text
+from skeletongait.files.text import save_text
 
 INSTALL = 'apt-get install -y --no-install-recommends chromium fonts-dejavu-core'
 FLAGS = '--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync'.split()

@@ -3,7 +3,7 @@ import cv2
 import numpy as np
 from sklearn.impute import KNNImputer
 
-from skeletongait.files.arrays import LIMBS
+from skeletongait.poses.joints import LIMBS
 
 GREY = (np.linspace(0, 1, 256)*255).astype(np.uint8)
 

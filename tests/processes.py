@@ -11,7 +11,7 @@ from scripts import BIN
 from toys import tiny, write_config
 
 from skeletongait.runs.checkpoint import Run
-from skeletongait.runs.watch import read_metrics
+from skeletongait.runs.records import read_metrics
 
 
 def namespace():

@@ -3,7 +3,8 @@ import datetime
 
 import numpy as np
 
-from skeletongait.evaluation.protocols import GalleryProbe, failures, write_results
+from skeletongait.evaluation.protocols import GalleryProbe
+from skeletongait.evaluation.report import failures, write_results
 from skeletongait.evaluation.ranking import embeddings_file, make_embedding_set, save_embeddings
 
 

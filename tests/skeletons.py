@@ -6,7 +6,8 @@ import torch
 
 from goldens import GOLDEN as GOLDEN_FOLDER
 
-from skeletongait.maps.heatmap import HeatmapConfig, draw_maps, place_joints
+from skeletongait.maps.settings import HeatmapConfig
+from skeletongait.maps.heatmap import draw_maps, place_joints
 from skeletongait.maps.renderer_torch import draw_maps_torch
 
 

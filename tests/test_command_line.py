@@ -5,7 +5,7 @@ import importlib
 import pytest
 from scripts import BIN, ROOT, start
 
-from skeletongait.distributed import arg_parser
+from skeletongait.cli import arg_parser
 
 # One block for each script: its name and what it does; then its flags: type, default (or required), help
 EXPECTED = """

@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from skeletongait.core import (
-    Sequence, SkeletonGaitError, nearest, pick, pickled, read_tree, save_pickle, save_text, walk)
-from skeletongait.distributed import Ranks, arg_parser, attempt, gather_on_first, ranks, run_script
+from skeletongait.files.tree import Sequence, read_tree, walk
+from skeletongait.core import SkeletonGaitError, nearest, pick, pickled, save_pickle
+from skeletongait.files.text import save_text
+from skeletongait.distributed import Ranks, attempt, gather_on_first, ranks
+from skeletongait.cli import arg_parser, run_script
 from skeletongait.files.arrays import load_pickle
 from skeletongait.pictures import overlay, pick_frames
 

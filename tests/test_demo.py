@@ -8,7 +8,7 @@ import subprocess
 import numpy as np
 import pytest
 
-from skeletongait.core import Sequence, read_tree
+from skeletongait.files.tree import Sequence, read_tree
 from skeletongait.demo import CONFIGS, POPULATION, demo_config, train_and_test
 
 

@@ -17,7 +17,7 @@ from skeletongait.evaluation.ranking import distances, make_embedding_set, strip
 from skeletongait.maps.renderer_torch import draw_maps_torch
 from skeletongait.distributed import Ranks, Seat, check_seats, device, process_group, ranks
 from skeletongait.runs.trainer import autocast, make_trainer, mixed_precision
-from skeletongait.runs.watch import Meter
+from skeletongait.runs.metrics import Meter
 
 ONE = Ranks(0, 1, 0)
 

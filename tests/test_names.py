@@ -22,21 +22,25 @@ from toys import tiny, write_config
 from skeletongait.viewers.browser import DatasetBrowser
 from skeletongait.runs.checkpoint import Run
 from skeletongait.runs.config import load_config
-from skeletongait.core import SkeletonGaitError, Sequence, one_line, read_tree, save_text, unescaped
+from skeletongait.core import SkeletonGaitError, one_line
+from skeletongait.files.tree import Sequence, read_tree
+from skeletongait.files.text import save_text, unescaped
 from skeletongait.data.dataset import Batch
 from skeletongait.evaluation.ranking import embeddings_file, plot_cmc, read_embeddings
-from skeletongait.distributed import printing_anything, run_script
+from skeletongait.cli import printing_anything, run_script
 from skeletongait.ln_sil_heatmap import ln_sil_heatmap
 from skeletongait.main import main
 from skeletongait.prepare.manifest import read_manifest
 from skeletongait.viewers.monitor import TrainingMonitor
 from skeletongait.pretreatment_heatmap import pretreatment_heatmap
-from skeletongait.evaluation.protocols import PAIRS, GalleryProbe, evaluate, failures_csv, plot_results, write_results
+from skeletongait.evaluation.protocols import GalleryProbe, PAIRS, evaluate
+from skeletongait.evaluation.report import failures_csv, plot_results, write_results
 from skeletongait.viewers.retrieval import RetrievalExplorer, named, read_failures, same_name
 from skeletongait.pictures import figure_png, in_picture
 from skeletongait.runs.trainer import log
 from skeletongait.walkers.body import write_walkers
-from skeletongait.runs.watch import batch_picture, load_batch, read_metrics, read_scalars, save_batch
+from skeletongait.runs.watch import batch_picture, load_batch, read_scalars, save_batch
+from skeletongait.runs.records import read_metrics
 
 LONE = os.fsdecode(b'caf\xe9')
 UGLY = [LONE, '张三', 'a$_$b', '_x', '50%', '{}', '<b>&', 'new\nline', '😀', '-dash', 'מִלָּה', 'a,"b', 'long'*40]

@@ -13,7 +13,8 @@ from scripts import ROOT, TESTS
 
 from skeletongait import core, ln_sil_heatmap as linking
 from skeletongait.prepare import manifest
-from skeletongait.core import SkeletonGaitError, save_pickle, save_text
+from skeletongait.core import SkeletonGaitError, save_pickle
+from skeletongait.files.text import save_text
 from skeletongait.pretreatment_heatmap import output_folder
 
 # What others need of it they have imported before it goes; ours comes after.
@@ -56,7 +57,7 @@ if __name__ == '__main__':
     sys.path.insert(0, sys.argv[1])
     from toys import make_walkers, tiny, write_config
     from skeletongait import ln_sil_heatmap, pretreatment_heatmap
-    from skeletongait.distributed import run_script, stop_signals, stoppable
+    from skeletongait.cli import run_script, stop_signals, stoppable
     from skeletongait.main import main
     assert [s.name for s in stop_signals()] == ['SIGINT', 'SIGTERM']
     root = make_walkers(Path('w'))

@@ -14,8 +14,8 @@ from processes import ENV, at_iteration, launcher, run_of, settings, wait_for
 from toys import write_config
 
 from skeletongait.runs.checkpoint import load_checkpoint
-from skeletongait.distributed import output_may_end, stop_signals, stoppable
-from skeletongait.runs.watch import read_metrics
+from skeletongait.cli import output_may_end, stop_signals, stoppable
+from skeletongait.runs.records import read_metrics
 
 HANGS_UP = pytest.mark.skipif('SIGHUP' not in signal.Signals.__members__, reason='this system has no SIGHUP')
 
@@ -120,7 +120,7 @@ def test_what_nohup_ignores_stays_ignored():
 
 SPEAKS = """
 import sys
-from skeletongait.distributed import run_script
+from skeletongait.cli import run_script
 from tqdm import tqdm
 def speaks(times:int): # How often
     for i in tqdm(range(times), mininterval=0): print('x'*1000)

@@ -4,7 +4,9 @@ import math
 import numpy as np
 import torch
 
-from skeletongait.core import read_tree, save_pickle, save_text
+from skeletongait.files.tree import read_tree
+from skeletongait.core import save_pickle
+from skeletongait.files.text import save_text
 from skeletongait.data.dataset import Batch
 from skeletongait.distributed import Ranks
 from skeletongait.files.arrays import load_pickle

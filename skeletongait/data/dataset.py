@@ -20,11 +20,15 @@ import cv2
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
-from ..core import Sequence, SkeletonGaitError, Tree, read_json, read_text, save_text, unknown_name
+from ..files.tree import Sequence, Tree
+from ..core import SkeletonGaitError, unknown_name
+from ..files.text import read_json, read_text, save_text
 from ..maps.renderer import compile_loops
-from ..maps.heatmap import HeatmapConfig, draw_maps, place_joints
-from ..distributed import stop_signals
-from ..files.arrays import COCO17_FROM, ENDINGS, Limits, PoseError, load_array
+from ..maps.settings import HeatmapConfig
+from ..maps.heatmap import draw_maps, place_joints
+from ..cli import stop_signals
+from ..poses.joints import COCO17_FROM
+from ..files.arrays import ENDINGS, Limits, PoseError, load_array
 from .transforms import fit_width, to_float
 
 # %% ../../nbs/data/05_dataset.ipynb #8dd70048

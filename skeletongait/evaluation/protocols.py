@@ -6,27 +6,27 @@
 __all__ = ['Per', 'PAIRS', 'CROSS_VIEW', 'POOLED', 'PROTOCOLS', 'BY_FUNCTION', 'INDOOR', 'Rule', 'Condition', 'Table',
            'Submission', 'GalleryProbe', 'Split', 'Cells', 'table_exclude', 'make_cells', 'cell_matrix', 'mean_of',
            'rounded', 'make_entry', 'Reach', 'reach', 'view_notes', 'fates', 'condition_notes', 'submission_csv',
-           'evaluate', 'protocol_for', 'table_grids', 'aligned', 'count_line', 'results_table', 'results_csv',
-           'matrix_entries', 'plot_matrix', 'plot_results', 'failures', 'failures_table', 'failures_csv',
-           'write_results']
+           'evaluate', 'protocol_for']
 
 # %% ../../nbs/evaluation/02_protocols.ipynb #d90367b8
-import csv, dataclasses, json, math
+import csv
+import dataclasses
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal, NamedTuple, get_args
-import matplotlib.pyplot as plt
-import numpy as np, torch
+
+import numpy as np
 from fastcore.basics import patch
-from matplotlib.axes import Axes
 from torch import Tensor
-from ..core import Sequence, SkeletonGaitError, one_line, pick, save_text, unknown_name
-from .ranking import (EmbeddingSet, Scores, Unmatched, cmc, distance_blocks, draw_cmc, figure, make_embedding_set, name_codes, nearest_sequences, rank_of, score_galleries,
-                                   top_k)
-from ..pictures import in_picture, names_as_text, write_png
+
+from ..files.tree import Sequence
+from ..core import SkeletonGaitError, pick, unknown_name
+from ..files.text import save_text
+from .ranking import (
+    EmbeddingSet, Scores, Unmatched, cmc, figure, make_embedding_set, nearest_sequences, rank_of, score_galleries)
 
 # %% ../../nbs/evaluation/02_protocols.ipynb #2b718e94
 def _texts(key:str, value:Any) -> tuple[str,...]:
@@ -600,197 +600,3 @@ def protocol_for(
         f"{unknown_name('evaluate_indoor_dataset: data set', dataset_name, known)}{' with cross_view_gallery' if cross_view_gallery else ''}. "
         "Set data_cfg.test_dataset_name to one of these, or eval_func: evaluate_gallery_probe and describe the gallery and the probes under evaluator_cfg.protocol")
     return PROTOCOLS[f'{dataset_name}-crossview' if cross_view_gallery else dataset_name]
-
-# %% ../../nbs/evaluation/02_protocols.ipynb #18ee3566
-def _shown(v:float|None) -> str: return '-' if v is None else f'{v:.2f}'
-
-def table_grids(
-    entries:list[dict], # Of one table
-) -> list[list[list[str]]]: # Grids of rows of text, each with a head
-    "The figures of one table as grids: one, or one per measure where columns are views."
-    conditions, measures = (list(dict.fromkeys(e[k] for e in entries)) for k in ('condition', 'measure'))
-    of = {(e['condition'], e['measure']): e for e in entries}
-    if entries[0]['per'] == 'all': return [[[entries[0]['label'], *measures], *([c, *(_shown(of[c, m]['value']) for m in measures)] for c in conditions)]]
-    views = max((e['probe_views'] for e in entries), key=len)
-    row = lambda e: [e['condition'], *map(_shown, e['means'] or [None]*len(views)), _shown(e['value'])]
-    return [[[f"{m} {entries[0]['label']}".strip(), *views, 'mean'], *(row(of[c, m]) for c in conditions)] for m in measures]
-
-def aligned(grid:list[list[str]]) -> list[str]:
-    "A grid as lines; the first column to the left, or left out where it is empty."
-    grid = [[one_line(cell) for cell in r[not any(r[0] for r in grid):]] for r in grid]
-    first = str.ljust if grid[1][0] and not grid[1][0][0].isdigit() and grid[1][0] != '-' else str.rjust
-    wide = [max(map(len, column)) for column in zip(*grid)]
-    return ['  '.join([first(r[0], wide[0]), *map(str.rjust, r[1:], wide[1:])]).rstrip() for r in grid]
-
-# %% ../../nbs/evaluation/02_protocols.ipynb #686cf54f
-def count_line(counts:dict[str,int], conditions:list[str]) -> str:
-    "How many took part: `probes 40, ...`, or `NM: 40 probes ...; BG: ...`."
-    if conditions == ['']: return ', '.join(f"{k.replace('_', ' ')} {v}" for k, v in counts.items() if v or k != 'probes_alone')
-    some = lambda c, k, text: f", {counts[f'{c} {k}']} {text}"*bool(counts[f'{c} {k}'])
-    return '; '.join(f"{c}: {counts[f'{c} probes']} probes{some(c, 'probes_left_out', 'without a match')}{some(c, 'probes_alone', 'alone')}, gallery {counts[f'{c} gallery']}" for c in conditions)
-
-def results_table(
-    results:dict[str,Any], # What `evaluate` returned
-) -> str:
-    "The figures as papers print them, then a line of counts, then what has to be said."
-    tables = [[e for e in results['tables'] if e['table'] == i] for i in dict.fromkeys(e['table'] for e in results['tables'])]
-    grids = [aligned(g) for entries in tables for g in table_grids(entries)]
-    counts = count_line({k: v for k, v in results.items() if isinstance(v, int)}, list(dict.fromkeys(e['condition'] for e in results['tables'])))
-    said = [counts, *(f'notice: {n}' for n in results['notes'])]
-    return '\n'.join([*(line for g in grids for line in g), *map(one_line, said)])
-
-# %% ../../nbs/evaluation/02_protocols.ipynb #f0518a7d
-def results_csv(
-    results:dict[str,Any], # What `evaluate` returned
-) -> str: # Empty: no value
-    "Every figure as printed, without views, and beside it the mean of unrounded cells; then each cell that it is made of, unrounded."
-    rows = []
-    for e in results['tables']:
-        rows.append([e['key'], e['condition'], e['measure'], '', '', e['value'], e['unrounded']])
-        if e['per'] != 'all': rows += [[e['key'], e['condition'], e['measure'], r, c, v, None] for r, row in zip(e['probe_views'], e['matrix']) for c, v in zip(e['gallery_views'], row)]
-    return _csv(['figure', 'condition', 'measure', 'probe_view', 'gallery_view', 'percent', 'unrounded_mean'], rows)
-
-# %% ../../nbs/evaluation/02_protocols.ipynb #ab2bcf7b
-@names_as_text()
-def _draw_matrix(ax:Axes, e:dict) -> None:
-    "One figure's cells; those without a value stay grey."
-    x, one = np.array(e['matrix'], dtype=float), e['per'] == 'probe_view'
-    x = x.T if one else x
-    ax.imshow(x, cmap='viridis', vmin=0, vmax=100); ax.set_facecolor('.85')
-    for (r, c), v in np.ndenumerate(x):
-        if not math.isnan(v): ax.text(c, r, f'{v:.0f}', ha='center', va='center', fontsize=7, color='k' if v > 60 else 'w')
-    across, down = ([in_picture(v) for v in e[k]] for k in ('gallery_views', 'probe_views'))
-    if one: across, down = down, []
-    ax.set_xticks(range(len(across)), across, rotation=90, fontsize=7, parse_math=False)
-    ax.set_yticks(range(len(down)), down, fontsize=7, parse_math=False)
-    ax.set_title(f"{in_picture(e['key'])} {_shown(e['value'])}", fontsize=9, parse_math=False)
-
-def matrix_entries(results:dict[str,Any]) -> list[dict]:
-    "The figures that have a cell per view: the first measure of each such table."
-    entries = [e for e in results['tables'] if e['per'] != 'all' and e['matrix']]
-    first = {i: next(e['measure'] for e in entries if e['table'] == i) for i in {e['table'] for e in entries}}
-    return [e for e in entries if e['measure'] == first[e['table']]]
-
-def _draw_matrices(fig, entries:list[dict]) -> None:
-    one, n = entries[0]['per'] == 'probe_view', min(4, len(entries))
-    axs = fig.subplots(math.ceil(len(entries)/n), n, squeeze=False)
-    for ax in axs.flat[len(entries):]: ax.remove()
-    for ax, e in zip(axs.flat, entries): _draw_matrix(ax, e)
-    fig.supxlabel('probe view' if one else 'gallery view', fontsize=9)
-    if not one: fig.supylabel('probe view', fontsize=9)
-
-def plot_matrix(
-    results:dict[str,Any], # What `evaluate` returned, of a protocol with views
-) -> plt.Figure:
-    "Percentages of each probe view (rows) in each gallery view (columns), a panel per figure; or per probe view, where the gallery is one."
-    entries = matrix_entries(results)
-    if not entries: raise SkeletonGaitError("these results have no figures by view; plot_cmc draws the others")
-    fig = plt.figure(figsize=_matrix_size(entries), layout='constrained')
-    _draw_matrices(fig, entries)
-    return fig
-
-def _matrix_size(entries:list[dict]) -> tuple[float,float]:
-    views, n = max(1, len(entries[0]['probe_views'])), min(4, len(entries))
-    side = max(1.8, .27*views)
-    return .6 + n*(side + .5), math.ceil(len(entries)/n)*((side/views if entries[0]['per'] == 'probe_view' else side) + .9) + .2
-
-# %% ../../nbs/evaluation/02_protocols.ipynb #eb0f23d6
-@names_as_text()
-def plot_results(
-    results:dict[str,Any], # What `evaluate` returned
-    title:str='',          # Over everything: of which data, after how many iterations
-) -> plt.Figure|None: # None where there is nothing to draw
-    "Matrices of the tables by view, CMC curves of the others."
-    matrices, curves = matrix_entries(results), {f"{e['label']} {e['condition']}".strip() or 'all probes': e for e in results['tables'] if e.get('cmc')}
-    if not matrices and not curves: return None
-    w, h = _matrix_size(matrices) if matrices else (7.5, 0)
-    fig = plt.figure(figsize=(max(w, 5.5*bool(curves)), h + 3.2*bool(curves) + .3*bool(title)), layout='constrained')
-    parts = fig.subfigures(2, 1, height_ratios=(3.2, h)) if matrices and curves else [fig, fig]
-    if title: fig.suptitle(in_picture(title, 80), fontsize=10)
-    if curves: draw_cmc(parts[0].subplots(), curves, min(20, max(results[f"{e['condition']} gallery".strip()] for e in curves.values())))
-    if matrices: _draw_matrices(parts[1], matrices)
-    return fig
-
-# %% ../../nbs/evaluation/02_protocols.ipynb #0f3df472
-def failures(
-    test:EmbeddingSet,
-    protocol:GalleryProbe,
-    metric:str='euc',
-    probes:Iterable[str]|None=None,
-    limit:int|None=None,            # How many failures, those with the latest first hit first; None: all
-    before:int=5,                   # How many of those ranked before the right one
-) -> list[dict[str,Any]]: # `condition`, `probe`, `gallery_view` (empty: all), `rank` of the first hit, `right` and `right_distance`, `before`: `[{sequence, distance}]`
-    "Probes that a stranger came before in the first table; those without a match are not among them."
-    seen, table, exclude = protocol.seen(test), protocol.tables[0], table_exclude(protocol.tables[0], protocol.exclude)
-    cases, splits = {}, protocol.split(test.sequences, probes)
-    for s in splits:
-        cells = make_cells(table, s, seen, protocol.views(splits, test.sequences), protocol.exclude, metric)
-        wrong = (cells.scores.first > 1) & cells.scores.first.isfinite()
-        columns = [(view, gallery, gallery.tobytes()) for view, gallery in cells.columns.items()]
-        for i, c in wrong.nonzero().tolist():
-            view, gallery, same = columns[c]
-            cases.setdefault((s.probe[i], view, same), (int(cells.scores.first[i, c]), s, s.probe[i], (view, gallery))) # an earlier condition's stays
-    return _failures(test, seen, sorted(cases.values(), key=lambda o: -o[0])[:limit], metric, exclude, before)
-
-def _failures(test:EmbeddingSet, seen:EmbeddingSet, cases:list[tuple[int,Split,int,tuple[str,np.ndarray]]], metric:str, exclude:tuple[str,...], before:int) -> list[dict[str,Any]]:
-    groups, found, name = {}, {}, lambda j: str(test.sequences[j])
-    for n, (_, s, _, (view, _)) in enumerate(cases): groups.setdefault((s.condition, view), []).append(n)
-    for ns in groups.values(): # those that share a gallery at once
-        found |= zip(ns, _ranked(seen, [cases[n][2] for n in ns], cases[ns[0]][3][1], metric, exclude, before))
-    rows = [(rank, s, i, view, *found[n]) for n, (rank, s, i, (view, _)) in enumerate(cases)]
-    return [{'condition': s.condition.name, 'probe': name(i), 'gallery_view': view, 'rank': rank, 'right': name(right[0]), 'right_distance': right[1],
-             'before': [{'sequence': name(k), 'distance': far} for k, far in near[:rank-1]]} for rank, s, i, view, right, near in rows]
-
-def _ranked(test:EmbeddingSet, probe:list[int], gallery:np.ndarray, metric:str, exclude:tuple[str,...], before:int) -> Iterator[tuple[tuple,list[tuple]]]:
-    "For each probe the nearest of its own subject and the nearest of all, as `(index, distance)`."
-    subject = name_codes(test, ('subject',))
-    at = torch.as_tensor(gallery, device=subject.device)
-    def pairs(d_nm, k):
-        columns = top_k(d_nm, k)
-        return [list(zip(*o)) for o in zip(at[columns].tolist(), d_nm.gather(1, columns).tolist())]
-    for rows, d_nm in distance_blocks(test, probe, gallery, metric, exclude):
-        near = pairs(d_nm, before)
-        yield from zip((o[0] for o in pairs(d_nm.masked_fill_(subject[rows][:, None] != subject[at], torch.inf), 1)), near)
-
-# %% ../../nbs/evaluation/02_protocols.ipynb #69fda559
-def failures_table(
-    rows:list[dict], # What `failures` returned
-) -> str:
-    "A line per failure: who was asked about, who came first, how late the right one."
-    if not rows: return 'no probe failed'
-    line = lambda o: [o['condition'], o['probe'], o['gallery_view'] or 'all', str(o['rank']), f"{o['right']} ({o['right_distance']:.4g})", ', '.join(f"{b['sequence']} ({b['distance']:.4g})" for b in o['before'][:2])]
-    return '\n'.join(aligned([['', 'probe', 'gallery view', 'rank', 'right one (distance)', 'ranked before it'], *map(line, rows)]))
-
-def failures_csv(
-    rows:list[dict], # What `failures` returned
-) -> str:
-    "A line per sequence that was ranked before the right one."
-    return _csv(['condition', 'probe', 'gallery_view', 'rank', 'right', 'right_distance', 'place', 'sequence', 'distance'],
-                ([o['condition'], o['probe'], o['gallery_view'], o['rank'], o['right'], o['right_distance'], k, b['sequence'], b['distance']] for o in rows for k, b in enumerate(o['before'], 1)))
-
-# %% ../../nbs/evaluation/02_protocols.ipynb #258f4943
-def write_results(
-    stem:str|Path,                    # Path without ending: `<stem>.json`, `<stem>.csv`, `<stem>.png`, ...
-    results:dict[str,Any],            # What `evaluate` returned
-    extra:Mapping[str,Any]|None=None, # More for the JSON file: what was evaluated, how; the picture's title is made of `dataset`, `iteration` and `metric`
-    failed:list[dict]|None=None,      # What `failures` returned
-) -> list[Path]: # What was written
-    "Write results, failures and a challenge's rankings as CSV; then JSON, which says that all figures are there; last a picture."
-    texts = {'.csv': results_csv(results)}
-    if 'csv' in results: texts['-submission.csv'] = results['csv']
-    if failed is not None: texts['-failures.csv'] = failures_csv(failed)
-    tables, last = [Path(f'{stem}{ending}') for ending in texts], Path(f'{stem}.json')
-    for path, text in zip(tables, texts.values()): save_text(text, path)
-    for ending in ('-submission.csv', '-failures.csv', '.png'):
-        if ending not in texts: Path(f'{stem}{ending}').unlink(missing_ok=True)
-    save_text(json.dumps({**(extra or {}), **{k: v for k, v in results.items() if k != 'csv'}}, indent=1, allow_nan=False) + '\n', last)
-    return [*tables, *_write_picture(Path(f'{stem}.png'), plot_results(results, _title(extra or {}))), last]
-
-def _title(about:Mapping[str,Any]) -> str:
-    words = {'dataset': '', 'iteration': 'iteration ', 'metric': ''}
-    return ', '.join(f'{word}{about[k]}' for k, word in words.items() if about.get(k) not in (None, ''))
-
-def _write_picture(path:Path, fig:plt.Figure|None) -> list[Path]:
-    if fig is None: return []
-    write_png(fig, path, dpi=100, bbox_inches='tight')
-    return [path]

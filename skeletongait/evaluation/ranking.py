@@ -18,7 +18,8 @@ import numpy as np
 import torch, torch.nn.functional as F
 from matplotlib.axes import Axes
 from torch import Tensor
-from ..core import Sequence, SkeletonGaitError, atomic_write
+from ..files.tree import Sequence
+from ..core import SkeletonGaitError, atomic_write
 from ..pictures import in_picture, named_legend
 from ..files.arrays import DAMAGE, ArrayFileError, Limits, read_npy
 

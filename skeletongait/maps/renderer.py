@@ -11,7 +11,8 @@ import numba
 import numpy as np
 
 from ..core import SkeletonGaitError
-from ..files.arrays import LIMBS, PoseError
+from ..poses.joints import LIMBS
+from ..files.arrays import PoseError
 
 # %% ../../nbs/maps/02_renderer.ipynb #169195c5
 def _compile(**options):

@@ -13,8 +13,9 @@ import torch
 
 from ..core import SkeletonGaitError
 from .renderer import GREY
-from .heatmap import HeatmapConfig
-from ..files.arrays import LIMBS, PoseError
+from .settings import HeatmapConfig
+from ..poses.joints import LIMBS
+from ..files.arrays import PoseError
 
 # %% ../../nbs/maps/03_renderer_torch.ipynb #866ea002
 class _Segments(NamedTuple):

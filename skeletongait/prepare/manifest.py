@@ -16,8 +16,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from .. import __version__
-from ..core import SkeletonGaitError, atomic_write, is_leftover, link_above, read_json, walk
-from ..maps.heatmap import HeatmapConfig, window_of
+from ..core import SkeletonGaitError, atomic_write, is_leftover
+from ..files.tree import link_above, walk
+from ..files.text import read_json
+from ..maps.settings import HeatmapConfig
+from ..maps.heatmap import window_of
 from ..distributed import LostRankError
 
 # %% ../../nbs/prepare/02_manifest.ipynb #57d511c2

@@ -26,7 +26,8 @@ from torch import nn
 
 import skeletongait
 from .config import Config, TrainerCfg, config_changes, config_hash, heatmap_tree, map_changes, render_settings, to_dict
-from ..core import SkeletonGaitError, atomic_write, read_json, read_text, save_text
+from ..core import SkeletonGaitError, atomic_write
+from ..files.text import read_json, read_text, save_text
 from ..distributed import Ranks, launch_name
 from ..files.arrays import ARRAY_NAMES, OPCODES, ArrayDescription, ArrayFileError, Limits, Machine, Name, Plain
 from ..files.arrays import instructions, step

@@ -23,8 +23,9 @@ from typing import Any, Iterable, Iterator, Literal, NamedTuple, Union, get_args
 import torch, yaml
 from torch.optim import lr_scheduler
 
-from ..core import SkeletonGaitError, nearest, plain_words, read_text, read_yaml
-from ..maps.heatmap import HeatmapConfig, heatmap_config, load_heatmap_config
+from ..core import SkeletonGaitError, nearest
+from ..files.text import plain_words, read_text, read_yaml
+from ..maps.settings import HeatmapConfig, heatmap_config, load_heatmap_config
 from ..files.arrays import Limits
 from ..evaluation.protocols import GalleryProbe
 from ..data.transforms import build_transform

@@ -21,13 +21,20 @@ from tqdm import tqdm
 from .checkpoint import (Run, check_steps, claim, embedding_name, load_state, note_best, random_states, read_hint, read_start, restore_state, settings_of_test,
                                      save_checkpoint)
 from .config import Config, TrainerCfg, config_hash, to_dict, to_yaml
-from ..core import Sequence, SkeletonGaitError, Tree, is_leftover, save_text
+from ..files.tree import Sequence, Tree
+from ..core import SkeletonGaitError, is_leftover
+from ..files.text import save_text
 from ..data.dataset import Batch, GaitDataset, Partition, make_loader, naming_lost_workers
 from ..evaluation.ranking import EmbeddingSet, embeddings_file, make_embedding_set, save_embeddings
-from ..distributed import OtherRankError, Ranks, Stop, agree, attempt, device, from_first, gather_on_first, launch_name, naming_lost_ranks, ranks, together
-from ..evaluation.protocols import failures, failures_table, protocol_for, results_table, write_results
+from skeletongait.distributed import (
+    OtherRankError, Ranks, agree, attempt, device, from_first, gather_on_first, launch_name, naming_lost_ranks, ranks,
+    together)
+from ..cli import Stop
+from ..evaluation.report import failures, failures_table, results_table, write_results
+from ..evaluation.protocols import protocol_for
 from .trainer import NonFiniteLossError, Trainer, autocast, log, make_dataset, mixed_precision
-from .watch import BarFile, Meter, Watch, save_batch
+from .metrics import BarFile, Meter
+from .watch import Watch, save_batch
 
 # %% ../../nbs/runs/08_loop.ipynb #251c17f1
 def goes_on(run:Run) -> bool:

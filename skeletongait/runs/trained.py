@@ -18,7 +18,8 @@ from fastcore.basics import patch
 from .checkpoint import (Run, describe_weights, embedding_name, load_checkpoint, load_state, load_weights, read_hint,
                                      tell_embedding, tell_map_changes)
 from .config import Config, ConfigError, load_config, make_config, render_settings, to_dict
-from ..core import Sequence, SkeletonGaitError
+from ..files.tree import Sequence
+from ..core import SkeletonGaitError
 from ..data.dataset import (Batch, Item, as_stream, collate, load_streams, match_streams, prepare_frames, sequence_files,
                                slot_rng)
 from ..distributed import device

@@ -13,7 +13,8 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from .config import Config, make_optimizer, make_scheduler, render_settings, to_dict
-from ..core import SkeletonGaitError, Tree, read_tree
+from ..core import SkeletonGaitError
+from ..files.tree import Tree, read_tree
 from ..data.dataset import Batch, GaitDataset, Partition, first_look, load_partition
 from ..distributed import Ranks, device
 from ..nets.layers import full_precision

@@ -24,9 +24,11 @@ import numpy as np
 from fastcore.basics import patch
 
 from .overlay import OverlayViewer
-from ..core import Sequence, SkeletonGaitError, Tree, one_line, read_tree
+from ..files.tree import Sequence, Tree, read_tree
+from ..core import SkeletonGaitError, one_line
 from ..data.dataset import Partition, is_pose, load_partition
-from ..maps.heatmap import HeatmapConfig, draw_maps, heatmap_config, place_joints
+from ..maps.settings import HeatmapConfig, heatmap_config
+from ..maps.heatmap import draw_maps, place_joints
 from ..ln_sil_heatmap import pair_up
 from .monitor import short_names
 from .player import BAD, WORDS, Frames, Panel, Player, SequencePlayer, Viewer, as_frames, close_all, paint, row, side_by_side, stacked, text

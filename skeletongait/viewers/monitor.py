@@ -25,10 +25,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogFormatter, MaxNLocator, StrMethodFormatter
 
-from ..core import SkeletonGaitError, one_line, read_text, read_yaml
+from ..core import SkeletonGaitError, one_line
+from ..files.text import read_text, read_yaml
 from .player import WORDS, Player, Viewer, caption, row, text
 from ..pictures import any_glyph, image_bytes, in_picture, named_legend, names_as_text
-from ..runs.watch import check_size, parse_record
+from ..runs.records import check_size, parse_record
 
 # %% ../../nbs/viewers/05_monitor.ipynb #6fdc43c5
 class Tail:

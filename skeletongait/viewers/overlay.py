@@ -21,7 +21,8 @@ from fastcore.basics import patch
 from ..runs.config import load_config, packaged_configs
 from ..core import SkeletonGaitError
 from ..data.dataset import join_streams, load_stream, sequence_files
-from ..maps.heatmap import HeatmapConfig, draw_maps
+from ..maps.settings import HeatmapConfig
+from ..maps.heatmap import draw_maps
 from .player import WORDS, Panel, Player, Viewer, as_frames, caption, paint, row, side_by_side, stacked
 from ..pictures import BLENDS, MAP_RGB, SIL_RGB, overlay
 from ..data.transforms import Compose, RandomTransform, build_transform, fit_width

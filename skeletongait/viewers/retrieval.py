@@ -25,16 +25,18 @@ from fastcore.basics import patch
 from torch import Tensor
 
 from ..runs.config import fits, render_settings
-from ..core import Sequence, SkeletonGaitError, one_line, pick, read_json, read_text, unescaped
+from ..files.tree import Sequence
+from ..core import SkeletonGaitError, one_line, pick
+from ..files.text import read_json, read_text, unescaped
 from ..data.dataset import load_streams, sequence_files, take_frames
 from ..evaluation.ranking import (METRICS, EmbeddingSet, count_ranked, distance_blocks, embeddings_file, hit_columns, make_embedding_set, name_codes, rank_hits, read_embeddings, score_ranks,
                                    strip_distances, top_k)
-from ..maps.heatmap import HeatmapConfig
+from ..maps.settings import HeatmapConfig
 from skeletongait.viewers.player import (
     BAD, GOOD, MIDDLE, WORDS, Frames, Panel, Player, Viewer, as_array, as_frames, caption, enlarge, paint,
     row, side_by_side, text)
-from ..evaluation.protocols import (
-    PROTOCOLS, GalleryProbe, Per, Table, failures, make_cells, make_entry, plot_matrix, plot_results, table_exclude)
+from ..evaluation.protocols import GalleryProbe, PROTOCOLS, Per, Table, make_cells, make_entry, table_exclude
+from ..evaluation.report import failures, plot_matrix, plot_results
 from ..pictures import figure_png, image_bytes, in_picture, names_as_text, overlay, pick_frames
 
 # %% ../../nbs/viewers/06_retrieval.ipynb #b56a667b

@@ -24,10 +24,13 @@ import yaml
 from fastcore.basics import patch
 
 from ..runs.config import heatmap_tree
-from ..core import SkeletonGaitError, save_text
-from ..maps.heatmap import HeatmapConfig, draw_maps, found_joints, heatmap_config, impute_joints, load_heatmap_config, notices, place_joints, switch_off
+from ..core import SkeletonGaitError
+from ..files.text import save_text
+from ..maps.settings import HeatmapConfig, heatmap_config, load_heatmap_config
+from ..maps.heatmap import draw_maps, found_joints, impute_joints, notices, place_joints, switch_off
 from .player import BAD, LEFT, MIDDLE, RIGHT, WORDS, Frames, Panel, Player, Timeline, Viewer, as_frames, caption, paint, row, side_by_side, stacked, text
-from ..files.arrays import JOINTS, LIMBS, PoseError, load_array, to_coco17
+from ..poses.joints import JOINTS, LIMBS, to_coco17
+from ..files.arrays import PoseError, load_array
 from ..pictures import pick_frames
 
 # %% ../../nbs/viewers/02_studio.ipynb #583cd8c3

@@ -16,8 +16,10 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from ..core import Sequence, SkeletonGaitError, pick, save_pickle, save_text
-from ..files.arrays import COCO17_FROM, JOINTS
+from ..files.tree import Sequence
+from ..core import SkeletonGaitError, pick, save_pickle
+from ..files.text import save_text
+from ..poses.joints import COCO17_FROM, JOINTS
 
 # %% ../../nbs/walkers/01_body.ipynb #184585b8
 # One cycle from heel strike (0) to heel strike, every 10 %, in degrees. Chosen; for their course see Winter's textbook.

@@ -22,7 +22,9 @@ import torch
 from machine import processor
 
 from skeletongait.evaluation import ranking as ev
-from skeletongait.core import Sequence, atomic_write, save_text
+from skeletongait.files.tree import Sequence
+from skeletongait.core import atomic_write
+from skeletongait.files.text import save_text
 
 N, M, C, P = 1000, 5369, 256, 16
 

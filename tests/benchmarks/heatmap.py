@@ -25,9 +25,13 @@ import plain
 from machine import processor
 
 from skeletongait.maps import renderer as draw
-from skeletongait.core import atomic_write, read_tree, save_text
-from skeletongait.maps.heatmap import HeatmapConfig, draw_maps, impute_knn, place_joints, pose_to_heatmap
-from skeletongait.files.arrays import load_pickle, to_coco17
+from skeletongait.core import atomic_write
+from skeletongait.files.tree import read_tree
+from skeletongait.files.text import save_text
+from skeletongait.maps.settings import HeatmapConfig
+from skeletongait.maps.heatmap import draw_maps, impute_knn, place_joints, pose_to_heatmap
+from skeletongait.files.arrays import load_pickle
+from skeletongait.poses.joints import to_coco17
 from skeletongait.walkers.body import make_sequence
 
 

@@ -19,9 +19,12 @@ import cv2
 import torch
 from machine import processor
 
-from skeletongait.core import read_tree, save_pickle, save_text
+from skeletongait.files.tree import read_tree
+from skeletongait.core import save_pickle
+from skeletongait.files.text import save_text
 from skeletongait.data.dataset import GaitDataset, first_look, load_stream, make_loader, read_partition
-from skeletongait.maps.heatmap import HeatmapConfig, draw_maps, place_joints, pose_to_heatmap
+from skeletongait.maps.settings import HeatmapConfig
+from skeletongait.maps.heatmap import draw_maps, place_joints, pose_to_heatmap
 from skeletongait.files.arrays import load_pickle
 from skeletongait.data.transforms import build_transform
 from skeletongait.walkers.body import write_walkers

@@ -19,7 +19,8 @@ os.environ.setdefault('OMP_NUM_THREADS', '1')
 import numpy as np
 from machine import processor
 
-from skeletongait.core import Sequence, save_text
+from skeletongait.files.tree import Sequence
+from skeletongait.files.text import save_text
 from skeletongait.maps.heatmap import pose_to_heatmap
 from skeletongait.walkers.body import make_sequence
 

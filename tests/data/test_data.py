@@ -2,7 +2,8 @@
 import gc, itertools, json, os, pickle, shutil, signal, subprocess, sys, time, traceback
 import cv2, numpy as np, pytest, torch
 from hypothesis import given, settings, strategies as st
-from skeletongait.core import SkeletonGaitError, read_tree, save_pickle
+from skeletongait.core import SkeletonGaitError, save_pickle
+from skeletongait.files.tree import read_tree
 from skeletongait.nets.models import SkeletonGait, SkeletonGaitPP
 from skeletongait.data.transforms import build_transform
 import skeletongait.data.dataset
@@ -464,9 +465,10 @@ SCRIPT = """
 import os, signal, sys, time
 sys.path.insert(0, sys.argv[2])
 import skeletongait.data.dataset
-from skeletongait.core import SkeletonGaitError, read_tree
+from skeletongait.core import SkeletonGaitError
+from skeletongait.files.tree import read_tree
 from skeletongait.data.dataset import GaitDataset, make_loader, make_partition, naming_lost_workers
-from skeletongait.distributed import run_script
+from skeletongait.cli import run_script
 read = skeletongait.data.dataset.load_array
 def load(path, limits):
     if sys.argv[3] == 'kill' and path == data.files[2][1]: os.kill(os.getpid(), signal.SIGKILL)
@@ -502,7 +504,7 @@ def test_a_script_ends_when_its_loader_failed(tmp_path, root, how):
     assert all(gone(int(pid)) for pid in done.stdout.split())
 
 def test_first_look_looks_further_than_the_first(tmp_path, root):
-    from skeletongait.maps.heatmap import HeatmapConfig
+    from skeletongait.maps.settings import HeatmapConfig
     shutil.copytree(root, tmp_path/'t')
     for f in tmp_path.rglob('1_sil.pkl'): f.unlink()
     pose = np.random.default_rng(0).uniform(0, 60, (5, 17, 3)).astype(np.float32); pose[..., 2] = .9

@@ -17,13 +17,18 @@ from toys import tiny
 
 import skeletongait.data.dataset as data_module
 from skeletongait.runs.config import ConfigError, heatmap_tree, make_config, map_changes, parse_yaml, render_settings, to_dict, to_yaml
-from skeletongait.core import SkeletonGaitError, read_tree, save_pickle, save_text
+from skeletongait.core import SkeletonGaitError, save_pickle
+from skeletongait.files.tree import read_tree
+from skeletongait.files.text import save_text
 from skeletongait.data.dataset import (GaitDataset, draw_frames, first_look, is_pose, load_sequence, load_streams, make_loader,
                                read_partition, slot_rng, take_frames)
-from skeletongait.maps.heatmap import HeatmapConfig, heatmap_config, pose_to_heatmap
-from skeletongait.distributed import Ranks, run_script
+from skeletongait.maps.settings import HeatmapConfig, heatmap_config
+from skeletongait.maps.heatmap import pose_to_heatmap
+from skeletongait.distributed import Ranks
+from skeletongait.cli import run_script
 from skeletongait.main import main
-from skeletongait.files.arrays import ENDINGS, COCO17_FROM, JOINTS, Limits, PoseError, UnsafePickleError, load_pickle
+from skeletongait.files.arrays import ENDINGS, Limits, PoseError, UnsafePickleError, load_pickle
+from skeletongait.poses.joints import COCO17_FROM, JOINTS
 from skeletongait.runs.checkpoint import Run, load_checkpoint
 from skeletongait.runs.loop import test_model as run_test_phase, train
 from skeletongait.runs.trainer import make_dataset, make_trainer
@@ -505,9 +510,9 @@ def test_spawned_workers(root, part):
 COLD = '''
 import sys
 import numpy as np
-from skeletongait.core import read_tree
+from skeletongait.files.tree import read_tree
 from skeletongait.data.dataset import GaitDataset, first_look, make_loader, read_partition
-from skeletongait.maps.heatmap import HeatmapConfig
+from skeletongait.maps.settings import HeatmapConfig
 root, warm = sys.argv[1], sys.argv[2] == 'warm'
 data = GaitDataset(read_tree(f'{root}/linked_pose'), read_partition(f'{root}/partition.json'), True, render=HeatmapConfig())
 if warm: first_look(data)

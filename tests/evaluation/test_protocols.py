@@ -2,10 +2,12 @@ import csv, dataclasses, io, json, pickle
 import matplotlib.pyplot as plt
 import numpy as np, pytest, torch, yaml
 from hypothesis import given, settings, strategies as st
-from skeletongait.core import SkeletonGaitError, read_yaml
+from skeletongait.core import SkeletonGaitError
+from skeletongait.files.text import read_yaml
 from skeletongait.evaluation.ranking import make_embedding_set
-from skeletongait.evaluation.protocols import (BY_FUNCTION, INDOOR, PROTOCOLS, GalleryProbe, Rule, evaluate, failures, failures_csv, failures_table, plot_matrix, plot_results,
-                                    protocol_for, results_csv, results_table, write_results)
+from skeletongait.evaluation.protocols import BY_FUNCTION, GalleryProbe, INDOOR, PROTOCOLS, Rule, evaluate, protocol_for
+from skeletongait.evaluation.report import (
+    failures, failures_csv, failures_table, plot_matrix, plot_results, results_csv, results_table, write_results)
 
 from goldens import GOLDEN
 SEEDS = st.integers(0, 2**32-1)

@@ -9,9 +9,11 @@ from hypothesis import given, settings, strategies as st
 from toys import tiny, write_config
 
 from skeletongait.runs.checkpoint import Run
-from skeletongait.core import Sequence, SkeletonGaitError, save_text
+from skeletongait.files.tree import Sequence
+from skeletongait.core import SkeletonGaitError
+from skeletongait.files.text import save_text
 from skeletongait.evaluation.ranking import make_embedding_set, score_galleries
-from skeletongait.distributed import run_script
+from skeletongait.cli import run_script
 from skeletongait.main import main
 from skeletongait.evaluation.protocols import PROTOCOLS, GalleryProbe, Split, reach
 

@@ -19,7 +19,8 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from scripts import start
 
-from skeletongait.core import SkeletonGaitError, read_tree, save_pickle
+from skeletongait.core import SkeletonGaitError, save_pickle
+from skeletongait.files.tree import read_tree
 from skeletongait.data.dataset import GaitDataset, make_loader, make_partition
 from skeletongait.ln_sil_heatmap import ln_sil_heatmap
 from skeletongait.prepare.manifest import read_manifest

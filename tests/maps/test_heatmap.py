@@ -16,9 +16,12 @@ from sklearn.impute import KNNImputer
 from skeletongait.maps import renderer as draw
 from skeletongait.maps import heatmap
 from skeletongait.core import SkeletonGaitError
-from skeletongait.maps.heatmap import (HeatmapConfig, align_map, centre_and_scale, default_settings, draw_maps, found_joints, heatmap_config, impute_joints, impute_knn, impute_mean, load_heatmap_config,
-                                  notices, place_joints, pose_to_heatmap, render, switch_off)
-from skeletongait.files.arrays import COCO17_FROM, JOINTS, LIMBS, PoseError
+from skeletongait.maps.settings import HeatmapConfig, default_settings, heatmap_config, load_heatmap_config
+from skeletongait.maps.heatmap import (
+    align_map, centre_and_scale, draw_maps, found_joints, impute_joints, impute_knn, impute_mean, notices,
+    place_joints, pose_to_heatmap, render, switch_off)
+from skeletongait.poses.joints import COCO17_FROM, JOINTS, LIMBS
+from skeletongait.files.arrays import PoseError
 from skeletons import CASES, GOLDEN, SETTINGS, walk
 
 

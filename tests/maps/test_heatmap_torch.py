@@ -8,9 +8,11 @@ import torch
 from hypothesis import given, settings, strategies as st
 
 from skeletongait.core import SkeletonGaitError
-from skeletongait.maps.heatmap import HeatmapConfig, heatmap_config, place_joints, render
+from skeletongait.maps.settings import HeatmapConfig, heatmap_config
+from skeletongait.maps.heatmap import place_joints, render
 from skeletongait.maps.renderer_torch import _COSTS, _PAIRS, _grey, _levels, _segments, _weights, _windows, draw_maps_torch
-from skeletongait.files.arrays import JOINTS, PoseError
+from skeletongait.poses.joints import JOINTS
+from skeletongait.files.arrays import PoseError
 from skeletons import CASES, GOLDEN, SETTINGS, walk
 from skeletons import apart, walkers
 

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from skeletongait.files.arrays import COCO17_FROM, ENDINGS, JOINTS, ArrayFileError, Limits, PoseError, UnsafePickleError, load_array, load_pickle, to_coco17
+from skeletongait.poses.joints import COCO17_FROM, JOINTS, to_coco17
+from skeletongait.files.arrays import (
+    ArrayFileError, ENDINGS, Limits, PoseError, UnsafePickleError, load_array, load_pickle)
 
 plain_arrays = hnp.arrays(st.sampled_from(['f2', 'f4', '>f8', 'i1', '<i8', 'u1', 'c8', '?', 'U3', 'S2']), hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=4))
 

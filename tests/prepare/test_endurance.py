@@ -18,8 +18,10 @@ from scripts import BIN, files, free_port, start
 
 from skeletongait import pretreatment_heatmap as module
 from skeletongait.prepare import manifest as m
-from skeletongait.core import SkeletonGaitError, is_leftover, read_tree, save_pickle
-from skeletongait.maps.heatmap import HeatmapConfig, pose_to_heatmap
+from skeletongait.core import SkeletonGaitError, is_leftover, save_pickle
+from skeletongait.files.tree import read_tree
+from skeletongait.maps.settings import HeatmapConfig
+from skeletongait.maps.heatmap import pose_to_heatmap
 from skeletongait.distributed import Board, LostRankError
 from skeletongait.files.arrays import load_pickle
 from skeletongait.pretreatment_heatmap import pretreatment_heatmap
@@ -603,7 +605,7 @@ def test_a_signal_ends_tidily(blank, large, number, capsys):
 PAUSES = """
 import os, signal, sys
 from skeletongait import core, pretreatment_heatmap as module
-from skeletongait.distributed import run_script
+from skeletongait.cli import run_script
 where, real, n = {where}, {where}.{name}, []
 def pauses(*args, **kw):
     n.append(1)
@@ -702,7 +704,7 @@ def test_a_lost_rank_is_reported_and_its_share_left(blank, large, how):
 LONG = """
 import sys, time
 from skeletongait import pretreatment_heatmap as module
-from skeletongait.distributed import run_script
+from skeletongait.cli import run_script
 real = module.pose_to_heatmap
 def long(*args):
     end = time.monotonic() + {seconds}

@@ -13,9 +13,10 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from scripts import LAUNCHES, files, start
 
-from skeletongait.core import SkeletonGaitError, read_tree, save_pickle
+from skeletongait.core import SkeletonGaitError, save_pickle
+from skeletongait.files.tree import read_tree
 from skeletongait.maps.heatmap import pose_to_heatmap
-from skeletongait.distributed import arg_parser
+from skeletongait.cli import arg_parser
 from skeletongait.ln_sil_heatmap import TRIMS, in_threads, link, ln_sil_heatmap, mismatch, one_line
 from skeletongait.files.arrays import load_array, load_pickle
 from skeletongait.walkers.body import write_walkers

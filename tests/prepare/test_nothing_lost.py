@@ -10,7 +10,8 @@ from scripts import files
 from skeletongait import demo
 from skeletongait.prepare import manifest as m
 from skeletongait.walkers import body as walkers
-from skeletongait.core import SkeletonGaitError, is_leftover, save_pickle, save_text
+from skeletongait.core import SkeletonGaitError, is_leftover, save_pickle
+from skeletongait.files.text import save_text
 from skeletongait.ln_sil_heatmap import ln_sil_heatmap
 from skeletongait.viewers.player import SequencePlayer
 from skeletongait.files.arrays import load_pickle

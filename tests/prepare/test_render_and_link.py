@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from scripts import LAUNCHES, files, start
 
-from skeletongait.core import read_tree, save_pickle
+from skeletongait.files.tree import read_tree
+from skeletongait.core import save_pickle
 from skeletongait.maps.heatmap import pose_to_heatmap
-from skeletongait.distributed import arg_parser
+from skeletongait.cli import arg_parser
 from skeletongait.files.arrays import load_pickle
 from skeletongait.pretreatment_heatmap import pretreatment_heatmap
 from skeletongait.walkers.body import write_walkers

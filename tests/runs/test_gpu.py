@@ -10,8 +10,8 @@ from skeletons import apart, walkers as bodies
 from toys import tiny
 
 from skeletongait.runs.config import to_yaml
-from skeletongait.core import save_text
-from skeletongait.maps.heatmap import HeatmapConfig
+from skeletongait.files.text import save_text
+from skeletongait.maps.settings import HeatmapConfig
 from skeletongait.maps.renderer_torch import draw_maps_torch
 from skeletongait.nets.models import build_model
 from skeletongait.runs.checkpoint import Run

@@ -11,7 +11,7 @@ from records import write_test
 from skeletongait.core import SkeletonGaitError
 from skeletongait.viewers.monitor import MOST_PANELS, TrainingMonitor, check_records
 from skeletongait.viewers.retrieval import RetrievalExplorer, newest_results, read_results
-from skeletongait.runs.watch import MOST_METRICS, parse_record, read_metrics, rewind_metrics
+from skeletongait.runs.records import MOST_METRICS, parse_record, read_metrics, rewind_metrics
 
 ODD = [-1, 0, 10**30, 2**60, 1e308, -1e308, 1e-320, float('nan'), float('inf'), 'x', '', ' ', '\ud800', '\0', 'a\nb', [], {}, None, True, [1], [[1], [1, 2]], [[], [1]], {'a': 1}, {'': 1}, {' ': 1.5}, {'\ud800/loss': 1},
        {'a/loss': 1e308, 'b/loss': -1e308}, {'a/loss': [1]}, {'lr': 'x'}, {'name': ['x'], 'value': 1}, {'name': 'x', 'value': 'y'}, '9999-12-31T23:59:59', '0001-01-01', '2024-01-31T12:00:00+01:00', '$\\frac{']

@@ -17,15 +17,20 @@ from toys import tiny
 
 from skeletongait.runs.checkpoint import Run, load_checkpoint, read_best
 from skeletongait.runs.config import make_config, to_dict, to_yaml
-from skeletongait.core import SkeletonGaitError, read_tree, save_pickle, save_text
+from skeletongait.core import SkeletonGaitError, save_pickle
+from skeletongait.files.tree import read_tree
+from skeletongait.files.text import save_text
 from skeletongait.data.dataset import make_loader
-from skeletongait.distributed import Ranks, Stop, launch_name, run_script
+from skeletongait.distributed import Ranks, launch_name
+from skeletongait.cli import Stop, run_script
 from skeletongait.main import main
 from skeletongait.nets.models import build_model
 from skeletongait.files.arrays import load_pickle
 from skeletongait.runs.loop import begin, fetch, goes_on, keep, test_model as run_test_phase, train
 from skeletongait.runs.trainer import make_dataset, make_trainer
-from skeletongait.runs.watch import Meter, load_batch, read_metrics, read_scalars
+from skeletongait.runs.metrics import Meter
+from skeletongait.runs.watch import load_batch, read_scalars
+from skeletongait.runs.records import read_metrics
 
 ONE = Ranks(0, 1, 0)
 

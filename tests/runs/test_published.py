@@ -8,7 +8,8 @@ import yaml
 
 from skeletongait.runs.checkpoint import Run
 from skeletongait.runs.config import load_config, make_config, packaged_configs, parse_yaml, to_dict, to_yaml
-from skeletongait.core import read_tree, save_text
+from skeletongait.files.tree import read_tree
+from skeletongait.files.text import save_text
 from skeletongait.ln_sil_heatmap import ln_sil_heatmap
 from skeletongait.main import main
 from skeletongait.nets.models import build_model

@@ -12,8 +12,9 @@ from toys import write_config
 import skeletongait.runs.loop as train
 from skeletongait.runs.checkpoint import Run, describe_weights, load_checkpoint
 from skeletongait.runs.config import load_config, make_config, to_dict
-from skeletongait.core import save_pickle, save_text
-from skeletongait.distributed import run_script
+from skeletongait.core import save_pickle
+from skeletongait.files.text import save_text
+from skeletongait.cli import run_script
 from skeletongait.main import main
 from skeletongait.nets.models import build_model
 

@@ -11,7 +11,8 @@ from scripts import BIN, free_port
 
 from skeletongait.runs.checkpoint import load_checkpoint
 from skeletongait.core import is_leftover
-from skeletongait.runs.watch import read_metrics, read_scalars
+from skeletongait.runs.records import read_metrics
+from skeletongait.runs.watch import read_scalars
 from processes import ENV, at_iteration, begin, launcher, run_of, said, settings, wait_for
 
 

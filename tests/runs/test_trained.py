@@ -9,10 +9,11 @@ from toys import tiny, write_config
 
 from skeletongait.runs.checkpoint import Run
 from skeletongait.runs.config import load_config, to_dict
-from skeletongait.core import SkeletonGaitError, save_text
+from skeletongait.core import SkeletonGaitError
+from skeletongait.files.text import save_text
 from skeletongait.data.dataset import make_loader, sequence_files
 from skeletongait.evaluation.ranking import embeddings_file, read_embeddings
-from skeletongait.distributed import run_script
+from skeletongait.cli import run_script
 from skeletongait.main import main
 from skeletongait.files.arrays import load_pickle
 from skeletongait.runs import trained as loading

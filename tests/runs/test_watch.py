@@ -10,8 +10,9 @@ from skeletongait.core import SkeletonGaitError
 from skeletongait.data.dataset import Batch
 from skeletongait.distributed import Ranks
 from skeletongait.runs.trainer import log
-from skeletongait.runs.watch import (Meter, Reading, Watch, BarFile, _Events, _Records, batch_picture, load_batch, log_line, read_metrics, read_scalars, rewind_metrics, save_batch,
-                                start_log)
+from skeletongait.runs.metrics import BarFile, Meter, Reading, log_line, start_log
+from skeletongait.runs.watch import Watch, _Events, batch_picture, load_batch, read_scalars, save_batch
+from skeletongait.runs.records import _Records, read_metrics, rewind_metrics
 
 FIRST, SECOND = Ranks(0, 2, 0), Ranks(1, 2, 1)
 READING = Reading({'triplet/loss': .5, 'softmax/loss': 2., 'softmax/accuracy': .25}, .5, .1, .375, .025, 10)
@@ -287,7 +288,8 @@ from skeletongait.runs.checkpoint import Run
 from skeletongait.runs.config import load_config
 from skeletongait.distributed import Ranks
 from skeletongait.runs.trainer import log
-from skeletongait.runs.watch import Reading, Watch, start_log
+from skeletongait.runs.metrics import Reading, start_log
+from skeletongait.runs.watch import Watch
 cfg, _ = load_config('demo_skeletongait'); cfg.trainer_cfg.total_iter = 400
 run, one = Run(cfg, 'disk'), Ranks(0, 1, 0)
 start_log(run, one, True)

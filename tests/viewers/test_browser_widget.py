@@ -12,9 +12,11 @@ from PIL import Image
 from skeletongait.viewers.overlay import OverlayViewer
 from skeletongait.viewers.browser import (LISTED, THUMBS, WALK, DatasetBrowser, cell_state, count_sequences, counts_table, find_holes, kind_of, look_at, named_streams, no_picture,
                                   problems_of, read_content, read_contents, thumbnail, viewer_for)
-from skeletongait.core import Sequence, SkeletonGaitError, read_tree, save_pickle
+from skeletongait.files.tree import Sequence, read_tree
+from skeletongait.core import SkeletonGaitError, save_pickle
 from skeletongait.data.dataset import Partition
-from skeletongait.maps.heatmap import HeatmapConfig, pose_to_heatmap
+from skeletongait.maps.settings import HeatmapConfig
+from skeletongait.maps.heatmap import pose_to_heatmap
 from skeletongait.viewers.player import paint
 from skeletongait.files.arrays import load_array
 from skeletongait.pictures import overlay

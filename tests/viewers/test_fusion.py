@@ -8,7 +8,8 @@ from torch import nn
 
 from skeletongait.runs.checkpoint import Run
 from skeletongait.runs.config import load_config, to_yaml
-from skeletongait.core import SkeletonGaitError, save_pickle, save_text
+from skeletongait.core import SkeletonGaitError, save_pickle
+from skeletongait.files.text import save_text
 from skeletongait.viewers.fusion import (EQUAL, HARDLY, NOBODY, SCALES, FusionViewer, as_weights, body_mask, evaluating, fusion_weights, model_weights, network_frames,
                                  paint_trust, range_words, scale_rgb, strip_weights, trust_levels, trust_on_body)
 from skeletongait.maps.heatmap import pose_to_heatmap

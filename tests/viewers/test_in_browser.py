@@ -18,11 +18,13 @@ from skeletongait.runs.config import load_config
 from skeletongait.core import save_pickle
 from skeletongait.evaluation.ranking import make_embedding_set, nearest_sequences
 from skeletongait.viewers.fusion import SCALES, model_weights, network_frames, paint_trust, trust_on_body
-from skeletongait.maps.heatmap import HeatmapConfig, load_heatmap_config, pose_to_heatmap
+from skeletongait.maps.settings import HeatmapConfig, load_heatmap_config
+from skeletongait.maps.heatmap import pose_to_heatmap
 from skeletongait.nets.models import build_model
 from skeletongait.viewers.monitor import curves_of, draw_runs, drawn, style, with_cursor
 from skeletongait.viewers.player import SequencePlayer, figure_png, paint
-from skeletongait.files.arrays import JOINTS, load_array
+from skeletongait.poses.joints import JOINTS
+from skeletongait.files.arrays import load_array
 from skeletongait.evaluation.protocols import GalleryProbe
 from skeletongait.viewers.retrieval import Entry, balance_bars, judge
 from skeletongait.pictures import MAP_RGB, SIL_RGB, overlay
@@ -365,7 +367,7 @@ def ranked(k):
 def test_retrieval_shows_the_evaluators_ranking(lab, tree):
     _, answers = ranked(4)
     cell = f'''{EMBEDDINGS}
-from skeletongait.maps.heatmap import HeatmapConfig
+from skeletongait.maps.settings import HeatmapConfig
 from skeletongait.viewers.retrieval import RetrievalExplorer, tree_walks
 viewer = RetrievalExplorer(embeddings, *zip(*names), tree_walks('walkers/pose', render=HeatmapConfig()), {PROTOCOL!r}, k=4)
 viewer'''
@@ -409,7 +411,7 @@ viewer"""
 def test_retrieval_lays_the_strips_beside_the_walkers(lab, tree):
     "In a narrow window, too: one row, the bars level with the pictures, whole words on the buttons; and a subject that does not exist."
     cell = f"""{EMBEDDINGS}
-from skeletongait.maps.heatmap import HeatmapConfig
+from skeletongait.maps.settings import HeatmapConfig
 from skeletongait.viewers.retrieval import RetrievalExplorer, tree_walks
 viewer = RetrievalExplorer(embeddings, *zip(*names), tree_walks('walkers/pose', render=HeatmapConfig()), {PROTOCOL!r})
 viewer"""

@@ -20,7 +20,7 @@ from skeletongait.runs.checkpoint import Run
 from skeletongait.core import SkeletonGaitError
 from skeletongait.viewers.monitor import (DASHES, RunFolder, Tail, TrainingMonitor, between, check_records, curves_of, drawn, is_over, lines_table, read_total, run_status, short_names, smoothed,
                                   span_of_time, style, tests_table as table_of_tests, thinned, with_cursor)
-from skeletongait.runs.watch import read_metrics, rewind_metrics
+from skeletongait.runs.records import read_metrics, rewind_metrics
 from records import NOW, event, line, test
 
 

@@ -8,7 +8,8 @@ from skeletongait.viewers.overlay import (CROPPED, DONE, KEY, OverlayViewer, app
 from skeletongait.runs.config import packaged_configs
 from skeletongait.core import SkeletonGaitError, save_pickle
 from skeletongait.data.dataset import join_streams, load_sequence
-from skeletongait.maps.heatmap import HeatmapConfig, pose_to_heatmap
+from skeletongait.maps.settings import HeatmapConfig
+from skeletongait.maps.heatmap import pose_to_heatmap
 from skeletongait.viewers.player import paint
 from skeletongait.pictures import BLENDS, MAP_RGB, SIL_RGB, overlay
 from skeletongait.data.transforms import TRANSFORMS, BaseSilTransform, RandomTransform, build_transform, fit_width

@@ -11,13 +11,16 @@ from hypothesis import given, settings, strategies as st
 from skeletongait.viewers import retrieval
 from skeletongait.runs.checkpoint import Run
 from skeletongait.runs.config import load_config, to_dict
-from skeletongait.core import Sequence, SkeletonGaitError, save_pickle
+from skeletongait.files.tree import Sequence
+from skeletongait.core import SkeletonGaitError, save_pickle
 from skeletongait.evaluation.ranking import (METRICS, distances, embeddings_file, make_embedding_set, nearest_sequences, read_embeddings, save_embeddings, score_probes, strip_distances)
 from skeletongait.maps.heatmap import pose_to_heatmap
 from skeletongait.distributed import Ranks
 from skeletongait.nets.models import build_model
 from skeletongait.viewers.player import BAD, GOOD, figure_png, paint
-from skeletongait.evaluation.protocols import PROTOCOLS, GalleryProbe, failures, failures_csv, make_cells, matrix_entries, plot_matrix, plot_results, write_results
+from skeletongait.evaluation.protocols import GalleryProbe, PROTOCOLS, make_cells
+from skeletongait.evaluation.report import (
+    failures, failures_csv, matrix_entries, plot_matrix, plot_results, write_results)
 from skeletongait.viewers.retrieval import ALL, ERRORS, HARDEST, Failures, Questions, RetrievalExplorer, named, read_failures, strip_bars, strip_major
 from skeletongait.pictures import overlay
 from skeletongait.runs.loop import keep_embeddings, test_model as run_test

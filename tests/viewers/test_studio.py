@@ -9,9 +9,11 @@ from PIL import Image
 from hypothesis import given, settings, strategies as st
 
 from skeletongait.core import SkeletonGaitError, save_pickle
-from skeletongait.maps.heatmap import HeatmapConfig, impute_joints, load_heatmap_config, place_joints, pose_to_heatmap
+from skeletongait.maps.settings import HeatmapConfig, load_heatmap_config
+from skeletongait.maps.heatmap import impute_joints, place_joints, pose_to_heatmap
 from skeletongait.viewers.player import LEFT, MIDDLE, RIGHT, paint
-from skeletongait.files.arrays import COCO17_FROM, JOINTS, load_array
+from skeletongait.poses.joints import COCO17_FROM, JOINTS
+from skeletongait.files.arrays import load_array
 from skeletongait.pretreatment_heatmap import pretreatment_heatmap
 from skeletongait.viewers.studio import BONES, LEVELS, SIDES, HeatmapStudio, body_box, draw_skeleton, drawing_command, joint_levels, same_walk, save_settings
 from skeletongait.walkers.body import make_sequence

@@ -5,9 +5,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from skeletongait.core import SkeletonGaitError, read_tree
+from skeletongait.core import SkeletonGaitError
+from skeletongait.files.tree import read_tree
 from skeletongait.data.dataset import REGULAR, match_partition, read_partition, regular_partition
-from skeletongait.files.arrays import JOINTS, load_array, to_coco17
+from skeletongait.poses.joints import JOINTS, to_coco17
+from skeletongait.files.arrays import load_array
 from skeletongait.walkers.body import (ANKLE, BODY, CONDITIONS, KNEE, LAYOUTS, THIGH, Camera, Outfit, Walker, align_silhouette, body_balls, body_parts, draw_outfit,
     draw_silhouette, drift, estimate_pose, harmonics, hidden_joints, joint_positions, make_sequence, make_walker, project_balls, record, rough, walking_speed, write_like, write_walkers)
 
