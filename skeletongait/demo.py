@@ -14,7 +14,12 @@ if __name__ == '__main__' and not __spec__ and '__file__' in globals(): # run by
     runpy.run_module('skeletongait.demo', run_name='__main__', alter_sys=True)
 
 # %% ../nbs/tutorials/demo.ipynb #aead01a5
-import json, os, shutil, subprocess, sys, time
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,21 +28,21 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
-from .runs.config import Config, load_config, to_yaml
+from .cli import run_script
 from .core import SkeletonGaitError
+from .data.dataset import GaitDataset
+from .evaluation.protocols import evaluate
+from .evaluation.ranking import plot_cmc
+from .files.arrays import load_pickle
 from .files.text import read_json, read_text, save_text
 from .files.tree import read_tree
-from .data.dataset import GaitDataset
-from .evaluation.ranking import plot_cmc
-from .evaluation.protocols import evaluate
-from .cli import run_script
-from .files.arrays import load_pickle
 from .pictures import overlay, pick_frames, show_grid, write_png
-from .runs.checkpoint import Run
+from .runs.config import Config, load_config, to_yaml
+from .runs.folder import Run
 from .runs.loop import protocol_of
 from .runs.trainer import make_dataset
 from .runs.watch import read_scalars
-from .walkers.body import write_walkers
+from .walkers.datasets import write_walkers
 
 # %% ../nbs/tutorials/demo.ipynb #b78f7817
 def n_processes() -> int:

@@ -17,16 +17,17 @@ from dataclasses import replace
 
 import cv2
 
-from .runs.config import Config, check_ready, load_config, to_dict
-from .core import SkeletonGaitError
-from .data.dataset import make_loader
-from .distributed import Ranks, device, naming_lost_ranks, process_group, together
 from .cli import Stop, Stopped, run_script, stoppable
-from .runs.checkpoint import Run, means_own_weights, only_first_speaks, read_hint
+from .core import SkeletonGaitError, log
+from .data.loader import make_loader
+from .distributed import Ranks, device, naming_lost_ranks, process_group, together
+from .runs.config import Config, check_ready, load_config, to_dict
+from .runs.folder import Run, means_own_weights
 from .runs.loop import begin, foresee_test, prepare_test, shared_checkpoint, test_model, train
-from .runs.trained import trained_run
-from .runs.trainer import find_data, log, make_dataset, make_trainer
 from .runs.metrics import start_log
+from .runs.restore import only_first_speaks, read_hint
+from .runs.trained import trained_run
+from .runs.trainer import find_data, make_dataset, make_trainer
 
 # %% ../nbs/06_main.ipynb #284992ae
 def check_classes(cfg:Config, n_subjects:int) -> None:

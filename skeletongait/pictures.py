@@ -7,10 +7,13 @@ __all__ = ['SIL_RGB', 'MAP_RGB', 'BLENDS', 'in_picture', 'names_as_text', 'named
            'line_width', 'write_line', 'show_grid', 'fits', 'overlay', 'pick_frames', 'image_bytes']
 
 # %% ../nbs/03_pictures.ipynb #7332404c
-import contextlib, io, warnings
+import contextlib
+import io
+import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
+
 import cv2
 import matplotlib
 import matplotlib.pyplot as plt

@@ -10,7 +10,7 @@ def decode(png):
 
 WALK = dict(seed=0, subject=1, type='bg-01', view='090', n_frames=40)
 MAPS = f'''from skeletongait.maps.heatmap import pose_to_heatmap
-from skeletongait.walkers.body import make_sequence
+from skeletongait.walkers.recording import make_sequence
 rec = make_sequence(**{WALK})
 maps = pose_to_heatmap(rec.pose)'''
 

@@ -10,7 +10,7 @@ import pytest
 from scripts import BIN
 from toys import tiny, write_config
 
-from skeletongait.runs.checkpoint import Run
+from skeletongait.runs.folder import Run
 from skeletongait.runs.records import read_metrics
 
 

@@ -20,12 +20,12 @@ from scripts import ROOT
 from toys import tiny, write_config
 
 from skeletongait.viewers.browser import DatasetBrowser
-from skeletongait.runs.checkpoint import Run
+from skeletongait.runs.folder import Run
 from skeletongait.runs.config import load_config
 from skeletongait.core import SkeletonGaitError, one_line
 from skeletongait.files.tree import Sequence, read_tree
 from skeletongait.files.text import save_text, unescaped
-from skeletongait.data.dataset import Batch
+from skeletongait.data.loader import Batch
 from skeletongait.evaluation.ranking import embeddings_file, plot_cmc, read_embeddings
 from skeletongait.cli import printing_anything, run_script
 from skeletongait.ln_sil_heatmap import ln_sil_heatmap
@@ -37,8 +37,8 @@ from skeletongait.evaluation.protocols import GalleryProbe, PAIRS, evaluate
 from skeletongait.evaluation.report import failures_csv, plot_results, write_results
 from skeletongait.viewers.retrieval import RetrievalExplorer, named, read_failures, same_name
 from skeletongait.pictures import figure_png, in_picture
-from skeletongait.runs.trainer import log
-from skeletongait.walkers.body import write_walkers
+from skeletongait.core import log
+from skeletongait.walkers.datasets import write_walkers
 from skeletongait.runs.watch import batch_picture, load_batch, read_scalars, save_batch
 from skeletongait.runs.records import read_metrics
 

@@ -15,7 +15,7 @@ from skeletongait import core, ln_sil_heatmap as linking
 from skeletongait.prepare import manifest
 from skeletongait.core import SkeletonGaitError, save_pickle
 from skeletongait.files.text import save_text
-from skeletongait.pretreatment_heatmap import output_folder
+from skeletongait.prepare.render_tree import output_folder
 
 # What others need of it they have imported before it goes; ours comes after.
 AS_ON_WINDOWS = """

@@ -7,12 +7,12 @@ import torch
 from skeletongait.files.tree import read_tree
 from skeletongait.core import save_pickle
 from skeletongait.files.text import save_text
-from skeletongait.data.dataset import Batch
+from skeletongait.data.loader import Batch
 from skeletongait.distributed import Ranks
 from skeletongait.files.arrays import load_pickle
 from skeletongait.maps.heatmap import pose_to_heatmap
 from skeletongait.runs.config import load_config, to_yaml
-from skeletongait.walkers.body import write_walkers
+from skeletongait.walkers.datasets import write_walkers
 
 
 def make_walkers(root):

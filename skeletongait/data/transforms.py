@@ -9,9 +9,11 @@ __all__ = ['TRANSFORMS', 'to_float', 'cut_sides', 'BaseSilTransform', 'BaseSilCu
 
 # %% ../../nbs/data/03_transforms.ipynb #4fe25f74
 import inspect
+
 import cv2
 import numpy as np
 import torch
+
 from ..core import SkeletonGaitError, unknown_name
 
 # %% ../../nbs/data/03_transforms.ipynb #6df66dc0

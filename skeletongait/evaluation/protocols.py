@@ -22,11 +22,11 @@ import numpy as np
 from fastcore.basics import patch
 from torch import Tensor
 
-from ..files.tree import Sequence
 from ..core import SkeletonGaitError, pick, unknown_name
-from ..files.text import save_text
 from .ranking import (
     EmbeddingSet, Scores, Unmatched, cmc, figure, make_embedding_set, nearest_sequences, rank_of, score_galleries)
+from ..files.text import save_text
+from ..files.tree import Sequence
 
 # %% ../../nbs/evaluation/02_protocols.ipynb #2b718e94
 def _texts(key:str, value:Any) -> tuple[str,...]:

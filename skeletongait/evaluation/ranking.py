@@ -9,19 +9,24 @@ __all__ = ['PART', 'LARGEST', 'METRICS', 'BLOCK', 'Unmatched', 'EmbeddingSet', '
            'score_probes', 'top_k', 'nearest_sequences', 'rank_of', 'figure', 'cmc', 'draw_cmc', 'plot_cmc']
 
 # %% ../../nbs/evaluation/01_ranking.ipynb #1e4f54e0
-import os, re, zipfile
+import os
+import re
+import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
+
 import matplotlib.pyplot as plt
 import numpy as np
-import torch, torch.nn.functional as F
+import torch
+import torch.nn.functional as F
 from matplotlib.axes import Axes
 from torch import Tensor
-from ..files.tree import Sequence
+
 from ..core import SkeletonGaitError, atomic_write
+from ..files.arrays import ArrayFileError, DAMAGE, Limits, read_npy
+from ..files.tree import Sequence
 from ..pictures import in_picture, named_legend
-from ..files.arrays import DAMAGE, ArrayFileError, Limits, read_npy
 
 # %% ../../nbs/evaluation/01_ranking.ipynb #ea12173c
 class EmbeddingSet(NamedTuple):

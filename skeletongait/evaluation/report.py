@@ -19,9 +19,9 @@ import torch
 from matplotlib.axes import Axes
 
 from ..core import SkeletonGaitError, one_line
-from ..files.text import save_text
 from .protocols import GalleryProbe, Split, _csv, make_cells, table_exclude
 from .ranking import EmbeddingSet, distance_blocks, draw_cmc, name_codes, top_k
+from ..files.text import save_text
 from ..pictures import in_picture, names_as_text, write_png
 
 # %% ../../nbs/evaluation/03_report.ipynb #18ee3566

@@ -7,12 +7,13 @@ __all__ = ['BUMP', 'LIMB_ENDS', 'JOINT_ENDS', 'GREY', 'draw_images', 'draw_seque
 
 # %% ../../nbs/maps/02_renderer.ipynb #a3db57a6
 import math
+
 import numba
 import numpy as np
 
 from ..core import SkeletonGaitError
-from ..poses.joints import LIMBS
 from ..files.arrays import PoseError
+from ..poses.joints import LIMBS
 
 # %% ../../nbs/maps/02_renderer.ipynb #169195c5
 def _compile(**options):

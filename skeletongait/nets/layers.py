@@ -8,9 +8,12 @@ __all__ = ['full_precision', 'per_sequence', 'frame_conv', 'Conv2d', 'OnFrames',
            'SeparateFCs', 'SeparateBNNecks', 'AttentionFusion', 'CatFusion', 'PlusFusion', 'init_weights']
 
 # %% ../../nbs/nets/01_layers.ipynb #a928aa3e
-import contextlib, torch, torch.nn.functional as F
-from torch import nn
+import contextlib
 from typing import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import nn
 
 # %% ../../nbs/nets/01_layers.ipynb #3d0062d2
 def full_precision(where:torch.device): # Of the tensors

@@ -8,8 +8,12 @@ __all__ = ['LOSSES', 'pairwise_distances', 'triplet_weights', 'TripletLoss', 'Cr
 
 # %% ../../nbs/nets/03_losses.ipynb #fccd1fa5
 import inspect
-import torch, torch.distributed as dist, torch.nn.functional as F
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
 from torch import Tensor, nn
+
 from ..core import SkeletonGaitError, pick
 from .layers import full_precision
 

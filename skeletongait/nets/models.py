@@ -7,12 +7,16 @@ __all__ = ['STRIPS', 'MODES', 'FUSIONS', 'MODELS', 'Output', 'Stage', 'stage', '
            'model_class', 'build_model']
 
 # %% ../../nbs/nets/02_models.ipynb #15a57a7d
-import inspect, torch
-from torch import nn
+import inspect
 from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
 from ..core import SkeletonGaitError, pick
-from .layers import (AttentionFusion, Block2D, Block3D, BlockP3D, CatFusion, OnFrames, PlusFusion, SeparateBNNecks, SeparateFCs,
-                                 conv_bn_relu, full_precision, horizontal_pool, init_weights, temporal_max)
+from .layers import (
+    AttentionFusion, Block2D, Block3D, BlockP3D, CatFusion, OnFrames, PlusFusion, SeparateBNNecks, SeparateFCs,
+    conv_bn_relu, full_precision, horizontal_pool, init_weights, temporal_max)
 
 # %% ../../nbs/nets/02_models.ipynb #6dcdf31f
 class Output(NamedTuple):

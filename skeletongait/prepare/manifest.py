@@ -9,7 +9,14 @@ __all__ = ['FORMAT', 'DRAWING', 'LATER', 'MANIFEST', 'make_header', 'settings_di
            'Found', 'look_around', 'check_settings', 'known_records', 'start_over', 'clear']
 
 # %% ../../nbs/prepare/02_manifest.ipynb #7a6d9d7d
-import contextlib, errno, hashlib, json, os, platform, re, time
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import platform
+import re
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path, PurePosixPath
@@ -17,11 +24,11 @@ from typing import Any, NamedTuple
 
 from .. import __version__
 from ..core import SkeletonGaitError, atomic_write, is_leftover
-from ..files.tree import link_above, walk
-from ..files.text import read_json
-from ..maps.settings import HeatmapConfig
-from ..maps.heatmap import window_of
 from ..distributed import LostRankError
+from ..files.text import read_json
+from ..files.tree import link_above, walk
+from ..maps.heatmap import window_of
+from ..maps.settings import HeatmapConfig
 
 # %% ../../nbs/prepare/02_manifest.ipynb #57d511c2
 FORMAT = 1  # Of the manifest

@@ -12,7 +12,15 @@ __all__ = ['NOUNS', 'MOST', 'PLACEHOLDER', 'RUN', 'EvalFunc', 'CUT', 'ConfigErro
            'config_changes', 'make_optimizer', 'make_scheduler', 'check_ready']
 
 # %% ../../nbs/runs/01_config.ipynb #4f1d3c4f
-import copy, dataclasses, hashlib, inspect, itertools, json, math, os, re
+import copy
+import dataclasses
+import hashlib
+import inspect
+import itertools
+import json
+import math
+import os
+import re
 from dataclasses import dataclass, field, fields, is_dataclass
 from fnmatch import fnmatch
 from importlib import resources
@@ -20,15 +28,16 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Iterable, Iterator, Literal, NamedTuple, Union, get_args, get_origin
 
-import torch, yaml
+import torch
+import yaml
 from torch.optim import lr_scheduler
 
 from ..core import SkeletonGaitError, nearest
+from ..data.transforms import build_transform
+from ..evaluation.protocols import GalleryProbe
+from ..files.arrays import Limits
 from ..files.text import plain_words, read_text, read_yaml
 from ..maps.settings import HeatmapConfig, heatmap_config, load_heatmap_config
-from ..files.arrays import Limits
-from ..evaluation.protocols import GalleryProbe
-from ..data.transforms import build_transform
 
 # %% ../../nbs/runs/01_config.ipynb #13a58bb2
 class ConfigError(SkeletonGaitError):

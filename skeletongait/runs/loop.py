@@ -8,7 +8,10 @@ __all__ = ['GO', 'STOP', 'ERROR', 'goes_on', 'shared_checkpoint', 'take_over', '
            'protocol_of', 'Prepared', 'check_rules', 'prepare_test', 'foresee_test', 'keep_embeddings', 'test_model']
 
 # %% ../../nbs/runs/08_loop.ipynb #4d8a73a9
-import json, math, sys, time
+import json
+import math
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Callable, NamedTuple
@@ -18,22 +21,25 @@ import torch.distributed as dist
 from torch import nn
 from tqdm import tqdm
 
-from .checkpoint import (Run, check_steps, claim, embedding_name, load_state, note_best, random_states, read_hint, read_start, restore_state, settings_of_test,
-                                     save_checkpoint)
-from .config import Config, TrainerCfg, config_hash, to_dict, to_yaml
-from ..files.tree import Sequence, Tree
-from ..core import SkeletonGaitError, is_leftover
-from ..files.text import save_text
-from ..data.dataset import Batch, GaitDataset, Partition, make_loader, naming_lost_workers
-from ..evaluation.ranking import EmbeddingSet, embeddings_file, make_embedding_set, save_embeddings
+from ..cli import Stop
+from ..core import SkeletonGaitError, is_leftover, log
+from ..data.dataset import GaitDataset
+from ..data.loader import Batch, make_loader, naming_lost_workers
+from ..data.partition import Partition
 from skeletongait.distributed import (
     OtherRankError, Ranks, agree, attempt, device, from_first, gather_on_first, launch_name, naming_lost_ranks, ranks,
     together)
-from ..cli import Stop
-from ..evaluation.report import failures, failures_table, results_table, write_results
 from ..evaluation.protocols import protocol_for
-from .trainer import NonFiniteLossError, Trainer, autocast, log, make_dataset, mixed_precision
+from ..evaluation.ranking import EmbeddingSet, embeddings_file, make_embedding_set, save_embeddings
+from ..evaluation.report import failures, failures_table, results_table, write_results
+from ..files.text import save_text
+from ..files.tree import Sequence, Tree
+from .checkpoint import load_state, random_states, save_checkpoint
+from .config import Config, TrainerCfg, config_hash, to_dict, to_yaml
+from .folder import Run, claim, embedding_name, note_best, settings_of_test
 from .metrics import BarFile, Meter
+from .restore import check_steps, read_hint, read_start, restore_state
+from .trainer import NonFiniteLossError, Trainer, autocast, make_dataset, mixed_precision
 from .watch import Watch, save_batch
 
 # %% ../../nbs/runs/08_loop.ipynb #251c17f1

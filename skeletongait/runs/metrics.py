@@ -18,9 +18,9 @@ import torch
 from tqdm import tqdm
 from tqdm.utils import ObjectWrapper
 
+from ..core import log
 from ..distributed import Ranks
-from .checkpoint import Run
-from .trainer import log
+from .folder import Run
 
 # %% ../../nbs/runs/05_metrics.ipynb #65a1ebc1
 class Reading(NamedTuple):

@@ -15,19 +15,23 @@ import numpy as np
 import torch
 from fastcore.basics import patch
 
-from .checkpoint import (Run, describe_weights, embedding_name, load_checkpoint, load_state, load_weights, read_hint,
-                                     tell_embedding, tell_map_changes)
-from .config import Config, ConfigError, load_config, make_config, render_settings, to_dict
-from ..files.tree import Sequence
-from ..core import SkeletonGaitError
-from ..data.dataset import (Batch, Item, as_stream, collate, load_streams, match_streams, prepare_frames, sequence_files,
-                               slot_rng)
-from ..distributed import device
-from ..nets.models import GaitNet, build_model
-from ..files.arrays import Limits
-from .loop import embed_batch
-from .trainer import log, mixed_precision
+from ..core import SkeletonGaitError, log
+from ..data.dataset import Item, prepare_frames
+from ..data.loader import Batch, collate
+from ..data.samplers import slot_rng
+from ..data.streams import as_stream, load_streams, match_streams, sequence_files
 from ..data.transforms import build_transform
+from ..distributed import device
+from ..files.arrays import Limits
+from ..files.tree import Sequence
+from ..nets.models import GaitNet, build_model
+from .checkpoint import load_checkpoint, load_state
+from .config import Config, ConfigError, load_config, make_config, render_settings, to_dict
+from .folder import Run, embedding_name
+from .loop import embed_batch
+from .misfit import describe_weights, load_weights
+from .restore import read_hint, tell_embedding, tell_map_changes
+from .trainer import mixed_precision
 
 # %% ../../nbs/runs/09_trained.ipynb #5f0c7a08
 Walk = str|PathLike|np.ndarray|list[np.ndarray]

@@ -29,15 +29,16 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 from tqdm import tqdm
 
-from ..core import SkeletonGaitError, atomic_write, one_line
-from ..data.dataset import Batch
+from ..core import SkeletonGaitError, atomic_write, log, one_line
+from ..data.loader import Batch
 from ..distributed import Ranks
+from ..files.tensors import load_torch
 from ..pictures import write_line
-from .checkpoint import Run, load_torch, read_checkpoint
+from .checkpoint import read_checkpoint
 from .config import Config
+from .folder import Run
 from .metrics import BarFile, Reading, log_line
 from .records import _Records, rewind_metrics
-from .trainer import log
 
 # %% ../../nbs/runs/07_watch.ipynb #b19edc20
 def batch_picture(

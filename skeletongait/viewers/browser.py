@@ -9,7 +9,8 @@ __all__ = ['TABLE', 'MARKS', 'TINTS', 'WALK', 'THUMBS', 'LISTED', 'KEY', 'Counts
            'no_picture', 'DatasetBrowser', 'check_sequences', 'draw_place', 'tree_streams', 'tree_notes', 'tree_lacks']
 
 # %% ../../nbs/viewers/04_browser.ipynb #b0b89315
-import html, math
+import html
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
@@ -23,17 +24,20 @@ import matplotlib.pyplot as plt
 import numpy as np
 from fastcore.basics import patch
 
-from .overlay import OverlayViewer
-from ..files.tree import Sequence, Tree, read_tree
 from ..core import SkeletonGaitError, one_line
-from ..data.dataset import Partition, is_pose, load_partition
-from ..maps.settings import HeatmapConfig, heatmap_config
-from ..maps.heatmap import draw_maps, place_joints
-from ..ln_sil_heatmap import pair_up
-from .monitor import short_names
-from .player import BAD, WORDS, Frames, Panel, Player, SequencePlayer, Viewer, as_frames, close_all, paint, row, side_by_side, stacked, text
+from ..data.partition import Partition, load_partition
+from ..data.streams import is_pose
 from ..files.arrays import ENDINGS, Limits, load_array
+from ..files.tree import Sequence, Tree, read_tree
+from ..maps.heatmap import draw_maps, place_joints
+from ..maps.settings import HeatmapConfig, heatmap_config
 from ..pictures import MAP_RGB, SIL_RGB, fits, in_picture, names_as_text, overlay
+from ..prepare.link_tree import pair_up
+from .monitor import short_names
+from .overlay import OverlayViewer
+from skeletongait.viewers.player import (
+    BAD, Frames, Panel, Player, SequencePlayer, Viewer, WORDS, as_frames, close_all, paint, row, side_by_side, stacked,
+    text)
 from .studio import HeatmapStudio
 
 # %% ../../nbs/viewers/04_browser.ipynb #163f4355

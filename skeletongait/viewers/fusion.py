@@ -20,17 +20,18 @@ import numpy as np
 import torch
 from fastcore.basics import patch
 
-from .overlay import CHANNELS, NAMES, as_streams
-from ..runs.config import render_settings
 from ..core import SkeletonGaitError
-from ..data.dataset import join_streams, load_sequence, sequence_files
+from ..data.streams import join_streams, load_sequence, sequence_files
+from ..data.transforms import fit_width, to_float
+from ..files.arrays import Limits
 from ..nets.layers import AttentionFusion
 from ..nets.models import STRIPS, SkeletonGaitPP
-from .player import WORDS, Panel, Player, Timeline, Viewer, as_array, caption, paint, row, side_by_side, stacked, text
-from ..files.arrays import Limits
 from ..pictures import MAP_RGB, SIL_RGB, image_bytes
+from ..runs.config import render_settings
 from ..runs.trained import load_run
-from ..data.transforms import fit_width, to_float
+from .overlay import CHANNELS, NAMES, as_streams
+from .player import (
+    Panel, Player, Timeline, Viewer, WORDS, as_array, caption, paint, row, side_by_side, stacked, text)
 
 # %% ../../nbs/viewers/07_fusion.ipynb #d3638a8c
 def network_frames(

@@ -10,7 +10,11 @@ __all__ = ['TIMES', 'NUMBERS', 'MOST_KINDS', 'MOST_PANELS', 'COLOURS', 'DASHES',
            'tests_table', 'TrainingMonitor', 'as_runs', 'short_names', 'complain']
 
 # %% ../../nbs/viewers/05_monitor.ipynb #ed99939e
-import asyncio, datetime, html, math, os
+import asyncio
+import datetime
+import html
+import math
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,9 +31,9 @@ from matplotlib.ticker import LogFormatter, MaxNLocator, StrMethodFormatter
 
 from ..core import SkeletonGaitError, one_line
 from ..files.text import read_text, read_yaml
-from .player import WORDS, Player, Viewer, caption, row, text
 from ..pictures import any_glyph, image_bytes, in_picture, named_legend, names_as_text
 from ..runs.records import check_size, parse_record
+from .player import Player, Viewer, WORDS, caption, row, text
 
 # %% ../../nbs/viewers/05_monitor.ipynb #6fdc43c5
 class Tail:

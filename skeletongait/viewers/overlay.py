@@ -8,7 +8,8 @@ __all__ = ['NAMES', 'KEY', 'CROPPED', 'BADGES', 'DONE', 'CHANNELS', 'HEIGHT', 'F
            'OverlayViewer', 'load_frames']
 
 # %% ../../nbs/viewers/03_overlay.ipynb #2ccbdeac
-import html, textwrap
+import html
+import textwrap
 from collections.abc import Callable
 from os import PathLike
 from pathlib import Path
@@ -18,14 +19,15 @@ import ipywidgets as W
 import numpy as np
 from fastcore.basics import patch
 
-from ..runs.config import load_config, packaged_configs
 from ..core import SkeletonGaitError
-from ..data.dataset import join_streams, load_stream, sequence_files
-from ..maps.settings import HeatmapConfig
-from ..maps.heatmap import draw_maps
-from .player import WORDS, Panel, Player, Viewer, as_frames, caption, paint, row, side_by_side, stacked
-from ..pictures import BLENDS, MAP_RGB, SIL_RGB, overlay
+from ..data.streams import join_streams, load_stream, sequence_files
 from ..data.transforms import Compose, RandomTransform, build_transform, fit_width
+from ..maps.heatmap import draw_maps
+from ..maps.settings import HeatmapConfig
+from ..pictures import BLENDS, MAP_RGB, SIL_RGB, overlay
+from ..runs.config import load_config, packaged_configs
+from .player import (
+    Panel, Player, Viewer, WORDS, as_frames, caption, paint, row, side_by_side, stacked)
 
 # %% ../../nbs/viewers/03_overlay.ipynb #07f3f5d3
 class Fit(NamedTuple):

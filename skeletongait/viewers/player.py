@@ -8,7 +8,11 @@ __all__ = ['LEFT', 'RIGHT', 'MIDDLE', 'GOOD', 'BAD', 'STYLE', 'WORDS', 'SPEEDS',
            'close_all', 'Viewer', 'as_array', 'as_frames', 'SequencePlayer']
 
 # %% ../../nbs/viewers/01_player.ipynb #ebc55680
-import base64, html, os, shutil, tempfile
+import base64
+import html
+import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain

@@ -10,7 +10,10 @@ __all__ = ['MOST_VIEWS', 'ALL', 'ERRORS', 'HARDEST', 'EAGER', 'Entry', 'Ranking'
            'read_results', 'open_questions', 'result_walks']
 
 # %% ../../nbs/viewers/06_retrieval.ipynb #48316223
-import csv, io, os, re
+import csv
+import io
+import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import combinations, groupby
 from pathlib import Path
@@ -24,20 +27,21 @@ import torch
 from fastcore.basics import patch
 from torch import Tensor
 
-from ..runs.config import fits, render_settings
-from ..files.tree import Sequence
 from ..core import SkeletonGaitError, one_line, pick
-from ..files.text import read_json, read_text, unescaped
-from ..data.dataset import load_streams, sequence_files, take_frames
-from ..evaluation.ranking import (METRICS, EmbeddingSet, count_ranked, distance_blocks, embeddings_file, hit_columns, make_embedding_set, name_codes, rank_hits, read_embeddings, score_ranks,
-                                   strip_distances, top_k)
-from ..maps.settings import HeatmapConfig
-from skeletongait.viewers.player import (
-    BAD, GOOD, MIDDLE, WORDS, Frames, Panel, Player, Viewer, as_array, as_frames, caption, enlarge, paint,
-    row, side_by_side, text)
+from ..data.streams import load_streams, sequence_files, take_frames
 from ..evaluation.protocols import GalleryProbe, PROTOCOLS, Per, Table, make_cells, make_entry, table_exclude
+from ..evaluation.ranking import (
+    EmbeddingSet, METRICS, count_ranked, distance_blocks, embeddings_file, hit_columns, make_embedding_set, name_codes,
+    rank_hits, read_embeddings, score_ranks, strip_distances, top_k)
 from ..evaluation.report import failures, plot_matrix, plot_results
+from ..files.text import read_json, read_text, unescaped
+from ..files.tree import Sequence
+from ..maps.settings import HeatmapConfig
 from ..pictures import figure_png, image_bytes, in_picture, names_as_text, overlay, pick_frames
+from ..runs.config import fits, render_settings
+from skeletongait.viewers.player import (
+    BAD, Frames, GOOD, MIDDLE, Panel, Player, Viewer, WORDS, as_array, as_frames, caption, enlarge, paint, row,
+    side_by_side, text)
 
 # %% ../../nbs/viewers/06_retrieval.ipynb #b56a667b
 class Entry(NamedTuple):

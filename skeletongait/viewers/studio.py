@@ -8,7 +8,9 @@ __all__ = ['SIDES', 'BONES', 'LEVELS', 'CONTROLS', 'MOVING', 'body_box', 'draw_s
            'draw_pose']
 
 # %% ../../nbs/viewers/02_studio.ipynb #7424c9c4
-import html, os, shlex
+import html
+import os
+import shlex
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -23,15 +25,17 @@ import numpy as np
 import yaml
 from fastcore.basics import patch
 
-from ..runs.config import heatmap_tree
 from ..core import SkeletonGaitError
-from ..files.text import save_text
-from ..maps.settings import HeatmapConfig, heatmap_config, load_heatmap_config
-from ..maps.heatmap import draw_maps, found_joints, impute_joints, notices, place_joints, switch_off
-from .player import BAD, LEFT, MIDDLE, RIGHT, WORDS, Frames, Panel, Player, Timeline, Viewer, as_frames, caption, paint, row, side_by_side, stacked, text
-from ..poses.joints import JOINTS, LIMBS, to_coco17
 from ..files.arrays import PoseError, load_array
+from ..files.text import save_text
+from ..maps.heatmap import draw_maps, found_joints, impute_joints, notices, place_joints, switch_off
+from ..maps.settings import HeatmapConfig, heatmap_config, load_heatmap_config
 from ..pictures import pick_frames
+from ..poses.joints import JOINTS, LIMBS, to_coco17
+from ..runs.config import heatmap_tree
+from .player import (
+    BAD, Frames, LEFT, MIDDLE, Panel, Player, RIGHT, Timeline, Viewer, WORDS, as_frames, caption, paint, row,
+    side_by_side, stacked, text)
 
 # %% ../../nbs/viewers/02_studio.ipynb #583cd8c3
 def body_box(

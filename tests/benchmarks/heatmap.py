@@ -32,7 +32,7 @@ from skeletongait.maps.settings import HeatmapConfig
 from skeletongait.maps.heatmap import draw_maps, impute_knn, place_joints, pose_to_heatmap
 from skeletongait.files.arrays import load_pickle
 from skeletongait.poses.joints import to_coco17
-from skeletongait.walkers.body import make_sequence
+from skeletongait.walkers.recording import make_sequence
 
 
 def seconds(f, *args, clock=time.process_time):

@@ -22,12 +22,15 @@ from machine import processor
 from skeletongait.files.tree import read_tree
 from skeletongait.core import save_pickle
 from skeletongait.files.text import save_text
-from skeletongait.data.dataset import GaitDataset, first_look, load_stream, make_loader, read_partition
+from skeletongait.data.dataset import GaitDataset, first_look
+from skeletongait.data.streams import load_stream
+from skeletongait.data.loader import make_loader
+from skeletongait.data.partition import read_partition
 from skeletongait.maps.settings import HeatmapConfig
 from skeletongait.maps.heatmap import draw_maps, place_joints, pose_to_heatmap
 from skeletongait.files.arrays import load_pickle
 from skeletongait.data.transforms import build_transform
-from skeletongait.walkers.body import write_walkers
+from skeletongait.walkers.datasets import write_walkers
 
 SAMPLER = dict(type='TripletSampler', batch_size=[8, 4], batch_shuffle=True, sample_type='fixed_ordered', frames_num_fixed=30, frames_skip_num=4)
 PUBLISHED = {'type': 'Compose', 'trf_cfg': [{'type': 'RandomPerspective', 'prob': .2}, {'type': 'BaseSilCuttingTransform'}, {'type': 'RandomHorizontalFlip', 'prob': .2}, {'type': 'RandomRotate', 'prob': .2}]}

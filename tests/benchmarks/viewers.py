@@ -22,7 +22,7 @@ from machine import processor
 from skeletongait.files.tree import Sequence
 from skeletongait.files.text import save_text
 from skeletongait.maps.heatmap import pose_to_heatmap
-from skeletongait.walkers.body import make_sequence
+from skeletongait.walkers.recording import make_sequence
 
 
 @cache

@@ -8,7 +8,9 @@ from skeletongait.nets.models import SkeletonGait, SkeletonGaitPP
 from skeletongait.data.transforms import build_transform
 import skeletongait.data.dataset
 from skeletongait.data.dataset import *
-from skeletongait.data.dataset import REGULAR, SAMPLE_TYPES, draw_batch, list_rng, load_stream, match_partition, pick_files, slot_rng
+from skeletongait.data.partition import REGULAR, match_partition
+from skeletongait.data.samplers import SAMPLE_TYPES, draw_batch, list_rng, slot_rng
+from skeletongait.data.streams import load_stream, pick_files
 
 TRAIN = dict(type='TripletSampler', batch_size=[3, 4], batch_shuffle=True, sample_type='fixed_ordered', frames_num_fixed=6, frames_skip_num=2)
 TEST = dict(type='InferenceSampler', batch_size=3, sample_type='all_ordered', frames_all_limit=12)
@@ -467,7 +469,9 @@ sys.path.insert(0, sys.argv[2])
 import skeletongait.data.dataset
 from skeletongait.core import SkeletonGaitError
 from skeletongait.files.tree import read_tree
-from skeletongait.data.dataset import GaitDataset, make_loader, make_partition, naming_lost_workers
+from skeletongait.data.dataset import GaitDataset
+from skeletongait.data.loader import make_loader, naming_lost_workers
+from skeletongait.data.partition import make_partition
 from skeletongait.cli import run_script
 read = skeletongait.data.dataset.load_array
 def load(path, limits):

@@ -20,8 +20,11 @@ from skeletongait.runs.config import ConfigError, heatmap_tree, make_config, map
 from skeletongait.core import SkeletonGaitError, save_pickle
 from skeletongait.files.tree import read_tree
 from skeletongait.files.text import save_text
-from skeletongait.data.dataset import (GaitDataset, draw_frames, first_look, is_pose, load_sequence, load_streams, make_loader,
-                               read_partition, slot_rng, take_frames)
+from skeletongait.data.dataset import GaitDataset, first_look
+from skeletongait.data.samplers import draw_frames, slot_rng
+from skeletongait.data.streams import is_pose, load_sequence, load_streams, take_frames
+from skeletongait.data.loader import make_loader
+from skeletongait.data.partition import read_partition
 from skeletongait.maps.settings import HeatmapConfig, heatmap_config
 from skeletongait.maps.heatmap import pose_to_heatmap
 from skeletongait.distributed import Ranks
@@ -29,12 +32,13 @@ from skeletongait.cli import run_script
 from skeletongait.main import main
 from skeletongait.files.arrays import ENDINGS, Limits, PoseError, UnsafePickleError, load_pickle
 from skeletongait.poses.joints import COCO17_FROM, JOINTS
-from skeletongait.runs.checkpoint import Run, load_checkpoint
+from skeletongait.runs.folder import Run
+from skeletongait.runs.checkpoint import load_checkpoint
 from skeletongait.runs.loop import test_model as run_test_phase, train
 from skeletongait.runs.trainer import make_dataset, make_trainer
 from skeletongait.runs.watch import read_scalars
 from skeletongait.data.transforms import build_transform
-from skeletongait.walkers.body import write_walkers
+from skeletongait.walkers.datasets import write_walkers
 
 TRAIN = dict(type='TripletSampler', batch_size=[4, 2], batch_shuffle=True, sample_type='fixed_ordered', frames_num_fixed=6, frames_skip_num=2)
 TEST = dict(type='InferenceSampler', batch_size=3, sample_type='all_ordered', frames_all_limit=9)
@@ -511,7 +515,9 @@ COLD = '''
 import sys
 import numpy as np
 from skeletongait.files.tree import read_tree
-from skeletongait.data.dataset import GaitDataset, first_look, make_loader, read_partition
+from skeletongait.data.dataset import GaitDataset, first_look
+from skeletongait.data.loader import make_loader
+from skeletongait.data.partition import read_partition
 from skeletongait.maps.settings import HeatmapConfig
 root, warm = sys.argv[1], sys.argv[2] == 'warm'
 data = GaitDataset(read_tree(f'{root}/linked_pose'), read_partition(f'{root}/partition.json'), True, render=HeatmapConfig())

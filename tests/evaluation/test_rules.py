@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from toys import tiny, write_config
 
-from skeletongait.runs.checkpoint import Run
+from skeletongait.runs.folder import Run
 from skeletongait.files.tree import Sequence
 from skeletongait.core import SkeletonGaitError
 from skeletongait.files.text import save_text

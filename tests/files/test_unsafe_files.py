@@ -21,7 +21,9 @@ from scripts import start
 
 from skeletongait.core import SkeletonGaitError, save_pickle
 from skeletongait.files.tree import read_tree
-from skeletongait.data.dataset import GaitDataset, make_loader, make_partition
+from skeletongait.data.dataset import GaitDataset
+from skeletongait.data.loader import make_loader
+from skeletongait.data.partition import make_partition
 from skeletongait.ln_sil_heatmap import ln_sil_heatmap
 from skeletongait.prepare.manifest import read_manifest
 from skeletongait.files.arrays import OPCODES, ArrayFileError, Limits, UnsafePickleError, load_array, load_pickle

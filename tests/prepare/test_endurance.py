@@ -25,7 +25,7 @@ from skeletongait.maps.heatmap import pose_to_heatmap
 from skeletongait.distributed import Board, LostRankError
 from skeletongait.files.arrays import load_pickle
 from skeletongait.pretreatment_heatmap import pretreatment_heatmap
-from skeletongait.walkers.body import make_sequence
+from skeletongait.walkers.recording import make_sequence
 from processes import in_namespace
 
 N = 480  # files of the larger tree

@@ -17,9 +17,10 @@ from skeletongait.core import SkeletonGaitError, save_pickle
 from skeletongait.files.tree import read_tree
 from skeletongait.maps.heatmap import pose_to_heatmap
 from skeletongait.cli import arg_parser
-from skeletongait.ln_sil_heatmap import TRIMS, in_threads, link, ln_sil_heatmap, mismatch, one_line
+from skeletongait.prepare.link_tree import TRIMS, in_threads, link, mismatch
+from skeletongait.ln_sil_heatmap import ln_sil_heatmap, one_line
 from skeletongait.files.arrays import load_array, load_pickle
-from skeletongait.walkers.body import write_walkers
+from skeletongait.walkers.datasets import write_walkers
 
 
 @pytest.fixture(scope='module')

@@ -16,7 +16,8 @@ from skeletongait.ln_sil_heatmap import ln_sil_heatmap
 from skeletongait.viewers.player import SequencePlayer
 from skeletongait.files.arrays import load_pickle
 from skeletongait.pretreatment_heatmap import pretreatment_heatmap
-from skeletongait.walkers.body import make_sequence, write_like, write_walkers
+from skeletongait.walkers.recording import make_sequence
+from skeletongait.walkers.datasets import write_like, write_walkers
 
 OUT = 'maps/mine_sigma_8.0_'
 

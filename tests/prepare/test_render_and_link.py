@@ -12,7 +12,7 @@ from skeletongait.maps.heatmap import pose_to_heatmap
 from skeletongait.cli import arg_parser
 from skeletongait.files.arrays import load_pickle
 from skeletongait.pretreatment_heatmap import pretreatment_heatmap
-from skeletongait.walkers.body import write_walkers
+from skeletongait.walkers.datasets import write_walkers
 
 
 @pytest.fixture(scope='module')

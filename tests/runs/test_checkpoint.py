@@ -27,8 +27,12 @@ from scripts import TESTS
 from toys import LARGEST_SCALE, equal, steps, toy, with_scale
 
 import skeletongait.runs.checkpoint as checkpoint
-from skeletongait.runs.checkpoint import (Run, check_steps, checkpoint_state, claim, describe_weights, find_checkpoint, load_checkpoint, load_state, load_weights, note_best, prune,
-                                     random_states, read_best, read_hint, read_start, restore_state, save_checkpoint, set_random_states, tell_embedding, tell_map_changes)
+from skeletongait.runs.folder import Run, claim, note_best, prune, read_best
+from skeletongait.runs.restore import (
+    check_steps, find_checkpoint, read_hint, read_start, restore_state, tell_embedding, tell_map_changes)
+from skeletongait.runs.checkpoint import (
+    checkpoint_state, load_checkpoint, load_state, random_states, save_checkpoint, set_random_states)
+from skeletongait.runs.misfit import describe_weights, load_weights
 from skeletongait.runs.config import OptimizerCfg, SchedulerCfg, config_hash, make_config, make_optimizer, make_scheduler, to_dict, torch_classes
 from skeletongait.core import SkeletonGaitError
 from skeletongait.distributed import Ranks
@@ -406,7 +410,8 @@ def test_a_full_disk_is_one_line_and_costs_no_checkpoint(trained, tmp_path):
 
 REAL = """
 import os, sys
-from skeletongait.runs.checkpoint import Run, note_best, save_checkpoint
+from skeletongait.runs.folder import Run, note_best
+from skeletongait.runs.checkpoint import save_checkpoint
 from skeletongait.core import SkeletonGaitError
 from skeletongait.distributed import Ranks
 from skeletongait.runs.trainer import make_trainer
@@ -592,7 +597,7 @@ def test_nothing_to_set_aside(tmp_path):
 HOLD = """
 import sys
 from pathlib import Path
-from skeletongait.runs.checkpoint import Run, claim
+from skeletongait.runs.folder import Run, claim
 from toys import toy
 with claim(Run(toy(), sys.argv[1]), 0): print('held', flush=True); sys.stdin.read()
 """
@@ -629,7 +634,7 @@ def test_a_claim_waits_for_its_predecessor(tmp_path, holder, caplog):
 
 FORKS = """
 import os, sys
-from skeletongait.runs.checkpoint import Run, claim
+from skeletongait.runs.folder import Run, claim
 from toys import toy
 with claim(Run(toy(), sys.argv[1]), 0):
     worker, stays = os.fork(), sys.argv[2] == 'stays'

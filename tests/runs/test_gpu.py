@@ -14,7 +14,7 @@ from skeletongait.files.text import save_text
 from skeletongait.maps.settings import HeatmapConfig
 from skeletongait.maps.renderer_torch import draw_maps_torch
 from skeletongait.nets.models import build_model
-from skeletongait.runs.checkpoint import Run
+from skeletongait.runs.folder import Run
 
 pytestmark = pytest.mark.gpu
 

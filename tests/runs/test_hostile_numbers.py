@@ -9,7 +9,7 @@ import pytest
 from skeletongait.runs.config import MOST, check_ready, config_hash, load_config, make_config, to_dict, to_yaml
 from skeletongait.files.tree import Sequence, Tree, read_tree, walk
 from skeletongait.core import SkeletonGaitError
-from skeletongait.data.dataset import make_partition
+from skeletongait.data.partition import make_partition
 from skeletongait.evaluation.ranking import make_embedding_set
 from skeletongait.evaluation.protocols import GalleryProbe
 

@@ -5,11 +5,11 @@ import os
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from skeletongait.runs.checkpoint import Run, read_best
+from skeletongait.runs.folder import Run, read_best
 from skeletongait.runs.config import ConfigError, load_config
 from skeletongait.files.text import DEEPEST, MOST_TEXT, MOST_VALUES, read_json, read_text, read_yaml
 from skeletongait.core import SkeletonGaitError
-from skeletongait.data.dataset import read_partition
+from skeletongait.data.partition import read_partition
 from skeletongait.maps.settings import load_heatmap_config
 from skeletongait.prepare.manifest import MANIFEST, Record, from_line, maps_name, read_manifest, to_line
 from skeletongait.viewers.monitor import read_total

@@ -15,12 +15,13 @@ from ddp import run_in_ddp
 from scripts import LAUNCHES, start
 from toys import tiny
 
-from skeletongait.runs.checkpoint import Run, load_checkpoint, read_best
+from skeletongait.runs.folder import Run, read_best
+from skeletongait.runs.checkpoint import load_checkpoint
 from skeletongait.runs.config import make_config, to_dict, to_yaml
 from skeletongait.core import SkeletonGaitError, save_pickle
 from skeletongait.files.tree import read_tree
 from skeletongait.files.text import save_text
-from skeletongait.data.dataset import make_loader
+from skeletongait.data.loader import make_loader
 from skeletongait.distributed import Ranks, launch_name
 from skeletongait.cli import Stop, run_script
 from skeletongait.main import main

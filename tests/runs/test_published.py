@@ -6,7 +6,7 @@ import pytest
 import torch
 import yaml
 
-from skeletongait.runs.checkpoint import Run
+from skeletongait.runs.folder import Run
 from skeletongait.runs.config import load_config, make_config, packaged_configs, parse_yaml, to_dict, to_yaml
 from skeletongait.files.tree import read_tree
 from skeletongait.files.text import save_text
@@ -15,7 +15,7 @@ from skeletongait.main import main
 from skeletongait.nets.models import build_model
 from skeletongait.files.arrays import load_array
 from skeletongait.pretreatment_heatmap import pretreatment_heatmap
-from skeletongait.walkers.body import LAYOUTS, write_like
+from skeletongait.walkers.datasets import LAYOUTS, write_like
 
 NINE = [n for n in packaged_configs() if not n.startswith('demo')]
 MILLIONS = {'skeletongait_Gait3D': 25.49, 'skeletongait_GREW': 95.12, 'skeletongait_OUMVLP': 29.14, 'skeletongait_SUSTech1K': 9.06, 'skeletongait_CCPG': 8.45,

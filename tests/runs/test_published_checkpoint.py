@@ -10,7 +10,9 @@ from goldens import fill, load
 from toys import write_config
 
 import skeletongait.runs.loop as train
-from skeletongait.runs.checkpoint import Run, describe_weights, load_checkpoint
+from skeletongait.runs.folder import Run
+from skeletongait.runs.misfit import describe_weights
+from skeletongait.runs.checkpoint import load_checkpoint
 from skeletongait.runs.config import load_config, make_config, to_dict
 from skeletongait.core import save_pickle
 from skeletongait.files.text import save_text

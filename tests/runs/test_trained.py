@@ -7,11 +7,12 @@ import pytest
 import torch
 from toys import tiny, write_config
 
-from skeletongait.runs.checkpoint import Run
+from skeletongait.runs.folder import Run
 from skeletongait.runs.config import load_config, to_dict
 from skeletongait.core import SkeletonGaitError
 from skeletongait.files.text import save_text
-from skeletongait.data.dataset import make_loader, sequence_files
+from skeletongait.data.loader import make_loader
+from skeletongait.data.streams import sequence_files
 from skeletongait.evaluation.ranking import embeddings_file, read_embeddings
 from skeletongait.cli import run_script
 from skeletongait.main import main

@@ -14,7 +14,9 @@ from scripts import ROOT
 from toys import ONE, equal, steps, toy
 from hostile import Child, DEEP, nested, text
 
-from skeletongait.runs.checkpoint import checkpoint_state, load_state, load_torch, opens_safely, readable, restore_state
+from skeletongait.runs.checkpoint import checkpoint_state, load_state
+from skeletongait.files.tensors import load_torch, opens_safely, readable
+from skeletongait.runs.restore import restore_state
 from skeletongait.core import SkeletonGaitError
 from skeletongait.runs.trainer import make_trainer
 

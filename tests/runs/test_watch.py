@@ -4,12 +4,12 @@ from pathlib import Path
 import cv2, numpy as np, pytest, torch
 from hypothesis import given, settings, strategies as st
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from skeletongait.runs.checkpoint import Run
+from skeletongait.runs.folder import Run
 from skeletongait.runs.config import load_config
 from skeletongait.core import SkeletonGaitError
-from skeletongait.data.dataset import Batch
+from skeletongait.data.loader import Batch
 from skeletongait.distributed import Ranks
-from skeletongait.runs.trainer import log
+from skeletongait.core import log
 from skeletongait.runs.metrics import BarFile, Meter, Reading, log_line, start_log
 from skeletongait.runs.watch import Watch, _Events, batch_picture, load_batch, read_scalars, save_batch
 from skeletongait.runs.records import _Records, read_metrics, rewind_metrics
@@ -284,10 +284,10 @@ def test_events_are_tensorboards(tmp_path):
 
 SCRIPT = """
 import logging, sys
-from skeletongait.runs.checkpoint import Run
+from skeletongait.runs.folder import Run
 from skeletongait.runs.config import load_config
 from skeletongait.distributed import Ranks
-from skeletongait.runs.trainer import log
+from skeletongait.core import log
 from skeletongait.runs.metrics import Reading, start_log
 from skeletongait.runs.watch import Watch
 cfg, _ = load_config('demo_skeletongait'); cfg.trainer_cfg.total_iter = 400

@@ -14,14 +14,15 @@ from skeletongait.viewers.browser import (LISTED, THUMBS, WALK, DatasetBrowser, 
                                   problems_of, read_content, read_contents, thumbnail, viewer_for)
 from skeletongait.files.tree import Sequence, read_tree
 from skeletongait.core import SkeletonGaitError, save_pickle
-from skeletongait.data.dataset import Partition
+from skeletongait.data.partition import Partition
 from skeletongait.maps.settings import HeatmapConfig
 from skeletongait.maps.heatmap import pose_to_heatmap
 from skeletongait.viewers.player import paint
 from skeletongait.files.arrays import load_array
 from skeletongait.pictures import overlay
 from skeletongait.viewers.studio import HeatmapStudio
-from skeletongait.walkers.body import make_sequence, write_walkers
+from skeletongait.walkers.recording import make_sequence
+from skeletongait.walkers.datasets import write_walkers
 
 CFG = HeatmapConfig()
 REC = make_sequence(seed=0, subject=1, type='nm-01', view='090', n_frames=12)

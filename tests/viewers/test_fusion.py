@@ -6,7 +6,7 @@ from hypothesis import given, strategies as st
 from hypothesis.extra.numpy import arrays
 from torch import nn
 
-from skeletongait.runs.checkpoint import Run
+from skeletongait.runs.folder import Run
 from skeletongait.runs.config import load_config, to_yaml
 from skeletongait.core import SkeletonGaitError, save_pickle
 from skeletongait.files.text import save_text
@@ -18,7 +18,7 @@ from skeletongait.nets.models import build_model
 from skeletongait.viewers.player import paint
 from skeletongait.pictures import MAP_RGB, SIL_RGB
 from skeletongait.data.transforms import to_float
-from skeletongait.walkers.body import make_sequence
+from skeletongait.walkers.recording import make_sequence
 from pages import decode
 
 REC = make_sequence(seed=0, subject=1, type='cl-01', view='045', n_frames=20)

@@ -29,7 +29,8 @@ from skeletongait.evaluation.protocols import GalleryProbe
 from skeletongait.viewers.retrieval import Entry, balance_bars, judge
 from skeletongait.pictures import MAP_RGB, SIL_RGB, overlay
 from skeletongait.data.transforms import build_transform
-from skeletongait.walkers.body import make_sequence, write_walkers
+from skeletongait.walkers.recording import make_sequence
+from skeletongait.walkers.datasets import write_walkers
 from pages import WALK, MAPS, OVERLAY, PLAYER, STUDIO
 
 pytestmark = pytest.mark.slow

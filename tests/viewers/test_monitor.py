@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 from toys import make_walkers, tiny, write_config
 
-from skeletongait.runs.checkpoint import Run
+from skeletongait.runs.folder import Run
 from skeletongait.core import SkeletonGaitError
 from skeletongait.viewers.monitor import (DASHES, RunFolder, Tail, TrainingMonitor, between, check_records, curves_of, drawn, is_over, lines_table, read_total, run_status, short_names, smoothed,
                                   span_of_time, style, tests_table as table_of_tests, thinned, with_cursor)

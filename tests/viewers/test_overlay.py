@@ -7,13 +7,13 @@ from skeletongait.viewers.overlay import (CROPPED, DONE, KEY, OverlayViewer, app
                                 veil)
 from skeletongait.runs.config import packaged_configs
 from skeletongait.core import SkeletonGaitError, save_pickle
-from skeletongait.data.dataset import join_streams, load_sequence
+from skeletongait.data.streams import join_streams, load_sequence
 from skeletongait.maps.settings import HeatmapConfig
 from skeletongait.maps.heatmap import pose_to_heatmap
 from skeletongait.viewers.player import paint
 from skeletongait.pictures import BLENDS, MAP_RGB, SIL_RGB, overlay
 from skeletongait.data.transforms import TRANSFORMS, BaseSilTransform, RandomTransform, build_transform, fit_width
-from skeletongait.walkers.body import make_sequence
+from skeletongait.walkers.recording import make_sequence
 from pages import decode
 
 REC = make_sequence(seed=0, subject=1, type='bg-01', view='090', n_frames=20)

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings, strategies as st
 
 from skeletongait.viewers import retrieval
-from skeletongait.runs.checkpoint import Run
+from skeletongait.runs.folder import Run
 from skeletongait.runs.config import load_config, to_dict
 from skeletongait.files.tree import Sequence
 from skeletongait.core import SkeletonGaitError, save_pickle
@@ -24,7 +24,8 @@ from skeletongait.evaluation.report import (
 from skeletongait.viewers.retrieval import ALL, ERRORS, HARDEST, Failures, Questions, RetrievalExplorer, named, read_failures, strip_bars, strip_major
 from skeletongait.pictures import overlay
 from skeletongait.runs.loop import keep_embeddings, test_model as run_test
-from skeletongait.walkers.body import make_sequence, write_walkers
+from skeletongait.walkers.recording import make_sequence
+from skeletongait.walkers.datasets import write_walkers
 from records import RULES, toy, write_test
 
 torch.set_num_threads(1)

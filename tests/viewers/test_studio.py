@@ -16,7 +16,7 @@ from skeletongait.poses.joints import COCO17_FROM, JOINTS
 from skeletongait.files.arrays import load_array
 from skeletongait.pretreatment_heatmap import pretreatment_heatmap
 from skeletongait.viewers.studio import BONES, LEVELS, SIDES, HeatmapStudio, body_box, draw_skeleton, drawing_command, joint_levels, same_walk, save_settings
-from skeletongait.walkers.body import make_sequence
+from skeletongait.walkers.recording import make_sequence
 
 REC = make_sequence(seed=1, subject=2, type='nm-01', view='090', n_frames=30)
 POSE, SIL = REC.pose.copy(), REC.silhouette

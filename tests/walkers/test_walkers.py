@@ -7,11 +7,17 @@ from hypothesis import given, settings, strategies as st
 
 from skeletongait.core import SkeletonGaitError
 from skeletongait.files.tree import read_tree
-from skeletongait.data.dataset import REGULAR, match_partition, read_partition, regular_partition
+from skeletongait.data.partition import REGULAR, match_partition, read_partition, regular_partition
 from skeletongait.poses.joints import JOINTS, to_coco17
 from skeletongait.files.arrays import load_array
-from skeletongait.walkers.body import (ANKLE, BODY, CONDITIONS, KNEE, LAYOUTS, THIGH, Camera, Outfit, Walker, align_silhouette, body_balls, body_parts, draw_outfit,
-    draw_silhouette, drift, estimate_pose, harmonics, hidden_joints, joint_positions, make_sequence, make_walker, project_balls, record, rough, walking_speed, write_like, write_walkers)
+from skeletongait.walkers.body import (
+    ANKLE, BODY, CONDITIONS, Camera, KNEE, Outfit, THIGH, Walker, draw_outfit, harmonics, joint_positions, make_walker,
+    walking_speed)
+from skeletongait.walkers.datasets import LAYOUTS, write_like, write_walkers
+from skeletongait.walkers.looks import (
+    align_silhouette, body_balls, body_parts, draw_silhouette, drift, estimate_pose, hidden_joints, project_balls,
+    rough)
+from skeletongait.walkers.recording import make_sequence, record
 
 OUTFITS = (Outfit(), Outfit(coat=True), *(Outfit(bag=b, side=s) for b in ('hand', 'shoulder') for s in (1, -1)))
 AT = {k: i for i, k in enumerate(BODY)}
