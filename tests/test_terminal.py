@@ -26,7 +26,10 @@ class Terminal:
         import fcntl
         import termios
         self.end, other = os.openpty()
-        own = lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+        def own():
+            "The terminal becomes the command's own; `nohup` before the tests is none before the command."
+            signal.signal(signal.SIGHUP, signal.SIG_DFL)
+            fcntl.ioctl(0, termios.TIOCSCTTY, 0)
         self.process = subprocess.Popen([*map(str, command)], cwd=cwd, env=ENV, stdin=other, stdout=other, stderr=other,
                                         start_new_session=True, preexec_fn=own)
         os.close(other)

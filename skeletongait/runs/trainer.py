@@ -6,13 +6,11 @@
 __all__ = ['find_data', 'make_dataset', 'NonFiniteLossError', 'Trainer', 'mixed_precision', 'autocast', 'make_trainer']
 
 # %% ../../nbs/runs/02_trainer.ipynb #54b79220
-import logging
-
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ..core import SkeletonGaitError
+from ..core import SkeletonGaitError, log
 from ..data.dataset import GaitDataset, first_look
 from ..data.loader import Batch
 from ..data.partition import Partition, load_partition
