@@ -15,8 +15,10 @@ if __name__ == '__main__' and not __spec__ and '__file__' in globals(): # run by
 
 # %% ../nbs/tutorials/demo.ipynb #aead01a5
 import json
+import os
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path

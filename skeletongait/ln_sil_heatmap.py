@@ -5,65 +5,24 @@
 # %% auto #0
 __all__ = ['ln_sil_heatmap', 'cli']
 
-# %% ../nbs/05_ln_sil_heatmap.ipynb #5c9c004d
-import json
-from collections.abc import Callable
-from functools import partial
-from pathlib import Path
-
-from tqdm import tqdm
-
-from .cli import Stopped, run_script, stoppable
-from .core import SkeletonGaitError, one_line, unknown_name
-from .distributed import ranks
-from .files.arrays import ENDINGS, Limits
-from .files.text import read_json, read_text
-from .files.tree import read_tree
-from skeletongait.prepare.link_tree import (
-    Pairs, Result, TRIMS, Trim, Written, _save_if_new, as_report, in_threads, link_one, only_names, pair_up, summary,
-    sweep)
-from .prepare.manifest import OutputError
-
 # %% ../nbs/05_ln_sil_heatmap.ipynb #8add2ba1
 if __name__ == '__main__' and not __spec__ and '__file__' in globals(): # run by path: start over as a module
     import os.path, runpy, sys
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     runpy.run_module('skeletongait.ln_sil_heatmap', run_name='__main__', alter_sys=True)
 
-# %% ../nbs/05_ln_sil_heatmap.ipynb #8b0849b3
-def _check_place(out:str, *inputs:str) -> None:
-    if Path(out).exists() and not Path(out).is_dir(): raise SkeletonGaitError(f"--output_path {out} is a file; choose a folder")
-    for i in inputs:
-        if Path(out).resolve().is_relative_to(Path(i).resolve()): raise SkeletonGaitError(f"--output_path {out} lies in the input {i}; choose a folder outside of it")
+# %% ../nbs/05_ln_sil_heatmap.ipynb #5c9c004d
+import sys
+from pathlib import Path
 
-def _check_report(path:Path) -> None:
-    "A `SkeletonGaitError` if the report would take the place of another file: that of the maps' folder, say."
-    if not os.path.lexists(path): return
-    try: ours = {'counts', 'linked', 'only_maps'} <= read_json(read_text(path, 'a report')).keys()
-    except (SkeletonGaitError, AttributeError): ours = False
-    if not ours: raise SkeletonGaitError(
-        f"{path}: is no report of this script; move it away or choose another output path")
-
-# %% ../nbs/05_ln_sil_heatmap.ipynb #d5b7b2a2
-def _link_pairs(pairs:Pairs, one:Callable) -> list[Result]:
-    "Call `one` for every pair; an `OutputError` tells how many are done. The ambiguous sequences have failed already."
-    results = []
-    try:
-        for r in tqdm(in_threads(one, pairs.both.items()), 'linking', len(pairs.both), unit=' sequences', mininterval=.5): results.append(r)
-    except OutputError as e: raise OutputError(f'{e}; {len(results)} of {len(pairs.both)} sequences done') from None
-    return results + [Result(s, fs, f"{'/'.join(s)}: several files to choose from: {', '.join(map(str, fs))}; expected one of maps and one of silhouettes") for s, fs in pairs.ambiguous.items()]
-
-def _link_trees(pairs:Pairs, written:Written, dry_run:bool, **kw) -> dict:
-    "Link all pairs, remove what is not linked, tell of it, and only then write the report, which is returned."
-    if not dry_run: written.tidy()
-    results = _link_pairs(pairs, partial(link_one, written=written, dry_run=dry_run, **kw))
-    gone, kept = sweep({r.sequence for r in results if not r.reason}, written, dry_run)
-    report = as_report(pairs, results, kept)
-    print(summary(report, sum(r.new for r in results), len(gone), dry_run), f'-> {one_line(str(written.root))}', *['(dry run: nothing was changed)']*dry_run, flush=True)
-    if not dry_run:
-        written.tidy()
-        _save_if_new(json.dumps(report, indent=1) + '\n', written.root/'report.json')
-    return report
+from .cli import Stopped, run_script, stoppable
+from .core import one_line, unknown_name
+from .distributed import ranks
+from .files.arrays import ENDINGS, Limits
+from .files.tree import read_tree
+from .prepare.link_tree import (
+    TRIMS, Trim, Written, check_place, check_report, link_trees, only_names, pair_up)
+from .prepare.manifest import OutputError
 
 # %% ../nbs/05_ln_sil_heatmap.ipynb #4caf8e83
 def ln_sil_heatmap(
@@ -82,10 +41,10 @@ def ln_sil_heatmap(
     "Link the skeleton maps and silhouettes of every sequence that has both."
     if ranks().rank: return 0 # one process does the work
     if trim not in TRIMS: raise unknown_name('--trim', trim, TRIMS)
-    _check_place(output_path, heatmap_data_path, silhouette_data_path)
-    _check_report(Path(output_path)/'report.json')
+    check_place(output_path, heatmap_data_path, silhouette_data_path)
+    check_report(Path(output_path)/'report.json')
     pairs = pair_up(only_names(read_tree(heatmap_data_path, ENDINGS), heatmap_name_begins), read_tree(silhouette_data_path, dataset_pkl_ext_name))
-    try: report = _link_trees(pairs, Written(output_path), dry_run, trim=Trim(trim, trim_at_most), limits=Limits(max_file_mb, max_frames), copy=copy)
+    try: report = link_trees(pairs, Written(output_path), dry_run, trim=Trim(trim, trim_at_most), limits=Limits(max_file_mb, max_frames), copy=copy)
     except Stopped as e: raise Stopped(f'{e}; what is linked stays, the same command links the rest') from None
     except OutputError as e:
         print(f'stopped: {one_line(str(e))}; what is linked stays, mend that and run the same command again', flush=True)

@@ -12,6 +12,7 @@ if __name__ == '__main__' and not __spec__ and '__file__' in globals(): # run by
     runpy.run_module('skeletongait.main', run_name='__main__', alter_sys=True)
 
 # %% ../nbs/06_main.ipynb #16963cba
+import sys
 from dataclasses import replace
 
 import cv2

@@ -34,7 +34,7 @@ def test_installed_package_is_whole(installed):
     done = call(installed, 'python', '-c', 'import skeletongait, skeletongait.runs.config as c; print(skeletongait.__file__); print(*c.packaged_configs())')
     where, configs = done.stdout.splitlines()
     assert str(installed/'env') in where and len(configs.split()) == 11
-    assert call(installed, 'python', '-c', 'from skeletongait.maps.heatmap import *; print(heatmap_config() == HeatmapConfig())').stdout.strip() == 'True'
+    assert call(installed, 'python', '-c', 'from skeletongait.maps.settings import *; print(heatmap_config() == HeatmapConfig())').stdout.strip() == 'True'
 
 
 @pytest.mark.slow

@@ -277,7 +277,7 @@ def test_figures_are_safe_from_their_picture(monkeypatch, tmp_path):
     write_results(tmp_path/'r', results, failed=[])
     (tmp_path/'r.json').unlink()
     def broken(*args): raise ValueError('no picture today')
-    monkeypatch.setattr('skeletongait.evaluation.protocols.plot_results', broken)
+    monkeypatch.setattr('skeletongait.evaluation.report.plot_results', broken)
     with pytest.raises(ValueError, match='no picture today'): write_results(tmp_path/'r', results, failed=[])
     assert {f.name for f in tmp_path.iterdir()} == {'r.csv', 'r-failures.csv', 'r.json'}
     assert json.loads((tmp_path/'r.json').read_text(encoding='utf-8'))['tables'] == results['tables']

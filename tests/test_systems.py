@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from scripts import ROOT, TESTS
 
-from skeletongait import core, ln_sil_heatmap as linking
-from skeletongait.prepare import manifest
+from skeletongait import core
+from skeletongait.ln_sil_heatmap import ln_sil_heatmap
+from skeletongait.prepare import link_tree as linking, manifest
 from skeletongait.core import SkeletonGaitError, save_pickle
 from skeletongait.files.text import save_text
 from skeletongait.prepare.render_tree import output_folder
@@ -173,11 +174,11 @@ def test_where_no_links_can_be_made_one_line_says_so(tmp_path, monkeypatch, caps
     def refuses(*args, **kw): raise error
     monkeypatch.setattr(os, 'symlink', refuses)
     words = [str(tmp_path/o) for o in ('maps', 'sil', 'linked')]
-    assert linking.ln_sil_heatmap(*words) == 1
+    assert ln_sil_heatmap(*words) == 1
     out = capsys.readouterr().out.splitlines()
     assert len(out) == 1
     assert f'cannot be made a link ({error.strerror}); where the system takes none, --copy writes copies' in out[0]
-    assert linking.ln_sil_heatmap(*words, copy=True) == 0
+    assert ln_sil_heatmap(*words, copy=True) == 0
 
 
 def test_links_are_known_again_as_windows_reads_them(tmp_path, monkeypatch):

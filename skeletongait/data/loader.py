@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from ..cli import stop_signals
 from ..core import SkeletonGaitError
-from .dataset import GaitDataset, Item, _where
+from .dataset import GaitDataset, Item, place_of
 from .samplers import InferenceSampler, TripletSampler, slot_rng
 from .transforms import to_float
 
@@ -71,7 +71,7 @@ class DrawnDataset(Dataset):
         if worker: self.desk[worker.id] = i+1
         try: return iteration, self.dataset.draw(i, self.cfg, slot_rng(self.seed, iteration, slot))
         except SkeletonGaitError as e: return iteration, e
-        except Exception as e: e.add_note(f'while loading {_where(self.dataset.files[i])}'); raise
+        except Exception as e: e.add_note(f'while loading {place_of(self.dataset.files[i])}'); raise
         finally:
             if worker: self.desk[worker.id] = 0
 
@@ -94,7 +94,7 @@ def _obituary(
     "How a worker ended, over what, and what to do."
     name = signal.Signals(-code).name if -code in {*signal.Signals} else f'signal {-code}'
     how = f'ended with exit code {code}' if code >= 0 else f'was killed by {name}'
-    where = f'while loading {_where(files)}' if files else 'between two sequences'
+    where = f'while loading {place_of(files)}' if files else 'between two sequences'
     advice = _ADVICE.get(name) or ('a broken file can do that: write it anew or remove the sequence' if files else 'with data_cfg.num_workers 0 the main process loads, and shows where it fails')
     return f"loader worker {worker} (of {of}) {how} {where}; {advice}"
 

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['Per', 'PAIRS', 'CROSS_VIEW', 'POOLED', 'PROTOCOLS', 'BY_FUNCTION', 'INDOOR', 'Rule', 'Condition', 'Table',
            'Submission', 'GalleryProbe', 'Split', 'Cells', 'table_exclude', 'make_cells', 'cell_matrix', 'mean_of',
-           'rounded', 'make_entry', 'Reach', 'reach', 'view_notes', 'fates', 'condition_notes', 'submission_csv',
-           'evaluate', 'protocol_for']
+           'rounded', 'make_entry', 'Reach', 'reach', 'view_notes', 'fates', 'condition_notes', 'csv_text',
+           'submission_csv', 'evaluate', 'protocol_for']
 
 # %% ../../nbs/evaluation/02_protocols.ipynb #d90367b8
 import csv
@@ -527,7 +527,7 @@ def absent(self:GalleryProbe, sequences:list[Sequence], probes:Iterable[str]|Non
     return frozenset().union(*(r.names for r in rules if r.names is not None)) - set(map(str, sequences))
 
 # %% ../../nbs/evaluation/02_protocols.ipynb #f6f15344
-def _csv(head:list[str], rows:Iterable[list]) -> str:
+def csv_text(head:list[str], rows:Iterable[list]) -> str:
     lines = []
     out = csv.writer(SimpleNamespace(write=lines.append), lineterminator='\r\n') # so that names with either are quoted
     out.writerows([head, *rows])
@@ -542,7 +542,7 @@ def submission_csv(
     probe, gallery = s.chosen(test.sequences)
     near = nearest_sequences(test, probe, gallery, s.top, metric)[0].tolist()
     number = lambda subject: str(int(subject)) if subject.isascii() and subject.isdecimal() else subject
-    return _csv(['videoId', *(f'rank{k}' for k in range(1, len(near[0])+1))],
+    return csv_text(['videoId', *(f'rank{k}' for k in range(1, len(near[0])+1))],
                 ([test.sequences[i].view, *(number(test.sequences[j].subject) for j in row)] for i, row in zip(probe, near)))
 
 @patch

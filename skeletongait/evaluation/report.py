@@ -19,7 +19,7 @@ import torch
 from matplotlib.axes import Axes
 
 from ..core import SkeletonGaitError, one_line
-from .protocols import GalleryProbe, Split, _csv, make_cells, table_exclude
+from .protocols import GalleryProbe, Split, csv_text, make_cells, table_exclude
 from .ranking import EmbeddingSet, distance_blocks, draw_cmc, name_codes, top_k
 from ..files.text import save_text
 from ..pictures import in_picture, names_as_text, write_png
@@ -71,7 +71,7 @@ def results_csv(
     for e in results['tables']:
         rows.append([e['key'], e['condition'], e['measure'], '', '', e['value'], e['unrounded']])
         if e['per'] != 'all': rows += [[e['key'], e['condition'], e['measure'], r, c, v, None] for r, row in zip(e['probe_views'], e['matrix']) for c, v in zip(e['gallery_views'], row)]
-    return _csv(['figure', 'condition', 'measure', 'probe_view', 'gallery_view', 'percent', 'unrounded_mean'], rows)
+    return csv_text(['figure', 'condition', 'measure', 'probe_view', 'gallery_view', 'percent', 'unrounded_mean'], rows)
 
 # %% ../../nbs/evaluation/03_report.ipynb #ab2bcf7b
 @names_as_text()
@@ -188,7 +188,7 @@ def failures_csv(
     rows:list[dict], # What `failures` returned
 ) -> str:
     "A line per sequence that was ranked before the right one."
-    return _csv(['condition', 'probe', 'gallery_view', 'rank', 'right', 'right_distance', 'place', 'sequence', 'distance'],
+    return csv_text(['condition', 'probe', 'gallery_view', 'rank', 'right', 'right_distance', 'place', 'sequence', 'distance'],
                 ([o['condition'], o['probe'], o['gallery_view'], o['rank'], o['right'], o['right_distance'], k, b['sequence'], b['distance']] for o in rows for k, b in enumerate(o['before'], 1)))
 
 # %% ../../nbs/evaluation/03_report.ipynb #258f4943

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['TRIMS', 'only_names', 'Pairs', 'pair_up', 'first_name', 'mismatch', 'Trim', 'Stream', 'match_pair', 'link', 'Written',
            'holds', 'put', 'is_our_name', 'may_go', 'place_pair', 'Result', 'link_one', 'sweep', 'in_threads',
-           'as_report', 'summary']
+           'as_report', 'summary', 'check_place', 'check_report', 'link_trees']
 
 # %% ../../nbs/prepare/03_link_tree.ipynb #29dcbb5a
 import errno
@@ -19,14 +19,16 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from tqdm import tqdm
 
 from ..core import SkeletonGaitError, atomic_write, is_leftover, one_line, pickled
 from ..files.arrays import ENDINGS, Limits, PoseError, load_array
-from ..files.text import read_json, save_text
+from ..files.text import read_json, read_text, save_text
 from ..files.tree import Sequence, Tree, link_above
 from ..poses.joints import to_coco17
 from .manifest import OutputError, writing
@@ -347,3 +349,38 @@ def summary(
     counts = f"{n['linked']} sequences {would}linked ({new} new or changed, {n['linked']-new} as they {are})" + f", {n['trimmed']} of them trimmed"*bool(n['trimmed'])
     counts += f", {n['failed']} {fail}, {n['only_maps']} with maps only, {n['only_silhouettes']} with silhouettes only" + f", {removed} no longer linked"*bool(removed)
     return '\n'.join(map(one_line, [*lines, counts]))
+
+# %% ../../nbs/prepare/03_link_tree.ipynb #8b0849b3
+def check_place(out:str, *inputs:str) -> None:
+    if Path(out).exists() and not Path(out).is_dir(): raise SkeletonGaitError(f"--output_path {out} is a file; choose a folder")
+    for i in inputs:
+        if Path(out).resolve().is_relative_to(Path(i).resolve()): raise SkeletonGaitError(f"--output_path {out} lies in the input {i}; choose a folder outside of it")
+
+def check_report(path:Path) -> None:
+    "A `SkeletonGaitError` if the report would take the place of another file: that of the maps' folder, say."
+    if not os.path.lexists(path): return
+    try: ours = {'counts', 'linked', 'only_maps'} <= read_json(read_text(path, 'a report')).keys()
+    except (SkeletonGaitError, AttributeError): ours = False
+    if not ours: raise SkeletonGaitError(
+        f"{path}: is no report of this script; move it away or choose another output path")
+
+# %% ../../nbs/prepare/03_link_tree.ipynb #d5b7b2a2
+def _link_pairs(pairs:Pairs, one:Callable) -> list[Result]:
+    "Call `one` for every pair; an `OutputError` tells how many are done. The ambiguous sequences have failed already."
+    results = []
+    try:
+        for r in tqdm(in_threads(one, pairs.both.items()), 'linking', len(pairs.both), unit=' sequences', mininterval=.5): results.append(r)
+    except OutputError as e: raise OutputError(f'{e}; {len(results)} of {len(pairs.both)} sequences done') from None
+    return results + [Result(s, fs, f"{'/'.join(s)}: several files to choose from: {', '.join(map(str, fs))}; expected one of maps and one of silhouettes") for s, fs in pairs.ambiguous.items()]
+
+def link_trees(pairs:Pairs, written:Written, dry_run:bool, **kw) -> dict:
+    "Link all pairs, remove what is not linked, tell of it, and only then write the report, which is returned."
+    if not dry_run: written.tidy()
+    results = _link_pairs(pairs, partial(link_one, written=written, dry_run=dry_run, **kw))
+    gone, kept = sweep({r.sequence for r in results if not r.reason}, written, dry_run)
+    report = as_report(pairs, results, kept)
+    print(summary(report, sum(r.new for r in results), len(gone), dry_run), f'-> {one_line(str(written.root))}', *['(dry run: nothing was changed)']*dry_run, flush=True)
+    if not dry_run:
+        written.tidy()
+        _save_if_new(json.dumps(report, indent=1) + '\n', written.root/'report.json')
+    return report

@@ -6,7 +6,8 @@
 __all__ = ['PARTS', 'DATASETS', 'MOST_SECONDS', 'output_folder', 'check_apart', 'check_links', 'is_known', 'Job', 'list_jobs',
            'without_clashes', 'Work', 'save_pictures', 'earlier_pictures', 'check_target', 'draw_file', 'Outcome',
            'reason', 'is_unread', 'remove_outputs', 'do_share', 'Plan', 'find_fresh', 'open_output', 'check_unlisted',
-           'make_plan', 'Teller', 'refusal', 'follow', 'Watch', 'gather', 'make_report', 'save_state', 'summary']
+           'make_plan', 'Teller', 'refusal', 'follow', 'Watch', 'gather', 'make_report', 'save_state', 'summary',
+           'dismiss', 'lead']
 
 # %% ../../nbs/prepare/01_render_tree.ipynb #c30c9e5b
 import itertools
@@ -27,7 +28,7 @@ from tqdm import tqdm
 
 from ..cli import Stopped
 from ..core import SkeletonGaitError, atomic_write, one_line, save_pickle
-from ..distributed import Board, LostRankError
+from ..distributed import Board, LostRankError, Ranks
 from ..files.arrays import Limits, load_array
 from ..files.text import save_text
 from ..files.tree import Tree, link_above
@@ -38,7 +39,7 @@ from ..pictures import image_bytes
 from .manifest import (
     Found, LATER, MANIFEST, Manifest, OutputError, Record, add_record, check_journal, check_settings, clear,
     file_sha256, find_journals, fresh, is_picture, known_records, look_around, make_header, maps_name, read_journals,
-    read_manifest, remove_all, settings_difference, start_over, write_manifest, writing)
+    read_manifest, remove_all, settings_difference, start_journal, start_over, write_manifest, writing)
 
 # %% ../../nbs/prepare/01_render_tree.ipynb #49b87d5d
 def output_folder(
@@ -497,3 +498,33 @@ def summary(
     if removed: lines.append(f'{removed} earlier maps removed, since their pose files are no poses any more')
     lines.append(f"{drawn} files drawn, {len(report['failed'])} failed, {report['maps'] - drawn} were there already -> {work.out/'pkl'}")
     return '\n'.join(map(one_line, lines))
+
+# %% ../../nbs/prepare/01_render_tree.ipynb #85756dc9
+def dismiss(board:Board, world:int) -> None:
+    "Tell the other ranks that there is nothing to do, and give them a moment to leave."
+    try:
+        for k in range(1, world): board.post(f'share/{k}', {})
+        for k in range(1, world): board.wait(f'outcome/{k}', 5)
+    except LostRankError: pass # gone already
+
+def lead(board:Board, world:int, work:Work, plan:Plan, patience:float) -> int: # Exit code
+    "Hand out the shares, do one of them, wait for the others, and report."
+    shares = [Ranks(k, world, 0).share(plan.jobs) for k in range(world)]
+    journals = {k: start_journal(work.out, k) for k in range(world)}
+    for k in range(1, world): board.post(f'share/{k}', dict(out=work.out.name, header=plan.header, jobs=shares[k], journal=journals[k].name))
+    label = f'drawing, {world} ranks' if world > 1 else 'drawing'
+    with tqdm(desc=label, total=plan.n_fresh + len(plan.jobs), initial=plan.n_fresh, unit=' files', mininterval=.5) as bar:
+        watch = Watch(board, shares, patience, bar)
+        outcomes = {0: do_share(shares[0], work, journals[0], watch)}
+        while watch.waits():
+            time.sleep(.1)
+            watch(len(shares[0]))
+    outcomes |= watch.outcomes
+    stopped = [f'rank {k}: {o.stopped}' for k, o in sorted(outcomes.items()) if o.stopped]
+    records, failed = gather(work, plan, outcomes, journals)
+    report = make_report(plan, {k: s for k, s in enumerate(shares) if k not in outcomes}, records, failed)
+    try: save_state(work.out, Manifest(plan.header, records), report, {k: journals[k] for k in outcomes})
+    except OutputError as e: stopped.append(str(e))
+    drawn = sum(records[j.pose] != plan.kept.get(j.pose) for j in plan.jobs if j.pose in records)
+    print(summary(report, work, stopped, drawn, plan.removed + sum(o.removed for o in outcomes.values())), flush=True)
+    return int(bool(report['failed'] or report['lost'] or report['left'] or stopped))

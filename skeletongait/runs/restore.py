@@ -18,8 +18,8 @@ import torch
 
 from ..core import SkeletonGaitError, log
 from ..distributed import Ranks
-from ..files.tensors import _why
-from .checkpoint import _moved_to, load_state, read_checkpoint, set_random_states
+from ..files.tensors import why_not_read
+from .checkpoint import moved_to, load_state, read_checkpoint, set_random_states
 from .config import Config, TrainerCfg, config_changes, map_changes, to_dict
 from .folder import Run, embedding_name
 from .misfit import load_weights
@@ -37,7 +37,7 @@ def find_checkpoint(
         hint = run.best()
     if isinstance(hint, str): return Path(hint)
     if hint and not run.checkpoint(hint).is_file(): raise SkeletonGaitError(
-        f"{run.checkpoint(hint)}: no such checkpoint{_moved_to(run.checkpoint(hint))}; this run has {', '.join(map(str, run.iterations())) or 'none yet'}. Set restore_hint, or --iter")
+        f"{run.checkpoint(hint)}: no such checkpoint{moved_to(run.checkpoint(hint))}; this run has {', '.join(map(str, run.iterations())) or 'none yet'}. Set restore_hint, or --iter")
     return run.checkpoint(hint) if hint else None
 
 # %% ../../nbs/runs/06_restore.ipynb #3f4d8594
@@ -84,7 +84,7 @@ def _restoring(path:str|os.PathLike, what:str, advice:str) -> Iterator[None]:
     "Whatever a state of strange form makes torch stumble over is a `SkeletonGaitError` with advice."
     try: yield
     except (TypeError, ValueError, LookupError, AttributeError, RuntimeError) as e:
-        raise SkeletonGaitError(f"{path}: the state of its {what} cannot be restored ({type(e).__name__}: {_why(e)}); {advice}") from None
+        raise SkeletonGaitError(f"{path}: the state of its {what} cannot be restored ({type(e).__name__}: {why_not_read(e)}); {advice}") from None
 
 # %% ../../nbs/runs/06_restore.ipynb #052f6cc2
 def _spans(state:torch.Size, weight:torch.Size) -> bool:

@@ -38,7 +38,7 @@ from .checkpoint import read_checkpoint
 from .config import Config
 from .folder import Run
 from .metrics import BarFile, Reading, log_line
-from .records import _Records, rewind_metrics
+from .records import Records, rewind_metrics
 
 # %% ../../nbs/runs/09_watch.ipynb #b19edc20
 def batch_picture(
@@ -73,7 +73,7 @@ class _Events:
     ):
         folder.mkdir(parents=True, exist_ok=True)
         name = f'events.out.tfevents.{time.time():.6f}.{platform.node()}.{os.getpid()}' # read in the order of their names
-        self.file = _Records(folder/name)
+        self.file = Records(folder/name)
         self.records, self.close = RecordWriter(self.file), self.file.close
         self.add(0, file_version='brain.Event:2')
         self.add(start, session_log=SessionLog(status=SessionLog.START))
@@ -126,7 +126,7 @@ class Watch:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             rewind_metrics(self.run.metrics, self.start)
-            self.metrics = _Records(self.run.metrics)
+            self.metrics = Records(self.run.metrics)
             opened.callback(self._close, self.run.metrics, self.metrics)
             self.events = _Events(self.run.summary, self.start+1 if self.start else 0)
             opened.callback(self._close, self.run.summary, self.events.file)
@@ -142,7 +142,7 @@ class Watch:
             if (path, e.errno) not in self.told: log.warning(f'{path}: cannot be written ({e.strerror}); training goes on; the records of these iterations are lost')
             self.told.add((path, e.errno))
 
-    def _close(self, path:Path, records:_Records) -> None:
+    def _close(self, path:Path, records:Records) -> None:
         with self._going_on(path): records.close()
 
     def _write(self, iteration:int, **what) -> None:

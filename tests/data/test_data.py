@@ -7,10 +7,15 @@ from skeletongait.files.tree import read_tree
 from skeletongait.nets.models import SkeletonGait, SkeletonGaitPP
 from skeletongait.data.transforms import build_transform
 import skeletongait.data.dataset
-from skeletongait.data.dataset import *
 from skeletongait.data.partition import REGULAR, match_partition
 from skeletongait.data.samplers import SAMPLE_TYPES, draw_batch, list_rng, slot_rng
 from skeletongait.data.streams import load_stream, pick_files
+from skeletongait.data.dataset import GaitDataset, first_look
+from skeletongait.data.loader import Batch, LostWorkerError, make_loader, naming_lost_workers
+from skeletongait.data.partition import (
+    Partition, load_partition, make_partition, read_partition, regular_partition, save_partition)
+from skeletongait.data.samplers import InferenceSampler, TripletSampler, draw_frames
+from skeletongait.data.streams import load_sequence
 
 TRAIN = dict(type='TripletSampler', batch_size=[3, 4], batch_shuffle=True, sample_type='fixed_ordered', frames_num_fixed=6, frames_skip_num=2)
 TEST = dict(type='InferenceSampler', batch_size=3, sample_type='all_ordered', frames_all_limit=12)

@@ -16,6 +16,7 @@ from hypothesis import given, settings, strategies as st
 from toys import tiny
 
 import skeletongait.data.dataset as data_module
+from skeletongait.data import streams
 from skeletongait.runs.config import ConfigError, heatmap_tree, make_config, map_changes, parse_yaml, render_settings, to_dict, to_yaml
 from skeletongait.core import SkeletonGaitError, save_pickle
 from skeletongait.files.tree import read_tree
@@ -123,8 +124,8 @@ def test_any_frames_of_any_pose(tmp_path_factory, data):
 
 
 def test_only_drawn_frames_are_drawn_and_each_once(root, part, monkeypatch):
-    seen, real = [], data_module.draw_maps
-    monkeypatch.setattr(data_module, 'draw_maps', lambda joints, cfg: seen.append(len(joints)) or real(joints, cfg))
+    seen, real = [], streams.draw_maps
+    monkeypatch.setattr(streams, 'draw_maps', lambda joints, cfg: seen.append(len(joints)) or real(joints, cfg))
     ds = dataset(root, part, 'pose', render=HeatmapConfig())
     for cfg in (TRAIN, TRAIN | dict(sample_type='fixed_unordered', frames_num_fixed=30), TRAIN | dict(sample_type='fixed_ordered', frames_num_fixed=20)):
         ids = draw_frames(12, cfg, slot_rng(0, 0, 0))
@@ -234,7 +235,7 @@ def test_cache_keeps_joints_and_changes_nothing(root, part, workers):
 def test_cache_reads_and_places_once(root, part, monkeypatch):
     ds = dataset(root, part, 'pose', render=HeatmapConfig(), cache=True)
     def no(*args): raise AssertionError('read again')
-    monkeypatch.setattr(data_module, 'load_array', no); monkeypatch.setattr(data_module, 'place_joints', no)
+    for name in ('load_array', 'place_joints'): monkeypatch.setattr(streams, name, no)
     first(loader(ds), 3)
     assert sum(x.nbytes for s in ds.cached for x in s) == 16*12*17*3*4
 

@@ -3,8 +3,10 @@ import pickle
 import cv2, numpy as np, pytest, torch
 from hypothesis import given, settings, strategies as st
 from skeletongait.core import SkeletonGaitError
-from skeletongait.data.transforms import *
 from skeletongait.data.transforms import TRANSFORMS, affine_points, erased_box, perspective_corners, warp
+from skeletongait.data.transforms import (
+    BaseSilCuttingTransform, BaseSilTransform, Compose, RandomAffine, RandomErasing, RandomHorizontalFlip,
+    RandomPerspective, RandomRotate, build_transform, fit_width, to_float)
 
 RANDOM = [RandomPerspective(1), RandomHorizontalFlip(1), RandomRotate(1), RandomRotate(1, about_centre=True), RandomAffine(1), RandomErasing(1)]
 PUBLISHED = {'type': 'Compose', 'trf_cfg': [{'type': 'RandomPerspective', 'prob': .2}, {'type': 'BaseSilCuttingTransform'},

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, strategies as st
 from scripts import BIN, files, free_port, start
 
-from skeletongait import pretreatment_heatmap as module
+from skeletongait.prepare import render_tree as module
 from skeletongait.prepare import manifest as m
 from skeletongait.core import SkeletonGaitError, is_leftover, save_pickle
 from skeletongait.files.tree import read_tree
@@ -604,15 +604,17 @@ def test_a_signal_ends_tidily(blank, large, number, capsys):
 
 PAUSES = """
 import os, signal, sys
-from skeletongait import core, pretreatment_heatmap as module
+from skeletongait import core
 from skeletongait.cli import run_script
+from skeletongait.prepare import render_tree as module
+from skeletongait.pretreatment_heatmap import pretreatment_heatmap
 where, real, n = {where}, {where}.{name}, []
 def pauses(*args, **kw):
     n.append(1)
     if len(n) == {at}: os.kill(os.getpid(), signal.{signal})
     return real(*args, **kw)
 where.{name} = pauses
-sys.exit(run_script(module.pretreatment_heatmap, sys.argv[1:]))
+sys.exit(run_script(pretreatment_heatmap, sys.argv[1:]))
 """
 
 
@@ -703,7 +705,7 @@ def test_a_lost_rank_is_reported_and_its_share_left(blank, large, how):
 
 LONG = """
 import sys, time
-from skeletongait import pretreatment_heatmap as module
+from skeletongait.prepare import render_tree as module
 from skeletongait.cli import run_script
 real = module.pose_to_heatmap
 def long(*args):
@@ -712,7 +714,7 @@ def long(*args):
     while time.monotonic() < end: maps = real(*args)
     return maps
 module.pose_to_heatmap = long
-sys.exit(run_script(module.pretreatment_heatmap, sys.argv[1:]))
+sys.exit(run_script(pretreatment_heatmap, sys.argv[1:]))
 """
 
 

@@ -380,7 +380,7 @@ def test_an_output_that_cannot_be_written_ends_the_work(pair, monkeypatch, capsy
 
 def test_a_report_that_cannot_be_written(pair, monkeypatch, capsys):
     "What there is to say is said before."
-    from skeletongait import ln_sil_heatmap as module
+    from skeletongait.prepare import link_tree as module
     monkeypatch.setattr(module, 'save_text', refuse(errno.ENOSPC))
     assert link_all(pair) == 1
     out = capsys.readouterr().out.splitlines()
@@ -390,7 +390,7 @@ def test_a_report_that_cannot_be_written(pair, monkeypatch, capsys):
 def test_half_a_line_on_a_full_disk_is_taken_back(pair, monkeypatch):
     "Whatever was listed before stays readable."
     assert link_all(pair, copy=True) == 0
-    from skeletongait import ln_sil_heatmap as module
+    from skeletongait.prepare import link_tree as module
     written = module.Written(pair/'linked'); before = written.path.read_bytes()
     real = open
     class Full:
@@ -490,7 +490,7 @@ def test_one_line_is_one_printable_line(text):
 
 def test_no_failure_of_one_pair_stops_the_others(pair, monkeypatch, capsys):
     "Even one that nobody foresaw."
-    from skeletongait import ln_sil_heatmap as module
+    from skeletongait.prepare import link_tree as module
     real, bad = module.match_pair, one_file(pair/'maps', 3)
     monkeypatch.setattr(module, 'match_pair', lambda files, *a: 1/0 if files[0] == bad else real(files, *a))
     assert link_all(pair) == 1 and 'ZeroDivisionError' in capsys.readouterr().out and len(read_tree(pair/'linked').sequences) == 11

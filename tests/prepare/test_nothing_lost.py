@@ -9,7 +9,7 @@ from scripts import files
 
 from skeletongait import demo
 from skeletongait.prepare import manifest as m
-from skeletongait.walkers import body as walkers
+from skeletongait.walkers import datasets as walkers
 from skeletongait.core import SkeletonGaitError, is_leftover, save_pickle
 from skeletongait.files.text import save_text
 from skeletongait.ln_sil_heatmap import ln_sil_heatmap

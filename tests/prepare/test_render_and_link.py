@@ -120,7 +120,7 @@ def test_every_parameter_is_explained(func):
 
 def test_no_failure_of_one_file_stops_the_others(walkers, tmp_path, monkeypatch, capsys):
     "Even one that nobody foresaw."
-    from skeletongait import pretreatment_heatmap as module
+    from skeletongait.prepare import render_tree as module
     real = module.draw_file
     monkeypatch.setattr(module, 'draw_file', lambda job, *args: 1/0 if job.pose.startswith('001/') else real(job, *args))
     assert pretreatment_heatmap(str(walkers/'pose'), str(tmp_path), 'mine') == 1

@@ -26,7 +26,7 @@ from processes import in_namespace
 from scripts import TESTS
 from toys import LARGEST_SCALE, equal, steps, toy, with_scale
 
-import skeletongait.runs.checkpoint as checkpoint
+from skeletongait.runs import folder
 from skeletongait.runs.folder import Run, claim, note_best, prune, read_best
 from skeletongait.runs.restore import (
     check_steps, find_checkpoint, read_hint, read_start, restore_state, tell_embedding, tell_map_changes)
@@ -39,6 +39,7 @@ from skeletongait.distributed import Ranks
 from skeletongait.nets.models import build_model
 from skeletongait.runs.trainer import make_trainer
 from toys import ONE
+from skeletongait.runs.restore import load_optimizer, load_scheduler
 
 
 def saved(state) -> bytes:
@@ -183,7 +184,7 @@ def test_every_optimizer_and_schedule_of_torch_can_be_stopped(solver, schedule):
     go(*whole, 7); go(*first, 4)
     state = again(dict(model=first[0].state_dict(), optimizer=first[1].state_dict(), scheduler=first[2].state_dict()))
     second[0].load_state_dict(state['model'])
-    checkpoint.load_optimizer(second[1], state['optimizer'], 'x.pt'); checkpoint.load_scheduler(second[2], state['scheduler'], 'x.pt')
+    load_optimizer(second[1], state['optimizer'], 'x.pt'); load_scheduler(second[2], state['scheduler'], 'x.pt')
     go(*second, 3)
     for a, b in zip(whole[:2], second[:2]): assert equal(a.state_dict(), b.state_dict())
     assert whole[2].get_last_lr() == second[2].get_last_lr()
@@ -452,7 +453,7 @@ def test_the_cause_is_found_in_the_chain_and_other_errors_stay(trained, tmp_path
     monkeypatch.setattr(torch, 'save', broken)
     with pytest.raises(RuntimeError, match='of another kind'): save_checkpoint(run, trainer, cfg)
     def full(*args): raise OSError(errno.ENOSPC, 'No space left on device')
-    monkeypatch.setattr(checkpoint, 'save_text', full)
+    monkeypatch.setattr(folder, 'save_text', full)
     with pytest.raises(SkeletonGaitError, match='best.json: .*No space left'): note_best(run, 3, 'Rank-1', 3.)
 
 

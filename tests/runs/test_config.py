@@ -748,7 +748,7 @@ class TestOtherChapters:
         for o in cfg['trainer_cfg']['transform'] + cfg['evaluator_cfg']['transform']: build_transform(o)
 
     def test_names(self):
-        from skeletongait.data import dataset as data
+        from skeletongait.data import samplers as data
         from skeletongait.nets import models
         from skeletongait.evaluation import protocols
         assert get_args(C.TripletSamplerCfg.__annotations__['sample_type']) == data.SAMPLE_TYPES

@@ -12,7 +12,7 @@ from skeletongait.distributed import Ranks
 from skeletongait.core import log
 from skeletongait.runs.metrics import BarFile, Meter, Reading, log_line, start_log
 from skeletongait.runs.watch import Watch, _Events, batch_picture, load_batch, read_scalars, save_batch
-from skeletongait.runs.records import _Records, read_metrics, rewind_metrics
+from skeletongait.runs.records import Records, read_metrics, rewind_metrics
 
 FIRST, SECOND = Ranks(0, 2, 0), Ranks(1, 2, 1)
 READING = Reading({'triplet/loss': .5, 'softmax/loss': 2., 'softmax/accuracy': .25}, .5, .1, .375, .025, 10)
@@ -210,7 +210,7 @@ class SmallDisk:
 @given(st.integers(0, 60), st.integers(0, 7), st.integers(0, 7))
 def test_records_are_whole_or_not_there(tmp_path_factory, room, full, again):
     path = tmp_path_factory.mktemp('r')/'f'; path.write_bytes(b'was there\n')
-    records, expected = _Records(path), b'was there\n'
+    records, expected = Records(path), b'was there\n'
     for k in range(8):
         record = b'%d' % k*(k + 3) + b'\n'
         if k == full: records.file = SmallDisk(records.file, room)
@@ -248,7 +248,7 @@ def test_an_error_of_closing_is_told(cfg, run, caplog):
 @pytest.mark.parametrize('what', ['folder', 'metrics', 'summary', 'full'])
 def test_an_error_of_opening_is_an_error(cfg, run, monkeypatch, what):
     path = dict(folder=run.folder, metrics=run.folder/'metrics.jsonl', summary=run.folder/'summary', full=run.folder)[what]
-    if what == 'full': monkeypatch.setattr(_Records, 'write', lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, 'No space left on device')))
+    if what == 'full': monkeypatch.setattr(Records, 'write', lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, 'No space left on device')))
     elif what == 'metrics': path.mkdir(parents=True)
     else: path.parent.mkdir(parents=True, exist_ok=True); path.write_text('in the way')
     with pytest.raises(SkeletonGaitError, match='expected a folder with room for the records of a run') as e, Watch(run, cfg, FIRST, 0): pass

@@ -22,7 +22,8 @@ from skeletongait.maps.settings import HeatmapConfig, load_heatmap_config
 from skeletongait.maps.heatmap import pose_to_heatmap
 from skeletongait.nets.models import build_model
 from skeletongait.viewers.monitor import curves_of, draw_runs, drawn, style, with_cursor
-from skeletongait.viewers.player import SequencePlayer, figure_png, paint
+from skeletongait.viewers.player import SequencePlayer, paint
+from skeletongait.pictures import figure_png
 from skeletongait.poses.joints import JOINTS
 from skeletongait.files.arrays import load_array
 from skeletongait.evaluation.protocols import GalleryProbe

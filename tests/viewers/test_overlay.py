@@ -3,8 +3,10 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from skeletongait.viewers.overlay import (CROPPED, DONE, KEY, OverlayViewer, applied, badge, draw_words, fit_streams, is_random, kept_columns, key, sequence_files, steps, training_transform,
-                                veil)
+from skeletongait.viewers.overlay import (
+    CROPPED, DONE, KEY, OverlayViewer, applied, badge, draw_words, fit_streams, is_random, kept_columns, key, steps,
+    training_transform, veil)
+from skeletongait.data.streams import sequence_files
 from skeletongait.runs.config import packaged_configs
 from skeletongait.core import SkeletonGaitError, save_pickle
 from skeletongait.data.streams import join_streams, load_sequence

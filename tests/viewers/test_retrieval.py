@@ -17,7 +17,8 @@ from skeletongait.evaluation.ranking import (METRICS, distances, embeddings_file
 from skeletongait.maps.heatmap import pose_to_heatmap
 from skeletongait.distributed import Ranks
 from skeletongait.nets.models import build_model
-from skeletongait.viewers.player import BAD, GOOD, figure_png, paint
+from skeletongait.viewers.player import BAD, GOOD, paint
+from skeletongait.pictures import figure_png
 from skeletongait.evaluation.protocols import GalleryProbe, PROTOCOLS, make_cells
 from skeletongait.evaluation.report import (
     failures, failures_csv, matrix_entries, plot_matrix, plot_results, write_results)
