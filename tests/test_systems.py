@@ -116,7 +116,7 @@ def test_maps_are_found_behind_backslashes(monkeypatch):
 
 @pytest.mark.parametrize('name', ['a/b', 'a\\b', 'C:x', '/', '\\'])
 def test_a_name_that_would_be_several_folders(monkeypatch, name):
-    monkeypatch.setattr('skeletongait.pretreatment_heatmap.Path', PureWindowsPath)
+    monkeypatch.setattr('skeletongait.prepare.render_tree.Path', PureWindowsPath)
     with pytest.raises(SkeletonGaitError, match='has a slash'): output_folder('maps', name, 8)
     with pytest.raises(SkeletonGaitError, match='has a slash'): output_folder('maps', 'mine', 8, name)
     assert output_folder('maps', 'mine', 8, '').name == 'mine_sigma_8.0_'
