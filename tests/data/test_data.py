@@ -6,7 +6,7 @@ from skeletongait.core import SkeletonGaitError, save_pickle
 from skeletongait.files.tree import read_tree
 from skeletongait.nets.models import SkeletonGait, SkeletonGaitPP
 from skeletongait.data.transforms import build_transform
-import skeletongait.data.dataset
+import skeletongait.data.streams
 from skeletongait.data.partition import REGULAR, match_partition
 from skeletongait.data.samplers import SAMPLE_TYPES, draw_batch, list_rng, slot_rng
 from skeletongait.data.streams import load_stream, pick_files
@@ -374,12 +374,12 @@ ENDS = {
 @pytest.fixture
 def deadly(monkeypatch):
     "deadly(path, end): reading `path` ends the process that reads it."
-    read = skeletongait.data.dataset.load_array
+    read = skeletongait.data.streams.load_array
     def make(victim, end):
         def load(path, limits):
             if path == victim: end()
             return read(path, limits)
-        monkeypatch.setattr(skeletongait.data.dataset, 'load_array', load) # forked workers inherit it
+        monkeypatch.setattr(skeletongait.data.streams, 'load_array', load) # forked workers inherit it
     return make
 
 def pids(loader): return [w.pid for w in loader._iterator._workers]
@@ -471,18 +471,18 @@ def test_a_loader_goes_on_after_an_error(tmp_path, root):
 SCRIPT = """
 import os, signal, sys, time
 sys.path.insert(0, sys.argv[2])
-import skeletongait.data.dataset
+import skeletongait.data.streams
 from skeletongait.core import SkeletonGaitError
 from skeletongait.files.tree import read_tree
 from skeletongait.data.dataset import GaitDataset
 from skeletongait.data.loader import make_loader, naming_lost_workers
 from skeletongait.data.partition import make_partition
 from skeletongait.cli import run_script
-read = skeletongait.data.dataset.load_array
+read = skeletongait.data.streams.load_array
 def load(path, limits):
     if sys.argv[3] == 'kill' and path == data.files[2][1]: os.kill(os.getpid(), signal.SIGKILL)
     return read(path, limits)
-skeletongait.data.dataset.load_array = load
+skeletongait.data.streams.load_array = load
 tree = read_tree(sys.argv[1])
 data = GaitDataset(tree, make_partition(tree, ['001']), True)
 kept = []
