@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Ranks', 'env_number', 'ranks', 'LostRankError', 'launch_name', 'attempt', 'naming_lost_ranks', 'Seat', 'my_seat',
-           'check_seats', 'process_group', 'gather_on_first', 'OtherRankError', 'agree', 'together', 'from_first',
-           'device', 'Board']
+           'check_seats', 'process_group', 'gather_on_rank0', 'OtherRankError', 'all_reduce_max', 'raise_on_any_rank',
+           'broadcast_from_rank0', 'device', 'Board']
 
 # %% ../nbs/01_distributed.ipynb #bc563b44
 import contextlib
@@ -131,9 +131,9 @@ def _join(r:Ranks, gpu:bool) -> None:
         store = dist.PrefixStore(f'attempt {attempt()}', _store(r.world, 600))
         dist.init_process_group('cpu:gloo,cuda:nccl' if gpu else 'gloo', timeout=timedelta(hours=6),
                                 rank=r.rank, world_size=r.world, store=store)
-    seats = gather_on_first(my_seat())
+    seats = gather_on_rank0(my_seat())
     try:
-        with together():
+        with raise_on_any_rank():
             if seats: check_seats(seats)
     except SkeletonGaitError: # all meet it here, so all can part
         dist.destroy_process_group()
@@ -154,7 +154,7 @@ def process_group() -> Iterator[Ranks]:
         dist.destroy_process_group()
 
 # %% ../nbs/01_distributed.ipynb #713fd52b
-def gather_on_first(obj:Any) -> list|None: # One object per rank, in rank order, on rank 0; None elsewhere
+def gather_on_rank0(obj:Any) -> list|None: # One object per rank, in rank order, on rank 0; None elsewhere
     "What every rank holds, on rank 0 only: for things too large to be everywhere."
     if not dist.is_initialized(): return [obj]
     out = [None]*dist.get_world_size() if dist.get_rank() == 0 else None
@@ -165,7 +165,7 @@ def gather_on_first(obj:Any) -> list|None: # One object per rank, in rank order,
 class OtherRankError(SkeletonGaitError):
     "Another rank met an error, and says so itself."
 
-def agree(state:int) -> int: # The largest of all ranks
+def all_reduce_max(state:int) -> int: # The largest of all ranks
     "The same number for every rank; all must ask."
     if not dist.is_initialized(): return state
     x = torch.tensor(state)
@@ -174,16 +174,16 @@ def agree(state:int) -> int: # The largest of all ranks
 
 # %% ../nbs/01_distributed.ipynb #c8034aa4
 @contextlib.contextmanager
-def together() -> Iterator[None]:
+def raise_on_any_rank() -> Iterator[None]:
     "A block that all ranks go through, without waiting for each other inside: an error of one ends it for all, and the first of several speaks."
     error, mine = None, dist.get_world_size() - dist.get_rank() if dist.is_initialized() else 1
     try: yield
     except (SkeletonGaitError, OSError) as e: error = e
-    first = agree(mine if error else 0)
+    first = all_reduce_max(mine if error else 0)
     if first: raise error if first == mine else OtherRankError('another rank cannot go on')
 
 # %% ../nbs/01_distributed.ipynb #21976252
-def from_first(make:Callable[[], bytes]) -> bytes: # What `make()` returned on rank 0
+def broadcast_from_rank0(make:Callable[[], bytes]) -> bytes: # What `make()` returned on rank 0
     "The same bytes on every rank, made by rank 0; its error there, an `OtherRankError` on the others."
     if not dist.is_initialized(): return make()
     data, error, first = b'', None, dist.get_rank() == 0

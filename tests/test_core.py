@@ -14,7 +14,7 @@ from hypothesis import given, strategies as st
 from skeletongait.files.tree import Sequence, read_tree, walk
 from skeletongait.core import SkeletonGaitError, nearest, pick, pickled, save_pickle
 from skeletongait.files.text import save_text
-from skeletongait.distributed import Ranks, attempt, gather_on_first, ranks
+from skeletongait.distributed import Ranks, attempt, gather_on_rank0, ranks
 from skeletongait.cli import arg_parser, run_script
 from skeletongait.files.arrays import load_pickle
 from skeletongait.pictures import overlay, pick_frames
@@ -141,7 +141,7 @@ def test_shares_deal_every_item_once(n, world):
 
 def test_one_process_needs_no_group(monkeypatch):
     for k in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK'): monkeypatch.delenv(k, raising=False)
-    assert ranks() == (0, 1, 0) and gather_on_first(3) == [3]
+    assert ranks() == (0, 1, 0) and gather_on_rank0(3) == [3]
 
 
 def script(
