@@ -30,10 +30,14 @@ def arg_parser(func:Callable) -> argparse.ArgumentParser:
     "The command line of `func`, from its signature and the comments beside its parameters."
     p = argparse.ArgumentParser(prog=func.__name__, description=inspect.getdoc(func), allow_abbrev=False)
     for name, o in docments(func, full=True, returns=False).items():
-        if o.anno is bool: p.add_argument(f'--{name}', action='store_true', help=o.docment)
-        elif get_origin(o.anno) is list: p.add_argument(f'--{name}', type=get_args(o.anno)[0], action='append', default=list(o.default), help=f'{o.docment} (may be given several times)')
-        elif o.default is inspect.Parameter.empty: p.add_argument(f'--{name}', type=o.anno, required=True, help=o.docment)
-        else: p.add_argument(f'--{name}', type=o.anno, default=o.default, help=f'{o.docment} (default: {o.default!r})')
+        if o.anno is bool:
+            p.add_argument(f'--{name}', action='store_true', help=o.docment)
+        elif get_origin(o.anno) is list:
+            p.add_argument(f'--{name}', type=get_args(o.anno)[0], action='append', default=list(o.default), help=f'{o.docment} (may be given several times)')
+        elif o.default is inspect.Parameter.empty:
+            p.add_argument(f'--{name}', type=o.anno, required=True, help=o.docment)
+        else:
+            p.add_argument(f'--{name}', type=o.anno, default=o.default, help=f'{o.docment} (default: {o.default!r})')
     return p
 
 # %% ../nbs/02_cli.ipynb #6fd247ac
@@ -52,7 +56,8 @@ def stop_signals() -> list[signal.Signals]:
 
 def ignore_signals() -> None:
     "Let no further signal disturb what is about to end."
-    for s in stop_signals(): signal.signal(s, signal.SIG_IGN)
+    for s in stop_signals():
+        signal.signal(s, signal.SIG_IGN)
 
 class Stop:
     "What a signal asked for."
@@ -61,7 +66,9 @@ class Stop:
     def arrived(self, name:str) -> None:
         "Note a signal; `Stopped` where it is to be taken at once."
         soon = time.monotonic() - self.since < 2 # the launcher's beside the terminal's
-        if self.patient and not self.name: self.name, self.since = name, time.monotonic(); return
+        if self.patient and not self.name:
+            self.name, self.since = name, time.monotonic()
+            return
         if self.patient and soon: return
         ignore_signals()
         raise Stopped(f'stopped by {name}')
@@ -70,17 +77,23 @@ class Stop:
     def later(self) -> Iterator[None]:
         "A block that looks at `name` itself."
         self.patient = True
-        try: yield
-        finally: self.patient = False
-        if self.name: raise Stopped(f'stopped by {self.name}')
+        try:
+            yield
+        finally:
+            self.patient = False
+        if self.name:
+            raise Stopped(f'stopped by {self.name}')
 
     @contextlib.contextmanager
     def now(self) -> Iterator[None]:
         "A part of such a block that may be left at once."
-        if self.name: raise Stopped(f'stopped by {self.name}')
+        if self.name:
+            raise Stopped(f'stopped by {self.name}')
         before, self.patient = self.patient, False
-        try: yield
-        finally: self.patient = before
+        try:
+            yield
+        finally:
+            self.patient = before
 
 @contextlib.contextmanager
 def stoppable() -> Iterator[Stop]:
@@ -88,9 +101,11 @@ def stoppable() -> Iterator[Stop]:
     stop = Stop()
     arrived = lambda number, frame: stop.arrived(signal.Signals(number).name)
     before = {s: signal.signal(s, arrived) for s in stop_signals()}
-    try: yield stop
+    try:
+        yield stop
     finally:
-        for s, handler in before.items(): signal.signal(s, handler)
+        for s, handler in before.items():
+            signal.signal(s, handler)
 
 # %% ../nbs/02_cli.ipynb #0cafec1f
 _GONE = (errno.EIO, errno.EPIPE, errno.EINVAL) # a terminal; a pipe; a pipe on Windows
@@ -98,35 +113,42 @@ _GONE = (errno.EIO, errno.EPIPE, errno.EINVAL) # a terminal; a pipe; a pipe on W
 class _Output(ObjectWrapper):
     "A stream of this process that leads nowhere once nobody can read it any more."
     def write(self, text):
-        with self._while_heard(): self._wrapped.write(text)
+        with self._while_heard():
+            self._wrapped.write(text)
         return len(text)
 
     def flush(self):
-        with self._while_heard(): self._wrapped.flush()
+        with self._while_heard():
+            self._wrapped.flush()
 
     def __eq__(self, other): # a bar asks whether it is drawn on the terminal
         return self._wrapped == getattr(other, '_wrapped', other)
 
     @contextlib.contextmanager
     def _while_heard(self) -> Iterator[None]:
-        try: yield
+        try:
+            yield
         except OSError as e:
-            if e.errno not in _GONE: raise
+            if e.errno not in _GONE:
+                raise
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self._wrapped.fileno()) # what waits in the stream's memory goes there too
             os.close(nowhere)
             says = f'{self._wrapped.name}: {e.strerror}; what is printed there is lost'
-            if sys.stderr != self: print(says, file=sys.stderr)
+            if sys.stderr != self:
+                print(says, file=sys.stderr)
 
 @contextlib.contextmanager
 def output_may_end() -> Iterator[None]:
     "In this block nothing ends because the terminal is closed, or because whoever read the output has left."
     before = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = streams = [o and _Output(o) for o in before] # None where a process was started without
-    try: yield
+    try:
+        yield
     finally:
         for o in streams:
-            if o: o.flush()
+            if o:
+                o.flush()
         sys.stdout, sys.stderr = before
 
 # %% ../nbs/02_cli.ipynb #631f0198
@@ -134,11 +156,14 @@ def output_may_end() -> Iterator[None]:
 def printing_anything() -> Iterator[None]:
     "Print any text in this block: on stdout and stderr, what their encoding lacks becomes escapes."
     before = [(f, f.errors) for f in (sys.stdout, sys.stderr) if hasattr(f, 'reconfigure')]
-    for f, _ in before: f.reconfigure(errors='backslashreplace')
-    try: yield
+    for f, _ in before:
+        f.reconfigure(errors='backslashreplace')
+    try:
+        yield
     finally:
         for f, errors in before:
-            with contextlib.suppress(OSError, ValueError): f.reconfigure(errors=errors) # a full disk, or closed
+            with contextlib.suppress(OSError, ValueError):
+                f.reconfigure(errors=errors) # a full disk, or closed
 
 # %% ../nbs/02_cli.ipynb #7c73d153
 def _printable(text:Any) -> str:
@@ -163,10 +188,15 @@ def run_script(
         say(e, True)
         return 130
     except (SkeletonGaitError, OSError) as e:
-        if isinstance(e, OSError) and not e.filename: raise
+        if isinstance(e, OSError) and not e.filename:
+            raise
         text = f'{e.filename}: {e.strerror}' if isinstance(e, OSError) else e
-        if isinstance(e, OtherRankError): time.sleep(5) # the launcher ends all when one ends: let that rank speak first
-        elif dist.is_initialized() or isinstance(e, LostRankError): say(text, True)
-        elif r.rank == 0: say(text, False) # before the ranks part ways all would say the same
-        else: time.sleep(5) # as above
+        if isinstance(e, OtherRankError):
+            time.sleep(5) # the launcher ends all when one ends: let that rank speak first
+        elif dist.is_initialized() or isinstance(e, LostRankError):
+            say(text, True)
+        elif r.rank == 0:
+            say(text, False) # before the ranks part ways all would say the same
+        else:
+            time.sleep(5) # as above
         return 2

@@ -53,7 +53,8 @@ def pick(
     known:Mapping[str,Any], # Name to thing
 ) -> Any:
     "`known[name]`; `unknown_name` if there is none."
-    if name not in known: raise unknown_name(what, name, known)
+    if name not in known:
+        raise unknown_name(what, name, known)
     return known[name]
 
 # %% ../nbs/00_core.ipynb #2f124fb4
@@ -74,9 +75,11 @@ _IN_USE = (5, 32) # what Windows says of a file that another process has open
 def _replace(tmp:Path, path:Path) -> None:
     "Rename `tmp` to `path`; where a reader is in the way, as on Windows, wait up to two seconds for it."
     for pause in (.01, .05, .1, .3, .5, 1, None):
-        try: return os.replace(tmp, path)
+        try:
+            return os.replace(tmp, path)
         except PermissionError as e:
-            if pause is None or getattr(e, 'winerror', None) not in _IN_USE: raise
+            if pause is None or getattr(e, 'winerror', None) not in _IN_USE:
+                raise
             time.sleep(pause)
 
 @contextlib.contextmanager
@@ -90,18 +93,23 @@ def atomic_write(
     tmp = path.with_name(f'.{zlib.crc32(os.fsencode(path.name)):08x}.{platform.node()}-{os.getpid()}.tmp')
     try:
         yield tmp
-        with open(tmp, 'rb+') as f: os.fsync(f.fileno())
-        if ready: ready()
+        with open(tmp, 'rb+') as f:
+            os.fsync(f.fileno())
+        if ready:
+            ready()
         _replace(tmp, path)
-    finally: tmp.unlink(missing_ok=True)
+    finally:
+        tmp.unlink(missing_ok=True)
 
 # %% ../nbs/00_core.ipynb #adaab52e
 class _Pickler(pickle._Pickler):
     "The standard library's pickler in Python (that in C takes no names), with the names that numpy has always had."
     def save_global(self, obj, name=None):
         module = getattr(obj, '__module__', None) or ''
-        if not module.startswith('numpy._core.'): return super().save_global(obj, name)
-        for o in (module.replace('._core.', '.core.', 1), name or obj.__qualname__): self.save(o)
+        if not module.startswith('numpy._core.'):
+            return super().save_global(obj, name)
+        for o in (module.replace('._core.', '.core.', 1), name or obj.__qualname__):
+            self.save(o)
         self.write(pickle.STACK_GLOBAL)
         self.memoize(obj)
 
@@ -120,4 +128,5 @@ def save_pickle(
     ready:Callable[[],None]|None=None, # As `atomic_write` takes it
 ) -> None:
     "Write `obj` to `path` atomically, in the bytes of `pickled`."
-    with atomic_write(path, ready) as tmp, open(tmp, 'wb') as f: _Pickler(f, protocol=4).dump(obj)
+    with atomic_write(path, ready) as tmp, open(tmp, 'wb') as f:
+        _Pickler(f, protocol=4).dump(obj)

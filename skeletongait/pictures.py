@@ -39,8 +39,10 @@ def names_as_text() -> Iterator[None]:
     "What figures say in this block is shown as it is: no mathematics between dollars, no TeX."
     before = {key: matplotlib.rcParams[key] for key in _AS_TEXT}
     matplotlib.rcParams.update(_AS_TEXT)
-    try: yield
-    finally: matplotlib.rcParams.update(before) # and nothing else: the first figure of a notebook sets up how all are shown
+    try:
+        yield
+    finally:
+        matplotlib.rcParams.update(before) # and nothing else: the first figure of a notebook sets up how all are shown
 
 @names_as_text()
 def named_legend(
@@ -52,7 +54,8 @@ def named_legend(
     "A legend with all names, those too that begin with an underscore."
     names = [one_line(name) for name in names]
     legend = place.legend(list(handles), list(map(str, range(len(names)))), **look)
-    for label, name in zip(legend.get_texts(), names): label.set_text(name)
+    for label, name in zip(legend.get_texts(), names):
+        label.set_text(name)
     return legend
 
 # %% ../nbs/03_pictures.ipynb #865ad43b
@@ -70,8 +73,10 @@ def figure_png(
     "A figure as PNG."
     f = io.BytesIO()
     try:
-        with any_glyph(): fig.savefig(f, format='png', **options)
-    finally: plt.close(fig)
+        with any_glyph():
+            fig.savefig(f, format='png', **options)
+    finally:
+        plt.close(fig)
     return f.getvalue()
 
 def write_png(
@@ -81,7 +86,8 @@ def write_png(
 ) -> None:
     "Write a figure as PNG, whole or not at all."
     png = figure_png(fig, **options)
-    with atomic_write(path) as tmp: tmp.write_bytes(png)
+    with atomic_write(path) as tmp:
+        tmp.write_bytes(png)
 
 # %% ../nbs/03_pictures.ipynb #5557dd3c
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
@@ -115,11 +121,15 @@ def show_grid(
     ncols = max(len(r) for r in rows)
     h, w = rows[0][0].shape[:2]
     fig, axs = plt.subplots(len(rows), ncols, figsize=(ncols*size*w/h + .8*bool(len(row_titles)), len(rows)*size + .2), squeeze=False, layout='compressed')
-    for ax in axs.flat: ax.set(xticks=[], yticks=[], frame_on=False)
+    for ax in axs.flat:
+        ax.set(xticks=[], yticks=[], frame_on=False)
     for axr, row in zip(axs, rows):
-        for ax, im in zip(axr, row): ax.imshow(im, cmap=cmap, vmin=0, vmax=255 if im.dtype == np.uint8 else 1)
-    for ax, t in zip(axs[:, 0], row_titles): ax.set_ylabel(t, rotation=0, ha='right', va='center', fontsize=9)
-    for ax, t in zip(axs[0], col_titles): ax.set_title(t, fontsize=9)
+        for ax, im in zip(axr, row):
+            ax.imshow(im, cmap=cmap, vmin=0, vmax=255 if im.dtype == np.uint8 else 1)
+    for ax, t in zip(axs[:, 0], row_titles):
+        ax.set_ylabel(t, rotation=0, ha='right', va='center', fontsize=9)
+    for ax, t in zip(axs[0], col_titles):
+        ax.set_title(t, fontsize=9)
     return fig
 
 # %% ../nbs/03_pictures.ipynb #2365d384
@@ -146,7 +156,8 @@ def overlay(
     blend:str='over',  # `over`: the map covers the silhouette; `lighten`: the brighter counts; `difference`: what one has and the other lacks
 ) -> np.ndarray: # RGB `(h, w, 3)` uint8
     "The map in orange over the silhouette in blue."
-    if not fits(map_hw.shape, sil_hw.shape): raise ValueError(
+    if not fits(map_hw.shape, sil_hw.shape):
+        raise ValueError(
         f"map {map_hw.shape} and silhouette {sil_hw.shape} do not match: expected equal heights and a silhouette as wide, or narrower by an even number")
     pad = (map_hw.shape[1] - sil_hw.shape[1])//2
     sil_hw1 = np.pad(sil_hw, ((0, 0), (pad, pad)))[..., None]/255
@@ -167,5 +178,6 @@ def image_bytes(
 ) -> bytes:
     "Encode one image."
     ok, buf = cv2.imencode(ending, image if image.ndim == 2 else image[..., ::-1])
-    if not ok: raise ValueError(f"OpenCV could not encode an image of shape {image.shape} as {ending}")
+    if not ok:
+        raise ValueError(f"OpenCV could not encode an image of shape {image.shape} as {ending}")
     return buf.tobytes()

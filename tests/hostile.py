@@ -31,16 +31,20 @@ for path in map(str.strip, sys.stdin):
 class Child:
     "A process of its own that reads files one after another: whatever ends it ends no test."
     def __init__(self, folder, module,
-        load): self.folder, self.code, self.process = folder, CHILD.format(module=module, load=load), None
+        load):
+        self.folder, self.code, self.process = folder, CHILD.format(module=module, load=load), None
 
     def read(self, name:str, data:bytes) -> str:
         "'read', or what was said to a file of this content; an `AssertionError` where the process is dead."
-        if not self.process: self.process = subprocess.Popen([sys.executable, '-c', self.code], stdin=subprocess.PIPE,
+        if not self.process:
+            self.process = subprocess.Popen([sys.executable, '-c', self.code], stdin=subprocess.PIPE,
             stdout=subprocess.PIPE, text=True, env={**os.environ, 'PYTHONPATH': str(ROOT)})
         (self.folder/name).write_bytes(data)
-        self.process.stdin.write(f'{self.folder/name}\n'); self.process.stdin.flush()
+        self.process.stdin.write(f'{self.folder/name}\n')
+        self.process.stdin.flush()
         said = self.process.stdout.readline().rstrip('\n')
-        if not said: code, self.process = self.process.wait(), None
+        if not said:
+            code, self.process = self.process.wait(), None
         assert said, f'{name}: the process is dead ({code})'
         assert said == 'read' or said.startswith(f'{self.folder/name}: ') and said.isprintable(), said
         return said

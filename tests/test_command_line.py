@@ -79,7 +79,8 @@ def test_what_is_missing_or_unknown_is_refused(name, capsys):
     needed = [a.option_strings[0] for a in parser._actions if a.required]
     for argv, words in (([], 'required: ' + ', '.join(needed)), ([f'{o}=x' for o in needed] + ['--no_such_flag'], '--no_such_flag'),
                         ([f'{o}=x' for o in needed[:-1]] + [f'{needed[-1][:-1]}=x'], needed[-1])):  # and no flag may be shortened
-        with pytest.raises(SystemExit) as e: parser.parse_args(argv)
+        with pytest.raises(SystemExit) as e:
+            parser.parse_args(argv)
         assert e.value.code == 2 and words in capsys.readouterr().err
 
 def test_values():

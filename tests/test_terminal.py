@@ -40,7 +40,8 @@ class Terminal:
     def read(self):
         while not self.closing:
             if select.select([self.end], [], [], .05)[0]:
-                with contextlib.suppress(OSError): self.shown += os.read(self.end, 1 << 16)
+                with contextlib.suppress(OSError):
+                    self.shown += os.read(self.end, 1 << 16)
 
     def close(self):
         self.closing = True
@@ -86,7 +87,8 @@ def test_a_hangup_is_as_sigterm_and_nohup_outlives_it(walkers, tmp_path, workers
                                        preexec_fn=before)
         run = run_of(folder, cfg)
         wait_for(at_iteration(run, 3), process, folder)
-        for _ in range(2): os.killpg(process.pid, signal.SIGHUP)
+        for _ in range(2):
+            os.killpg(process.pid, signal.SIGHUP)
         code, said = process.wait(90), (folder/'out.txt').read_text()
         assert code == (0 if ignored else 130) and 'Traceback' not in said
         assert ('stopped by SIGHUP; iteration' in said) != ignored
@@ -116,7 +118,8 @@ def test_what_nohup_ignores_stays_ignored():
             assert signal.SIGHUP not in stop_signals() and signal.SIGTERM in stop_signals()
             os.kill(os.getpid(), signal.SIGHUP)
             assert not stop.name and signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
-    finally: signal.signal(signal.SIGHUP, before)
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 # --- output that nobody reads
@@ -143,9 +146,11 @@ def test_a_reader_who_leaves_ends_nothing(tmp_path, both):
     process.stdout.read(10)
     process.stdout.close()
     err = '' if both else process.stderr.read()
-    if not both: process.stderr.close()
+    if not both:
+        process.stderr.close()
     assert process.wait(60) == 7 and (tmp_path/'done').exists()
-    if not both: assert err.count('<stdout>: Broken pipe; what is printed there is lost') == 1
+    if not both:
+        assert err.count('<stdout>: Broken pipe; what is printed there is lost') == 1
     assert 'Traceback' not in err
 
 
@@ -154,11 +159,14 @@ def test_a_full_disk_is_still_an_error(monkeypatch):
         def write(self, text): raise OSError(errno.ENOSPC, 'No space left on device')
         def flush(self): pass
     monkeypatch.setattr(sys, 'stdout', Full())
-    with pytest.raises(OSError, match='No space left'), output_may_end(): print('x')
+    with pytest.raises(OSError, match='No space left'), output_may_end():
+        print('x')
 
 
 def test_streams_are_put_back_and_may_be_missing(monkeypatch):
     monkeypatch.setattr(sys, 'stderr', None)
     before = sys.stdout
-    with output_may_end(): print('x', file=sys.stderr); assert sys.stdout == before and sys.stdout is not before
+    with output_may_end():
+        print('x', file=sys.stderr)
+        assert sys.stdout == before and sys.stdout is not before
     assert sys.stdout is before and sys.stderr is None

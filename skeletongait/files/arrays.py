@@ -63,14 +63,16 @@ def _line(text:Any) -> str:
 # %% ../../nbs/files/01_arrays.ipynb #d946d669
 def _check_array(shape:Any, dtype:np.dtype, n_bytes:int, limits:Limits) -> None:
     "Raise `ArrayFileError` unless `n_bytes` are an array of plain numbers or strings within the limits."
-    if dtype.kind not in 'biufcSU' or not 0 < dtype.itemsize <= 2**20: raise ArrayFileError(f"an array of dtype {_line(dtype)}; only numbers and strings are read")
+    if dtype.kind not in 'biufcSU' or not 0 < dtype.itemsize <= 2**20:
+        raise ArrayFileError(f"an array of dtype {_line(dtype)}; only numbers and strings are read")
     if not (type(shape) is tuple and len(shape) <= 32 and all(type(n) is int and 0 <= n < 2**31 for n in shape)):
         raise ArrayFileError("an array of an impossible shape; expected up to 32 whole numbers from 0 to 2**31")
     if max(shape if 0 in shape else shape[:1], default=0) > limits.frames:
         raise ArrayFileError(
             f"an array of shape {_line(shape)}; at most {limits.frames:,} frames are read{limits.advice}")
     want = math.prod(shape)*dtype.itemsize
-    if want != n_bytes: raise ArrayFileError(f"an array of shape {_line(shape)} and dtype {dtype} with {n_bytes:,} bytes; expected {want:,}")
+    if want != n_bytes:
+        raise ArrayFileError(f"an array of shape {_line(shape)} and dtype {dtype} with {n_bytes:,} bytes; expected {want:,}")
 
 def _make_array(shape:tuple[int,...], dtype:np.dtype, data:bytearray, order:str='C') -> np.ndarray:
     "The array over `data`, in the machine's byte order."
@@ -87,7 +89,8 @@ class DTypeDescription:
     "A numpy dtype as a pickle describes it."
     __slots__ = ('dtype',)
     def __init__(self, code, align=False, copy=False):
-        if not (type(code) is str and re.fullmatch('[biufcSU][0-9]{1,9}', code)): raise ArrayFileError(f"an array of dtype {_found(code)}; only numbers and strings are read")
+        if not (type(code) is str and re.fullmatch('[biufcSU][0-9]{1,9}', code)):
+            raise ArrayFileError(f"an array of dtype {_found(code)}; only numbers and strings are read")
         self.dtype = np.dtype(code)
 
     def build(self, state):
@@ -123,7 +126,8 @@ class ArrayDescription:
         dtype = self.dtype.dtype
         _check_array(self.shape, dtype, len(data), limits)
         data = bytearray(data, 'latin1') if type(data) is str else bytearray(data)
-        if self.order == 'K' and self.axes: return _make_array(self.shape, dtype, data).transpose(self.axes)
+        if self.order == 'K' and self.axes:
+            return _make_array(self.shape, dtype, data).transpose(self.axes)
         a = _make_array(self.shape, dtype, data, 'F' if self.order == 'F' else 'C')
         return a[()] if self.scalar else a
 
@@ -138,11 +142,13 @@ def _reconstruct(cls, shape, code):
     return ArrayDescription()
 
 def _encode(text, codec):
-    if type(text) is not str or codec != 'latin1': raise ArrayFileError(f"text in the codec {_found(codec)}; only latin1, as numpy writes it, is read")
+    if type(text) is not str or codec != 'latin1':
+        raise ArrayFileError(f"text in the codec {_found(codec)}; only latin1, as numpy writes it, is read")
     return _Text(text)
 
 def _complex(real, imag):
-    if type(real) is not float or type(imag) is not float: raise ArrayFileError("a complex number that is not made of two floats")
+    if type(real) is not float or type(imag) is not float:
+        raise ArrayFileError("a complex number that is not made of two floats")
     return complex(real, imag)
 
 # %% ../../nbs/files/01_arrays.ipynb #4b483ac4
@@ -171,45 +177,56 @@ class Machine:
     def push(self, o): self.items.append(o)
 
     def pop(self, n=1) -> tuple:
-        if len(self.items) - n < (self.marks[-1] if self.marks else 0): raise ValueError("an instruction finds nothing to work on")
-        out = tuple(self.items[-n:]); del self.items[-n:]
+        if len(self.items) - n < (self.marks[-1] if self.marks else 0):
+            raise ValueError("an instruction finds nothing to work on")
+        out = tuple(self.items[-n:])
+        del self.items[-n:]
         return out
 
     def cut(self) -> list:
         "Everything above the last mark, taken off together with it."
-        if not self.marks: raise ValueError("an instruction finds no mark")
-        at = self.marks.pop(); out = self.items[at:]; del self.items[at:]
+        if not self.marks:
+            raise ValueError("an instruction finds no mark")
+        at = self.marks.pop()
+        out = self.items[at:]
+        del self.items[at:]
         return out
 
     def name(self, module, name) -> Name:
         "The name, if it is known."
         if type(module) is not str or type(name) is not str:
             raise ArrayFileError(f"a name made of {_found(module)} and {_found(name)}; expected two texts")
-        if (module, name) not in self.names: raise ArrayFileError(f"the name {_line(f'{module}.{name}')}{self.only}")
+        if (module, name) not in self.names:
+            raise ArrayFileError(f"the name {_line(f'{module}.{name}')}{self.only}")
         return Name(module, name)
 
     def call(self, name, args) -> Any:
         "What a call of a known name describes; no function of numpy's is called."
         if type(name) is not Name or type(args) is not tuple or not self.names[name]:
             raise ArrayFileError(f"a call of {_found(name)}{self.only}")
-        try: return self.names[name](*args)
+        try:
+            return self.names[name](*args)
         except TypeError:
             raise ArrayFileError(
                 f"a call of {name.module}.{name.name} with {len(args)} arguments that do not fit") from None
 
     def recall(self, place) -> Any:
-        if place not in self.memo: raise ValueError(f"an instruction mentions thing {_line(place)}, of which there is none")
+        if place not in self.memo:
+            raise ValueError(f"an instruction mentions thing {_line(place)}, of which there is none")
         return self.memo[place]
 
     def top(self, *kinds) -> Any:
-        if not self.items or (kinds and type(self.items[-1]) not in kinds): raise ArrayFileError(f"an instruction that would change {_found(self.items[-1]) if self.items else 'nothing'}")
+        if not self.items or (kinds and type(self.items[-1]) not in kinds):
+            raise ArrayFileError(f"an instruction that would change {_found(self.items[-1]) if self.items else 'nothing'}")
         return self.items[-1]
 
 # %% ../../nbs/files/01_arrays.ipynb #1fa77f24
 def _set(d:dict, items) -> None:
-    if len(items) % 2: raise ValueError("a key of a dict without its value")
+    if len(items) % 2:
+        raise ValueError("a key of a dict without its value")
     for k, v in zip(items[::2], items[1::2]):
-        if not (type(k) is str or type(k) is int and k.bit_length() < 64): raise ArrayFileError(f"a dict with {_found(k)} for a key; expected strings or whole numbers")
+        if not (type(k) is str or type(k) is int and k.bit_length() < 64):
+            raise ArrayFileError(f"a dict with {_found(k)} for a key; expected strings or whole numbers")
         d[k] = v
 
 def step(
@@ -251,7 +268,8 @@ OPCODES = {o.code.encode('latin1'): o for o in pickletools.opcodes if o.name in 
 
 def _string(f:BinaryIO) -> str:
     line = f.readline().strip()
-    if len(line) < 2 or line[:1] not in b'"\'' or line[-1:] != line[:1]: raise ValueError("a string without quotes")
+    if len(line) < 2 or line[:1] not in b'"\'' or line[-1:] != line[:1]:
+        raise ValueError("a string without quotes")
     return codecs.escape_decode(line[1:-1])[0].decode('latin1')
 
 def instructions(
@@ -262,7 +280,8 @@ def instructions(
     "Name and argument of each instruction of a pickle, up to its last."
     for _ in range(limits.instructions):
         code = f.read(1)
-        if not code: raise ValueError("it ends before its last instruction")
+        if not code:
+            raise ValueError("it ends before its last instruction")
         if code not in opcodes:
             name = getattr(pickletools.code2op.get(code.decode('latin1')), 'name', code)
             raise ArrayFileError(
@@ -285,11 +304,15 @@ class Plain:
 
     def __call__(self, obj:Any, depth:int=0) -> Any:
         self.items -= 1
-        if self.items < 0: raise ArrayFileError(f"lists that unfold to more than {self.limits.instructions:,} things")
-        if depth > 32: raise ArrayFileError("containers nested more than 32 deep, or in a circle")
+        if self.items < 0:
+            raise ArrayFileError(f"lists that unfold to more than {self.limits.instructions:,} things")
+        if depth > 32:
+            raise ArrayFileError("containers nested more than 32 deep, or in a circle")
         if type(obj) is ArrayDescription: return self.array(obj)
-        if type(obj) in (list, tuple): return type(obj)([self(o, depth+1) for o in obj])
-        if type(obj) is dict: return {k: self(v, depth+1) for k, v in obj.items()}
+        if type(obj) in (list, tuple):
+            return type(obj)([self(o, depth+1) for o in obj])
+        if type(obj) is dict:
+            return {k: self(v, depth+1) for k, v in obj.items()}
         if type(obj) not in self.leaves:
             raise ArrayFileError(f"{_found(obj)}; only arrays, numbers and strings are read")
         return obj
@@ -298,15 +321,18 @@ class Plain:
         if o.made is None:
             o.made = o.make(self.limits)
             self.bytes -= o.made.size*o.dtype.dtype.itemsize
-            if self.bytes < 0: raise ArrayFileError("arrays of more bytes than the file has")
+            if self.bytes < 0:
+                raise ArrayFileError("arrays of more bytes than the file has")
         return o.made
 
 # %% ../../nbs/files/01_arrays.ipynb #66a68527
 def _size(path:Path, limits:Limits) -> int:
     "Bytes of a file; `ArrayFileError` where they are too many, or where it is a pipe or a device."
     o = path.stat()
-    if not stat.S_ISREG(o.st_mode): raise ArrayFileError(f"{path}: no regular file")
-    if o.st_size > limits.file_mb*2**20: raise ArrayFileError(f"{path}: {o.st_size/2**20:,.1f} MB; at most {limits.file_mb:,} MB are read (raise max_file_mb if that is what you expect)")
+    if not stat.S_ISREG(o.st_mode):
+        raise ArrayFileError(f"{path}: no regular file")
+    if o.st_size > limits.file_mb*2**20:
+        raise ArrayFileError(f"{path}: {o.st_size/2**20:,.1f} MB; at most {limits.file_mb:,} MB are read (raise max_file_mb if that is what you expect)")
     return o.st_size
 
 # What the parsers of the standard library and numpy raise over nonsense
@@ -321,14 +347,20 @@ def load_pickle(
     "Read `path` without running it: `UnsafePickleError` for anything but arrays, numbers and strings, `ArrayFileError` for too large a file."
     path, s = Path(path), Machine(ARRAY_NAMES)
     n_bytes = _size(path, limits)
-    with open(path, 'rb') as f: data = f.read(n_bytes)
-    if not data: raise UnsafePickleError(f"{path}: the file is empty; expected a pickle")
-    if data.startswith(b'PK\3\4'): raise UnsafePickleError(f"{path}: a zip archive, as torch.save and numpy.savez write it; expected a pickle (numpy.savez files end in .npz here)")
+    with open(path, 'rb') as f:
+        data = f.read(n_bytes)
+    if not data:
+        raise UnsafePickleError(f"{path}: the file is empty; expected a pickle")
+    if data.startswith(b'PK\3\4'):
+        raise UnsafePickleError(f"{path}: a zip archive, as torch.save and numpy.savez write it; expected a pickle (numpy.savez files end in .npz here)")
     try:
-        for op, arg in instructions(f := io.BytesIO(data), limits): step(s, op, arg)
-        if f.tell() < len(data): raise ValueError(f"{len(data)-f.tell():,} bytes follow after its end")
+        for op, arg in instructions(f := io.BytesIO(data), limits):
+            step(s, op, arg)
+        if f.tell() < len(data):
+            raise ValueError(f"{len(data)-f.tell():,} bytes follow after its end")
         return Plain(n_bytes, limits)(*s.pop())
-    except ArrayFileError as e: raise UnsafePickleError(f"{path}: refused, the pickle holds {e}") from None
+    except ArrayFileError as e:
+        raise UnsafePickleError(f"{path}: refused, the pickle holds {e}") from None
     except DAMAGE as e:
         raise UnsafePickleError(
             f"{path}: no readable pickle ({n_bytes} bytes; damaged, or something else): {_line(e)}") from None
@@ -359,13 +391,16 @@ def read_npy(
     "The array of a `.npy` file; an `ArrayFileError` or one of `DAMAGE` for any other content than plain numbers or strings."
     head = io.BytesIO(f.read(2**14)) # numpy's longest header has 10,000 characters
     version = npy_format.read_magic(head)
-    if version not in ((1, 0), (2, 0)): raise ArrayFileError(f"an array in npy version {version}; plain arrays are of version (1, 0) or (2, 0)")
+    if version not in ((1, 0), (2, 0)):
+        raise ArrayFileError(f"an array in npy version {version}; plain arrays are of version (1, 0) or (2, 0)")
     size = int.from_bytes(head.read(2 if version == (1, 0) else 4), 'little')
-    if size > 10_000: raise ValueError(f"a header of {size:,} bytes; numpy writes at most 10,000")
+    if size > 10_000:
+        raise ValueError(f"a header of {size:,} bytes; numpy writes at most 10,000")
     shape, fortran, dtype = _parse_header(head.read(size).decode('latin1'))
     _check_array(shape, dtype, n_bytes - head.tell(), limits)
     data = bytearray(head.read())
-    while piece := f.read(2**20): data += piece
+    while piece := f.read(2**20):
+        data += piece
     return _make_array(shape, dtype, data, 'F' if fortran else 'C')
 
 # %% ../../nbs/files/01_arrays.ipynb #c1e9325f
@@ -373,7 +408,8 @@ class _Pieces(io.FileIO):
     "A file that is read in pieces of up to 1 MB: a zip's table of contents has to fit into one."
     def read(self, n=-1):
         left = os.fstat(self.fileno()).st_size - self.tell()
-        if (n := left if n is None or n < 0 else min(n, left)) > 2**20: raise ArrayFileError(f"a table of contents of {n:,} bytes; at most {2**20:,} are read")
+        if (n := left if n is None or n < 0 else min(n, left)) > 2**20:
+            raise ArrayFileError(f"a table of contents of {n:,} bytes; at most {2**20:,} are read")
         return super().read(n)
 
 def _read_npz(f:BinaryIO, limits:Limits) -> np.ndarray:
@@ -383,10 +419,13 @@ def _read_npz(f:BinaryIO, limits:Limits) -> np.ndarray:
         if len(files) != 1 or not re.fullmatch(r'[^/\\]+\.npy', files[0].filename):
             raise ArrayFileError(f"{len(files)} files ({_line(', '.join(o.filename for o in files[:5]))}); expected one array (np.savez(path, pose))")
         o, = files
-        if o.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED): raise ArrayFileError("an array compressed in a way that numpy does not use")
-        if o.file_size > limits.file_mb*2**20: raise ArrayFileError(
+        if o.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise ArrayFileError("an array compressed in a way that numpy does not use")
+        if o.file_size > limits.file_mb*2**20:
+            raise ArrayFileError(
             f"an array that inflates to {o.file_size/2**20:,.1f} MB; at most {limits.file_mb:,} MB are read (raise max_file_mb if that is what you expect)")
-        with z.open(o) as member: return read_npy(member, o.file_size, limits)
+        with z.open(o) as member:
+            return read_npy(member, o.file_size, limits)
 
 # %% ../../nbs/files/01_arrays.ipynb #370fe882
 ENDINGS = ('.pkl', '.npy', '.npz') # of files that hold an array
@@ -397,11 +436,14 @@ def load_array(
 ) -> Any: # An array; from a pickle also what else it may hold
     "Read `path` without running it: an `ArrayFileError` (`UnsafePickleError` for pickles) for anything but plain arrays within the limits."
     path = Path(path)
-    if path.suffix not in ENDINGS: raise ArrayFileError(f"{path}: the ending {path.suffix!r}; expected {', '.join(ENDINGS)}")
+    if path.suffix not in ENDINGS:
+        raise ArrayFileError(f"{path}: the ending {path.suffix!r}; expected {', '.join(ENDINGS)}")
     if path.suffix == '.pkl': return load_pickle(path, limits)
     n_bytes = _size(path, limits)
     with _Pieces(path) as f:
-        try: return _read_npz(f, limits) if path.suffix == '.npz' else read_npy(f, n_bytes, limits)
-        except ArrayFileError as e: raise ArrayFileError(f"{path}: refused, the file holds {e}") from None
+        try:
+            return _read_npz(f, limits) if path.suffix == '.npz' else read_npy(f, n_bytes, limits)
+        except ArrayFileError as e:
+            raise ArrayFileError(f"{path}: refused, the file holds {e}") from None
         except DAMAGE as e:
             raise ArrayFileError(f"{path}: no readable {path.suffix} file ({n_bytes} bytes): {_line(e)}") from None

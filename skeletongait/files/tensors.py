@@ -27,14 +27,19 @@ def check_sums(
     data:bytes, # A file as `torch.save` writes it
 ) -> None:
     "Compare the checksums in a checkpoint with its content; a `ValueError` says what is wrong. Files of torch before 1.6 hold none."
-    if not data: raise ValueError('the file is empty')
+    if not data:
+        raise ValueError('the file is empty')
     if data[:2] != b'PK': return
-    if not zipfile.is_zipfile(io.BytesIO(data)): raise ValueError('its end is missing')
+    if not zipfile.is_zipfile(io.BytesIO(data)):
+        raise ValueError('its end is missing')
     with zipfile.ZipFile(io.BytesIO(data)) as z:
-        if sum(o.file_size for o in z.infolist()) > len(data): raise ValueError('its parts are larger than the file')
-        if any(o.external_attr & 0x10 for o in z.infolist()): raise ValueError('one of its parts is marked as a folder') # torch would leave its memory as it is
+        if sum(o.file_size for o in z.infolist()) > len(data):
+            raise ValueError('its parts are larger than the file')
+        if any(o.external_attr & 0x10 for o in z.infolist()):
+            raise ValueError('one of its parts is marked as a folder') # torch would leave its memory as it is
         bad = z.testzip()
-    if bad: raise ValueError(f'{bad} is damaged: its checksum is another')
+    if bad:
+        raise ValueError(f'{bad} is damaged: its checksum is another')
 
 # %% ../../nbs/files/04_tensors.ipynb #75775f32
 _ITEMSIZES = {Name('torch', f'{name}Storage'): dtype.itemsize for name, dtype in dict(
@@ -73,7 +78,8 @@ def _lay(n:int, offset:Any, shape:Any, stride:Any) -> _Tensor:
         raise ArrayFileError("a tensor without a proper shape")
     count = math.prod(shape)
     last = offset + sum((k-1)*s for k, s in zip(shape, stride))
-    if count > n or count and last >= n: raise ArrayFileError(
+    if count > n or count and last >= n:
+        raise ArrayFileError(
         f"a tensor of {'x'.join(map(str, shape)) or 'one'} = {count:,} numbers in a storage of {n:,}; "
         "expected it to fit in")
     return _Tensor(shape)
@@ -98,7 +104,8 @@ class _Description(Machine):
 
     def spend(self, n):
         self.budget -= n
-        if self.budget < 0: raise ArrayFileError("calls that take more memory than the file has")
+        if self.budget < 0:
+            raise ArrayFileError("calls that take more memory than the file has")
 
     def storage(self, pid) -> _Storage:
         if type(pid) is not tuple or len(pid) not in (5, 6):
@@ -109,8 +116,10 @@ class _Description(Machine):
         if not known or view not in ([], [None]):
             raise ArrayFileError("a storage described otherwise than by torch")
         new = _Storage(key, name, n)
-        if n < 0 or self.storages.setdefault(key, new) != new: raise ArrayFileError("a storage of two kinds or sizes")
-        if self.sizes is not None and self.sizes.get(key) != new.n_bytes: raise ArrayFileError(
+        if n < 0 or self.storages.setdefault(key, new) != new:
+            raise ArrayFileError("a storage of two kinds or sizes")
+        if self.sizes is not None and self.sizes.get(key) != new.n_bytes:
+            raise ArrayFileError(
             f"a storage of {new.n_bytes:,} bytes, for which the file has {self.sizes.get(key, 0):,}")
         return new
 
@@ -139,16 +148,19 @@ class _Description(Machine):
     def ordered(self): return {}
 
     def counter(self, counts):
-        if type(counts) is not dict: raise ArrayFileError("a Counter of something else than a dict")
+        if type(counts) is not dict:
+            raise ArrayFileError("a Counter of something else than a dict")
         self.spend(len(counts))
         return dict(counts)
 
     def size(self, shape):
-        if not _whole(shape): raise ArrayFileError("an invalid size")
+        if not _whole(shape):
+            raise ArrayFileError("an invalid size")
         return shape
 
     def device(self, kind, number=0):
-        if type(kind) is not str or type(number) is not int: raise ArrayFileError("an invalid device")
+        if type(kind) is not str or type(number) is not int:
+            raise ArrayFileError("an invalid device")
         return kind
 
 # %% ../../nbs/files/04_tensors.ipynb #ca5d7ef6
@@ -172,9 +184,11 @@ def describe(
 ) -> tuple[Any,list[_Storage]]: # What the pickle is made of, in descriptions; the storages it mentions
     "Look at a pickle of `torch.save`'s; an `ArrayFileError` or a `ValueError` says what is wrong with it."
     s = _Description(n_bytes, sizes)
-    for op, arg in instructions(f, _LIMITS, _OPCODES): _torch_step(s, op, arg)
+    for op, arg in instructions(f, _LIMITS, _OPCODES):
+        _torch_step(s, op, arg)
     o = Plain(n_bytes, _LIMITS, (type(None), bytes, _Tensor, _Storage, Name))(*s.pop())
-    if any(o is not None and (type(o) is not dict or o) for o in s.hooks): raise ArrayFileError("a tensor with hooks")
+    if any(o is not None and (type(o) is not dict or o) for o in s.hooks):
+        raise ArrayFileError("a tensor with hooks")
     return o, [*s.storages.values()]
 
 # %% ../../nbs/files/04_tensors.ipynb #bd0cb5d6
@@ -192,7 +206,8 @@ def fresh_archive(
         description = z.read(f'{names[0][0]}/data.pkl')
         sizes = {o.removeprefix('data/'): size for o, size in parts.items() if o.startswith('data/')}
         describe(io.BytesIO(description), len(description), sizes)
-        for o in z.infolist(): new.writestr(zipfile.ZipInfo(o.filename), z.read(o))
+        for o in z.infolist():
+            new.writestr(zipfile.ZipInfo(o.filename), z.read(o))
     f.seek(0)
     return f
 
@@ -224,7 +239,8 @@ def readable(
     "What `torch.load` may be given of a file; an `ArrayFileError` or a `ValueError` says what is wrong with it."
     check_sums(data)
     archive = data[:2] == b'PK'
-    if not opens_safely(archive, version): raise ValueError(
+    if not opens_safely(archive, version):
+        raise ValueError(
         f'no zip archive; torch {version} does not read such files safely. '
         'Convert it under torch 2.10 or later: torch.save(torch.load(path, weights_only=True), new)')
     if archive: return fresh_archive(data)
@@ -241,7 +257,8 @@ def _made(o:Any) -> Any:
         a = o.make(_LIMITS)
         return a.item() if isinstance(a, np.generic) else a
     if isinstance(o, dict): # kept as it is, with the attributes that an OrderedDict may have
-        for k, v in o.items(): o[k] = _made(v)
+        for k, v in o.items():
+            o[k] = _made(v)
     return type(o)(map(_made, o)) if type(o) in (list, tuple) else o
 
 def why_not_read(e:Exception) -> str:
@@ -259,7 +276,8 @@ def load_torch(
     "Read tensors without running anything in the file; `SkeletonGaitError` where it is damaged, or holds other things."
     try:
         f = readable(data, torch.__version__)
-        with torch.serialization.safe_globals(_STAND_INS): state = torch.load(f, map_location='cpu', weights_only=True)
+        with torch.serialization.safe_globals(_STAND_INS):
+            state = torch.load(f, map_location='cpu', weights_only=True)
         return _made(state)
     except Exception as e: # bytes may be anything, and so is what their readers stumble over
         raise SkeletonGaitError(f"{path}: no readable {what} ({why_not_read(e)})") from None

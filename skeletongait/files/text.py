@@ -43,13 +43,19 @@ def read_text(
 ) -> str:
     "Read a file of UTF-8 text; a `SkeletonGaitError` for any other file, and where there is none."
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode): raise SkeletonGaitError(f"{path}: cannot be read (no file, but a folder or a device); expected {what}")
-        with open(path, 'rb') as f: content = f.read(max_mb*2**20+1)
-        if len(content) > max_mb*2**20: raise SkeletonGaitError(f"{path}: takes more than {max_mb:,} MB; expected {what}")
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise SkeletonGaitError(f"{path}: cannot be read (no file, but a folder or a device); expected {what}")
+        with open(path, 'rb') as f:
+            content = f.read(max_mb*2**20+1)
+        if len(content) > max_mb*2**20:
+            raise SkeletonGaitError(f"{path}: takes more than {max_mb:,} MB; expected {what}")
         return content.decode('utf-8-sig')
-    except OSError as e: raise SkeletonGaitError(f"{path}: cannot be read ({e.strerror}); expected {what}") from None
-    except UnicodeDecodeError as e: raise SkeletonGaitError(f"{path}: not a text file in UTF-8: {e.reason} at byte {e.start}; expected {what}") from None
-    except ValueError: raise SkeletonGaitError(f"{str(path)!r:.80}: no name of a file; expected {what}") from None # a NUL in it
+    except OSError as e:
+        raise SkeletonGaitError(f"{path}: cannot be read ({e.strerror}); expected {what}") from None
+    except UnicodeDecodeError as e:
+        raise SkeletonGaitError(f"{path}: not a text file in UTF-8: {e.reason} at byte {e.start}; expected {what}") from None
+    except ValueError:
+        raise SkeletonGaitError(f"{str(path)!r:.80}: no name of a file; expected {what}") from None # a NUL in it
 
 # %% ../../nbs/files/03_text.ipynb #d43950e2
 _NUMBERS = {'int': re.compile(r'[-+]?(?:0|[1-9][0-9_]*)$'),
@@ -70,7 +76,8 @@ _PLAIN = ('null', 'bool', 'int', 'float', 'str', 'seq', 'map') # tags of what se
 _KEY = 200           # Characters of a key
 _LARGEST = 10**300   # A whole number; a float still holds it
 
-def _refuse(problem:str, mark:yaml.Mark): raise yaml.MarkedYAMLError(problem=problem, problem_mark=mark)
+def _refuse(problem:str, mark:yaml.Mark):
+    raise yaml.MarkedYAMLError(problem=problem, problem_mark=mark)
 
 class _Loader(yaml.SafeLoader):
     "The safe loader, with numbers as in YAML 1.2, no key twice, and bounds."
@@ -82,32 +89,43 @@ class _Loader(yaml.SafeLoader):
 
     def compose_node(self, parent, index):
         mark, self.depth = self.peek_event().start_mark, self.depth+1
-        if self.depth > DEEPEST: _refuse(f"more than {DEEPEST} brackets or lists in each other", mark)
+        if self.depth > DEEPEST:
+            _refuse(f"more than {DEEPEST} brackets or lists in each other", mark)
         alias, node = self.check_event(yaml.AliasEvent), super().compose_node(parent, index)
-        if alias and node not in self.sizes: _refuse("an alias inside what it stands for", mark)
+        if alias and node not in self.sizes:
+            _refuse("an alias inside what it stands for", mark)
         self.depth -= 1
-        if not alias: self.sizes[node] = 1 + sum(self.sizes[o] for o in _below(node))
-        if max(self.sizes[node], len(self.sizes)) > MOST_VALUES: _refuse(f"more than {MOST_VALUES:,} values, counting what aliases repeat", mark)
+        if not alias:
+            self.sizes[node] = 1 + sum(self.sizes[o] for o in _below(node))
+        if max(self.sizes[node], len(self.sizes)) > MOST_VALUES:
+            _refuse(f"more than {MOST_VALUES:,} values, counting what aliases repeat", mark)
         return node
 
     def compose_mapping_node(self, anchor):
         node, lines = super().compose_mapping_node(anchor), {}
         for key in [o for o, _ in node.value if isinstance(o, yaml.ScalarNode)]:
-            if not key.value.isprintable() or len(key.value) > _KEY: _refuse(f"found the key {key.value!a:.40}, expected a name on one line", key.start_mark)
-            if key.value in lines: _refuse(f"the key {key.value} appears twice (first in line {lines[key.value]}); remove one", key.start_mark)
+            if not key.value.isprintable() or len(key.value) > _KEY:
+                _refuse(f"found the key {key.value!a:.40}, expected a name on one line", key.start_mark)
+            if key.value in lines:
+                _refuse(f"the key {key.value} appears twice (first in line {lines[key.value]}); remove one", key.start_mark)
             lines[key.value] = key.start_mark.line+1
         return node
 
     def construct_object(self, node, deep=False):
-        try: value = super().construct_object(node, deep)
-        except (ValueError, LookupError, ArithmeticError): _refuse(f"found {node.value!a:.40}, expected {node.tag.split(':')[-1]}, as its tag says", node.start_mark)
-        if type(value) is int and abs(value) > _LARGEST: _refuse(f"found {node.value:.40}, expected a number of at most 300 digits", node.start_mark)
-        if type(value) is str and re.search('[\0\ud800-\udc7f\udd00-\udfff]', value): _refuse(f"found {value!a:.40}, expected text that can be written to a file", node.start_mark)
+        try:
+            value = super().construct_object(node, deep)
+        except (ValueError, LookupError, ArithmeticError):
+            _refuse(f"found {node.value!a:.40}, expected {node.tag.split(':')[-1]}, as its tag says", node.start_mark)
+        if type(value) is int and abs(value) > _LARGEST:
+            _refuse(f"found {node.value:.40}, expected a number of at most 300 digits", node.start_mark)
+        if type(value) is str and re.search('[\0\ud800-\udc7f\udd00-\udfff]', value):
+            _refuse(f"found {value!a:.40}, expected text that can be written to a file", node.start_mark)
         return value
 
 def _below(node:yaml.Node) -> list[yaml.Node]:
     "What a node is made of."
-    if isinstance(node, yaml.MappingNode): return [o for pair in node.value for o in pair]
+    if isinstance(node, yaml.MappingNode):
+        return [o for pair in node.value for o in pair]
     return node.value if isinstance(node, yaml.SequenceNode) else []
 
 # %% ../../nbs/files/03_text.ipynb #f86bf011
@@ -115,24 +133,32 @@ def read_yaml(
     text:str, # The content of a file of settings
 ) -> Any: # Plain data
     "Read YAML; a `SkeletonGaitError` names the line of a syntax error, of a repeated key, or of what is beyond the bounds."
-    if len(text) > MOST_TEXT: raise SkeletonGaitError(f"not YAML of ours: {len(text):,} characters; expected settings of at most {MOST_TEXT:,}")
+    if len(text) > MOST_TEXT:
+        raise SkeletonGaitError(f"not YAML of ours: {len(text):,} characters; expected settings of at most {MOST_TEXT:,}")
     said = lambda line, problem: SkeletonGaitError(f"line {line+1}: {' '.join(str(problem).split()):.200}")
-    try: loader = _Loader(text)
-    except yaml.reader.ReaderError as e: raise said(text.count('\n', 0, e.position), f"not YAML: unacceptable character #x{e.character:04x}") from None
-    try: return loader.get_single_data()
-    except yaml.MarkedYAMLError as e: raise said(e.problem_mark.line, e.problem) from None
-    except (ValueError, OverflowError, RecursionError) as e: raise said(loader.line, f"not YAML: {e}") from None # a number in a directive or an escape
+    try:
+        loader = _Loader(text)
+    except yaml.reader.ReaderError as e:
+        raise said(text.count('\n', 0, e.position), f"not YAML: unacceptable character #x{e.character:04x}") from None
+    try:
+        return loader.get_single_data()
+    except yaml.MarkedYAMLError as e:
+        raise said(e.problem_mark.line, e.problem) from None
+    except (ValueError, OverflowError, RecursionError) as e:
+        raise said(loader.line, f"not YAML: {e}") from None # a number in a directive or an escape
 
 # %% ../../nbs/files/03_text.ipynb #7b5e1d22
 def _whole(digits:str) -> int:
     "The whole number that JSON says."
-    if len(digits) > 20 or not -2**63 <= (n := int(digits)) < 2**63: raise ValueError(f"found {digits[:30]}..., expected a number of at most 64 bits")
+    if len(digits) > 20 or not -2**63 <= (n := int(digits)) < 2**63:
+        raise ValueError(f"found {digits[:30]}..., expected a number of at most 64 bits")
     return n
 
 def _once(pairs:list[tuple[str,Any]]) -> dict[str,Any]:
     "The object that JSON says."
     o = dict(pairs)
-    if len(o) < len(pairs): raise ValueError(f"a key appears twice among {', '.join(k for k, _ in pairs)!a:.80}")
+    if len(o) < len(pairs):
+        raise ValueError(f"a key appears twice among {', '.join(k for k, _ in pairs)!a:.80}")
     return o
 
 def _deeper(o:Any, most:int) -> bool:
@@ -149,8 +175,11 @@ def read_json(
     try:
         text = text.decode('utf-8') if isinstance(text, bytes) else text
         o = json.loads(text, parse_int=_whole, object_pairs_hook=_once)
-    except RecursionError: o = None
-    except ValueError as e: raise SkeletonGaitError(f"not JSON: {' '.join(str(e).split()):.200}") from None
+    except RecursionError:
+        o = None
+    except ValueError as e:
+        raise SkeletonGaitError(f"not JSON: {' '.join(str(e).split()):.200}") from None
     brackets = text.count('[') + text.count('{') > DEEPEST
-    if brackets and (o is None or _deeper(o, DEEPEST)): raise SkeletonGaitError(f"not JSON of ours: more than {DEEPEST} brackets in each other")
+    if brackets and (o is None or _deeper(o, DEEPEST)):
+        raise SkeletonGaitError(f"not JSON of ours: more than {DEEPEST} brackets in each other")
     return o

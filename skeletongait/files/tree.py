@@ -33,8 +33,10 @@ class Tree(NamedTuple):
 
 # %% ../../nbs/files/02_tree.ipynb #17d934c4
 def _is_folder(e:os.DirEntry) -> bool:
-    try: return e.is_dir()
-    except OSError: return False # a link that leads nowhere: whoever opens it will be told why
+    try:
+        return e.is_dir()
+    except OSError:
+        return False # a link that leads nowhere: whoever opens it will be told why
 
 def walk(
     folder:str|os.PathLike,                          # Where to begin
@@ -45,16 +47,22 @@ def walk(
     _enter(folder, inside, None)
     while inside:
         e = next(inside[here := next(reversed(inside))], None)
-        if e is None: del inside[here]
-        elif not _is_folder(e): yield e
-        elif not e.name.startswith('.'): _enter(e.path, inside, onerror)
+        if e is None:
+            del inside[here]
+        elif not _is_folder(e):
+            yield e
+        elif not e.name.startswith('.'):
+            _enter(e.path, inside, onerror)
 
 def _enter(folder:str|os.PathLike, inside:dict, onerror:Callable[[OSError],None]|None) -> None:
     "Note the entries of a folder, unless the walk is in it already."
-    try: entries, stat = sorted(os.scandir(folder), key=lambda e: e.name), os.stat(folder)
-    except FileNotFoundError: return # there is none, or somebody has removed it meanwhile
+    try:
+        entries, stat = sorted(os.scandir(folder), key=lambda e: e.name), os.stat(folder)
+    except FileNotFoundError:
+        return # there is none, or somebody has removed it meanwhile
     except OSError as e:
-        if not onerror: raise
+        if not onerror:
+            raise
         return onerror(e)
     inside.setdefault((stat.st_dev, stat.st_ino), iter(entries))
 
@@ -75,13 +83,17 @@ def read_tree(
 ) -> Tree:
     "List the sequences under `root`; a `SkeletonGaitError` if the folder is missing or holds no such file."
     root, wanted = Path(root), '<subject>/<type>/<view>/' + ' or '.join(f'*{e}' for e in ([ending] if isinstance(ending, str) else ending))
-    if not root.is_dir(): raise SkeletonGaitError(f"{root}: no such folder; expected a tree {wanted}")
+    if not root.is_dir():
+        raise SkeletonGaitError(f"{root}: no such folder; expected a tree {wanted}")
     sequences, strays = {}, []
     for o in (Path(e.path) for e in walk(root, onerror) if e.name.endswith(ending) and not e.name.startswith('.')):
         *folders, _ = o.relative_to(root).parts
-        if len(folders) == 3: sequences.setdefault(Sequence(*folders), []).append(o)
-        else: strays.append(o)
-    if not sequences: raise SkeletonGaitError(
+        if len(folders) == 3:
+            sequences.setdefault(Sequence(*folders), []).append(o)
+        else:
+            strays.append(o)
+    if not sequences:
+        raise SkeletonGaitError(
         f"{root}: found no file {wanted}" +
         (f", but {len(strays)} at another depth (the first: {strays[0].relative_to(root)}); is the path one level off?" if strays else ""))
     return Tree(root, {k: tuple(sequences[k]) for k in sorted(sequences)}, tuple(strays))

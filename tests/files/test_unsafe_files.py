@@ -48,8 +48,10 @@ class SetState:
 
 class New:
     def __new__(cls, marker=None, made=True):
-        if not made: os.mkdir(marker)
-        o = super().__new__(cls); o.marker = marker
+        if not made:
+            os.mkdir(marker)
+        o = super().__new__(cls)
+        o.marker = marker
         return o
     def __getnewargs__(self): return self.marker, False
     def __getstate__(self): return None
@@ -58,8 +60,12 @@ class NewEx(New):
     def __getnewargs_ex__(self): return (self.marker,), {'made': False}
 
 class Sub(np.ndarray):
-    def __setstate__(self, state): os.mkdir(state[-1]); super().__setstate__(state[:-1])
-    def __reduce__(self): f, args, state = super().__reduce__(); return f, args, (*state, self.marker)
+    def __setstate__(self, state):
+        os.mkdir(state[-1])
+        super().__setstate__(state[:-1])
+    def __reduce__(self):
+        f, args, state = super().__reduce__()
+        return f, args, (*state, self.marker)
 
 
 def call(module:str, name:str, *args:bytes) -> bytes:
@@ -70,12 +76,16 @@ def stack_call(module:str, name:str, *args:bytes) -> bytes:
     "The same by protocol 4's `STACK_GLOBAL`, where a name may have dots."
     return text(module) + text(name) + b'\x93(' + b''.join(args) + b'tR'
 
-def saved(save, *args, **kwargs) -> bytes: f = io.BytesIO(); save(f, *args, **kwargs); return f.getvalue()
+def saved(save, *args, **kwargs) -> bytes:
+    f = io.BytesIO()
+    save(f, *args, **kwargs)
+    return f.getvalue()
 
 def in_zip(files:dict[str,bytes], method=zipfile.ZIP_DEFLATED) -> bytes:
     f = io.BytesIO()
     with zipfile.ZipFile(f, 'w', method) as z:
-        for name, data in files.items(): z.writestr(name, data)
+        for name, data in files.items():
+            z.writestr(name, data)
     return f.getvalue()
 
 @functools.cache
@@ -121,7 +131,8 @@ def evil(marker:str) -> dict[str,bytes]:
         'objects_compressed.npz': saved(np.savez_compressed, pose=objects),
     }
 
-def long_header(text:str) -> bytes: return b'\x93NUMPY\x01\x00' + struct.pack('<H',
+def long_header(text:str) -> bytes:
+    return b'\x93NUMPY\x01\x00' + struct.pack('<H',
     len(text)+1) + text.encode() + b'\n' + POSE.tobytes()
 
 @functools.cache
@@ -130,7 +141,9 @@ def broken() -> dict[str,bytes]:
     honest, npy, npz = pickle.dumps(POSE, 4), saved(np.save, POSE), saved(np.savez_compressed, POSE)
     old = pickle.dumps(POSE, 2)
     circle, around, through = [], {}, []
-    circle.append(circle); around['me'] = around; through.append((through,))
+    circle.append(circle)
+    around['me'] = around
+    through.append((through,))
     shape = lambda *n: old.replace(b'K\x0cK\x11K\x03\x87', b''.join(b'\x8a\x09' + i.to_bytes(9, 'little', signed=True) for i in n) + {2: b'\x86', 3: b'\x87'}[len(n)])
     header = lambda new: (lambda h: b'\x93NUMPY\x01\x00' + struct.pack('<H', len(h)) + h)(new.encode().ljust(117) + b'\n') + POSE.tobytes()
     return {
@@ -239,7 +252,8 @@ def understated(data:bytes, size:int) -> bytes:
 def bombs() -> dict[str,bytes]:
     "Small files that make a plain reader take gigabytes, or hours."
     laughs, number, n = [1], b'\x8b' + struct.pack('<i', 500_000) + b'\x7f'*500_000, 300_000
-    for _ in range(28): laughs = [laughs, laughs]
+    for _ in range(28):
+        laughs = [laughs, laughs]
     laughing, zeros = pickle.dumps(laughs, 2)[2:-1], np.zeros((20_000, 1000))
     data, letters = b'B' + struct.pack('<I', n) + bytes(n), text('x'*n)
     dtype = lambda code: b'cnumpy\ndtype\n(' + text(code) + b'tR'
@@ -290,14 +304,19 @@ SAYS = {   # by which defence some of them must be stopped, so that none stands 
 def within(seconds):
     "An error instead of waiting for hours."
     def late(*_): raise TimeoutError(f'not done after {seconds} s')
-    before = signal.signal(signal.SIGALRM, late); signal.alarm(seconds)
-    try: yield
-    finally: signal.alarm(0); signal.signal(signal.SIGALRM, before)
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def refusal(path, limits=Limits()) -> str:
     "What `load_array` says to a file that it must refuse."
-    with pytest.raises(ArrayFileError) as e, within(60): load_array(path, limits)
+    with pytest.raises(ArrayFileError) as e, within(60):
+        load_array(path, limits)
     said = str(e.value)
     assert said.startswith(f'{path}: ') and said.isprintable() and len(said) < len(str(path)) + 400, said
     assert e.value.__cause__ is None and (e.value.__suppress_context__ or e.value.__context__ is None)
@@ -315,16 +334,19 @@ def test_no_code_runs(tmp_path, name):
     path.write_bytes(evil(str(marker))[name])
     with contextlib.suppress(Exception):            # first, that this file would: some fail after their deed
         with open(path, 'rb') as f:
-            if path.suffix == '.pkl': pickle.load(f)
+            if path.suffix == '.pkl':
+                pickle.load(f)
             else:
                 loaded = np.load(f, allow_pickle=True)
-                if isinstance(loaded, np.lib.npyio.NpzFile): loaded[loaded.files[0]]
+                if isinstance(loaded, np.lib.npyio.NpzFile):
+                    loaded[loaded.files[0]]
     assert marker.exists(), 'the file is harmless, so this test proves nothing'
     marker.rmdir() if marker.is_dir() else marker.unlink()
     refusal(path)
     assert not marker.exists()
     if path.suffix == '.pkl':
-        with pytest.raises(UnsafePickleError): load_pickle(path)
+        with pytest.raises(UnsafePickleError):
+            load_pickle(path)
         assert not marker.exists()
 
 
@@ -344,7 +366,8 @@ def test_bombs(tmp_path, name):
     try:
         said = refusal(path, limits)
         peak = tracemalloc.get_traced_memory()[1]
-    finally: tracemalloc.stop()
+    finally:
+        tracemalloc.stop()
     assert peak < 64*2**20, f'{peak/2**20:.0f} MB: {said}'
 
 
@@ -398,7 +421,8 @@ def test_no_stream_of_instructions_ends_the_reader(child, data):
 
 def test_streams_of_instructions_reach_arrays(child):
     "The pieces that the streams are made of are the real ones."
-    for data in (ATOMS[-1], ATOMS[-2], b'(' + ATOMS[-2] + b'}t'): assert child.read('x.pkl',
+    for data in (ATOMS[-1], ATOMS[-2], b'(' + ATOMS[-2] + b'}t'):
+        assert child.read('x.pkl',
         b'\x80\x05' + data + b'.') == 'read'
 
 
@@ -406,13 +430,15 @@ def test_what_the_bombs_would_do():
     "The same tricks, small enough to be let off: plain readers take what they are told to."
     unfolded = lambda o: sum(map(unfolded, o)) if type(o) is list else 1
     laughs = [1]
-    for _ in range(12): laughs = [laughs, laughs]
+    for _ in range(12):
+        laughs = [laughs, laughs]
     small = pickle.dumps(laughs)
     assert unfolded(pickle.loads(small)) == 2**12 and len(small) < 200
     again = b'h\x00h\x01R(K\x01h\x03h\x04\x89h\x05h\x06Rtb'
     arrays = pickle.loads(bombs()['one_text_for_many_arrays.pkl'].replace(again*1500, again*100))
     assert len({a.ctypes.data for a in arrays if isinstance(a, np.ndarray)}) == 101
-    with np.load(io.BytesIO(bombs()['inflates.npz'])) as z: assert z['arr_0'].nbytes > 1000*len(bombs()['inflates.npz'])
+    with np.load(io.BytesIO(bombs()['inflates.npz'])) as z:
+        assert z['arr_0'].nbytes > 1000*len(bombs()['inflates.npz'])
 
 
 @pytest.mark.parametrize('width', ['1', '2', '4'])
@@ -422,25 +448,33 @@ def test_registered_extensions(tmp_path, width):
     data = b'\x80\x02' + {'1': b'\x82\xf0', '2': b'\x83\x2c\x01', '4': b'\x84\x70\x11\x01\x00'}[width] + b'(' + text(str(tmp_path/'ran')) + b'tR.'
     copyreg.add_extension('os', 'mkdir', code)
     try:
-        pickle.loads(data); (tmp_path/'ran').rmdir()
+        pickle.loads(data)
+        (tmp_path/'ran').rmdir()
         (tmp_path/'x.pkl').write_bytes(data)
         refusal(tmp_path/'x.pkl')
         assert not (tmp_path/'ran').exists()
-    finally: copyreg.remove_extension('os', 'mkdir', code); copyreg.clear_extension_cache()
+    finally:
+        copyreg.remove_extension('os', 'mkdir', code)
+        copyreg.clear_extension_cache()
 
 
 @pytest.mark.parametrize('ending', ['.pkl', '.npy', '.npz'])
 def test_things_that_are_no_files(tmp_path, ending):
     "A pipe would wait for ever, a device never ends, and a file with holes is as large as it says."
-    os.mkfifo(tmp_path/f'pipe{ending}'); (tmp_path/f'zero{ending}').symlink_to('/dev/zero'); (tmp_path/f'folder{ending}').mkdir()
-    with open(tmp_path/f'holes{ending}', 'wb') as f: f.truncate(2**31)
-    for name in ('pipe', 'zero', 'folder'): assert refusal(tmp_path/f'{name}{ending}') == 'no regular file'
+    os.mkfifo(tmp_path/f'pipe{ending}')
+    (tmp_path/f'zero{ending}').symlink_to('/dev/zero')
+    (tmp_path/f'folder{ending}').mkdir()
+    with open(tmp_path/f'holes{ending}', 'wb') as f:
+        f.truncate(2**31)
+    for name in ('pipe', 'zero', 'folder'):
+        assert refusal(tmp_path/f'{name}{ending}') == 'no regular file'
     assert refusal(tmp_path/f'holes{ending}').startswith('2,048.0 MB; at most 1,024 MB')
 
 
 watched = []   # events of the interpreter, while a test listens
 def listen(event, args):
-    if watched and event in ('pickle.find_class', 'os.mkdir', 'os.system', 'os.remove', 'os.rename', 'os.symlink', 'subprocess.Popen', 'ctypes.dlopen', 'socket.connect'): watched.append(event)
+    if watched and event in ('pickle.find_class', 'os.mkdir', 'os.system', 'os.remove', 'os.rename', 'os.symlink', 'subprocess.Popen', 'ctypes.dlopen', 'socket.connect'):
+        watched.append(event)
 
 @pytest.fixture(scope='module')
 def audit(): sys.addaudithook(listen)   # cannot be taken away again, but costs nothing
@@ -462,7 +496,8 @@ def test_mutated_files(tmp_path_factory, audit, seed, changes):
     ending, data = SEEDS[seed]
     data, path = bytearray(data), tmp_path_factory.mktemp('m')/f'x{ending}'
     for kind, at, value, start in changes:
-        at %= len(data)+1; start %= len(data)+1
+        at %= len(data)+1
+        start %= len(data)+1
         match kind:
             case 'set': data[at:at+1] = bytes([value])
             case 'delete': del data[at:at+value]

@@ -74,8 +74,10 @@ def test_arrays_of_python_2(tmp_path):
 @given(array=plain_arrays, order=st.sampled_from('CF'), kind=st.sampled_from(['npy', 'npz', 'npz compressed']))
 def test_any_plain_array_in_numpys_own_files(tmp_path_factory, array, order, kind):
     array, path = np.array(array, order=order), tmp_path_factory.mktemp('p')/f'x.{kind[:3]}'
-    if kind == 'npy': np.save(path, array)
-    else: (np.savez_compressed if 'compressed' in kind else np.savez)(path, **{'any name': array})
+    if kind == 'npy':
+        np.save(path, array)
+    else:
+        (np.savez_compressed if 'compressed' in kind else np.savez)(path, **{'any name': array})
     read = load_array(path)
     assert type(read) is np.ndarray and read.dtype == array.dtype.newbyteorder('=') and read.shape == array.shape and read.dtype.isnative and read.flags.writeable
     np.testing.assert_array_equal(read, array)
@@ -83,38 +85,49 @@ def test_any_plain_array_in_numpys_own_files(tmp_path_factory, array, order, kin
 
 def test_npy_of_version_2_and_a_long_file(tmp_path):
     array = np.random.default_rng(0).random((700, 17, 50))   # more than one piece of 1 MB
-    with open(tmp_path/'x.npy', 'wb') as f: np.lib.format.write_array(f, array, (2, 0))
+    with open(tmp_path/'x.npy', 'wb') as f:
+        np.lib.format.write_array(f, array, (2, 0))
     np.savez_compressed(tmp_path/'x.npz', array)
-    for name in ('x.npy', 'x.npz'): np.testing.assert_array_equal(load_array(tmp_path/name), array)
+    for name in ('x.npy', 'x.npz'):
+        np.testing.assert_array_equal(load_array(tmp_path/name), array)
 
 
 def test_the_ending_decides(tmp_path):
     array = np.arange(6.).reshape(2, 3)
-    pickle.dump(array, open(tmp_path/'x.pkl', 'wb')); np.save(tmp_path/'x.npy', array); np.savez(tmp_path/'x.npz', array)
-    for e in ENDINGS: np.testing.assert_array_equal(load_array(tmp_path/f'x{e}'), array)
+    pickle.dump(array, open(tmp_path/'x.pkl', 'wb'))
+    np.save(tmp_path/'x.npy', array)
+    np.savez(tmp_path/'x.npz', array)
+    for e in ENDINGS:
+        np.testing.assert_array_equal(load_array(tmp_path/f'x{e}'), array)
     for have, name in (('npy', 'pkl'), ('npz', 'pkl'), ('pkl', 'npy'), ('npz', 'npy'), ('pkl', 'npz'), ('npy', 'npz')):
         (tmp_path/f'y.{name}').write_bytes((tmp_path/f'x.{have}').read_bytes())
-        with pytest.raises(ArrayFileError, match=f'y.{name}: '): load_array(tmp_path/f'y.{name}')
-    with pytest.raises(ArrayFileError, match=r"ending '\.csv'; expected \.pkl, \.npy, \.npz"): load_array(tmp_path/'x.csv')
+        with pytest.raises(ArrayFileError, match=f'y.{name}: '):
+            load_array(tmp_path/f'y.{name}')
+    with pytest.raises(ArrayFileError, match=r"ending '\.csv'; expected \.pkl, \.npy, \.npz"):
+        load_array(tmp_path/'x.csv')
     for e in ENDINGS:
-        with pytest.raises(FileNotFoundError): load_array(tmp_path/f'none{e}')
+        with pytest.raises(FileNotFoundError):
+            load_array(tmp_path/f'none{e}')
 
 
 @pytest.mark.parametrize('ending', ENDINGS)
 def test_limits_are_met_exactly(tmp_path, ending):
     "A file of exactly so many frames, or MB, is read; one more of either is not, and the message says what to raise."
     def save(array):
-        f = io.BytesIO(); pickle.dump(array, f) if ending == '.pkl' else np.save(f, array) if ending == '.npy' else np.savez_compressed(f, array)
+        f = io.BytesIO()
+        pickle.dump(array, f) if ending == '.pkl' else np.save(f, array) if ending == '.npy' else np.savez_compressed(f, array)
         (tmp_path/f'x{ending}').write_bytes(f.getvalue())
         return tmp_path/f'x{ending}', len(f.getvalue())
     path, _ = save(np.zeros((8, 17, 3)))
     assert len(load_array(path, Limits(frames=8))) == 8
-    with pytest.raises(ArrayFileError, match=r'x\.\w+: .* shape \(8, 17, 3\); at most 7 frames .*raise max_frames'): load_array(path, Limits(frames=7))
+    with pytest.raises(ArrayFileError, match=r'x\.\w+: .* shape \(8, 17, 3\); at most 7 frames .*raise max_frames'):
+        load_array(path, Limits(frames=7))
     head = len(save(np.zeros(1000))[0].read_bytes()) - 8000 if ending != '.npz' else 128
     path, n = save(np.zeros(2**20 - head, np.uint8) if ending != '.pkl' else np.zeros((2, 2**19 - 100), np.uint8))
     assert load_array(path, Limits(1, 2**20)).size > 2**20 - 400 and n <= 2**20
     path, n = save(np.zeros(2**20 + 1, np.uint8))
-    with pytest.raises(ArrayFileError, match=r'1\.0 MB; at most 1 MB .*raise max_file_mb'): load_array(path, Limits(1, 2**30))
+    with pytest.raises(ArrayFileError, match=r'1\.0 MB; at most 1 MB .*raise max_file_mb'):
+        load_array(path, Limits(1, 2**30))
     assert len(load_array(path, Limits(2, 2**30))) == 2**20 + 1
 
 
@@ -122,13 +135,15 @@ def test_limits_are_met_exactly(tmp_path, ending):
                                  np.zeros(2, [('a', 'f4')]), np.ma.array([1]), np.array(['2020'], 'M8'), int, len], ids=repr)
 def test_other_things_are_refused(tmp_path, obj):
     for protocol in (2, 4, 5):
-        with pytest.raises(UnsafePickleError): load(pickle.dumps(obj, protocol), tmp_path)
+        with pytest.raises(UnsafePickleError):
+            load(pickle.dumps(obj, protocol), tmp_path)
 
 
 def test_damage(tmp_path):
     data = pickle.dumps(np.arange(100.).reshape(10, 10))
     for n in [*range(0, len(data), 7), len(data) - 1]:
-        with pytest.raises(UnsafePickleError): load(data[:n], tmp_path)
+        with pytest.raises(UnsafePickleError):
+            load(data[:n], tmp_path)
 
 
 def test_things_mentioned_again(tmp_path):
@@ -137,12 +152,14 @@ def test_things_mentioned_again(tmp_path):
     a, b = load(pickle.dumps([shared, shared]), tmp_path)
     assert a is b
     doubled = [1]
-    for _ in range(10): doubled = [doubled, doubled]
+    for _ in range(10):
+        doubled = [doubled, doubled]
     assert str(load(pickle.dumps(doubled), tmp_path)) == str(doubled)
 
 
 def test_missing_file(tmp_path):
-    with pytest.raises(FileNotFoundError): load_pickle(tmp_path/'none.pkl')
+    with pytest.raises(FileNotFoundError):
+        load_pickle(tmp_path/'none.pkl')
 
 
 @given(hnp.arrays(st.sampled_from(['f4', 'f8', 'i4', 'u1', 'f2']), st.tuples(st.integers(1, 3), st.sampled_from([17, 18, 25]), st.integers(2, 3)), elements=st.integers(0, 50)))
@@ -150,8 +167,10 @@ def test_any_format_becomes_coco17(pose):
     out = to_coco17(pose)
     assert out.shape == (len(pose), 17, pose.shape[2]) and out.dtype in (np.float32, np.float64)
     order = COCO17_FROM.get(pose.shape[1], range(17))
-    for i in range(17): np.testing.assert_array_equal(out[:, i], pose[:, order[i]])
-    if pose.dtype == np.float32: assert out.dtype == np.float32
+    for i in range(17):
+        np.testing.assert_array_equal(out[:, i], pose[:, order[i]])
+    if pose.dtype == np.float32:
+        assert out.dtype == np.float32
 
 
 def test_grew_keeps_its_columns():
@@ -165,7 +184,8 @@ def test_grew_keeps_its_columns():
 @pytest.mark.parametrize('bad', [np.zeros((3, 16, 3)), np.zeros((0, 17, 3)), np.zeros((0, 53)), np.zeros((3, 17, 4)), np.zeros((3, 51)), np.zeros(17), np.zeros((2, 17, 3), complex),
                                  np.zeros((30, 64, 64), np.uint8), [1], {'a': 1}, 'text', np.array([['a']])], ids=lambda b: str(getattr(b, 'shape', b)))
 def test_no_pose(bad):
-    with pytest.raises(PoseError, match='expected'): to_coco17(bad)
+    with pytest.raises(PoseError, match='expected'):
+        to_coco17(bad)
 
 
 def test_joint_tables():
