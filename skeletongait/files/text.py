@@ -159,7 +159,7 @@ def _at_line(
 def read_yaml(
     text:str, # The content of a file of settings
 ) -> Any: # Plain data
-    "Read YAML; a `SkeletonGaitError` names the line of a syntax error, of a repeated key, or where a bound is exceeded."
+    "Read YAML; a `SkeletonGaitError` names the line of a syntax error, a repeated key, or an exceeded bound."
     if len(text) > MOST_TEXT:
         raise SkeletonGaitError(
             f"not YAML of ours: {len(text):,} characters; expected settings of at most {MOST_TEXT:,}")
