@@ -21,7 +21,8 @@ from skeletongait.pictures import overlay, pick_frames
 
 
 def test_tree_is_sorted_and_names_strays(tmp_path):
-    for name in ('b/t/v/2.pkl', 'b/t/v/1.pkl', 'a/t/v/x.pkl', 'a/t/x.pkl', 'a/t/v/deep/x.pkl', 'a/t/v/.hidden.pkl', '.git/t/v/x.pkl', 'a/t/v/x.txt'):
+    for name in ('b/t/v/2.pkl', 'b/t/v/1.pkl', 'a/t/v/x.pkl', 'a/t/x.pkl', 'a/t/v/deep/x.pkl', 'a/t/v/.hidden.pkl',
+                 '.git/t/v/x.pkl', 'a/t/v/x.txt'):
         save_text('', tmp_path/name)
     tree = read_tree(tmp_path)
     assert list(tree.sequences) == [Sequence('a', 't', 'v'), Sequence('b', 't', 'v')]
@@ -33,7 +34,8 @@ def test_several_endings(tmp_path):
     for name in ('a/t/v/a.npy', 'a/t/v/a.pkl', 'b/t/v/x.npz', 'c/t/v/x.csv', 'x.npy'):
         save_text('', tmp_path/name)
     tree = read_tree(tmp_path, ('.pkl', '.npy', '.npz'))
-    assert {s.subject: [f.name for f in fs] for s, fs in tree.sequences.items()} == {'a': ['a.npy', 'a.pkl'], 'b': ['x.npz']}
+    found = {s.subject: [f.name for f in fs] for s, fs in tree.sequences.items()}
+    assert found == {'a': ['a.npy', 'a.pkl'], 'b': ['x.npz']}
     assert [f.name for f in tree.strays] == ['x.npy']
     assert [s.subject for s in read_tree(tmp_path, ('.csv',)).sequences] == ['c']
     with pytest.raises(SkeletonGaitError, match=r'found no file <subject>/<type>/<view>/\*\.pkl or \*\.h5$'):
@@ -52,11 +54,12 @@ def test_linked_folders_are_followed(tmp_path):
 
 
 def test_links_back_and_links_to_nowhere(tmp_path):
-    "A loop ends, and finds no file twice; a broken link is a file that whoever opens it will complain about."
+    "A loop ends, and finds no file twice; a broken link is listed, so that opening it gives the error."
     save_text('', tmp_path/'a'/'t'/'v'/'x.pkl')
     for at, to in (('self', '.'), ('a/up', '..'), ('a/t/v/loop', '../../..')):
         (tmp_path/at).symlink_to(to)
-    assert [f.relative_to(tmp_path).as_posix() for fs in read_tree(tmp_path).sequences.values() for f in fs] == ['a/t/v/x.pkl']
+    found, = read_tree(tmp_path).sequences.values()
+    assert [f.relative_to(tmp_path).as_posix() for f in found] == ['a/t/v/x.pkl']
     for at, to in (('a/t/v/y.pkl', 'y.pkl'), ('a/t/v/z.pkl', 'nowhere')):
         (tmp_path/at).symlink_to(to)
     assert [f.name for fs in read_tree(tmp_path).sequences.values() for f in fs] == ['x.pkl', 'y.pkl', 'z.pkl']
@@ -74,7 +77,8 @@ def test_folders_that_cannot_be_listed(tmp_path, monkeypatch):
     with pytest.raises(PermissionError):
         read_tree(tmp_path)
     closed = []
-    assert [s.subject for s in read_tree(tmp_path, onerror=closed.append).sequences] == ['a', 'c'] and closed[0].filename == str(tmp_path/'b')
+    assert [s.subject for s in read_tree(tmp_path, onerror=closed.append).sequences] == ['a', 'c']
+    assert closed[0].filename == str(tmp_path/'b')
     assert list(walk(tmp_path/'none')) == []
 
 
@@ -100,36 +104,56 @@ def test_atomic_write_leaves_old_content_on_failure(tmp_path):
     assert pickle.loads(path.read_bytes()) == [1] and os.listdir(path.parent) == ['a.pkl']
 
 
-ARRAYS = [*(np.arange(6, dtype=t).reshape(2, 3) for t in ('f4', 'f8', '>f8', 'i8', 'u1')), np.zeros((2, 3)).T,
-    np.ones((3, 4, 5)).transpose(1, 0, 2), np.zeros((0, 17, 3)), np.array(3.),
-          np.array(['a', 'bc']), np.zeros(70_000, np.uint8)]
+ARRAYS = [np.arange(6, dtype=t).reshape(2, 3) for t in ('f4', 'f8', '>f8', 'i8', 'u1')]
+ARRAYS += [np.zeros((2, 3)).T, np.ones((3, 4, 5)).transpose(1, 0, 2), np.zeros((0, 17, 3)), np.array(3.),
+           np.array(['a', 'bc']), np.zeros(70_000, np.uint8)]
+NESTED = [ARRAYS[0], {'a': (ARRAYS[1], 'x', ARRAYS[0])}]
 
 
-@pytest.mark.parametrize('obj', [*ARRAYS, np.float32(3), np.int64(5), [ARRAYS[0], {'a': (ARRAYS[1], 'x', ARRAYS[0])}]],
-    ids=repr)
+def arguments(data):
+    "The arguments of a pickle's instructions, without those that count bytes."
+    return [arg for op, arg, _ in pickletools.genops(data) if op.name != 'FRAME']
+
+
+def under_numpy_1(arg):
+    return arg.replace('numpy._core', 'numpy.core') if isinstance(arg, str) else arg
+
+
+@pytest.mark.parametrize('obj', [*ARRAYS, np.float32(3), np.int64(5), NESTED], ids=repr)
 def test_pickles_open_under_every_numpy(tmp_path, obj):
-    "They name the modules of numpy 1, which numpy 2 opens without a warning; beside the names they are the standard library's pickles, and our own reader takes them."
+    """They name the modules of numpy 1, which numpy 2 opens without a warning.
+
+    Otherwise they are the standard library's pickles, and our own reader takes them."""
     save_pickle(obj, tmp_path/'x.pkl')
     data = (tmp_path/'x.pkl').read_bytes()
     texts = [arg for op, arg, _ in pickletools.genops(data) if 'UNICODE' in op.name]
-    assert data == pickled(obj) and {'numpy.core.multiarray',
-        'numpy'} <= set(texts) and not any('_core' in o for o in texts)
-    plain = [arg.replace('numpy._core', 'numpy.core') if isinstance(arg, str) else arg for op, arg,
-        _ in pickletools.genops(pickle.dumps(obj, 4)) if op.name != 'FRAME']
-    assert plain == [arg for op, arg, _ in pickletools.genops(data) if op.name != 'FRAME']
+    assert data == pickled(obj)
+    assert {'numpy.core.multiarray', 'numpy'} <= set(texts) and not any('_core' in o for o in texts)
+    assert arguments(data) == [under_numpy_1(arg) for arg in arguments(pickle.dumps(obj, 4))]
     with warnings.catch_warnings():
         warnings.simplefilter('error')
         read = pickle.loads(data)
-    assert repr(read) == repr(load_pickle(tmp_path/'x.pkl')) == repr(obj).replace(", dtype='>f8'",
-        '')  # numpy brings bytes into the machine's order
+    native = repr(obj).replace(", dtype='>f8'", '')  # numpy brings bytes into the machine's order
+    assert repr(read) == repr(load_pickle(tmp_path/'x.pkl')) == native
+
+
+WRITES = """
+import sys
+import time
+from skeletongait.core import atomic_write
+
+with atomic_write(sys.argv[1]) as tmp:
+    open(tmp, 'w').write('half')
+    print('writing', flush=True)
+    time.sleep(60)
+"""
 
 
 def test_a_killed_writer_leaves_no_partial_file(tmp_path):
-    "A process killed while it writes leaves the old file whole; what it leaves beside it is hidden, so no tree lists it."
+    "A process killed while it writes leaves the old file whole, and beside it a hidden file that no tree lists."
     path = tmp_path/'s'/'t'/'v'/'a.pkl'
     save_pickle('old', path)
-    code = f"from skeletongait.core import atomic_write; import time\nwith atomic_write({str(path)!r}) as tmp:\n    open(tmp, 'w').write('half'); print('writing', flush=True); time.sleep(60)"
-    process = subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE)
+    process = subprocess.Popen([sys.executable, '-c', WRITES, path], stdout=subprocess.PIPE)
     assert process.stdout.readline() == b'writing\n'
     process.send_signal(signal.SIGKILL)
     process.wait()
@@ -182,7 +206,8 @@ def test_run_script(capsys):
     assert [a.dest for a in arg_parser(script)._actions] == ['help', 'must', 'number', 'flag']
 
 
-@pytest.mark.parametrize('env', [dict(RANK='1'), dict(WORLD_SIZE='2'), dict(RANK='2', WORLD_SIZE='2'), dict(RANK='0', WORLD_SIZE='0')])
+@pytest.mark.parametrize('env', [
+    dict(RANK='1'), dict(WORLD_SIZE='2'), dict(RANK='2', WORLD_SIZE='2'), dict(RANK='0', WORLD_SIZE='0')])
 def test_an_environment_that_makes_no_sense(monkeypatch, capsys, env):
     for k in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK'):
         monkeypatch.delenv(k, raising=False)
@@ -190,10 +215,12 @@ def test_an_environment_that_makes_no_sense(monkeypatch, capsys, env):
         monkeypatch.setenv(k, v)
     assert run_script(script, ['--must=a']) == 2
     err = capsys.readouterr().err
-    assert err.startswith('script: the environment has ') and 'expected both RANK and WORLD_SIZE' in err and err.count('\n') == 1
+    assert err.startswith('script: the environment has ') and 'expected both RANK and WORLD_SIZE' in err
+    assert err.count('\n') == 1
 
 
-@pytest.mark.parametrize('name, read', [('RANK', ranks), ('WORLD_SIZE', ranks), ('LOCAL_RANK', ranks), ('TORCHELASTIC_RESTART_COUNT', attempt)])
+@pytest.mark.parametrize('name, read', [
+    ('RANK', ranks), ('WORLD_SIZE', ranks), ('LOCAL_RANK', ranks), ('TORCHELASTIC_RESTART_COUNT', attempt)])
 @pytest.mark.parametrize('text', ['abc', '', '-1', '1.5', ' 1', '\u0663', '9'*5000])
 def test_a_variable_of_the_environment_is_a_whole_number(monkeypatch, name, read, text):
     for k, v in (('RANK', '0'), ('WORLD_SIZE', '1'), (name, text)):
@@ -218,7 +245,8 @@ def test_pick_frames(n, k):
 def test_overlay_centres_narrow_silhouettes():
     maps, sil = np.zeros((64, 64), np.uint8), np.full((64, 44), 255, np.uint8)
     shown = overlay(maps, sil)
-    assert shown.shape == (64, 64, 3) and not shown[:, :10].any() and shown[:, 10:54].any(2).all() and not shown[:, 54:].any()
+    assert shown.shape == (64, 64, 3) and shown[:, 10:54].any(2).all()
+    assert not shown[:, :10].any() and not shown[:, 54:].any()
     for wrong in (np.zeros((32, 64)), np.zeros((64, 63)), np.zeros((64, 70))):
         with pytest.raises(ValueError, match='do not match'):
             overlay(maps, wrong)

@@ -1,4 +1,4 @@
-"A terminal that is closed, a pipe that nobody reads any more: what was done is saved, and unread lines end nothing."
+"A closed terminal, a pipe that nobody reads any more: the work is saved, and unread lines end nothing."
 import contextlib
 import errno
 import os
@@ -101,7 +101,8 @@ def test_a_closed_terminal_ends_drawing_and_linking_tidily(tmp_path):
     from test_endurance import write_poses
     write_poses(tmp_path/'pose', 12, 60, 4)
     (tmp_path/'pose'/'011'/'nm-01'/'090'/'bad.pkl').unlink()
-    drawn = lambda: sum(1 for _ in (tmp_path/'maps').rglob('*.pkl'))
+    def drawn():
+        return len([*(tmp_path/'maps').rglob('*.pkl')])
     words = ['--pose_data_path=pose', '--save_root=maps', '--dataset_name=mine']
     terminal = Terminal([sys.executable, '-m', 'skeletongait.pretreatment_heatmap', *words], tmp_path)
     wait_until(lambda: drawn() > 40, terminal)
