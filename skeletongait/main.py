@@ -20,7 +20,7 @@ import cv2
 from .cli import Stop, Stopped, run_script, stoppable
 from .core import SkeletonGaitError, log
 from .data.loader import make_loader
-from .distributed import Ranks, device, naming_lost_ranks, process_group, together
+from .distributed import Ranks, device, naming_lost_ranks, process_group, raise_on_any_rank
 from .runs.config import Config, check_ready, load_config, to_dict
 from .runs.folder import Run, means_own_weights
 from .runs.loop import begin, foresee_test, prepare_test, shared_checkpoint, test_model, train
@@ -52,7 +52,7 @@ def with_own_weights(cfg:Config) -> Config:
 def run_training(cfg:Config, run:Run, r:Ranks, stop:Stop) -> str|None: # Why it stopped before the end
     "The training phase: from `restore_hint` to `total_iter`."
     t = cfg.trainer_cfg
-    with together():
+    with raise_on_any_rank():
         found = find_data(cfg)
         prepared = prepare_test(cfg, found) if t.with_test else None
         if not t.with_test: foresee_test(cfg, found)
@@ -97,7 +97,7 @@ def main(
     cv2.setNumThreads(1) # processes and loader workers are the parallelism
     with stoppable() as stop:
         with process_group() as r, naming_lost_ranks(lambda: phase):
-            with together(): start_log(run, r, log_to_file)
+            with raise_on_any_rank(): start_log(run, r, log_to_file)
             for n in notices: log.info(n)
             stopped = run_training(cfg, run, r, stop) if phase == 'train' else run_test(cfg, run, r)
         if stopped: raise Stopped(stopped)

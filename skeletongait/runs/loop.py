@@ -26,9 +26,9 @@ from ..core import SkeletonGaitError, is_leftover, log
 from ..data.dataset import GaitDataset
 from ..data.loader import Batch, make_loader, naming_lost_workers
 from ..data.partition import Partition
-from skeletongait.distributed import (
-    OtherRankError, Ranks, agree, attempt, device, from_first, gather_on_first, launch_name, naming_lost_ranks, ranks,
-    together)
+from ..distributed import (
+    OtherRankError, Ranks, all_reduce_max, attempt, broadcast_from_rank0, device, gather_on_rank0, launch_name,
+    naming_lost_ranks, raise_on_any_rank, ranks)
 from ..evaluation.protocols import protocol_for
 from ..evaluation.ranking import EmbeddingSet, embeddings_file, make_embedding_set, save_embeddings
 from ..evaluation.report import failures, failures_table, results_table, write_results
@@ -56,7 +56,7 @@ def shared_checkpoint(
     def pack():
         data, path, go_on = read()
         return b'' if path is None else json.dumps([str(path), go_on]).encode() + b'\n' + data
-    head, _, data = from_first(pack).partition(b'\n')
+    head, _, data = broadcast_from_rank0(pack).partition(b'\n')
     if not head: return None
     path, go_on = json.loads(head)
     return load_state(data, path), Path(path), go_on
@@ -82,15 +82,15 @@ def begin(
     r:Ranks,
 ) -> dict|None: # The averages that a stopped run was in the middle of; None at a beginning
     "Put the trainer where `restore_hint` says, on every rank, and the run's folder in order."
-    from_first(lambda: hold(run))
-    again = from_first(lambda: bytes([goes_on(run)])) == bytes([True])
+    broadcast_from_rank0(lambda: hold(run))
+    again = broadcast_from_rank0(lambda: bytes([goes_on(run)])) == bytes([True])
     found, averages = shared_checkpoint(lambda: read_start(cfg, run, again)), None
     if found:
         state, path, go_on = found
         if again: cfg = replace(cfg, trainer_cfg=replace(cfg.trainer_cfg, optimizer_reset=False, scheduler_reset=False)) # the first attempt has done it
         try: averages = restore_state(trainer, state, path, cfg, r, go_on)
         except SkeletonGaitError as e: raise e if r.rank == 0 else OtherRankError('rank 0 says it') from None # all found the same
-    from_first(lambda: take_over(run, cfg, trainer.iteration) or b'')
+    broadcast_from_rank0(lambda: take_over(run, cfg, trainer.iteration) or b'')
     return averages
 
 # %% ../../nbs/runs/10_loop.ipynb #a3384eba
@@ -101,7 +101,7 @@ def fetch(batches, stop:Stop) -> tuple[Batch|None,int,SkeletonGaitError|None]:
     batch, error = None, None
     try: batch = next(batches)
     except SkeletonGaitError as e: error = e
-    state = agree(STOP if stop.name else ERROR if error else GO)
+    state = all_reduce_max(STOP if stop.name else ERROR if error else GO)
     return batch, state, error or (OtherRankError('another rank has no batch') if state == ERROR else None)
 
 # %% ../../nbs/runs/10_loop.ipynb #e136ebe0
@@ -153,8 +153,8 @@ def train(
 # %% ../../nbs/runs/10_loop.ipynb #53656c2d
 def keep(trainer:Trainer, run:Run, cfg:Config, meter:Meter, watch:Watch) -> Path:
     "Save a checkpoint on rank 0, with the random states of all ranks; its path. No rank returns before it is saved."
-    states = gather_on_first(random_states())
-    with together(): # the launcher ends all ranks when one ends, rank 0 too, whatever it is about to write
+    states = gather_on_rank0(random_states())
+    with raise_on_any_rank(): # the launcher ends all ranks when one ends, rank 0 too, whatever it is about to write
         if states: save_checkpoint(run, trainer, cfg, states, meter.state())
     watch.note('saved', trainer.iteration)
     return run.checkpoint(trainer.iteration)
@@ -175,7 +175,7 @@ def at_save(i:int, t:TrainerCfg) -> bool: return i % t.save_iter == 0 or i == t.
 
 def test_due(i:int, run:Run, t:TrainerCfg, r:Ranks) -> bool:
     "Was a run ended before it could test the checkpoint it goes on from? Rank 0's disk knows."
-    return i > 0 and at_save(i, t) and agree(int(r.rank == 0 and not run.tested(i))) == 1
+    return i > 0 and at_save(i, t) and all_reduce_max(int(r.rank == 0 and not run.tested(i))) == 1
 
 def test_now(test:Callable, trainer:Trainer, run:Run, watch:Watch, stop:Stop) -> None:
     "Test the weights as they are, and note whether they are the best so far."
@@ -207,10 +207,10 @@ def embed(
     "The inference embedding of every test sequence."
     model.eval()
     mine = []
-    with together(), naming_lost_workers(loader):
+    with raise_on_any_rank(), naming_lost_workers(loader):
         for batch in tqdm(loader, 'embedding', unit=' batches', disable=ranks().rank > 0, mininterval=1, file=BarFile(sys.stderr)):
             mine += embed_batch(model, batch, mixed)
-    parts = gather_on_first(torch.stack(mine) if mine else None)
+    parts = gather_on_rank0(torch.stack(mine) if mine else None)
     if parts is None: return None
     out = torch.empty(len(data), *parts[0].shape[1:])
     for rank, part in enumerate(parts):
