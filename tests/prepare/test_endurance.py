@@ -241,7 +241,7 @@ def test_mistakes_on_the_command_line(tree, small):
         with pytest.raises(SkeletonGaitError, match=says): run(tree, **kw)
     with pytest.raises(SkeletonGaitError, match='--dataset_name=x/mine: has a slash'): pretreatment_heatmap(str(tree/'pose'), str(tree/'maps'), 'x/mine')
     for save_root, poses in ((tree/'pose', tree/'pose'), (tree/'maps', tree/OUT/'pkl'), (tree/'maps', tree/OUT)):
-        with pytest.raises(SkeletonGaitError, match='lie one in the other'): pretreatment_heatmap(str(poses), str(save_root), 'mine', overwrite=True)
+        with pytest.raises(SkeletonGaitError, match='must not lie inside each other'): pretreatment_heatmap(str(poses), str(save_root), 'mine', overwrite=True)
     assert files(tree) == files(small)
 
 
@@ -705,8 +705,9 @@ def test_a_lost_rank_is_reported_and_its_share_left(blank, large, how):
 
 LONG = """
 import sys, time
-from skeletongait.prepare import render_tree as module
 from skeletongait.cli import run_script
+from skeletongait.prepare import render_tree as module
+from skeletongait.pretreatment_heatmap import pretreatment_heatmap
 real = module.pose_to_heatmap
 def long(*args):
     end = time.monotonic() + {seconds}
@@ -747,7 +748,7 @@ def test_nobody_is_lost_while_nobody_listens(monkeypatch):
     monkeypatch.setattr(module.time, 'monotonic', lambda: now[0])
     board = Board()
     with module.tqdm(total=1, file=io.StringIO()) as bar:
-        watch = module.Watch(board, [[], [job]], 4, bar)
+        watch = module.ProgressWatch(board, [[], [job]], 4, bar)
         for t, silent in ((1, False), (1000, False), (1002, False), (1003.9, False), (1004.1, True)):
             now[0] = t
             watch(0)
@@ -761,7 +762,7 @@ def test_nobody_is_lost_while_nobody_listens(monkeypatch):
 def test_a_lost_board_is_a_lost_rank(monkeypatch):
     board = Board()
     with module.tqdm(total=1, file=io.StringIO()) as bar:
-        watch = module.Watch(board, [[], [module.Job('a/t/v/x.pkl', False)]], 60, bar)
+        watch = module.ProgressWatch(board, [[], [module.Job('a/t/v/x.pkl', False)]], 60, bar)
         def gone(key): raise LostRankError('gone')
         monkeypatch.setattr(board, 'read', gone)
         watch(0)
@@ -906,7 +907,7 @@ def test_full_disk(blank, large, n):
     assert done.returncode == 0, done.stderr
     text = {name: (blank/name).read_text() for name in ('first.txt', 'first.err', 'first.rc', 'second.txt', 'second.rc', 'second.err')}
     assert text['first.rc'] == '1\n' and 'skeletongait/' not in text['first.err'], text['first.err']  # torchrun's own traceback names none of our files
-    assert 'No space left on device' in text['first.txt'] and 'mend that and run the same command again' in text['first.txt']
+    assert 'No space left on device' in text['first.txt'] and 'fix it and run the same command again' in text['first.txt']
     (blank/'maps').rmdir(); (blank/'first').rename(blank/'maps')
     there = assert_whole(blank, large)
     assert .2 <= there/(N + 2) <= .95 and not [p for p in (blank/OUT).rglob('*') if is_leftover(p.name)]

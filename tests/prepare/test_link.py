@@ -370,7 +370,7 @@ def test_an_output_that_cannot_be_written_ends_the_work(pair, monkeypatch, capsy
     monkeypatch.setattr(os, call, lambda *a, **kw: real(*a, **kw) if next(calls) < 6*(call != 'unlink') else refuse(number)())
     assert link_all(pair, **kw) == 1
     out = capsys.readouterr().out.splitlines()
-    assert len(out) == 1 and out[0].startswith(f'stopped: {pair}/linked') and os.strerror(number) in out[0] and out[0].endswith('mend that and run the same command again')
+    assert len(out) == 1 and out[0].startswith(f'stopped: {pair}/linked') and os.strerror(number) in out[0] and out[0].endswith('fix it and run the same command again')
     assert snapshot(pair/'linked').get('report.json') == before
     monkeypatch.undo()
     assert link_all(pair, **kw) == 0 and not list((pair/'linked').rglob('.*'))

@@ -57,7 +57,7 @@ def replace_by_link(path, target):
 def test_a_part_that_is_the_input_is_refused(tree, part, where):
     before = files(tree/'pose')
     replace_by_link(tree/OUT/part, tree/where)
-    with pytest.raises(SkeletonGaitError, match=f'{part}: the maps. folder, and .*lie one in the other.*or remove the link'): draw(tree, overwrite=True)
+    with pytest.raises(SkeletonGaitError, match=f'{part}: the maps. folder and .*must not lie inside each other.*or remove the link'): draw(tree, overwrite=True)
     assert files(tree/'pose') == before
 
 
