@@ -17,42 +17,110 @@ from ..poses.joints import JOINTS
 
 # %% ../../nbs/maps/04_settings.ipynb #bf96dfd0
 def default_settings() -> dict:
-    "The published settings in their nested form (packaged as `configs/heatmap.yaml`)."
-    return read_yaml(files('skeletongait').joinpath('configs/heatmap.yaml').read_text(encoding='utf-8'))
+    "Read the published settings in their nested form (packaged as `configs/heatmap.yaml`)."
+    file = files('skeletongait').joinpath('configs/heatmap.yaml')
+    return read_yaml(file.read_text(encoding='utf-8'))
 
 # %% ../../nbs/maps/04_settings.ipynb #587818e2
-def _merge(defaults:dict, given:Mapping, where:str='') -> dict:
-    "`defaults` with the values of `given` over them; `SkeletonGaitError` for a key that `defaults` lacks."
-    if not isinstance(given, Mapping): raise SkeletonGaitError(f"heatmap settings: {where or 'the top level'} is {given!r:.80}; expected a mapping of keys")
+def _misplaced(key:str, section:str) -> SkeletonGaitError:
+    "The error for a key of a section that is given at the top level."
+    return SkeletonGaitError(
+        f"heatmap settings: {key} stands at the top level; expected {section}.{key}, "
+        f"written {{{section}: {{{key}: ...}}}}")
+
+def _check_key(key:str, defaults:dict, where:str) -> None:
+    "A `SkeletonGaitError` for a key that `defaults` lacks."
+    if key in defaults: return
+    sections = [s for s, keys in defaults.items() if isinstance(keys, dict) and key in keys]
+    if sections: raise _misplaced(key, sections[0])
+    raise unknown_name(f"heatmap settings: {where or 'top level'}: key", key, defaults)
+
+def _merge(
+    defaults:dict,
+    given:Mapping, # Overrides the defaults, in part or in full
+    where:str='',  # Path of the section, for errors; empty at the top level
+) -> dict:
+    "Return `defaults` with the values of `given`; `SkeletonGaitError` for a key that `defaults` lacks."
+    if not isinstance(given, Mapping):
+        raise SkeletonGaitError(f"heatmap settings: {where or 'the top level'} is {given!r:.80}; "
+                                "expected a mapping of keys")
     out = dict(defaults)
-    for k, v in given.items():
-        path = f'{where}.{k}' if where else str(k)
-        below = [f'{section}.{k}' for section, keys in defaults.items() if isinstance(keys, dict) and k in keys]
-        if below and k not in defaults: raise SkeletonGaitError(f"heatmap settings: {k} stands at the top level; expected {below[0]}, written {{{below[0].replace('.', ': {')}: ...}}}}")
-        if k not in defaults: raise unknown_name(f"heatmap settings: {where or 'top level'}: key", k, defaults)
-        out[k] = _merge(defaults[k], v, path) if isinstance(defaults[k], dict) else v
+    for key, value in given.items():
+        _check_key(key, defaults, where)
+        path = f'{where}.{key}' if where else str(key)
+        if isinstance(defaults[key], dict): value = _merge(defaults[key], value, path)
+        out[key] = value
     return out
 
 # %% ../../nbs/maps/04_settings.ipynb #12e33b79
-def _resolve(tree:dict, value:Any, depth:int=0) -> Any:
-    "`value`, or what it refers to if it is `${a.b}`; `SkeletonGaitError` where that leads nowhere or in a circle."
+def _resolve(
+    tree:dict,
+    value:Any,
+    depth:int=0, # References followed so far
+) -> Any:
+    "Return `value`, or what it refers to if it is `${a.b}`; `SkeletonGaitError` if that is nothing, or a circle."
     if not (isinstance(value, str) and value.startswith('${') and value.endswith('}')): return value
     found = tree
-    for part in value[2:-1].split('.'): found = found.get(part) if isinstance(found, dict) else None
-    if found is None or isinstance(found, dict) or depth > 8: raise SkeletonGaitError(f"heatmap settings: {value} refers to nothing; expected the path of a key, like ${{norm_args.heatmap_image_height}}")
+    for part in value[2:-1].split('.'):
+        found = found.get(part) if isinstance(found, dict) else None
+    if found is None or isinstance(found, dict) or depth > 8:
+        raise SkeletonGaitError(f"heatmap settings: {value} refers to nothing; "
+                                "expected the path of a key, like ${norm_args.heatmap_image_height}")
     return _resolve(tree, found, depth+1)
 
 # %% ../../nbs/maps/04_settings.ipynb #9f38d66e
-_KEYS = {'image_size': 'norm_args.heatmap_image_height', 'centre': 'half of align_args.heatmap_image_size'} # where the YAML's name is another one
+# where the YAML's name is another one
+_KEYS = {'image_size': 'norm_args.heatmap_image_height', 'centre': 'half of align_args.heatmap_image_size'}
+_CHOICES = {'pad_method': ('knn', 'simple'), 'pose_format': ('coco', 'openpose-18', 'openpose-25')}
+_SWITCHES = ('transfer_to_coco17', 'impute_others', 'use_conf', 'align')
+_LEAST = {'image_size': 2, 'img_h': 2, 'img_w': 2, 'final_img_size': 1, 'offset': 0, 'centre': 1}
 
+def _found(cfg:'HeatmapConfig', name:str) -> str:
+    "The beginning of an error about one setting: its name in the YAML, and its value."
+    return f'heatmap settings: {_KEYS.get(name, name)} is {getattr(cfg, name)!r:.80}'
+
+def _check_kinds(cfg:'HeatmapConfig') -> None:
+    "A `SkeletonGaitError` for a name, a switch or a whole number that is invalid."
+    for name, names in _CHOICES.items():
+        if getattr(cfg, name) not in names:
+            raise SkeletonGaitError(f"{_found(cfg, name)}; expected one of {', '.join(names)}")
+    for name in _SWITCHES:
+        if not isinstance(getattr(cfg, name), bool):
+            raise SkeletonGaitError(f"{_found(cfg, name)}; expected True or False")
+    for name, least in _LEAST.items():
+        value = getattr(cfg, name)
+        if type(value) is not int or not least <= value <= 4096:
+            raise SkeletonGaitError(f"{_found(cfg, name)}; expected a whole number from {least} to 4096")
+
+# %% ../../nbs/maps/04_settings.ipynb #9f38d66f
+def _check_numbers(cfg:'HeatmapConfig') -> None:
+    "A `SkeletonGaitError` for a sigma, a centre or a confidence outside its range."
+    if type(cfg.sigma) not in (int, float) or not .01 <= cfg.sigma < 1e4:
+        raise SkeletonGaitError(f"{_found(cfg, 'sigma')}; expected a number of pixels from 0.01 to 10,000")
+    if cfg.align and cfg.centre >= cfg.img_w:
+        raise SkeletonGaitError(f"{_found(cfg, 'centre')}, outside the image of {cfg.img_w} columns; "
+                                "expected img_w and heatmap_image_size to fit")
+    if type(cfg.min_conf) not in (int, float) or not 0 <= cfg.min_conf <= 1:
+        raise SkeletonGaitError(f"{_found(cfg, 'min_conf')}; expected a confidence from 0 to 1")
+
+def _check_joints(cfg:'HeatmapConfig') -> None:
+    "A `SkeletonGaitError` if `joints_off` is no list of joints."
+    if not isinstance(cfg.joints_off, list|tuple):
+        raise SkeletonGaitError(f"{_found(cfg, 'joints_off')}; "
+                                "expected a list of joints, like [left_knee, right_knee]")
+    for name in cfg.joints_off:
+        if name not in JOINTS:
+            raise unknown_name("heatmap settings: heatmap_generator_args.joints_off: joint", name, JOINTS)
+
+# %% ../../nbs/maps/04_settings.ipynb #9f38d670
 @dataclass(frozen=True)
 class HeatmapConfig:
     "Settings of the five stages."
-    transfer_to_coco17: bool = False # Said to be COCO-18; the shape decides, a contradiction is a notice
+    transfer_to_coco17: bool = False # Poses are said to be COCO-18; the shape decides, a contradiction is a warning
     pad_method: str = 'knn'          # `knn`: the 4 nearest frames; `simple`: the column's mean
-    impute_others: bool = False      # With a coordinate never seen, `knn` fills the other ones
+    impute_others: bool = False      # Where a coordinate is never seen, `knn` fills the other ones
     use_conf: bool = True            # Weight bumps by confidence; otherwise all count 1
-    pose_format: str = 'coco'        # `coco`, `openpose-18` or `openpose-25`; the shape decides, a contradiction is a notice
+    pose_format: str = 'coco'        # `coco`, `openpose-18` or `openpose-25`; the shape decides, as above
     image_size: int = 128            # Pixels that centring and scaling refer to
     sigma: float = 8.                # Width of bumps, pixels
     img_h: int = 128                 # Height of the image drawn
@@ -65,48 +133,71 @@ class HeatmapConfig:
     joints_off: tuple[str,...] = ()  # Joints that are not drawn, nor their limbs; names of `JOINTS`
 
     def __post_init__(self):
-        key = lambda name: f'heatmap settings: {_KEYS.get(name, name)} is {getattr(self, name)!r:.80}'
-        for name, names in (('pad_method', ('knn', 'simple')), ('pose_format', ('coco', 'openpose-18', 'openpose-25'))):
-            if getattr(self, name) not in names: raise SkeletonGaitError(f"{key(name)}; expected one of {', '.join(names)}")
-        for name in ('transfer_to_coco17', 'impute_others', 'use_conf', 'align'):
-            if not isinstance(getattr(self, name), bool): raise SkeletonGaitError(f"{key(name)}; expected True or False")
-        for name, least in (('image_size', 2), ('img_h', 2), ('img_w', 2), ('final_img_size', 1), ('offset', 0), ('centre', 1)):
-            v = getattr(self, name)
-            if type(v) is not int or not least <= v <= 4096: raise SkeletonGaitError(f"{key(name)}; expected a whole number from {least} to 4096")
-        if type(self.sigma) not in (int, float) or not .01 <= self.sigma < 1e4: raise SkeletonGaitError(f"{key('sigma')}; expected a number of pixels from 0.01 to 10,000")
-        if self.align and self.centre >= self.img_w: raise SkeletonGaitError(f"{key('centre')}, outside the image of {self.img_w} columns; expected img_w and heatmap_image_size to fit")
-        if type(self.min_conf) not in (int, float) or not 0 <= self.min_conf <= 1: raise SkeletonGaitError(f"{key('min_conf')}; expected a confidence from 0 to 1")
-        if not isinstance(self.joints_off, list|tuple): raise SkeletonGaitError(f"{key('joints_off')}; expected a list of joints, like [left_knee, right_knee]")
-        for name in self.joints_off:
-            if name not in JOINTS: raise unknown_name("heatmap settings: heatmap_generator_args.joints_off: joint", name, JOINTS)
-        object.__setattr__(self, 'joints_off', tuple(name for name in JOINTS if name in self.joints_off)) # one order: equal settings are equal
+        _check_kinds(self)
+        _check_numbers(self)
+        _check_joints(self)
+        in_order = tuple(name for name in JOINTS if name in self.joints_off)
+        object.__setattr__(self, 'joints_off', in_order) # one order: equal settings are equal
 
 # %% ../../nbs/maps/04_settings.ipynb #b49cdc00
-def heatmap_config(
-    cfg:HeatmapConfig|Mapping|None=None, # A `HeatmapConfig`, a (partial) dict in the YAML's nested form, or None for the published defaults
-) -> HeatmapConfig:
-    "Settings from their nested form; `SkeletonGaitError` names a key that is unknown or a value that cannot be."
-    if cfg is None or isinstance(cfg, HeatmapConfig): return cfg or HeatmapConfig()
-    tree = _merge(default_settings(), cfg)
-    t = {section: {k: _resolve(tree, v) for k, v in keys.items()} for section, keys in tree.items()}
-    pad, norm, gen, align = t['padkeypoints_args'], t['norm_args'], t['heatmap_generator_args'], t['align_args']
-    for k in ('with_limb', 'with_kp'):
-        if gen[k] is not None: raise SkeletonGaitError(f"heatmap settings: heatmap_generator_args.{k} is {gen[k]!r:.80}; expected null: both maps are always drawn")
-    uses = (pad['use_conf'], norm['use_conf'], gen['use_score'])
-    if not all(isinstance(u, bool) for u in uses): raise SkeletonGaitError(f"heatmap settings: use_conf and use_score are {uses}; expected True or False")
+def _check_both_maps(generator:dict) -> None:
+    "A `SkeletonGaitError` if one of the two maps is switched off or on; both are always drawn."
+    for key in ('with_limb', 'with_kp'):
+        if generator[key] is not None:
+            raise SkeletonGaitError(f"heatmap settings: heatmap_generator_args.{key} is {generator[key]!r:.80}; "
+                                    "expected null: both maps are always drawn")
+
+def _uses_confidence(pad:dict, norm:dict, generator:dict) -> bool:
+    "Confidences count if all three switches say so; `SkeletonGaitError` if one is no bool."
+    switches = (pad['use_conf'], norm['use_conf'], generator['use_score'])
+    if not all(isinstance(s, bool) for s in switches):
+        raise SkeletonGaitError(f"heatmap settings: use_conf and use_score are {switches}; expected True or False")
+    return all(switches)
+
+# %% ../../nbs/maps/04_settings.ipynb #b49cdc01
+def _from_tree(tree:dict) -> HeatmapConfig:
+    "The flat form of complete settings in their nested form."
+    sections = {section: {k: _resolve(tree, v) for k, v in keys.items()} for section, keys in tree.items()}
+    pad, norm = sections['padkeypoints_args'], sections['norm_args']
+    generator, align = sections['heatmap_generator_args'], sections['align_args']
+    _check_both_maps(generator)
     size = align['heatmap_image_size']
-    return HeatmapConfig(t['coco18tococo17_args']['transfer_to_coco17'], pad['pad_method'], pad['impute_others'], all(uses), norm['pose_format'],
-        norm['heatmap_image_height'], gen['sigma'], gen['img_h'], gen['img_w'], align['align'], align['final_img_size'], align['offset'], size//2 if isinstance(size, int) else size,
-        pad['min_conf'], gen['joints_off'])
+    return HeatmapConfig(
+        transfer_to_coco17=sections['coco18tococo17_args']['transfer_to_coco17'],
+        pad_method=pad['pad_method'],
+        impute_others=pad['impute_others'],
+        min_conf=pad['min_conf'],
+        use_conf=_uses_confidence(pad, norm, generator),
+        pose_format=norm['pose_format'],
+        image_size=norm['heatmap_image_height'],
+        sigma=generator['sigma'],
+        img_h=generator['img_h'],
+        img_w=generator['img_w'],
+        joints_off=generator['joints_off'],
+        align=align['align'],
+        final_img_size=align['final_img_size'],
+        offset=align['offset'],
+        centre=size//2 if isinstance(size, int) else size)
+
+# %% ../../nbs/maps/04_settings.ipynb #b49cdc02
+def heatmap_config(
+    cfg:HeatmapConfig|Mapping|None=None, # Settings, a (partial) dict in the YAML's nested form; None: as published
+) -> HeatmapConfig:
+    "Make settings from their nested form; `SkeletonGaitError` names an unknown key or an invalid value."
+    if cfg is None: return HeatmapConfig()
+    if isinstance(cfg, HeatmapConfig): return cfg
+    return _from_tree(_merge(default_settings(), cfg))
 
 # %% ../../nbs/maps/04_settings.ipynb #318bf79b
 def load_heatmap_config(
-    path:str|os.PathLike|None=None, # A YAML file in the nested form; None for the published defaults
+    path:str|os.PathLike|None=None, # A YAML file in the nested form; None: the published settings
 ) -> HeatmapConfig:
-    "Read settings; `SkeletonGaitError` names the file and what is wrong in it."
+    "Read settings from a file; `SkeletonGaitError` names the file and what is wrong in it."
     if path is None: return HeatmapConfig()
     content = read_text(path, 'a YAML file of heatmap settings')
     try:
         tree = read_yaml(content)
-        return heatmap_config({} if tree is None else tree) # an empty file changes nothing
-    except SkeletonGaitError as e: raise SkeletonGaitError(f"{path}: {e}") from None
+        if tree is None: tree = {} # an empty file changes nothing
+        return heatmap_config(tree)
+    except SkeletonGaitError as e:
+        raise SkeletonGaitError(f"{path}: {e}") from None
