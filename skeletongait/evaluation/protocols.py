@@ -24,7 +24,7 @@ from torch import Tensor
 
 from ..core import SkeletonGaitError, pick, unknown_name
 from .ranking import (
-    EmbeddingSet, Scores, Unmatched, cmc, figure, make_embedding_set, nearest_sequences, rank_of, score_galleries)
+    EmbeddingSet, Scores, Unmatched, cmc, make_embedding_set, nearest_sequences, percentage, rank_of, score_galleries)
 from ..files.text import save_text
 from ..files.tree import Sequence
 
@@ -332,12 +332,12 @@ def make_cells(
 def cell_matrix(
     cells:Cells,
     measure:str,         # See `rank_of`
-    unmatched:Unmatched, # See `figure`
+    unmatched:Unmatched, # See `percentage`
 ) -> list[list[float|None]]: # Rows of percentages, unrounded; None where there is nobody to count
     "One measure in every cell."
     def cell(r, c):
         if r not in cells.rows or c not in cells.columns: return None
-        return figure(Scores(*(o[cells.rows[r], list(cells.columns).index(c)] for o in cells.scores)), measure, unmatched)
+        return percentage(Scores(*(o[cells.rows[r], list(cells.columns).index(c)] for o in cells.scores)), measure, unmatched)
     return [[cell(r, c) for c in cells.all_columns] for r in cells.all_rows]
 
 def mean_of(values:Iterable[float|None]) -> float|None:
@@ -555,7 +555,7 @@ def submitted(self:GalleryProbe, test:EmbeddingSet, metric:str, notes:list[str])
 
 # %% ../../nbs/evaluation/02_protocols.ipynb #dafda56e
 @patch
-def headline(self:GalleryProbe,
+def primary_metric(self:GalleryProbe,
     results:Mapping[str,Any], # What `results` returned
 ) -> tuple[str,float|None]: # Its name, and percent
     "The one figure by which checkpoints are compared."
