@@ -442,6 +442,7 @@ def rank_of(
             "expected mAP, mINP, or Rank-k, Rank@k or Rk with a number for k, of at most nine digits")
     return int(k[1])
 
+# %% ../../nbs/evaluation/01_ranking.ipynb #d1c0a007
 def percentage(
     scores:Scores,                  # Of all probes, `(n,)`
     measure:str,                    # As `rank_of` takes it

@@ -191,7 +191,7 @@ def test_whatever_is_missing_results_are_json_without_nan(seed, name, drop):
     assert json.loads(json.dumps(r, allow_nan=False)) == r
     assert results_table(r) and results_csv(r).count('\n') > 0
     assert p.primary_metric(r)[1] is None or 0 <= p.primary_metric(r)[1] <= 100
-    for k in [k for *_, k in p.figures()]: assert r[k] is None or 0 <= r[k] <= 100
+    for k in [k for *_, k in p.percentages()]: assert r[k] is None or 0 <= r[k] <= 100
 
 
 # Edge cases
