@@ -783,11 +783,10 @@ def condition_counts(self:GalleryProbe,
 ) -> dict[str,int]:
     "Return how many probes and gallery sequences a condition has, by the first table."
     if _lacking(s):
-        matched, lost, alone = (0, 0, len(s.probe))
+        found = (0, 0, len(s.probe))
     else:
-        exclude = table_exclude(self.tables[0], self.exclude)
-        matched, lost, alone = reach(s, sequences, exclude).counts()
-    counts = {'probes': matched, 'probes_left_out': lost, 'probes_alone': alone, 'gallery': len(s.gallery)}
+        found = reach(s, sequences, table_exclude(self.tables[0], self.exclude)).counts()
+    counts = dict(zip(('probes', 'probes_left_out', 'probes_alone'), found)) | {'gallery': len(s.gallery)}
     return {f'{s.condition.name} {key}'.strip(): n for key, n in counts.items()}
 
 # %% ../../nbs/evaluation/02_protocols.ipynb #d2c0a021
