@@ -30,12 +30,11 @@ from ..files.arrays import PoseError, load_array
 from ..files.text import save_text
 from ..maps.heatmap import draw_maps, found_joints, impute_joints, notices, place_joints, switch_off
 from ..maps.settings import HeatmapConfig, heatmap_config, load_heatmap_config
-from ..pictures import pick_frames
+from ..pictures import LEFT_RGB, MIDDLE_RGB, RIGHT_RGB, pick_frames
 from ..poses.joints import JOINTS, LIMBS, to_coco17
 from ..runs.config import heatmap_tree
 from .player import (
-    BAD, Frames, LEFT, MIDDLE, Panel, Player, RIGHT, Timeline, Viewer, WORDS, as_frames, caption, paint, row,
-    side_by_side, stacked, text)
+    BAD, Frames, Panel, Player, Timeline, Viewer, WORDS, as_frames, caption, paint, row, side_by_side, stacked, text)
 
 # %% ../../nbs/viewers/02_studio.ipynb #583cd8c3
 def body_box(
@@ -50,8 +49,8 @@ def body_box(
     return float(x0 - m), float(y0 - m), float(x1 + m), float(y1 + m)
 
 # %% ../../nbs/viewers/02_studio.ipynb #5b773a8f
-SIDES = [LEFT if name.startswith('left') else RIGHT if name.startswith('right') else MIDDLE for name in JOINTS] # colour of each joint
-BONES = [SIDES[max(i, j, key=lambda v: SIDES[v] != MIDDLE)] if MIDDLE in (SIDES[i], SIDES[j]) or SIDES[i] == SIDES[j] else MIDDLE for i, j in LIMBS] # of each limb
+SIDES = [LEFT_RGB if name.startswith('left') else RIGHT_RGB if name.startswith('right') else MIDDLE_RGB for name in JOINTS] # colour of each joint
+BONES = [SIDES[max(i, j, key=lambda v: SIDES[v] != MIDDLE_RGB)] if MIDDLE_RGB in (SIDES[i], SIDES[j]) or SIDES[i] == SIDES[j] else MIDDLE_RGB for i, j in LIMBS] # of each limb
 
 def _mix(colour:tuple[int,...], weight:float) -> tuple[int,...]:
     "A colour on white, paler where `weight` in [0, 1] is small; never white."
@@ -215,7 +214,7 @@ def make_boxes(self:HeatmapStudio) -> list[W.Widget]:
 
 # %% ../../nbs/viewers/02_studio.ipynb #bbad49bc
 _ROW = 22 # Height of a joint's row in the browser, pixels
-_STYLE = '<style>' + ' '.join(f'.sg-{name} {{border-left: 6px solid rgb{c}}}' for name, c in (('left', LEFT), ('right', RIGHT), ('middle', MIDDLE))) + f'''
+_STYLE = '<style>' + ' '.join(f'.sg-{name} {{border-left: 6px solid rgb{c}}}' for name, c in (('left', LEFT_RGB), ('right', RIGHT_RGB), ('middle', MIDDLE_RGB))) + f'''
 .sg-joint.jupyter-widgets {{height: {_ROW}px; min-height: {_ROW}px; margin: 0; padding-left: 6px; overflow: hidden}} .sg-joint label {{height: {_ROW}px; line-height: {_ROW}px; margin: 0}} .sg-command {{white-space: pre; overflow-x: auto; font-family: monospace; line-height: 1.4}}
 .sg-swatch {{display: inline-block; width: 1em; height: .8em; margin: 0 .4em 0 .8em; border: 1px solid #888}}</style>'''
 
@@ -228,8 +227,8 @@ def swatches(
 @patch
 def make_key(self:HeatmapStudio) -> W.Widget:
     "What the skeleton's colours mean, and a switch for its rings."
-    sides, pale, ring = swatches(dict(left=LEFT, right=RIGHT, middle=MIDDLE)), *(f'<span class="sg-swatch" style="{o}"></span>' for o in (
-        f'background: linear-gradient(90deg, rgb{LEFT}, rgb{_mix(LEFT, 0)})', 'width: .8em; border: 2px solid #888; border-radius: 50%; background: white'))
+    sides, pale, ring = swatches(dict(left=LEFT_RGB, right=RIGHT_RGB, middle=MIDDLE_RGB)), *(f'<span class="sg-swatch" style="{o}"></span>' for o in (
+        f'background: linear-gradient(90deg, rgb{LEFT_RGB}, rgb{_mix(LEFT_RGB, 0)})', 'width: .8em; border: 2px solid #888; border-radius: 50%; background: white'))
     return row(W.HTML(_STYLE + f'<div class="sg-note"><b>skeleton</b> {sides}{pale}paler: less confident{ring}imputed</div>'), self.imputed)
 
 # %% ../../nbs/viewers/02_studio.ipynb #cbf01415

@@ -11,7 +11,8 @@ from hypothesis import given, settings, strategies as st
 from skeletongait.core import SkeletonGaitError, save_pickle
 from skeletongait.maps.settings import HeatmapConfig, load_heatmap_config
 from skeletongait.maps.heatmap import impute_joints, place_joints, pose_to_heatmap
-from skeletongait.viewers.player import LEFT, MIDDLE, RIGHT, paint
+from skeletongait.pictures import LEFT_RGB, MIDDLE_RGB, RIGHT_RGB
+from skeletongait.viewers.player import paint
 from skeletongait.poses.joints import COCO17_FROM, JOINTS
 from skeletongait.files.arrays import load_array
 from skeletongait.pretreatment_heatmap import pretreatment_heatmap
@@ -44,8 +45,8 @@ def seen(s): return np.stack([level_of(s.panels[name].image.value) for name in (
 # the pose as a picture
 
 def test_sides():
-    assert dict(zip(JOINTS, SIDES)) == {n: LEFT if 'left' in n else RIGHT if 'right' in n else MIDDLE for n in JOINTS}
-    assert [BONES.count(c) for c in (LEFT, RIGHT, MIDDLE)] == [8, 8, 1]  # the limb between the hips belongs to neither side
+    assert dict(zip(JOINTS, SIDES)) == {n: LEFT_RGB if 'left' in n else RIGHT_RGB if 'right' in n else MIDDLE_RGB for n in JOINTS}
+    assert [BONES.count(c) for c in (LEFT_RGB, RIGHT_RGB, MIDDLE_RGB)] == [8, 8, 1]  # the limb between the hips belongs to neither side
 
 
 def test_skeleton():
@@ -55,9 +56,9 @@ def test_skeleton():
     assert len(shapes) == 1 and shapes.pop()[0] == 288
     lost, ring = draw_skeleton(POSE[11], box), draw_skeleton(POSE[11], box, impute_joints(POSE)[11])
     x, y = ((impute_joints(POSE)[11, 15] - box[:2])*288/(box[3] - box[1])).round().astype(int)  # not so wide that it would be narrowed
-    assert (lost[y, x] == 255).all() and (ring[y, x] == 255).all() and (ring[y-8:y+9, x-8:x+9] == LEFT).all(-1).any() and not (lost[y-8:y+9, x-8:x+9] == LEFT).all(-1).any()
+    assert (lost[y, x] == 255).all() and (ring[y, x] == 255).all() and (ring[y-8:y+9, x-8:x+9] == LEFT_RGB).all(-1).any() and not (lost[y-8:y+9, x-8:x+9] == LEFT_RGB).all(-1).any()
     bold = draw_skeleton(POSE[0], box, fade=False)
-    assert (bold == LEFT).all(-1).any() and (bold == RIGHT).all(-1).any()
+    assert (bold == LEFT_RGB).all(-1).any() and (bold == RIGHT_RGB).all(-1).any()
     np.testing.assert_array_equal(draw_skeleton(POSE[0, :, :2], box), bold)                     # no confidences: nothing is pale
     assert bold.astype(int).sum() < draw_skeleton(POSE[0] * [1, 1, .1], box).astype(int).sum() < 255*bold.size
 
@@ -240,7 +241,7 @@ def test_back_to_the_beginning(cfg, name):
 def test_keys_and_remarks():
     s = studio()
     page = '\n'.join(w.value for w in every(s) if isinstance(w, W.HTML))
-    for name, colour in {**LEVELS, 'left': LEFT, 'right': RIGHT, 'middle': MIDDLE}.items(): assert f'background: rgb{tuple(colour)}"></span>{name}' in page
+    for name, colour in {**LEVELS, 'left': LEFT_RGB, 'right': RIGHT_RGB, 'middle': MIDDLE_RGB}.items(): assert f'background: rgb{tuple(colour)}"></span>{name}' in page
     assert 'paler: less confident' in page and 'imputed</div>' in page and '<span>frame 0</span><span>29</span>' in page
     s.buttons['none'].click()
     assert 'all joints are switched off' in s.remarks.value
