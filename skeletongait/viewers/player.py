@@ -215,6 +215,7 @@ class Timeline(W.VBox):
         "Move the cursor to frame `t`; a timeline without rows stays empty."
         if self.rows is not None: self.image.value = image_bytes(self.picture(t))
 
+# %% ../../nbs/viewers/01_player.ipynb #4cd1650d
 @patch
 def load(self:Timeline,
     levels_rt:np.ndarray,  # uint8, one row per line, one column per frame
@@ -374,6 +375,7 @@ class Viewer(W.VBox):
         "Raise the `SkeletonGaitError` of a viewer that has no pictures."
         raise SkeletonGaitError(f'nothing to save or to show: {self.problem}')
 
+# %% ../../nbs/viewers/01_player.ipynb #d0e7bc9d
 @patch
 def close(self:Viewer) -> None:
     "Close this viewer with everything in it."
@@ -474,9 +476,10 @@ def counted(self:Viewer, frames:Iterable[int]) -> Iterator[int]:
         if done % 20 == 0: self.keep_words.value = text(f'{done} of {self.n_frames} frames ...')
         yield t
 
+# %% ../../nbs/viewers/01_player.ipynb #32c18213
 @patch
 def free_name(self:Viewer) -> str:
-    "Return the name to save to; a `SkeletonGaitError` if it is empty, or another program's file."
+    "Return the name to save to; a `SkeletonGaitError` if there is none, or if it is a file of somebody else."
     name = self.keep_name.value.strip()
     if not name: raise SkeletonGaitError('pictures: found no name; expected one that ends in .gif, .mp4 or .png')
     if os.path.lexists(name) and name not in self.own_files:

@@ -194,6 +194,7 @@ def save_settings(
     save_text('# Heatmap settings, saved by the heatmap studio\n' + settings, path)
     return path
 
+# %% ../../nbs/viewers/02_studio.ipynb #016861db
 def drawing_command(
     path:Path, # The settings
 ) -> str:
