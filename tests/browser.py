@@ -76,8 +76,10 @@ def chromium():
 
 def missing():
     "What this machine lacks for these tests, and how to get it; an empty string if nothing."
-    if not chromium(): return f'no Chromium found; on Debian or Ubuntu: {INSTALL}'
-    if not importlib.util.find_spec('playwright'): return 'playwright is not installed: pip install -r requirements.txt'
+    if not chromium():
+        return f'no Chromium found; on Debian or Ubuntu: {INSTALL}'
+    if not importlib.util.find_spec('playwright'):
+        return 'playwright is not installed: pip install -r requirements.txt'
     return ''
 
 
@@ -85,26 +87,32 @@ def missing():
 def server(root):
     "A JupyterLab over `root/notebooks`, with settings, runtime files and history of its own under `root`; its address and its log."
     homes = {name: str(root/name.lower()) for name in ('HOME', 'IPYTHONDIR', 'JUPYTER_CONFIG_DIR', 'JUPYTER_DATA_DIR', 'JUPYTER_RUNTIME_DIR')}
-    for folder in (*homes.values(), root/'notebooks'): Path(folder).mkdir(parents=True, exist_ok=True)
+    for folder in (*homes.values(), root/'notebooks'):
+        Path(folder).mkdir(parents=True, exist_ok=True)
     save_text(json.dumps(SETTINGS), root/'jupyter_config_dir'/'labconfig'/'default_setting_overrides.json')
     port = free_port()
     command = [sys.executable, '-m', 'jupyterlab', '--no-browser', '--allow-root', '--expose-app-in-browser', '--ip=127.0.0.1', f'--port={port}',
                '--ServerApp.port_retries=0', '--IdentityProvider.token=', f'--ServerApp.root_dir={root}/notebooks']
     log = root/'server.log'
     env = os.environ | homes | {'OMP_NUM_THREADS': '1', 'MPLCONFIGDIR': matplotlib.get_cachedir()}  # a new list of fonts would take seconds, and a warning
-    with log.open('wb') as f: process = subprocess.Popen(command, cwd=root, env=env, stdout=f, stderr=f, start_new_session=True)
+    with log.open('wb') as f:
+        process = subprocess.Popen(command, cwd=root, env=env, stdout=f, stderr=f, start_new_session=True)
     try:
         wait_for(lambda: answers(f'http://127.0.0.1:{port}/api/status'), 60, lambda: f'JupyterLab did not start:\n{log.read_text()[-3000:]}')
         yield f'http://127.0.0.1:{port}', log
     finally:
         process.send_signal(signal.SIGTERM)  # it ends its kernels
-        try: process.wait(20)
-        except subprocess.TimeoutExpired: os.killpg(process.pid, signal.SIGKILL)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def answers(url):
-    try: return urllib.request.urlopen(url, timeout=5).status == 200
-    except OSError: return False
+    try:
+        return urllib.request.urlopen(url, timeout=5).status == 200
+    except OSError:
+        return False
 
 
 def wait_for(what, seconds, problem):
@@ -121,8 +129,10 @@ def laboratory(root):
     from playwright.sync_api import sync_playwright
     with server(root) as (url, log), sync_playwright() as p:
         browser = p.chromium.launch(executable_path=chromium(), args=FLAGS, env=os.environ | {'HOME': str(root/'home')})
-        try: yield Lab(root/'notebooks', url, log, browser.new_context(viewport=dict(width=1400, height=1000)))
-        finally: browser.close()
+        try:
+            yield Lab(root/'notebooks', url, log, browser.new_context(viewport=dict(width=1400, height=1000)))
+        finally:
+            browser.close()
 
 
 class Lab:
@@ -143,7 +153,8 @@ class Lab:
             yield page
             problems = page.problems() + re.findall(r'^(?:\[[EC] .*|Traceback.*|\w*Error:.*)', self.log.read_text()[said:], re.M)
             assert problems == [], '\n'.join(problems)
-        finally: page.close()
+        finally:
+            page.close()
 
 
 class Notebook:
@@ -161,7 +172,8 @@ class Notebook:
         self.page.goto(url)
         self.page.wait_for_function(OPENED)
         self.page.evaluate(LISTEN)
-        if run: self.page.evaluate(RUN)
+        if run:
+            self.page.evaluate(RUN)
 
     def close(self):
         "Close the page; its kernel ends."
@@ -211,14 +223,16 @@ class Notebook:
     def press(self, element, key, times=1):
         "Give an element the keyboard and press a key."
         element.focus()
-        for _ in range(times): self.page.keyboard.press(key)
+        for _ in range(times):
+            self.page.keyboard.press(key)
 
     def drag(self, handle, stops):
         "Take a slider's handle and draw it along its track: `stops` between 0, its beginning, and 1, its end."
         track, grip = handle.locator('xpath=ancestor::*[contains(@class, "noUi-target")]').bounding_box(), handle.bounding_box()
         self.page.mouse.move(grip['x'] + grip['width']/2, grip['y'] + grip['height']/2)
         self.page.mouse.down()
-        for s in stops: self.page.mouse.move(track['x'] + s*track['width'], track['y'] + track['height']/2)
+        for s in stops:
+            self.page.mouse.move(track['x'] + s*track['width'], track['y'] + track['height']/2)
         self.page.mouse.up()
 
     def pixels(self, image):

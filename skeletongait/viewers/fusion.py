@@ -56,7 +56,8 @@ def evaluating(model:torch.nn.Module) -> Iterator[None]:
     try:
         yield
     finally:
-        for m, training in modes: m.training = training
+        for m, training in modes:
+            m.training = training
 
 def check_fusion(model:torch.nn.Module) -> None:
     "Raise a `SkeletonGaitError` for a network without fusion weights."
@@ -94,7 +95,8 @@ def each_piece(
     "Yield the weights of all frames; a `SkeletonGaitError` if the network has none, or does not take the frames."
     check_fusion(model)
     model.check(torch.from_numpy(np.ascontiguousarray(x_tchw[:1]))[None])
-    for t in range(0, len(x_tchw), PIECE): yield piece_weights(model, x_tchw[t:t+PIECE])
+    for t in range(0, len(x_tchw), PIECE):
+        yield piece_weights(model, x_tchw[t:t+PIECE])
 
 def fusion_weights(
     model:SkeletonGaitPP,
@@ -222,7 +224,8 @@ def range_words(
     words = (f'all frames: {percent_range(body_t)} silhouette on the body, '
              f'single strips {percent_range(strips_ts)}')
     preference = np.nanquantile(np.abs(strips_ts - .5), .99)
-    if preference <= HARDLY: words += ': this network hardly prefers either'
+    if preference <= HARDLY:
+        words += ': this network hardly prefers either'
     return words
 
 # %% ../../nbs/viewers/07_fusion.ipynb #79530f11
@@ -243,7 +246,8 @@ class FusionViewer(Viewer):
 
     def show(self, t:int) -> None:
         "Show frame `t` in all panels, in the timeline and in words."
-        for panel in self.panels.values(): panel.show(t)
+        for panel in self.panels.values():
+            panel.show(t)
         self.timeline.show(t)
         self.words.value = text(self.sentence(t), 'sg-title')
 
@@ -329,7 +333,8 @@ def make_panels(self:FusionViewer) -> None:
 @patch
 def redraw(self:FusionViewer, *names:str) -> None:
     "Replace the pictures of these panels, and draw the frame in view."
-    for name in names: self.panels[name].redraw(self.draws[name], self.n_frames, self.player.index)
+    for name in names:
+        self.panels[name].redraw(self.draws[name], self.n_frames, self.player.index)
 
 # %% ../../nbs/viewers/07_fusion.ipynb #1d4eedcc
 @patch
@@ -354,7 +359,8 @@ def change_scale(self:FusionViewer, change:dict|None=None) -> None:
     "Stretch the scale anew: the timeline, the weights and the words at the ends of the bar."
     self.timeline.load(trust_levels(self.strips_ts.T, self.half()), scale_rgb())
     self.timeline.show(self.player.index)
-    for label, words in zip(self.ends, self.legend()): label.value = text(words)
+    for label, words in zip(self.ends, self.legend()):
+        label.value = text(words)
     self.change_weights()
 
 @patch
@@ -373,7 +379,8 @@ def change_map(self:FusionViewer, change:dict) -> None:
 def below(self:FusionViewer) -> str:
     "Return what the timeline shows."
     words = 'mean weight on the body, all channels, by strip from head to feet; grey: nobody'
-    if self.n_frames > self.timeline.width: words += '; of frames that share a pixel the most one-sided'
+    if self.n_frames > self.timeline.width:
+        words += '; of frames that share a pixel the most one-sided'
     return words
 
 @patch
@@ -386,7 +393,8 @@ def arrange(self:FusionViewer) -> None:
     self.change_scale()
     self.channel.observe(self.change_map, 'value')
     self.scale.observe(self.change_scale, 'value')
-    for control in (self.single, self.which): control.observe(self.change_weights, 'value')
+    for control in (self.single, self.which):
+        control.observe(self.change_weights, 'value')
     gap = dict(grid_gap='4px 12px')
     bar = W.Image(value=image_bytes(BAR), format='png', layout=W.Layout(margin='0 8px'))
     self.fill(

@@ -148,7 +148,8 @@ def applied(
     for step in steps(transform):
         before = x_tchw
         x_tchw = step(x_tchw, rng)
-        if not np.array_equal(before, x_tchw): names.append(type(step).__name__)
+        if not np.array_equal(before, x_tchw):
+            names.append(type(step).__name__)
     return names
 
 # %% ../../nbs/viewers/03_overlay.ipynb #78ae9ee5
@@ -178,7 +179,8 @@ def as_streams(
 ) -> list[np.ndarray]: # Each `(T, c, h, w)` uint8
     "Return checked maps, and silhouettes if there are any; a `SkeletonGaitError` for anything else."
     streams = [_one_stream(maps, 'maps', 2, '(T, 2, h, w) or (T, h, w)')]
-    if silhouettes is not None: streams.append(_one_stream(silhouettes, 'silhouettes', 1, '(T, h, w)'))
+    if silhouettes is not None:
+        streams.append(_one_stream(silhouettes, 'silhouettes', 1, '(T, h, w)'))
     return streams
 
 def _one_stream(x, name, most, expected):
@@ -244,9 +246,12 @@ def make_transforms(self:OverlayViewer, transform:str|PathLike|dict|list|None) -
     own = {} if transform is None or transform in packaged else {'my own': transform}
     nothing = {'type': 'Compose', 'trf_cfg': []}
     self.transforms = own | {'none': nothing} | {name: name for name in packaged}
-    if own: first = 'my own'
-    elif transform: first = transform
-    else: first = 'skeletongait++_Gait3D' if self.paired else 'skeletongait_Gait3D'
+    if own:
+        first = 'my own'
+    elif transform:
+        first = transform
+    else:
+        first = 'skeletongait++_Gait3D' if self.paired else 'skeletongait_Gait3D'
     self.warp = training_transform(self.transforms[first])
     self.transform = W.Dropdown(
         options=[*self.transforms], value=first, description='transform', layout=_narrow(), **WORDS)
@@ -293,7 +298,8 @@ def draw_seen(self:OverlayViewer, t:int) -> np.ndarray: # RGB, as wide as the ne
 @patch
 def panel_draws(self:OverlayViewer) -> dict[str,tuple[str,Callable]]: # Name: title, and frame number to picture
     "Return what the panels are called and what they draw."
-    if not self.fit.joins: return {'maps': ('map', self.draw_map), 'silhouettes': ('silhouette', self.draw_silhouette)}
+    if not self.fit.joins:
+        return {'maps': ('map', self.draw_map), 'silhouettes': ('silhouette', self.draw_silhouette)}
     h, w = self.seen(0).shape[1:]
     return {
         'overlay': ('overlay' if self.paired else 'map', self.draw_overlay),
@@ -313,7 +319,8 @@ def draw_silhouette(self:OverlayViewer, t:int) -> np.ndarray: # Grey
 @patch
 def make_panels(self:OverlayViewer) -> None:
     "Make the panels; `panels` and `draws` know them by name."
-    if self.fit.joins: self.kept = kept_columns([x.shape[3] for x in self.streams])
+    if self.fit.joins:
+        self.kept = kept_columns([x.shape[3] for x in self.streams])
     self.draws = self.panel_draws()
     self.panels = {name: Panel(title, HEIGHT) for name, (title, _) in self.draws.items()}
     self.player = Player(self.n_frames, self.fps)
@@ -332,7 +339,8 @@ def state(self:OverlayViewer) -> str:
     if self.fit.problem: return self.fit.problem
     sizes = ', '.join(f'{p.name} {x.shape[2]} x {x.shape[3]}' for x, p in zip(self.streams, NAMES))
     frames = 'frames' if self.n_frames > 1 else 'frame'
-    if self.paired: frames += ' of both'
+    if self.paired:
+        frames += ' of both'
     return f'{self.n_frames:,} {frames}: {sizes}'
 
 @patch
@@ -367,12 +375,16 @@ def arrange(self:OverlayViewer) -> None:
     overlaid = self.fit.joins and self.paired
     self.key = W.HTML(key() if overlaid else '')
     looks = [self.channel, self.alpha, self.blend] if self.paired else [self.channel]
-    for control in looks: control.observe(self.redraw_all, 'value')
-    if self.fit.joins: controls = self.joined_controls(looks)
-    else: controls = [row(self.channel, **_GAP)]
+    for control in looks:
+        control.observe(self.redraw_all, 'value')
+    if self.fit.joins:
+        controls = self.joined_controls(looks)
+    else:
+        controls = [row(self.channel, **_GAP)]
     self.fill(self.badge, row(*self.panels.values(), **_GAP), self.key, self.player, *controls)
     self.redraw_all()
-    if self.fit.joins: self.change_draw()
+    if self.fit.joins:
+        self.change_draw()
     self.player.watch(self.show)
 
 @patch
@@ -396,7 +408,8 @@ def joined_controls(self:OverlayViewer, looks:list[W.Widget]) -> list[W.Widget]:
 @patch
 def show(self:OverlayViewer, t:int) -> None:
     "Show frame `t` in all panels."
-    for panel in self.panels.values(): panel.show(t)
+    for panel in self.panels.values():
+        panel.show(t)
 
 @patch
 def snapshot(self:OverlayViewer, t:int) -> np.ndarray:
@@ -405,7 +418,8 @@ def snapshot(self:OverlayViewer, t:int) -> np.ndarray:
     titles = [title for title, _ in self.draws.values()]
     out = side_by_side(pictures, titles, HEIGHT)
     lines = textwrap.wrap(self.state(), out.shape[1]//8)
-    for line in reversed(lines): out = caption(out, line)
+    for line in reversed(lines):
+        out = caption(out, line)
     if not self.key.value: return out
     nothing = np.zeros((0, 1, 3), np.uint8)
     return stacked([out, caption(caption(nothing, CROPPED), ', '.join(KEY))])
@@ -444,7 +458,8 @@ def from_files(cls:OverlayViewer,
     def make(): return cls(*[load_frames(p, render) for p in paths], **kwargs)
     viewer = cls.opened(make)
     named = any(p in viewer.problem for p in paths)
-    if viewer.problem and not named: viewer.fail(f"{' and '.join(paths)}: {viewer.problem}")
+    if viewer.problem and not named:
+        viewer.fail(f"{' and '.join(paths)}: {viewer.problem}")
     return viewer
 
 @patch(cls_method=True)

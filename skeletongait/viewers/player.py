@@ -58,7 +58,8 @@ class Frames:
     def __len__(self) -> int: return self.n
 
     def __getitem__(self, t:int) -> bytes:
-        if t not in self.kept: self.kept[t] = image_bytes(self.draw(t))
+        if t not in self.kept:
+            self.kept[t] = image_bytes(self.draw(t))
         return self.kept[t]
 
 # %% ../../nbs/viewers/01_player.ipynb #b315ecfc
@@ -121,7 +122,8 @@ class Panel(W.VBox):
 
     def show(self, t:int) -> None:
         "Show frame `t`; a panel without frames stays empty."
-        if self.frames is not None: self.image.value = self.frames[t]
+        if self.frames is not None:
+            self.image.value = self.frames[t]
 
 # %% ../../nbs/viewers/01_player.ipynb #7fc69147
 WORDS = dict(style=dict(description_width='initial')) # a control's description takes the room it needs
@@ -160,7 +162,8 @@ class Player(W.HBox):
 
     def close(self) -> None:
         "Close the player and its link, which would keep the viewer in memory."
-        if self.link: self.link.close()
+        if self.link:
+            self.link.close()
         super().close()
 
 # %% ../../nbs/viewers/01_player.ipynb #e3539a74
@@ -213,7 +216,8 @@ class Timeline(W.VBox):
 
     def show(self, t:int) -> None:
         "Move the cursor to frame `t`; a timeline without rows stays empty."
-        if self.rows is not None: self.image.value = image_bytes(self.picture(t))
+        if self.rows is not None:
+            self.image.value = image_bytes(self.picture(t))
 
 # %% ../../nbs/viewers/01_player.ipynb #4cd1650d
 @patch
@@ -253,7 +257,8 @@ def _write_mp4(pictures:Iterator[np.ndarray], fps:float, path:Path) -> None:
             raise SkeletonGaitError(
                 f'{path}: this OpenCV cannot write MP4 (VP9); expected the opencv-python wheel; '
                 'choose a name that ends in .gif')
-        for picture in chain([first], pictures): out.write(picture[..., ::-1]) # as BGR
+        for picture in chain([first], pictures):
+            out.write(picture[..., ::-1]) # as BGR
         out.release()
         shutil.copyfile(file, path)
 
@@ -272,7 +277,8 @@ def write_animation(
         raise SkeletonGaitError(f"{path}: found the ending {path.suffix!r}, expected one of {', '.join(WRITERS)}")
     pictures = iter(pictures)
     first = next(pictures, None)
-    if first is None: raise SkeletonGaitError(f'{path}: no frames to write; expected one at least')
+    if first is None:
+        raise SkeletonGaitError(f'{path}: no frames to write; expected one at least')
     with atomic_write(path) as tmp:
         WRITERS[ending](chain([first], pictures), fps, tmp)
     return path
@@ -312,7 +318,8 @@ def side_by_side(
     "Join several images into one, from left to right."
     titles = list(titles)
     shown = [enlarge(as_rgb(image), height) for image in images]
-    if titles: shown = [caption(image, title) for image, title in zip(shown, titles)]
+    if titles:
+        shown = [caption(image, title) for image, title in zip(shown, titles)]
     rows = max(image.shape[0] for image in shown)
     padded = [np.pad(o, ((0, rows - o.shape[0]), (0, gap), (0, 0)), constant_values=255) for o in shown]
     joined = np.concatenate(padded, 1)
@@ -334,16 +341,19 @@ def in_words(
     e:Exception, # A `SkeletonGaitError`, or an `OSError` about a file
 ) -> str:
     "Return the message of an error."
-    if isinstance(e, OSError) and e.filename: return f'{e.filename}: cannot be read or written ({e.strerror})'
+    if isinstance(e, OSError) and e.filename:
+        return f'{e.filename}: cannot be read or written ({e.strerror})'
     return str(e)
 
 def close_all(
     widget:W.Widget, # With all its children
 ) -> None:
     "Close a widget, the widgets in it, and their layouts and styles."
-    for child in getattr(widget, 'children', ()): close_all(child)
+    for child in getattr(widget, 'children', ()):
+        close_all(child)
     for part in (getattr(widget, 'layout', None), getattr(widget, 'style', None)):
-        if part is not None: part.close()
+        if part is not None:
+            part.close()
     widget.close()
 
 # %% ../../nbs/viewers/01_player.ipynb #6b532c1c
@@ -379,7 +389,8 @@ class Viewer(W.VBox):
 @patch
 def close(self:Viewer) -> None:
     "Close this viewer with everything in it."
-    for part in (*self.children, self.layout): close_all(part)
+    for part in (*self.children, self.layout):
+        close_all(part)
     super(Viewer, self).close()
 
 @patch
@@ -456,8 +467,10 @@ def save_animation(self:Viewer,
     fps:float|None=None,            # Frames per second; None: the normal speed
 ) -> Path:
     "Write what the viewer shows, frame after frame; a `SkeletonGaitError` if it shows only a message."
-    if self.problem: self.nothing()
-    if frames is None: frames = range(self.n_frames)
+    if self.problem:
+        self.nothing()
+    if frames is None:
+        frames = range(self.n_frames)
     return write_animation(path, map(self.snapshot, frames), fps or self.fps)
 
 # %% ../../nbs/viewers/01_player.ipynb #0cc6615c
@@ -473,7 +486,8 @@ def save_figure(self:Viewer,
 def counted(self:Viewer, frames:Iterable[int]) -> Iterator[int]:
     "Yield `frames`, and show how many are done."
     for done, t in enumerate(frames):
-        if done % 20 == 0: self.keep_words.value = text(f'{done} of {self.n_frames} frames ...')
+        if done % 20 == 0:
+            self.keep_words.value = text(f'{done} of {self.n_frames} frames ...')
         yield t
 
 # %% ../../nbs/viewers/01_player.ipynb #32c18213
@@ -481,7 +495,8 @@ def counted(self:Viewer, frames:Iterable[int]) -> Iterator[int]:
 def free_name(self:Viewer) -> str:
     "Return the name to save to; a `SkeletonGaitError` if there is none, or if it is a file of somebody else."
     name = self.keep_name.value.strip()
-    if not name: raise SkeletonGaitError('pictures: found no name; expected one that ends in .gif, .mp4 or .png')
+    if not name:
+        raise SkeletonGaitError('pictures: found no name; expected one that ends in .gif, .mp4 or .png')
     if os.path.lexists(name) and name not in self.own_files:
         raise SkeletonGaitError(
             f'{name}: is there already, and this viewer has not saved it; choose another name, or remove it')
@@ -493,8 +508,10 @@ def keep(self:Viewer, button:W.Button|None=None) -> None:
     self.keep_words.value = ''
     with self.noticing():
         name = self.free_name()
-        if name.lower().endswith('.png'): path = self.save_figure(name)
-        else: path = self.save_animation(name, self.counted(range(self.n_frames)))
+        if name.lower().endswith('.png'):
+            path = self.save_figure(name)
+        else:
+            path = self.save_animation(name, self.counted(range(self.n_frames)))
         self.own_files.add(name)
         self.keep_words.value = text(f'saved {path}')
 
@@ -513,7 +530,8 @@ def as_array(
     what:str, # Its name in messages
 ) -> np.ndarray:
     "Return `x` as an array of numbers; a `SkeletonGaitError` if it is ragged, empty or not made of numbers."
-    if hasattr(x, 'detach'): x = x.detach().cpu()
+    if hasattr(x, 'detach'):
+        x = x.detach().cpu()
     try:
         a = np.asarray(x)
     except (ValueError, TypeError):
@@ -539,8 +557,10 @@ def as_frames(
         raise SkeletonGaitError(
             f'{what}: found an array of shape {a.shape} and dtype {a.dtype}; '
             'expected frames (T, h, w) or (T, c, h, w), of uint8, bool or float')
-    if a.dtype == bool: a = a.astype(np.uint8)*255
-    if floats: a = np.nan_to_num(a).clip(0, 255).round().astype(np.uint8)
+    if a.dtype == bool:
+        a = a.astype(np.uint8)*255
+    if floats:
+        a = np.nan_to_num(a).clip(0, 255).round().astype(np.uint8)
     return a.reshape(len(a), -1, *a.shape[-2:])
 
 # %% ../../nbs/viewers/01_player.ipynb #b8ee263a
@@ -561,7 +581,8 @@ class SequencePlayer(Viewer):
 
     def show(self, t:int) -> None:
         "Show frame `t` in all panels."
-        for panel in self.panels: panel.show(t)
+        for panel in self.panels:
+            panel.show(t)
 
     def snapshot(self, t:int) -> np.ndarray:
         "Return all channels of frame `t`, side by side."
@@ -577,7 +598,8 @@ def build(self:SequencePlayer, x_tchw:np.ndarray, titles:tuple[str,...], fps:flo
     self.x_tchw, self.n_frames, self.fps = x_tchw, n, fps
     self.titles = titles or tuple(f'channel {c}' for c in range(channels))
     self.panels = [Panel(title) for title in self.titles]
-    for c, panel in enumerate(self.panels): panel.frames = Frames(partial(self.draw, c), n)
+    for c, panel in enumerate(self.panels):
+        panel.frames = Frames(partial(self.draw, c), n)
     self.player = Player(n, fps)
     self.player.watch(self.show)
     self.fill(row(*self.panels), self.player)

@@ -76,10 +76,13 @@ def _draw_limbs(rgb, points, found, rings, conf, thickness):
     "Draw the limbs between joints that are found or supposed; those of supposed ones thin."
     there = found | rings
     for (i, j), colour in zip(LIMBS, BONES):
-        if not (there[i] and there[j]): continue
+        if not (there[i] and there[j]):
+            continue
         width = thickness
-        if rings[i] or rings[j]: width = 1
-        else: colour = _mix(colour, min(conf[i], conf[j]))
+        if rings[i] or rings[j]:
+            width = 1
+        else:
+            colour = _mix(colour, min(conf[i], conf[j]))
         cv2.line(rgb, _fixed(points[i]), _fixed(points[j]), colour, width, cv2.LINE_AA, 4)
 
 def _draw_joints(rgb, points, found, rings, conf, thickness):
@@ -171,9 +174,12 @@ def _settings_path(path:str|os.PathLike) -> Path:
     "Return the path of a settings file; a `SkeletonGaitError` if its name is no such file's."
     name = os.fspath(path)
     path = Path(os.path.expanduser(path))
-    if '\0' in name: found = 'a zero byte'
-    elif not name: found = 'no name'
-    elif path.suffix.lower() not in ('.yaml', '.yml'): found = f'the ending {path.suffix!r}'
+    if '\0' in name:
+        found = 'a zero byte'
+    elif not name:
+        found = 'no name'
+    elif path.suffix.lower() not in ('.yaml', '.yml'):
+        found = f'the ending {path.suffix!r}'
     else: return path
     raise SkeletonGaitError(f"{name or 'settings'}: found {found}; give a name that ends in .yaml")
 
@@ -399,7 +405,8 @@ def make_buttons(self:HeatmapStudio) -> W.Widget:
 def switch(self:HeatmapStudio, which:str, button:W.Button|None=None) -> None:
     "Switch many joints at once, and draw once."
     with self.together():
-        for name, box in self.joints.items(): box.value = switched_on(which, name)
+        for name, box in self.joints.items():
+            box.value = switched_on(which, name)
 
 # %% ../../nbs/viewers/02_studio.ipynb #d402ab0f
 @patch
@@ -417,8 +424,10 @@ def together(self:HeatmapStudio) -> Iterator[None]:
 def reset(self:HeatmapStudio, button:W.Button|None=None) -> None:
     "Set all controls back to the settings that the studio began with."
     with self.together():
-        for name, key in CONTROLS.items(): getattr(self, name).value = getattr(self.cfg, key)
-        for name, box in self.joints.items(): box.value = name not in self.cfg.joints_off
+        for name, key in CONTROLS.items():
+            getattr(self, name).value = getattr(self.cfg, key)
+        for name, box in self.joints.items():
+            box.value = name not in self.cfg.joints_off
 
 # %% ../../nbs/viewers/02_studio.ipynb #6c2a23e6
 def said_by(
@@ -461,7 +470,8 @@ def flat_frames(self:HeatmapStudio,
     cfg:HeatmapConfig, # Settings
 ) -> np.ndarray: # Frame numbers
     "Return the frames in which the threshold leaves a body without height."
-    if not cfg.min_conf or not np.isfinite(self.pose17).all(): return np.array([], int)
+    if not cfg.min_conf or not np.isfinite(self.pose17).all():
+        return np.array([], int)
     y_tj = self.filled(cfg)[..., 1]
     return np.flatnonzero(np.ptp(y_tj, axis=1) == 0)
 
@@ -474,7 +484,8 @@ def place(self:HeatmapStudio,
         return switch_off(self.placed(cfg), cfg.joints_off)
     except PoseError:
         flat = self.flat_frames(cfg)
-        if not len(flat): raise
+        if not len(flat):
+            raise
         some = ', '.join(map(str, flat[:3])) + (' ...' if len(flat) > 3 else '')
         raise SkeletonGaitError(
             f'in {len(flat)} of {len(self.pose17)} frames ({some}) no joint, or too few, '
@@ -515,7 +526,8 @@ def take(self:HeatmapStudio,
 
     self.settings, self.maps, self.skeleton = cfg, maps, skeleton
     draws = {'limb map': partial(painted, 0), 'joint map': partial(painted, 1), 'skeleton': skeleton}
-    for name, draw in draws.items(): self.panels[name].frames = Frames(draw, self.n_frames)
+    for name, draw in draws.items():
+        self.panels[name].frames = Frames(draw, self.n_frames)
     self.load_timeline(cfg)
     self.remarks.value = text('\n'.join(self.remarks_on(cfg)))
 
@@ -530,14 +542,17 @@ def load_timeline(self:HeatmapStudio, cfg:HeatmapConfig) -> None:
 def remarks_on(self:HeatmapStudio, cfg:HeatmapConfig) -> list[str]:
     "Return what a reader should know about the walk and these settings."
     remarks = []
-    if len(cfg.joints_off) == len(JOINTS): remarks.append('all joints are switched off: the maps are empty')
-    if self.remark: remarks.append(self.remark)
+    if len(cfg.joints_off) == len(JOINTS):
+        remarks.append('all joints are switched off: the maps are empty')
+    if self.remark:
+        remarks.append(self.remark)
     return remarks + [words for words in notices(self.pose, cfg) if words]
 
 @patch
 def show(self:HeatmapStudio, t:int) -> None:
     "Show frame `t` in all panels."
-    for panel in self.panels.values(): panel.show(t)
+    for panel in self.panels.values():
+        panel.show(t)
     self.timeline.show(t)
 
 # %% ../../nbs/viewers/02_studio.ipynb #8fcbe4b4
@@ -577,7 +592,8 @@ def build(self:HeatmapStudio, pose:np.ndarray, silhouette:np.ndarray|None, fps:f
 def make_panels(self:HeatmapStudio) -> None:
     "Make the panels by name."
     names = ['skeleton', 'limb map', 'joint map']
-    if self.silhouette is not None: names.append('silhouette')
+    if self.silhouette is not None:
+        names.append('silhouette')
     self.panels = {name: Panel(name, 192) for name in names}
     self.panels['skeleton'].image.remove_class('sg-pixels') # lines, not pixels
     if self.silhouette is not None:
@@ -629,14 +645,16 @@ def save(self:HeatmapStudio, button:W.Button|None=None) -> None:
 def keep(self:HeatmapStudio, button:W.Button|None=None) -> None:
     "Save the pictures shown; a notice that they are not what the controls say comes back."
     super(HeatmapStudio, self).keep(button)
-    if not self.notice.value: self.refresh()
+    if not self.notice.value:
+        self.refresh()
 
 # %% ../../nbs/viewers/02_studio.ipynb #e558059b
 @patch
 def pictures(self:HeatmapStudio, t:int) -> list[np.ndarray]:
     "Return what the panels show at frame `t`."
     pictures = [self.skeleton(t), *map(paint, self.maps(t))]
-    if self.silhouette is not None: pictures.append(self.silhouette[t])
+    if self.silhouette is not None:
+        pictures.append(self.silhouette[t])
     return pictures
 
 @patch
@@ -663,8 +681,10 @@ def figure(self:HeatmapStudio) -> plt.Figure:
             ax = fig.add_subplot(grid[i, k])
             ax.imshow(picture, cmap='gray', vmin=0, vmax=255)
             ax.set(xticks=[], yticks=[])
-            if i == 0: ax.set_title(f'frame {t}', fontsize=8)
-            if k == 0: ax.set_ylabel(name, fontsize=8)
+            if i == 0:
+                ax.set_title(f'frame {t}', fontsize=8)
+            if k == 0:
+                ax.set_ylabel(name, fontsize=8)
     self.draw_timeline(fig.add_subplot(grid[n, :]))
     return fig
 

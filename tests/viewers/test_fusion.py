@@ -52,7 +52,8 @@ class Verdict(nn.Module):
 def test_weights_are_those_inside_forward(model, weights):
     seen = []
     hook = model.fusion.register_forward_hook(lambda m, streams, out: seen.append((m.weight(*streams), *streams, out)))
-    with torch.no_grad(): model(to_float(torch.from_numpy(X))[None])
+    with torch.no_grad():
+        model(to_float(torch.from_numpy(X))[None])
     hook.remove()
     (inside, sil, maps, out), = seen
     assert weights.shape == (20, 8, 64, 44) and weights.dtype == np.float32
@@ -84,13 +85,15 @@ def test_model_is_left_as_it_was():
     fusion_weights(model, X[:3])
     assert [m.training for m in model.modules()] == modes and all((v == state[k]).all() for k, v in model.state_dict().items())
     assert all(p.grad is None for p in model.parameters())
-    with pytest.raises(ZeroDivisionError), evaluating(model): 1/0
+    with pytest.raises(ZeroDivisionError), evaluating(model):
+        1/0
     assert [m.training for m in model.modules()] == modes
 
 
 def test_a_frame_is_weighed_by_itself(model, weights):
     "Whatever else is in its piece, and whether the network was in training mode."
-    for part in (X[7:8], X[3:10:2]): np.testing.assert_allclose(fusion_weights(network().train(), part), weights[[7]] if len(part) == 1 else weights[3:10:2], atol=1e-6)
+    for part in (X[7:8], X[3:10:2]):
+        np.testing.assert_allclose(fusion_weights(network().train(), part), weights[[7]] if len(part) == 1 else weights[3:10:2], atol=1e-6)
 
 
 def test_floats_are_divided_already(model, weights):
@@ -101,7 +104,8 @@ def test_floats_are_divided_already(model, weights):
     (lambda: network('SkeletonGait'), X, 'found a SkeletonGait; expected a SkeletonGaitPP'), (lambda: network(fusion='CatFusion'), X, 'joins its streams by CatFusion'),
     (lambda: network(fusion='PlusFusion'), X, 'joins its streams by PlusFusion'), (network, X[:, 1:], 'has 2 channels'), (network, X[..., :40], '40 wide'), (network, X[:0], 'nothing to embed')])
 def test_networks_and_frames_that_will_not_do(make, x, says):
-    with pytest.raises(SkeletonGaitError, match=says): fusion_weights(make(), x)
+    with pytest.raises(SkeletonGaitError, match=says):
+        fusion_weights(make(), x)
 
 
 def test_model_weights_keep_the_mean_and_ask_for_channels(model, weights):
@@ -122,9 +126,12 @@ def test_scale_has_a_colour_for_each_level():
 def test_levels_order_weights_by_how_one_sided_they_are(a, b, half):
     la, lb = (int(trust_levels(np.array(w), half)) for w in (a, b))
     assert 1 <= la <= 254
-    if la > 2: assert (la % 2 == 0) == (a > .5)
-    if abs(a-.5) <= abs(b-.5): assert (la-1)//2 <= (lb-1)//2
-    if abs(a-.5) >= half: assert la >= 253
+    if la > 2:
+        assert (la % 2 == 0) == (a > .5)
+    if abs(a-.5) <= abs(b-.5):
+        assert (la-1)//2 <= (lb-1)//2
+    if abs(a-.5) >= half:
+        assert la >= 253
 
 
 @given(arrays(np.float32, (3, 32, 5), elements=st.floats(0, 1, width=32)), arrays(bool, (3, 32, 5)))
@@ -252,7 +259,8 @@ def make_run(root, model, iterations=(10, 20)):
     run = Run(cfg, root)
     save_text(to_yaml(cfg), run.config)
     run.checkpoint(0).parent.mkdir()
-    for i in iterations: torch.save(dict(model=model.state_dict()), run.checkpoint(i))
+    for i in iterations:
+        torch.save(dict(model=model.state_dict()), run.checkpoint(i))
     return run
 
 
@@ -310,7 +318,8 @@ def test_animation_and_picture(tmp_path, weights):
 
 def test_settings_draw_only_the_frame_in_view(weights):
     viewer = FusionViewer(MAPS, SILS, weights)
-    for t in range(20): viewer.player.index = t
+    for t in range(20):
+        viewer.player.index = t
     viewer.scale.value = '25 to 75 %'
     assert {k: len(p.frames.kept) for k, p in viewer.panels.items()} == {'silhouette': 20, 'map': 20, 'weights': 1, 'weights on the body': 1}
 

@@ -45,7 +45,8 @@ def test_over_is_the_default():
 
 @pytest.mark.parametrize('blend', ['ovr', None, ''])
 def test_unknown_blend(blend):
-    with pytest.raises(SkeletonGaitError, match='overlay: blend .* is not known'): overlay(MAPS[0, 0], SILS[0], blend=blend)
+    with pytest.raises(SkeletonGaitError, match='overlay: blend .* is not known'):
+        overlay(MAPS[0, 0], SILS[0], blend=blend)
 
 
 @given(st.integers(2, 160), st.integers(-40, 40))
@@ -94,7 +95,8 @@ def test_controls_reach_the_picture(which, pick):
 
 def test_a_setting_draws_only_the_frame_in_view():
     viewer = OverlayViewer(MAPS, SILS)
-    for t in range(20): viewer.player.index = t
+    for t in range(20):
+        viewer.player.index = t
     viewer.alpha.value = .5
     assert [*viewer.panels['overlay'].frames.kept] == [*viewer.panels['seen'].frames.kept] == [19]
     viewer.seed.value = 1
@@ -137,7 +139,8 @@ def test_colours_are_explained():
     "In the page and in the picture; the colours named are those of the overlay."
     viewer, alone, apart = OverlayViewer(MAPS, SILS), OverlayViewer(MAPS), OverlayViewer(MAPS, SILS[:, ::2])
     assert viewer.key in viewer.children and all(words in viewer.key.value for words in (*KEY, CROPPED))
-    for rgb in (MAP_RGB, SIL_RGB): assert 'rgb({:.0f}, {:.0f}, {:.0f})'.format(*rgb) in key()
+    for rgb in (MAP_RGB, SIL_RGB):
+        assert 'rgb({:.0f}, {:.0f}, {:.0f})'.format(*rgb) in key()
     assert not alone.key.value and not apart.key.value # nothing is orange or blue there
     assert len(viewer.snapshot(0)) > len(alone.snapshot(0))
 

@@ -31,8 +31,10 @@ def test_painted_map_can_be_read_back():
 def test_frames_are_encoded_once_and_only_when_wanted():
     drawn = []
     viewer = SequencePlayer(noise(50, 2, 8, 8))
-    for panel in viewer.panels: panel.frames.draw = lambda t, f=panel.frames.draw: drawn.append(t) or f(t)
-    for t in (3, 4, 3, 4, 49): viewer.player.index = t
+    for panel in viewer.panels:
+        panel.frames.draw = lambda t, f=panel.frames.draw: drawn.append(t) or f(t)
+    for t in (3, 4, 3, 4, 49):
+        viewer.player.index = t
     assert drawn == [3, 3, 4, 4, 49, 49]
 
 
@@ -76,7 +78,8 @@ def test_animation_has_every_frame(tmp_path, ending, shape):
     means = [f.mean() for ok, f in iter(video.read, (False, None)) if ok]
     assert np.abs(np.array(means) - np.arange(12)*20).max() < 4
     assert [p.name for p in path.parent.iterdir()] == [path.name]
-    if ending == '.gif': assert Image.open(path).info['duration'] == 50 and Image.open(path).info['loop'] == 0
+    if ending == '.gif':
+        assert Image.open(path).info['duration'] == 50 and Image.open(path).info['loop'] == 0
 
 
 def test_animation_is_whole_or_absent(tmp_path):
@@ -84,13 +87,15 @@ def test_animation_is_whole_or_absent(tmp_path):
         yield np.zeros((16, 16, 3), np.uint8)
         raise SkeletonGaitError('no second frame')
     for ending in ('.gif', '.mp4'):
-        with pytest.raises(SkeletonGaitError, match='no second frame'): write_animation(tmp_path/f'walk{ending}', breaking())
+        with pytest.raises(SkeletonGaitError, match='no second frame'):
+            write_animation(tmp_path/f'walk{ending}', breaking())
     assert not [*tmp_path.iterdir()]
 
 
 @pytest.mark.parametrize('ending', ['.avi', ''])
 def test_animation_in_no_known_format(tmp_path, ending):
-    with pytest.raises(SkeletonGaitError, match='expected one of .gif, .mp4'): write_animation(tmp_path/f'walk{ending}', [])
+    with pytest.raises(SkeletonGaitError, match='expected one of .gif, .mp4'):
+        write_animation(tmp_path/f'walk{ending}', [])
 
 
 @pytest.mark.parametrize('bad, says', [
@@ -102,7 +107,8 @@ def test_wrong_input_is_one_message(bad, says):
     assert len(viewer.children) == 1 and 'sg-message' in viewer.children[0].value
     bundle = viewer._repr_mimebundle_()
     assert bundle['text/plain'] == viewer.problem and 'image/png' not in bundle
-    with pytest.raises(SkeletonGaitError, match='nothing to save or to show'): viewer.save_animation('x.gif')
+    with pytest.raises(SkeletonGaitError, match='nothing to save or to show'):
+        viewer.save_animation('x.gif')
 
 
 def test_message_is_text_not_html():
@@ -111,15 +117,19 @@ def test_message_is_text_not_html():
 
 
 def test_errors_of_the_library_itself_are_not_hidden():
-    with pytest.raises(ZeroDivisionError): SequencePlayer.opened(lambda: 1/0)
-    with pytest.raises(ZeroDivisionError), Viewer().guard(): 1/0
+    with pytest.raises(ZeroDivisionError):
+        SequencePlayer.opened(lambda: 1/0)
+    with pytest.raises(ZeroDivisionError), Viewer().guard():
+        1/0
 
 
 def test_notice_goes_with_the_next_success():
     viewer = SequencePlayer(noise(3, 8, 8))
-    with viewer.noticing(): raise SkeletonGaitError('disk full')
+    with viewer.noticing():
+        raise SkeletonGaitError('disk full')
     assert 'disk full' in viewer.notice.value and not viewer.problem
-    with viewer.noticing(): pass
+    with viewer.noticing():
+        pass
     assert viewer.notice.value == ''
 
 
@@ -138,7 +148,8 @@ def test_titles_that_do_not_fit():
 def test_player_counts_inside_its_range():
     seen, player = [], Player(10, fps=50)
     player.watch(seen.append)
-    for t in (4, 99, -3): player.index = t
+    for t in (4, 99, -3):
+        player.index = t
     assert seen == [0, 4, 9, 0] and player.play.interval == 20
     player.index = 9
     player.resize(5)
@@ -184,7 +195,8 @@ def test_pictures_are_saved_by_a_button(tmp_path):
 def test_viewer_with_a_message_has_no_pictures():
     viewer = SequencePlayer(None)
     for ask in (viewer.figure, lambda: viewer.snapshot(0), lambda: viewer.save_figure('x.png')):
-        with pytest.raises(SkeletonGaitError, match='nothing to save or to show: frames: found NoneType'): ask()
+        with pytest.raises(SkeletonGaitError, match='nothing to save or to show: frames: found NoneType'):
+            ask()
 
 
 @pytest.mark.parametrize('fps', [0, -1, None, '25', float('nan'), float('inf'), True])

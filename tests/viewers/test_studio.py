@@ -93,15 +93,19 @@ def test_save_settings(tmp_path):
     assert load_heatmap_config(save_settings(HeatmapConfig(), path)) == HeatmapConfig()          # settings replace settings
     for name, content in (('notes.yaml', 'my notes'), ('run.yaml', 'trainer_cfg: {total_iter: 3}'), ('bad.yaml', 'a: [')):
         (tmp_path/name).write_text(content)
-        with pytest.raises(SkeletonGaitError, match=f'{name}.*choose another name'): save_settings(cfg, tmp_path/name)
+        with pytest.raises(SkeletonGaitError, match=f'{name}.*choose another name'):
+            save_settings(cfg, tmp_path/name)
         assert (tmp_path/name).read_text() == content
     (tmp_path/'folder.yaml').mkdir()
     (tmp_path/'link.yaml').symlink_to(tmp_path/'nowhere.yaml')
     for name in ('folder.yaml', 'link.yaml'):
-        with pytest.raises(SkeletonGaitError, match='choose another name'): save_settings(cfg, tmp_path/name)
+        with pytest.raises(SkeletonGaitError, match='choose another name'):
+            save_settings(cfg, tmp_path/name)
     for name in ('x.txt', 'x', '', '.yaml'):
-        with pytest.raises(SkeletonGaitError, match='found the ending .* give a name that ends in .yaml'): save_settings(cfg, tmp_path/name)
-    with pytest.raises(SkeletonGaitError, match='^settings: found no name; give a name that ends in .yaml$'): save_settings(cfg, '')
+        with pytest.raises(SkeletonGaitError, match='found the ending .* give a name that ends in .yaml'):
+            save_settings(cfg, tmp_path/name)
+    with pytest.raises(SkeletonGaitError, match='^settings: found no name; give a name that ends in .yaml$'):
+        save_settings(cfg, '')
     assert shlex.split(drawing_command(tmp_path/"it's a name.yaml"))[-1] == f"--heatmap_cfg_path={tmp_path}/it's a name.yaml"
 
 
@@ -123,8 +127,10 @@ def test_every_control(changes, off, t):
     s = studio(POSE)
     s.player.index = t
     with s.together():
-        for name, value in changes.items(): getattr(s, name).value = value
-        for name in off: s.joints[name].value = False
+        for name, value in changes.items():
+            getattr(s, name).value = value
+        for name in off:
+            s.joints[name].value = False
     names = dict(method='pad_method', size='final_img_size')
     cfg = HeatmapConfig(**{names.get(k, k): v for k, v in changes.items()}, joints_off=tuple(off))
     assert s.settings == cfg and s.notice.value == ''
@@ -176,7 +182,8 @@ def test_what_the_library_refuses_is_a_notice():
     s.player.index = 12
     kept = s.settings, [p.image.value for p in s.panels.values()], s.timeline.image.value
     s.min_conf.value = 1.
-    for word in ('in 29 of 30 frames (0, 1, 2 ...) no joint, or too few, reaches confidence 1.00; lower it', 'still show the last settings that could be drawn'): assert word in s.notice.value
+    for word in ('in 29 of 30 frames (0, 1, 2 ...) no joint, or too few, reaches confidence 1.00; lower it', 'still show the last settings that could be drawn'):
+        assert word in s.notice.value
     assert (s.settings, [p.image.value for p in s.panels.values()], s.timeline.image.value) == kept
     s.player.index = 13                                                                            # it still plays
     np.testing.assert_array_equal(seen(s), pose_to_heatmap(POSE)[13])
@@ -229,9 +236,11 @@ def test_sliders_that_count_in_steps_change_no_setting(cfg):
 def test_back_to_the_beginning(cfg, name):
     s = studio(POSE, cfg=cfg)
     shown = [p.image.value for p in s.panels.values()]
-    with s.together(): s.sigma.value, s.min_conf.value, s.method.value, s.impute_others.value, s.use_conf.value, s.align.value, s.size.value = 2., .2, 'simple', True, False, False, 32
+    with s.together():
+        s.sigma.value, s.min_conf.value, s.method.value, s.impute_others.value, s.use_conf.value, s.align.value, s.size.value = 2., .2, 'simple', True, False, False, 32
     assert s.settings == s.wanted() != cfg
-    with s.together(): s.method.value, s.impute_others.value, s.min_conf.value = 'knn', False, 1.
+    with s.together():
+        s.method.value, s.impute_others.value, s.min_conf.value = 'knn', False, 1.
     assert s.notice.value
     s.buttons['only left'].click()
     s.reset_button.click()
@@ -241,7 +250,8 @@ def test_back_to_the_beginning(cfg, name):
 def test_keys_and_remarks():
     s = studio()
     page = '\n'.join(w.value for w in every(s) if isinstance(w, W.HTML))
-    for name, colour in {**LEVELS, 'left': LEFT_RGB, 'right': RIGHT_RGB, 'middle': MIDDLE_RGB}.items(): assert f'background: rgb{tuple(colour)}"></span>{name}' in page
+    for name, colour in {**LEVELS, 'left': LEFT_RGB, 'right': RIGHT_RGB, 'middle': MIDDLE_RGB}.items():
+        assert f'background: rgb{tuple(colour)}"></span>{name}' in page
     assert 'paler: less confident' in page and 'imputed</div>' in page and '<span>frame 0</span><span>29</span>' in page
     s.buttons['none'].click()
     assert 'all joints are switched off' in s.remarks.value
@@ -254,7 +264,8 @@ def test_keys_and_remarks():
 
 def test_saved_settings_draw_the_same_bytes(tmp_path):
     s = studio()
-    with s.together(): s.sigma.value, s.min_conf.value, s.use_conf.value, s.size.value, s.joints['right_knee'].value = 3.3, .25, False, 32, False
+    with s.together():
+        s.sigma.value, s.min_conf.value, s.use_conf.value, s.size.value, s.joints['right_knee'].value = 3.3, .25, False, 32, False
     s.save_name.value = str(tmp_path/'found.yaml')
     s.save_button.click()
     assert s.notice.value == '' and 'skeletongait.pretreatment_heatmap' in s.saved.value and load_heatmap_config(tmp_path/'found.yaml') == s.settings
@@ -286,7 +297,8 @@ def test_other_forms_of_poses(pose, says):
 
 
 def nan():
-    bad = POSE.copy(); bad[3, 2, 0] = np.nan
+    bad = POSE.copy()
+    bad[3, 2, 0] = np.nan
     return bad
 
 @pytest.mark.parametrize('args,says', [
@@ -297,7 +309,8 @@ def nan():
 def test_wrong_input_is_a_message(args, says):
     s = HeatmapStudio(*args)
     assert says in s.problem and len(s.children) == 1 and s._repr_mimebundle_()['text/plain'] == s.problem
-    with pytest.raises(SkeletonGaitError, match='nothing to save'): s.save_animation('x.gif')
+    with pytest.raises(SkeletonGaitError, match='nothing to save'):
+        s.save_animation('x.gif')
 
 
 def test_other_lengths_are_remarked():
@@ -313,7 +326,9 @@ def test_other_lengths_are_remarked():
 
 def test_from_files(tmp_path):
     pose, sil, flat = tmp_path/'p.pkl', tmp_path/'s.npy', tmp_path/'flat.pkl'
-    save_pickle(POSE, pose); np.save(sil, SIL); save_pickle(POSE*0, flat)
+    save_pickle(POSE, pose)
+    np.save(sil, SIL)
+    save_pickle(POSE*0, flat)
     (tmp_path/'c.yaml').write_text('heatmap_generator_args: {sigma: 20}\nalign_args: {final_img_size: 48}\n')
     s = HeatmapStudio.from_files(pose, sil, cfg=tmp_path/'c.yaml', fps=10)
     assert s.problem == '' and (s.settings.sigma, s.settings.final_img_size, s.fps, len(s.panels)) == (20, 48, 10, 4) and s.sigma.value == 20
@@ -326,7 +341,8 @@ def test_from_files(tmp_path):
 def test_pictures(tmp_path):
     s = studio()
     assert len({s.snapshot(t).shape for t in (0, 11, 29)}) == 1 and len(s.figure().axes) == 4*8 + 1
-    with Image.open(s.save_animation(tmp_path/'walk.gif', range(0, 30, 6))) as gif: assert gif.n_frames == 5
+    with Image.open(s.save_animation(tmp_path/'walk.gif', range(0, 30, 6))) as gif:
+        assert gif.n_frames == 5
     assert 'image/png' in s._repr_mimebundle_()
 
 
