@@ -12,7 +12,9 @@ from ipywidgets.widgets.widget import _instances
 from PIL import Image
 
 from skeletongait.core import SkeletonGaitError
-from skeletongait.viewers.player import BAD, Frames, Panel, Player, SequencePlayer, Timeline, Viewer, as_array, as_frames, enlarge, paint, side_by_side, write_animation
+from skeletongait.viewers.player import (
+    BAD, Frames, Panel, Player, SequencePlayer, Timeline, Viewer, as_array, as_frames, enlarge, paint, side_by_side,
+    write_animation)
 from pages import decode
 
 
@@ -25,14 +27,23 @@ def noise(*shape): return np.random.default_rng(0).integers(0, 256, shape, dtype
 def test_painted_map_can_be_read_back():
     table = {tuple(c): i for i, c in enumerate(paint(np.arange(256)))}
     grey = noise(20, 30)
-    assert [table[tuple(c)] for c in decode(Frames(lambda t: paint(grey), 1)[0]).reshape(-1, 3)] == grey.ravel().tolist()
+    png = Frames(lambda t: paint(grey), 1)[0]
+    assert [table[tuple(c)] for c in decode(png).reshape(-1, 3)] == grey.ravel().tolist()
+
+
+def counting(draw, drawn):
+    "`draw`, which notes the frames it draws."
+    def noted(t):
+        drawn.append(t)
+        return draw(t)
+    return noted
 
 
 def test_frames_are_encoded_once_and_only_when_wanted():
     drawn = []
     viewer = SequencePlayer(noise(50, 2, 8, 8))
     for panel in viewer.panels:
-        panel.frames.draw = lambda t, f=panel.frames.draw: drawn.append(t) or f(t)
+        panel.frames.draw = counting(panel.frames.draw, drawn)
     for t in (3, 4, 3, 4, 49):
         viewer.player.index = t
     assert drawn == [3, 3, 4, 4, 49, 49]
@@ -99,8 +110,16 @@ def test_animation_in_no_known_format(tmp_path, ending):
 
 
 @pytest.mark.parametrize('bad, says', [
-    (np.zeros((0, 4, 4), np.uint8), 'empty array of shape (0, 4, 4)'), ([[1, 2], [3]], 'rows of different lengths'), (None, 'found NoneType'), ('walk.pkl', 'found str'),
-    (np.zeros((3, 4), np.uint8), 'shape (3, 4)'), (np.zeros((3, 4, 4), int), 'int64'), (np.zeros((2, 2, 2, 2, 2), np.uint8), 'shape (2, 2, 2, 2, 2)'), (np.array(['a']), '<U1'), ({}, 'found dict')])
+    (np.zeros((0, 4, 4), np.uint8), 'empty array of shape (0, 4, 4)'),
+    ([[1, 2], [3]], 'rows of different lengths'),
+    (None, 'found NoneType'),
+    ('walk.pkl', 'found str'),
+    (np.zeros((3, 4), np.uint8), 'shape (3, 4)'),
+    (np.zeros((3, 4, 4), int), 'int64'),
+    (np.zeros((2, 2, 2, 2, 2), np.uint8), 'shape (2, 2, 2, 2, 2)'),
+    (np.array(['a']), '<U1'),
+    ({}, 'found dict'),
+])
 def test_wrong_input_is_one_message(bad, says):
     viewer = SequencePlayer(bad)
     assert viewer.problem.startswith('frames: found') and says in viewer.problem and 'expected' in viewer.problem
@@ -112,8 +131,12 @@ def test_wrong_input_is_one_message(bad, says):
 
 
 def test_message_is_text_not_html():
-    viewer = SequencePlayer.opened(lambda: (_ for _ in ()).throw(FileNotFoundError(2, 'No such file', '<script>alert(1)</script>.pkl')))
-    assert isinstance(viewer, SequencePlayer) and '<script>' in viewer.problem and '<script>' not in viewer.children[0].value
+    def make():
+        raise FileNotFoundError(2, 'No such file', '<script>alert(1)</script>.pkl')
+    viewer = SequencePlayer.opened(make)
+    assert isinstance(viewer, SequencePlayer)
+    assert '<script>' in viewer.problem
+    assert '<script>' not in viewer.children[0].value
 
 
 def test_errors_of_the_library_itself_are_not_hidden():
@@ -171,7 +194,8 @@ def test_empty_panel_shows_nothing():
 
 
 def test_floats_are_grey_levels():
-    assert as_frames(np.array([[[-3, .4, 254.6, 300, np.nan, np.inf]]], np.float32), 'maps').tolist() == [[[[0, 0, 255, 255, 0, 255]]]]
+    levels = np.array([[[-3, .4, 254.6, 300, np.nan, np.inf]]], np.float32)
+    assert as_frames(levels, 'maps').tolist() == [[[[0, 0, 255, 255, 0, 255]]]]
 
 
 def test_booleans_are_silhouettes():
@@ -184,9 +208,15 @@ def test_pictures_are_saved_by_a_button(tmp_path):
     for name in ('walk.gif', 'walk.mp4', 'new/walk.png'):
         viewer.keep_name.value = str(tmp_path/name)
         viewer.keep_button.click()
-        assert (tmp_path/name).stat().st_size and f'saved {tmp_path/name}' in viewer.keep_words.value and not viewer.notice.value
+        assert (tmp_path/name).stat().st_size
+        assert f'saved {tmp_path/name}' in viewer.keep_words.value
+        assert not viewer.notice.value
     assert Image.open(tmp_path/'walk.gif').n_frames == 6
-    for name, says in (('', 'found no name'), (f'{tmp_path}/walk.avi', 'expected one of .gif, .mp4'), ('/proc/nowhere/walk.png', '/proc/nowhere')):
+    for name, says in (
+        ('', 'found no name'),
+        (f'{tmp_path}/walk.avi', 'expected one of .gif, .mp4'),
+        ('/proc/nowhere/walk.png', '/proc/nowhere'),
+    ):
         viewer.keep_name.value = name
         viewer.keep_button.click()
         assert says in viewer.notice.value and not viewer.keep_words.value
@@ -204,7 +234,7 @@ def test_wrong_speed(fps): assert SequencePlayer(noise(3, 8, 8), fps=fps).proble
 
 
 def test_closed_viewer_is_forgotten():
-    "Nothing of it stays in ipywidgets' books, which would keep its pictures."
+    "ipywidgets keeps no reference to any part of it, which would keep its pictures."
     before = set(widgets())
     viewer = SequencePlayer(noise(3, 2, 8, 8))
     known = weakref.ref(viewer)
