@@ -42,9 +42,16 @@ class Meter:
     def __init__(self): self.reset()
 
     def reset(self) -> None:
-        "Begin anew."
-        self.sums, self.n, self.timed = defaultdict(float), 0, 0
-        self.data, self.compute, self.start = 0., 0., time.perf_counter()
+        "Begin new averages, and restart the clock."
+        self.sums = defaultdict(float)
+        self.n = 0
+        self.restart_clock()
+
+    def restart_clock(self) -> None:
+        "Count time from now; the averages stay."
+        self.timed = 0
+        self.data, self.compute = 0., 0.
+        self.start = time.perf_counter()
 
     def add(self,
         info:dict[str,torch.Tensor], # What a step says; of each tensor the mean counts

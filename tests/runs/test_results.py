@@ -1,6 +1,7 @@
 "Every test of a checkpoint keeps its results: other data, another protocol or other settings never take their place."
 import copy
 import json
+from types import SimpleNamespace
 
 import pytest
 from scripts import files
@@ -14,7 +15,7 @@ from skeletongait.distributed import Ranks
 from skeletongait.main import main
 from skeletongait.nets.models import build_model
 from skeletongait.viewers.retrieval import RetrievalExplorer, newest_results
-from skeletongait.runs.loop import test_due as is_test_due, test_model as run_test_phase
+from skeletongait.runs.loop import TrainingRun, test_model as run_test_phase
 
 ONE = Ranks(0, 1, 0)
 
@@ -84,7 +85,9 @@ def test_old_results_stay_and_are_read(cfg, tmp_path):
     about = json.loads(old.read_text()); del about['test']; save_text(json.dumps(about), old)
     before = files(run.folder)
     assert newest_results(run.folder) == old and not RetrievalExplorer.from_results(run.folder).problem
-    assert run.tested(1) and not run.tested(2) and not is_test_due(1, run, cfg.trainer_cfg, ONE)  # a run that goes on does not test it again
+    assert run.tested(1) and not run.tested(2)
+    resumed = TrainingRun(SimpleNamespace(iteration=1), run, cfg, ONE)
+    assert not resumed.test_missing()  # a run that goes on does not test it again
     run_test_phase(net, cfg, run, 1, ONE)
     assert files(run.folder).items() >= before.items() and newest_results(run.folder) == run.results(1) != old
     assert {i for i, _ in run.files('results')} == {1}
