@@ -630,7 +630,7 @@ def test_a_claim_waits_for_its_predecessor(tmp_path, holder, caplog):
     later = threading.Timer(.5, holder.stdin.close); later.start()
     with caplog.at_level(logging.INFO, 'skeletongait'), claim(Run(toy(), tmp_path), 60): pass
     later.join()
-    assert holder.wait(60) == 0 and caplog.text.count('notice: waits for process') == 1
+    assert holder.wait(60) == 0 and caplog.text.count('notice: waiting for process') == 1
 
 
 FORKS = """
@@ -923,7 +923,7 @@ def test_nothing_changed_is_nothing_told(trained, caplog): assert told(trained, 
 
 def test_settings_that_compute_are_told(trained, caplog):
     text = told(trained, caplog, loss_cfg__0__margin=.3, trainer_cfg__sampler__frames_num_fixed=9, trainer_cfg__log_iter=7, data_cfg__num_workers=3, evaluator_cfg__metric='cos')
-    assert 'loss_cfg[0].margin: 0.2 then, 0.3 now' in text and 'frames_num_fixed: 6 then, 9 now' in text and 'another run' in text
+    assert 'loss_cfg[0].margin: 0.2 then, 0.3 now' in text and 'frames_num_fixed: 6 then, 9 now' in text and 'not comparable' in text
     assert not any(k in text for k in ('log_iter', 'num_workers', 'metric', 'SEED', 'EMBEDDING'))
 
 
@@ -979,7 +979,7 @@ def test_only_rank_0_speaks(trained, caplog, go_on):
 
 def test_another_seed_is_told_loudly(trained, caplog):
     text = told(trained, caplog, trainer_cfg__seed=5)
-    assert 'THE SEED IS ANOTHER: 0 in the checkpoint, 5 now' in text and 'set trainer_cfg.seed: 0 to go on exactly' in text
+    assert 'THE SEED HAS CHANGED: 0 in the checkpoint, 5 now' in text and 'set trainer_cfg.seed: 0 to go on exactly' in text
 
 
 def test_a_new_run_is_not_blamed_for_its_own_settings(trained, caplog):

@@ -177,7 +177,7 @@ def test_the_other_embedding_is_told_and_used(tmp_path, embeddings, capsys, stor
     write_frames(tmp_path, d['x'])
     assert start(cfg, tmp_path, 'test') == 0
     said, now = capsys.readouterr().out, f'embed_{1+use_emb2}'
-    if stored: assert 'THE EMBEDDING IS ANOTHER' in said and f'was trained to be tested by {stored}, the settings test by {now}; set model_cfg.use_emb2: {str(not use_emb2).lower()} to compare {stored}' in said
+    if stored: assert 'THE EMBEDDING HAS CHANGED' in said and f'was trained to be tested by {stored}, the settings test by {now}; set model_cfg.use_emb2: {str(not use_emb2).lower()} to compare {stored}' in said
     else: assert f'the settings choose {now} (model_cfg.use_emb2: {str(use_emb2).lower()})' in said
     if use_emb2: close(embeddings[0].norm(dim=1), np.ones((4, 16)))   # embed_2 has unit length
     else: close(embeddings[0], d['eval_embed1'])

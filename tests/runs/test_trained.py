@@ -90,7 +90,7 @@ def test_settings_of_the_folder_count(one, tmp_path, caplog, walkers):
     save_text((folder/'config.yaml').read_text().replace('use_emb2: false', 'use_emb2: true'), folder/'config.yaml')
     second = load_run(folder)
     assert (first.embedding, second.embedding, second.path.parent.parent) == ('embed_1', 'embed_2', folder)
-    assert 'THE EMBEDDING IS ANOTHER' in caplog.text
+    assert 'THE EMBEDDING HAS CHANGED' in caplog.text
     after = second.embed([walk])
     np.testing.assert_allclose(after.norm(dim=1), 1, atol=1e-5)
     assert (before - after).abs().max() > 1e-3
