@@ -93,11 +93,9 @@ def rewind_metrics(
 ) -> None:
     "Drop what lies beyond `iteration`, and a torn last line; the file is replaced whole or not at all."
     if not path.exists(): return
+    lines = _whole_lines(path)
     kept = b''
-    if iteration > 0:
-        kept = b''.join(line + b'\n' for line, o in _whole_lines(path) if o['iteration'] <= iteration)
-    else:
-        _whole_lines(path) # a damaged file is an error here too
+    if iteration > 0: kept = b''.join(line + b'\n' for line, o in lines if o['iteration'] <= iteration)
     if kept == path.read_bytes(): return
     with atomic_write(path) as tmp:
         tmp.write_bytes(kept)

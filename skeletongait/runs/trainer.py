@@ -36,7 +36,7 @@ def make_dataset(
     cfg:Config,    # Settings of the run
     training:bool, # Training or test subjects
     found:tuple[Tree,Partition]|None=None, # As `find_data` returns it; None: look now
-) -> tuple[GaitDataset,tuple[str,...],tuple[str,...]|None]: # Data set, notices, names of the probes if the partition lists them
+) -> tuple[GaitDataset,tuple[str,...],tuple[str,...]|None]: # Data set, notices, names of the probes (None: not listed)
     "Return the data set that the settings describe."
     d = cfg.data_cfg
     phase = cfg.trainer_cfg if training else cfg.evaluator_cfg
@@ -107,15 +107,15 @@ def losses(self:Trainer, batch:Batch) -> tuple[torch.Tensor,dict[str,torch.Tenso
     return total, info
 
 @patch
-def try_step(self:Trainer, batch:Batch) -> tuple[bool,dict[str,torch.Tensor]]:
-    "Compute the gradients and update the weights; return False, with no weight changed, if gradients overflow."
+def try_step(self:Trainer, batch:Batch) -> tuple[float,dict[str,torch.Tensor]]: # The loss scale tried; what to log
+    "Update the weights; if gradients overflow, change no weight and lower the loss scale."
     total, info = self.losses(batch)
     self.optimizer.zero_grad(set_to_none=True)
     self.scaler.scale(total).backward()
     scale = self.scaler.get_scale()
     self.scaler.step(self.optimizer)
     self.scaler.update()
-    return self.scaler.get_scale() >= scale, info
+    return scale, info
 
 # %% ../../nbs/runs/02_trainer.ipynb #c1200002
 @patch
@@ -125,9 +125,8 @@ def step(self:Trainer, batch:Batch) -> dict[str,torch.Tensor]:
     buffers = []
     if self.scaler.is_enabled(): buffers = [b.clone() for b in self.net.buffers()]
     for _ in range(40):
-        scale = self.scaler.get_scale()
-        done, info = self.try_step(batch)
-        if done: break
+        scale, info = self.try_step(batch)
+        if self.scaler.get_scale() >= scale: break # nothing overflowed
         for b, before in zip(self.net.buffers(), buffers):
             b.copy_(before)
     else:
