@@ -59,8 +59,8 @@ def check_share(
     "Check that every rank gets two sequences of a batch, as batch norm over the embeddings needs."
     subjects, of_each = batch_size
     if subjects*of_each < 2*world:
-        raise SkeletonGaitError(f'trainer_cfg.sampler.batch_size: found {subjects} x {of_each} for {world} process(es); '
-                                'expected at least two sequences for each')
+        raise SkeletonGaitError(f'trainer_cfg.sampler.batch_size: found {subjects} x {of_each} for '
+                                f'{world} process(es); expected at least two sequences for each')
 
 # %% ../nbs/06_main.ipynb #75671581
 def with_own_weights(cfg:Config) -> Config:
@@ -84,7 +84,8 @@ def prepare_training(
         check_classes(cfg, len(data.classes))
         check_share(t.sampler.batch_size, r.world)
     for n in notices: log.info(n)
-    log.info(f'{len(data)} training sequences of {len(data.classes)} subjects; {r.world} process(es) on {device().type}')
+    log.info(f'{len(data)} training sequences of {len(data.classes)} subjects; '
+             f'{r.world} process(es) on {device().type}')
     return data, prepared
 
 # %% ../nbs/06_main.ipynb #c1b00001

@@ -127,8 +127,8 @@ def take_over(run:Run, cfg:Config, iteration:int) -> None:
         if is_leftover(f.name): f.unlink()
     aside = run.set_aside(iteration)
     if aside:
-        log.warning(f'{run.folder} held an earlier run, beyond iteration {iteration}; its files lie in {aside.name} now. '
-                    'To go on with a run instead, set trainer_cfg.restore_hint: latest')
+        log.warning(f'{run.folder} held an earlier run, beyond iteration {iteration}; '
+                    f'its files lie in {aside.name} now. To go on with a run instead, set trainer_cfg.restore_hint: latest')
     save_text(to_yaml(cfg), run.config)
 
 @patch
@@ -465,7 +465,8 @@ def _describe_failures(missed:list, protocol:Any, results:dict) -> str:
     "The worst failures as a table, or what an empty list of them means."
     if missed: return f'{len(missed)} failures, the worst first:\n{failures_table(missed[:5])}'
     scored = sum(results[f'{c.name} probes'.strip()] for c in protocol.asked)
-    return 'no probe failed' if scored else 'no list of failures: no probe of the first table has a match in the gallery'
+    if scored: return 'no probe failed'
+    return 'no list of failures: no probe of the first table has a match in the gallery'
 
 def write_test(
     test:EmbeddingSet,
@@ -504,6 +505,7 @@ def test_model(
     if test is None: return None
     results = protocol.results(test, metric, prepared.probes)
     spent = time.perf_counter() - began
-    log.info(f'{len(prepared.data)} sequences in {spent:.1f} s, {embedding_name(cfg)}, {metric}\n{results_table(results)}')
+    what = f'{len(prepared.data)} sequences in {spent:.1f} s, {embedding_name(cfg)}, {metric}'
+    log.info(f'{what}\n{results_table(results)}')
     write_test(test, results, cfg, run, iteration, prepared)
     return results, protocol.headline(results)
