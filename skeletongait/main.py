@@ -78,12 +78,15 @@ def prepare_training(
     with together():
         found = find_data(cfg)
         prepared = None
-        if t.with_test: prepared = prepare_test(cfg, found)
-        else: foresee_test(cfg, found)
+        if t.with_test:
+            prepared = prepare_test(cfg, found)
+        else:
+            foresee_test(cfg, found)
         data, notices, _ = make_dataset(cfg, True, found)
         check_classes(cfg, len(data.classes))
         check_share(t.sampler.batch_size, r.world)
-    for n in notices: log.info(n)
+    for n in notices:
+        log.info(n)
     log.info(f'{len(data)} training sequences of {len(data.classes)} subjects; '
              f'{r.world} process(es) on {device().type}')
     return data, prepared
@@ -115,8 +118,10 @@ def run_test(cfg:Config, run:Run, r:Ranks) -> None:
 
     found = shared_checkpoint(read)
     state, path = None, None
-    if found is None: log.warning('restore_hint is 0: testing an untrained network')
-    else: state, path, _ = found
+    if found is None:
+        log.warning('restore_hint is 0: testing an untrained network')
+    else:
+        state, path, _ = found
     with only_first_speaks(r):
         tested = trained_run(cfg, state, path)
     test_model(tested.model, cfg, run, tested.iteration, r)
@@ -124,18 +129,21 @@ def run_test(cfg:Config, run:Run, r:Ranks) -> None:
 # %% ../nbs/06_main.ipynb #8df2833d
 def read_settings(cfgs:str, phase:str, iter:int|None, output_root:str|None, set:list[str]) -> tuple[Config,list[str]]:
     "Return the settings of a command line, checked for its phase, and the notices to log."
-    if phase not in ('train', 'test'): raise SkeletonGaitError(f'--phase: found {phase!r}, expected train or test')
+    if phase not in ('train', 'test'):
+        raise SkeletonGaitError(f'--phase: found {phase!r}, expected train or test')
     cfg, notices = load_config(cfgs, set)
     if iter is not None:
         cfg.trainer_cfg.restore_hint = iter
         cfg.evaluator_cfg.restore_hint = iter
-    if output_root is not None: cfg.output_root = output_root
+    if output_root is not None:
+        cfg.output_root = output_root
     check_ready(cfg, phase, cfgs)
     return cfg, notices
 
 def run_of_phase(cfg:Config, phase:str) -> Run:
     "Return the folder that a phase works in."
-    if phase == 'train': return Run(with_own_weights(cfg), cfg.output_root, cfg.trainer_cfg.save_name)
+    if phase == 'train':
+        return Run(with_own_weights(cfg), cfg.output_root, cfg.trainer_cfg.save_name)
     return Run(cfg, cfg.output_root, cfg.evaluator_cfg.save_name)
 
 # %% ../nbs/06_main.ipynb #c1b00002
@@ -154,10 +162,14 @@ def main(
     stopped = None
     with stoppable() as stop:
         with process_group() as r, naming_lost_ranks(lambda: phase):
-            with together(): start_log(run, r, log_to_file)
-            for n in notices: log.info(n)
-            if phase == 'train': stopped = run_training(cfg, run, r, stop)
-            else: run_test(cfg, run, r)
+            with together():
+                start_log(run, r, log_to_file)
+            for n in notices:
+                log.info(n)
+            if phase == 'train':
+                stopped = run_training(cfg, run, r, stop)
+            else:
+                run_test(cfg, run, r)
         if stopped: raise Stopped(stopped)
     return 0
 

@@ -45,7 +45,8 @@ def set_random_states(
 ) -> None:
     "Restore every global random generator; a GPU's only where there is one."
     torch.set_rng_state(states['torch'])
-    if states['cuda'] is not None and torch.cuda.is_available(): torch.cuda.set_rng_state(states['cuda'])
+    if states['cuda'] is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(states['cuda'])
     version, words, gauss = states['python']
     random.setstate((version, tuple(words.tolist()), gauss))
     words, at, has_gauss, gauss = states['numpy']
@@ -59,7 +60,8 @@ def checkpoint_state(
     meter:dict|None=None,         # Averages since the last log line: numbers and text
 ) -> dict: # Loads with `weights_only=True`
     "Return all that the next step depends on, and what it was made with."
-    if random is None: random = [random_states()]
+    if random is None:
+        random = [random_states()]
     return dict(
         model=trainer.net.state_dict(),
         optimizer=trainer.optimizer.state_dict(),

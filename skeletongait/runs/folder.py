@@ -62,9 +62,11 @@ def name_of_test(cfg:Config) -> str:
     "Return test set, protocol and metric as a part of a file name; also the embedding, where it is the second."
     e, d = cfg.evaluator_cfg, cfg.data_cfg
     protocol = e.eval_func.removeprefix('evaluate_')
-    if e.cross_view_gallery: protocol += '-crossview'
+    if e.cross_view_gallery:
+        protocol += '-crossview'
     words = [_file_words(d.test_dataset_name or d.dataset_name), protocol, e.metric]
-    if cfg.model_cfg.use_emb2: words.append('embed_2')
+    if cfg.model_cfg.use_emb2:
+        words.append('embed_2')
     return '-'.join(words)
 
 def of_other_test(path:Path, settings:dict) -> bool:
@@ -120,6 +122,7 @@ def tested(self:Run, iteration:int) -> bool:
     earlier_name = self.folder/'results'/f'{self.name}-{iteration:05d}.json'
     return self.results(iteration).exists() or earlier_name.exists()
 
+# %% ../../nbs/runs/03_folder.ipynb #c2000001
 @patch
 def files(self:Run, kind:str) -> list[tuple[int,Path]]:
     "Return everything in `checkpoints` or `results` that belongs to an iteration, in order."
@@ -180,7 +183,8 @@ def prune(
 # %% ../../nbs/runs/03_folder.ipynb #f7f5a885
 def _is_best(o:Any) -> bool:
     "Is this what `note_best` writes: an iteration and a finite value?"
-    if not isinstance(o, dict) or type(o.get('iteration')) is not int: return False
+    if not isinstance(o, dict) or type(o.get('iteration')) is not int:
+        return False
     return type(o.get('value')) in (int, float) and math.isfinite(o['value'])
 
 def read_best(run:Run) -> dict:
@@ -195,6 +199,7 @@ def read_best(run:Run) -> dict:
                 'no checkpoint counts as the best until the next test')
     return {}
 
+# %% ../../nbs/runs/03_folder.ipynb #c2000002
 def note_best(
     run:Run,
     iteration:int,    # Which checkpoint was tested
@@ -204,7 +209,8 @@ def note_best(
     "Note the checkpoint in `best.json` if it is better than the best so far, or judged by another metric."
     if value is None or math.isnan(value): return False
     best = read_best(run)
-    if best and best.get('name') == name and value <= best['value']: return False
+    if best and best.get('name') == name and value <= best['value']:
+        return False
     text = json.dumps(dict(iteration=iteration, name=name, value=value)) + '\n'
     with naming_write_errors(run.best_file, 'which checkpoint is the best', GO_ON_ADVICE):
         save_text(text, run.best_file)
@@ -223,7 +229,8 @@ def _beyond(run:Run, iteration:int) -> list[Path]:
     later = []
     for kind in ('checkpoints', 'results'):
         later += [f for i, f in reversed(run.files(kind)) if i > iteration]
-    if read_best(run).get('iteration', 0) > iteration: later.append(run.best_file)
+    if read_best(run).get('iteration', 0) > iteration:
+        later.append(run.best_file)
     return later
 
 def _is_there(path:Path) -> bool:
@@ -238,6 +245,7 @@ def _what_to_move(run:Run, beyond:int) -> list[Path]:
         return [] # results alone are those of weights from elsewhere, or of none
     return [o for o in (*trained, run.folder/'results', run.folder/'nonfinite') if _is_there(o)]
 
+# %% ../../nbs/runs/03_folder.ipynb #c2000003
 def _copy_records(run:Run, aside:Path) -> None:
     "Copy the curves and the settings to `aside`, which appears when all are there."
     tmp = aside.with_name(f'.{aside.name}.tmp')
@@ -245,8 +253,10 @@ def _copy_records(run:Run, aside:Path) -> None:
         shutil.rmtree(unfinished)
     tmp.mkdir()
     for o in (run.metrics, run.config):
-        if o.is_file(): shutil.copy2(o, tmp/o.name)
-    if run.summary.is_dir(): shutil.copytree(run.summary, tmp/run.summary.name)
+        if o.is_file():
+            shutil.copy2(o, tmp/o.name)
+    if run.summary.is_dir():
+        shutil.copytree(run.summary, tmp/run.summary.name)
     tmp.rename(aside)
 
 # %% ../../nbs/runs/03_folder.ipynb #c1a10003
@@ -266,7 +276,8 @@ def set_aside(self:Run,
     if not what: return None
     aside = _new_aside(self)
     with naming_write_errors(aside, 'what an earlier run left'):
-        if beyond: _copy_records(self, aside)
+        if beyond:
+            _copy_records(self, aside)
         for o in what:
             there = aside/o.relative_to(self.folder)
             there.parent.mkdir(parents=True, exist_ok=True)
@@ -300,7 +311,8 @@ def _wait_for(lock:FileLock, run:Run, about:Path, seconds:float) -> None:
         if time.monotonic() >= until:
             raise SkeletonGaitError(f'{run.folder}: in use by {_holder(about)}; '
                                     'wait until it ends, or set another save_name or output_root')
-        if not told: log.info(f'notice: waiting for {_holder(about)} to release {run.folder}')
+        if not told:
+            log.info(f'notice: waiting for {_holder(about)} to release {run.folder}')
         told = True
         time.sleep(min(.2, seconds))
 

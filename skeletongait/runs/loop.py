@@ -124,11 +124,13 @@ class TrainingRun:
 def take_over(run:Run, cfg:Config, iteration:int) -> None:
     "Remove half-written files, set aside what lies beyond `iteration`, and write the settings. For rank 0."
     for f in (run.folder/'checkpoints').glob('*'):
-        if is_leftover(f.name): f.unlink()
+        if is_leftover(f.name):
+            f.unlink()
     aside = run.set_aside(iteration)
     if aside:
         log.warning(f'{run.folder} held an earlier run, beyond iteration {iteration}; '
-                    f'its files lie in {aside.name} now. To go on with a run instead, set trainer_cfg.restore_hint: latest')
+                    f'its files lie in {aside.name} now. '
+                    'To go on with a run instead, set trainer_cfg.restore_hint: latest')
     save_text(to_yaml(cfg), run.config)
 
 @patch
@@ -139,7 +141,8 @@ def begin(self:TrainingRun) -> None:
     broadcast_value(claim_folder)
     restarted = broadcast_value(lambda: goes_on(self.run))
     found = shared_checkpoint(lambda: read_start(self.cfg, self.run, restarted))
-    if found: self.restore(*found, restarted)
+    if found:
+        self.restore(*found, restarted)
     broadcast_value(lambda: take_over(self.run, self.cfg, self.iteration))
 
 # %% ../../nbs/runs/10_loop.ipynb #c1a0000d
@@ -171,9 +174,11 @@ def fetch(batches, stop:Stop) -> tuple[Batch|None,int,SkeletonGaitError|None]:
         batch = next(batches)
     except SkeletonGaitError as e:
         error, mine = e, ERROR
-    if stop.name: mine = STOP
+    if stop.name:
+        mine = STOP
     state = agree(mine)
-    if state == ERROR and error is None: error = OtherRankError('another rank has no batch')
+    if state == ERROR and error is None:
+        error = OtherRankError('another rank has no batch')
     return batch, state, error
 
 # %% ../../nbs/runs/10_loop.ipynb #c1a0000e
@@ -182,7 +187,8 @@ def draw(self:TrainingRun, batches) -> Batch|None:
     "Return the next batch, or None where a rank was told to stop; where a rank has no batch, save and raise."
     batch, state, error = fetch(batches, self.stop)
     if state == STOP: return None
-    if state == ERROR: self.give_up(error)
+    if state == ERROR:
+        self.give_up(error)
     return batch
 
 @patch
@@ -201,7 +207,8 @@ def step(self:TrainingRun,
 ) -> None:
     "Do one step and count it; where the loss is not finite, save the batch and say where."
     began = time.perf_counter()
-    if self.iteration == 0: self.watch.pictures(0, batch)
+    if self.iteration == 0:
+        self.watch.pictures(0, batch)
     try:
         info = self.trainer.step(batch)
     except NonFiniteLossError as e:
@@ -224,7 +231,8 @@ def save(self:TrainingRun) -> Path:
     "Save a checkpoint on rank 0 and return its path; no rank returns before it is saved."
     states = gather_on_first(random_states())
     with together():
-        if states: save_checkpoint(self.run, self.trainer, self.cfg, states, self.meter.state())
+        if states:
+            save_checkpoint(self.run, self.trainer, self.cfg, states, self.meter.state())
     self.watch.note('saved', self.iteration)
     return self.run.checkpoint(self.iteration)
 
@@ -276,8 +284,10 @@ def under_way(self:TrainingRun, loader) -> Iterator[None]:
 @patch
 def catch_up(self:TrainingRun, test:Callable|None) -> None:
     "Note that a run goes on, and make up for a test that it missed."
-    if self.iteration: self.watch.note('resumed', self.iteration, processes=self.ranks.world)
-    if test and self.test_missing(): self.run_test(test)
+    if self.iteration:
+        self.watch.note('resumed', self.iteration, processes=self.ranks.world)
+    if test and self.test_missing():
+        self.run_test(test)
 
 # %% ../../nbs/runs/10_loop.ipynb #c06e745a
 def train(
@@ -295,12 +305,14 @@ def train(
             batch = training.draw(batches)
             if batch is None: return training.leave()
             training.step(batch, waited=time.perf_counter() - began)
-            if training.log_due(): training.log_averages()
+            if training.log_due():
+                training.log_averages()
             if training.save_due():
                 with training.meter.pause():
                     training.save()
                     training.watch.pictures(training.iteration, batch)
-                    if test: training.run_test(test)
+                    if test:
+                        training.run_test(test)
 
 # %% ../../nbs/runs/10_loop.ipynb #9deae714
 @torch.no_grad()
@@ -323,7 +335,8 @@ def put_in_order(
     world = len(parts)
     out_ncp = torch.empty(total, *parts[0].shape[1:])
     for rank, part_ncp in enumerate(parts):
-        if part_ncp is not None: out_ncp[rank::world] = part_ncp
+        if part_ncp is not None:
+            out_ncp[rank::world] = part_ncp
     return out_ncp
 
 # %% ../../nbs/runs/10_loop.ipynb #c1a00017
@@ -379,8 +392,10 @@ def check_rules(
     except SkeletonGaitError as error:
         raise SkeletonGaitError(f'{where}: {error}') from None
     if ranks().rank == 0:
-        for gap in gaps: log.warning(f'{where}: {gap}')
+        for gap in gaps:
+            log.warning(f'{where}: {gap}')
 
+# %% ../../nbs/runs/10_loop.ipynb #c200000b
 def prepare_test(
     cfg:Config,
     found:tuple[Tree,Partition]|None=None, # As `make_dataset` takes it
@@ -405,7 +420,8 @@ def foresee_test(
     try:
         protocol = protocol_of(cfg)
     except SkeletonGaitError as error:
-        if ranks().rank == 0: log.warning(f'a test will need other settings: {error}')
+        if ranks().rank == 0:
+            log.warning(f'a test will need other settings: {error}')
         return
     try:
         check_rules(cfg, protocol, sequences, partition.probe)
@@ -444,6 +460,7 @@ def embed_test_set(
     views = [s.view for s in data.sequences]
     return make_embedding_set(x_ncp.to(device()), data.labels, types, views)
 
+# %% ../../nbs/runs/10_loop.ipynb #c200000c
 def describe_test(cfg:Config, prepared:Prepared, iteration:int) -> dict:
     "Return what a file of results says about its test: weights, data, protocol and settings."
     e, d = cfg.evaluator_cfg, cfg.data_cfg
@@ -463,7 +480,8 @@ def describe_test(cfg:Config, prepared:Prepared, iteration:int) -> dict:
 # %% ../../nbs/runs/10_loop.ipynb #c1a00019
 def _describe_failures(missed:list, protocol:Any, results:dict) -> str:
     "The worst failures as a table, or what an empty list of them means."
-    if missed: return f'{len(missed)} failures, the worst first:\n{failures_table(missed[:5])}'
+    if missed:
+        return f'{len(missed)} failures, the worst first:\n{failures_table(missed[:5])}'
     scored = sum(results[f'{c.name} probes'.strip()] for c in protocol.asked)
     if scored: return 'no probe failed'
     return 'no list of failures: no probe of the first table has a match in the gallery'
@@ -499,7 +517,8 @@ def test_model(
     prepared = prepared or prepare_test(cfg)
     protocol, metric = prepared.protocol, cfg.evaluator_cfg.metric
     if r.rank == 0:
-        for n in prepared.notices: log.info(n)
+        for n in prepared.notices:
+            log.info(n)
     began = time.perf_counter()
     test = embed_test_set(model, cfg, r, prepared.data)
     if test is None: return None

@@ -38,6 +38,7 @@ def _mean(x:torch.Tensor) -> torch.Tensor:
     "The mean in float64; in float32 on an Apple GPU, which has no other."
     return x.detach().to(torch.float32 if x.device.type == 'mps' else torch.float64).mean()
 
+# %% ../../nbs/runs/07_metrics.ipynb #c2000007
 class Meter:
     "Averages between two log lines, and where the time went."
     def __init__(self):
@@ -91,6 +92,7 @@ def read(self:Meter) -> Reading: # The averages since the last reading
     self.reset()
     return reading
 
+# %% ../../nbs/runs/07_metrics.ipynb #c2000008
 @patch
 def state(self:Meter) -> dict[str,Any]: # `n` and `sums`, for a checkpoint
     "Return the sums so far, as plain numbers."
@@ -180,7 +182,10 @@ def start_log(
     "Log to the terminal and, if wanted, to a file on rank 0; on the other ranks only warnings, to the terminal."
     log.setLevel(logging.INFO if r.rank == 0 else logging.WARNING)
     handlers = [_AroundBars()]
-    if to_file and r.rank == 0: handlers.append(_log_file(run))
-    for h in handlers: h.setFormatter(logging.Formatter('[%(asctime)s] %(message)s', '%H:%M:%S'))
-    for h in log.handlers: h.close()
+    if to_file and r.rank == 0:
+        handlers.append(_log_file(run))
+    for h in handlers:
+        h.setFormatter(logging.Formatter('[%(asctime)s] %(message)s', '%H:%M:%S'))
+    for h in log.handlers:
+        h.close()
     log.handlers = handlers

@@ -62,7 +62,8 @@ def describe_weights(
     "Return the network that weights belong to, from names and shapes; raise a `SkeletonGaitError` if it is unknown."
     shapes = {k.removeprefix('module.'): tuple(v.shape) for k, v in weights.items()}
     name, backbone = 'SkeletonGait', _backbone
-    if 'map_layer0.forward_block.0.weight' in shapes: name, backbone = 'SkeletonGaitPP', _backbone_pp
+    if 'map_layer0.forward_block.0.weight' in shapes:
+        name, backbone = 'SkeletonGaitPP', _backbone_pp
     try:
         return dict(
             model=name,
@@ -89,6 +90,7 @@ def _what_to_set(then:dict, now:dict) -> Iterator[str]:
         more = f', and data_cfg.data_in_use to files with {a} channels in all' if key == 'in_channels' else ''
         yield f'the checkpoint was made with {key} {a}, model_cfg.Backbone.{key} is {b}: set it to {a}{more}'
 
+# %% ../../nbs/runs/05_misfit.ipynb #c2000004
 def _old_head(weights:dict[str,torch.Tensor], then:dict) -> Iterator[str]:
     "What to do with a SkeletonGait whose embedding is half as wide as its last stage, and not as wide as its third."
     *_, third, last = then['Backbone'].get('channels', (0, 0))

@@ -56,6 +56,7 @@ def parse_record(
         return None
     return o if isinstance(o, dict) and type(o.get('iteration')) is int else None
 
+# %% ../../nbs/runs/08_records.ipynb #c2000009
 def check_size(
     path:str|os.PathLike,
     size:int, # Of the file, bytes
@@ -95,7 +96,8 @@ def rewind_metrics(
     if not path.exists(): return
     lines = _whole_lines(path)
     kept = b''
-    if iteration > 0: kept = b''.join(line + b'\n' for line, o in lines if o['iteration'] <= iteration)
+    if iteration > 0:
+        kept = b''.join(line + b'\n' for line, o in lines if o['iteration'] <= iteration)
     if kept == path.read_bytes(): return
     with atomic_write(path) as tmp:
         tmp.write_bytes(kept)

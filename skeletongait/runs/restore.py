@@ -89,7 +89,8 @@ def read_start(
 ) -> tuple[bytes|None,Path|None,bool]: # Content, path, whether to resume at its iteration; or None, None, False
     "Read what training starts from; for rank 0, which sends the content to the others."
     hint = cfg.trainer_cfg.restore_hint
-    if resume and run.iterations(): hint = 'latest'
+    if resume and run.iterations():
+        hint = 'latest'
     data, path = read_hint(hint, run)
     if hint == 'latest' and path is None:
         log.info(f'notice: {run.folder} has no checkpoint yet; training begins at iteration 0')
@@ -115,20 +116,23 @@ def _shapes_fit(state:dict, weights:list[torch.Tensor]) -> bool:
     "Does each tensor in an optimizer's state fit its weight?"
     for i, of_weight in state['state'].items():
         for v in of_weight.values():
-            if isinstance(v, torch.Tensor) and v.dim() and not _spans(v.shape, weights[i].shape): return False
+            if isinstance(v, torch.Tensor) and v.dim() and not _spans(v.shape, weights[i].shape):
+                return False
     return True
 
 def _optimizer_fits(optimizer:torch.optim.Optimizer, state:dict) -> bool:
     "Has a state the same groups, settings and shapes as an optimizer?"
     groups = state.get('param_groups', [])
     sizes = [len(g['params']) for g in groups]
-    if sizes != [len(g['params']) for g in optimizer.param_groups]: return False
+    if sizes != [len(g['params']) for g in optimizer.param_groups]:
+        return False
     for key, default in optimizer.defaults.items():
         # older versions of torch lack switches that are off
         if default and any(key not in g for g in groups): return False
     weights = [p for g in optimizer.param_groups for p in g['params']]
     return _shapes_fit(state, weights)
 
+# %% ../../nbs/runs/06_restore.ipynb #c2000005
 def load_optimizer(optimizer:torch.optim.Optimizer, state:dict, path:str|os.PathLike) -> None:
     "Restore an optimizer; raise a `SkeletonGaitError` where the state is another one's."
     advice = 'set trainer_cfg.optimizer_reset: true to begin with a fresh one'
@@ -169,7 +173,8 @@ def _without_effect(changes:list[str], cfg:Config) -> list[str]:
         key = change.split(':')[0]
         if not key.startswith(('optimizer_cfg.', 'scheduler_cfg.')): continue
         switch = _switch(key)
-        if not getattr(cfg.trainer_cfg, switch): lines.append(f'  {change} (trainer_cfg.{switch})')
+        if not getattr(cfg.trainer_cfg, switch):
+            lines.append(f'  {change} (trainer_cfg.{switch})')
     return lines
 
 # %% ../../nbs/runs/06_restore.ipynb #c1d00002
@@ -218,7 +223,8 @@ def tell_map_changes(state:dict, cfg:Config, path:str|os.PathLike) -> None:
         changes = map_changes(then['data_cfg'], to_dict(cfg.data_cfg))
     except SkeletonGaitError as e:
         changes = f'those of the checkpoint cannot be read ({e})'
-    if changes: log.info(f'notice: {path} was trained with other settings of the maps: {changes}')
+    if changes:
+        log.info(f'notice: {path} was trained with other settings of the maps: {changes}')
 
 # %% ../../nbs/runs/06_restore.ipynb #3a7613e0
 def tell_changes(state:dict, cfg:Config, path:str|os.PathLike) -> None:
@@ -240,6 +246,7 @@ def _tell_seed(then:Any, now:int) -> None:
     log.warning(f'THE SEED HAS CHANGED: {then} in the checkpoint, {now} now. The batches to come are not those that '
                 f'the run would have seen; set trainer_cfg.seed: {then} to go on exactly')
 
+# %% ../../nbs/runs/06_restore.ipynb #c2000006
 def tell_embedding(state:dict, cfg:Config, path:str|os.PathLike) -> None:
     "Log which embedding is compared; warn if a checkpoint was trained to be tested by the other."
     now, then = embedding_name(cfg), state.get('embedding')
@@ -269,11 +276,15 @@ def restore_random(state:dict, r:Ranks, path:str|os.PathLike) -> None:
 # %% ../../nbs/runs/06_restore.ipynb #6e0522f9
 def _restore_optimizer(trainer:Trainer, state:dict, path:str|os.PathLike, t:TrainerCfg) -> None:
     "Optimizer, loss scale and schedule, each unless it is reset."
-    if not t.optimizer_reset: load_optimizer(trainer.optimizer, state.get('optimizer', {}), path)
-    if not t.scheduler_reset: load_scheduler(trainer.scheduler, state.get('scheduler', {}), path)
+    if not t.optimizer_reset:
+        load_optimizer(trainer.optimizer, state.get('optimizer', {}), path)
+    if not t.scheduler_reset:
+        load_scheduler(trainer.scheduler, state.get('scheduler', {}), path)
     with _restoring(path, 'loss scale', 'set trainer_cfg.enable_float16: false to go on without'):
-        if state.get('scaler') and not t.optimizer_reset: trainer.scaler.load_state_dict(state['scaler'])
-    if t.optimizer_reset != t.scheduler_reset: follow_schedule(trainer)
+        if state.get('scaler') and not t.optimizer_reset:
+            trainer.scaler.load_state_dict(state['scaler'])
+    if t.optimizer_reset != t.scheduler_reset:
+        follow_schedule(trainer)
 
 # %% ../../nbs/runs/06_restore.ipynb #30c69169
 def _brought_along(trainer:Trainer, t:TrainerCfg) -> str:
@@ -325,7 +336,8 @@ def restore_state(
     "Restore a trainer from a checkpoint, on every rank, and log what has changed; raise if it does not fit."
     with only_first_speaks(r):
         load_weights(trainer.net, state, path, cfg.trainer_cfg.restore_ckpt_strict)
-        if go_on: check_restored(state, cfg, path)
+        if go_on:
+            check_restored(state, cfg, path)
         _restore_optimizer(trainer, state, path, cfg.trainer_cfg)
         tell_embedding(state, cfg, path)
         if go_on: return _go_on(trainer, state, path, cfg, r)

@@ -96,7 +96,8 @@ def embed(self:TrainedRun,
     for walk in walks:
         item = Item(self.frames(walk), '', Sequence('', '', ''))
         out.append(embed_batch(self.model, collate([item], 0, packed=True), mixed))
-    if not out: raise SkeletonGaitError('found an empty list; expected at least one sequence to embed')
+    if not out:
+        raise SkeletonGaitError('found an empty list; expected at least one sequence to embed')
     return torch.cat(out)
 
 # %% ../../nbs/runs/11_trained.ipynb #5f0c7a0d
@@ -140,7 +141,8 @@ def checkpoint_settings(
         log.warning(f'{path}: holds no settings, and there is no {beside}; the defaults are taken, '
                     'which compare embed_1 and use all files of a sequence')
     try:
-        if settings is None: settings = dict(model_cfg=describe_weights(state['model']))
+        if settings is None:
+            settings = dict(model_cfg=describe_weights(state['model']))
         cfg, _ = make_config(settings)
         return cfg
     except SkeletonGaitError as e:
@@ -165,6 +167,7 @@ def _load_from_folder(path:Path, iteration:int|str|None, cfg:Config|None) -> Tra
                                 'expected the folder of a run that has saved one')
     return trained_run(cfg, load_state(data, file), file)
 
+# %% ../../nbs/runs/11_trained.ipynb #c200000d
 def load_run(
     path:str|PathLike,           # A run's folder, with `config.yaml` and `checkpoints`; or a checkpoint
     iteration:int|str|None=None, # Which checkpoint of the folder; may be `best`; None: the newest that is whole

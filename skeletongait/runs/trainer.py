@@ -42,7 +42,8 @@ def make_dataset(
     phase = cfg.trainer_cfg if training else cfg.evaluator_cfg
     tree, partition = found or find_data(cfg)
     name = d.dataset_name
-    if not training and d.test_dataset_name: name = d.test_dataset_name
+    if not training and d.test_dataset_name:
+        name = d.test_dataset_name
     data = GaitDataset(
         tree, partition, training, d.data_in_use, name,
         build_transform(phase.transform[0]), # all are the same, as the configuration has checked
@@ -95,7 +96,8 @@ def train_mode(self:Trainer) -> None:
     self.model.train()
     if not self.fix_bn: return
     for m in self.model.modules():
-        if isinstance(m, nn.modules.batchnorm._BatchNorm): m.eval()
+        if isinstance(m, nn.modules.batchnorm._BatchNorm):
+            m.eval()
 
 @patch
 def losses(self:Trainer, batch:Batch) -> tuple[torch.Tensor,dict[str,torch.Tensor]]:
@@ -103,7 +105,8 @@ def losses(self:Trainer, batch:Batch) -> tuple[torch.Tensor,dict[str,torch.Tenso
     with autocast(self.device, self.mixed):
         out = self.model(batch.frames, batch.lengths)
     total, info = self.loss(out, batch.labels)
-    if not torch.isfinite(total): raise NonFiniteLossError(total.item(), batch, self.iteration)
+    if not torch.isfinite(total):
+        raise NonFiniteLossError(total.item(), batch, self.iteration)
     return total, info
 
 @patch
@@ -123,7 +126,8 @@ def step(self:Trainer, batch:Batch) -> dict[str,torch.Tensor]:
     "Do one iteration and return what to log; where gradients overflow, try the batch again at a lower loss scale."
     batch = batch.to(self.device)
     buffers = []
-    if self.scaler.is_enabled(): buffers = [b.clone() for b in self.net.buffers()]
+    if self.scaler.is_enabled():
+        buffers = [b.clone() for b in self.net.buffers()]
     for _ in range(40):
         scale, info = self.try_step(batch)
         if self.scaler.get_scale() >= scale: break # nothing overflowed
@@ -155,8 +159,10 @@ def autocast(where:torch.device, enabled:bool):
 # %% ../../nbs/runs/02_trainer.ipynb #e7116110
 def _sync_batch_norm(model:nn.Module, r:Ranks, where:torch.device) -> nn.Module:
     "The model with batch norms that share statistics over all ranks, if there are several GPUs."
-    if r.world > 1 and where.type == 'cuda': return nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    if r.rank == 0: log.info('sync_BN: needs several GPUs; every process keeps the batch norm of its own share')
+    if r.world > 1 and where.type == 'cuda':
+        return nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    if r.rank == 0:
+        log.info('sync_BN: needs several GPUs; every process keeps the batch norm of its own share')
     return model
 
 def make_trainer(
@@ -166,7 +172,8 @@ def make_trainer(
     "Return model, loss, optimizer and schedule as the settings say, on this rank's device."
     t, where = cfg.trainer_cfg, device()
     model = build_model(to_dict(cfg.model_cfg), t.seed).to(where)
-    if t.sync_BN: model = _sync_batch_norm(model, r, where)
+    if t.sync_BN:
+        model = _sync_batch_norm(model, r, where)
     optimizer = make_optimizer(cfg.optimizer_cfg, model.parameters())
     if r.world > 1:
         gpus = [where.index] if where.type == 'cuda' else None

@@ -51,7 +51,8 @@ def _strips(x_schw:torch.Tensor, frames:int) -> np.ndarray: # `(h, w)` uint8
     gap = np.full((x.shape[2], 6), 96, np.uint8)
     parts = []
     for channel in range(x.shape[1]):
-        if channel: parts.append(gap)
+        if channel:
+            parts.append(gap)
         parts += list(x[:, channel])
     return np.concatenate(parts, 1)
 
@@ -66,10 +67,13 @@ def batch_picture(
     frames:int=6,     # How many frames of each, evenly spaced
 ) -> np.ndarray:      # `(h, w)` uint8
     "Draw the first sequences of a batch under their names: frames along strips, one strip for each channel."
-    if batch.lengths is None: x = list(batch.frames[:sequences])
-    else: x = list(batch.frames[0].split(batch.lengths)[:sequences])
+    if batch.lengths is None:
+        x = list(batch.frames[:sequences])
+    else:
+        x = list(batch.frames[0].split(batch.lengths)[:sequences])
     labels = batch.labels
-    if isinstance(labels, torch.Tensor): labels = labels.tolist()
+    if isinstance(labels, torch.Tensor):
+        labels = labels.tolist()
     rows = [_strips(x_schw, frames) for x_schw in x]
     width = max(row.shape[1] for row in rows)
     parts = []
@@ -112,7 +116,8 @@ def _on_rank_0(f:Callable) -> Callable:
     "A method of `Watch` that does nothing on the other ranks."
     @functools.wraps(f)
     def method(self, *args, **kwargs) -> None:
-        if self.first: f(self, *args, **kwargs)
+        if self.first:
+            f(self, *args, **kwargs)
     return method
 
 def _plain(o:Any) -> Any:
@@ -139,7 +144,8 @@ class Watch:
     def __enter__(self) -> 'Watch':
         self.told = set() # which errors have been reported
         with contextlib.ExitStack() as opened:
-            if self.first: self._open(opened)
+            if self.first:
+                self._open(opened)
             self.opened = opened.pop_all()
         return self
 
@@ -166,6 +172,7 @@ def _open(self:Watch, opened:contextlib.ExitStack) -> None:
     bar = tqdm(total=self.total, initial=self.start, desc='training', unit=' it', mininterval=1, file=where)
     self.bar = opened.enter_context(bar)
 
+# %% ../../nbs/runs/09_watch.ipynb #c200000a
 @patch
 def _close(self:Watch, path:Path, records:Records) -> None:
     with self._going_on(path):
@@ -248,7 +255,8 @@ def results(self:Watch,
     "Record the results of a test during training."
     figures = {}
     for k, v in results.items():
-        if isinstance(v, (int, float)) and not isinstance(v, bool): figures[k] = float(v)
+        if isinstance(v, (int, float)) and not isinstance(v, bool):
+            figures[k] = float(v)
     name, value = headline
     self._scalars(iteration, {f'test/{k}': v for k, v in figures.items()})
     self._write(iteration, test=figures, headline=dict(name=name, value=value))

@@ -117,7 +117,8 @@ def test_a_non_finite_loss_stops_and_names_the_batch(walkers):
     trainer, batch = make_trainer(cfg, ONE), next(iter(batches_of(cfg)))
     before = [p.clone() for p in trainer.net.parameters()]
     says = f'iteration 0: the loss is nan; the batch: {batch.names[0]}'
-    with pytest.raises(SkeletonGaitError, match=says): trainer.step(with_infinity(batch))
+    with pytest.raises(SkeletonGaitError, match=says):
+        trainer.step(with_infinity(batch))
     assert all(torch.equal(a, b) for a, b in zip(before, trainer.net.parameters())) and trainer.iteration == 0
 
 
@@ -140,7 +141,8 @@ def test_with_test_notes_the_best_and_makes_up_for_a_test(walkers, tmp_path):
 
     def test(i):
         tested.append(i)
-        if len(tested) == 3: stop.arrived('SIGTERM')     # during the third test
+        if len(tested) == 3:
+            stop.arrived('SIGTERM')     # during the third test
         save_text('{}', run.results(i))
         return {'Rank-1': figures[i]}, ('Rank-1', figures[i])
 
@@ -149,7 +151,8 @@ def test_with_test_notes_the_best_and_makes_up_for_a_test(walkers, tmp_path):
         return train(training, batches_of(cfg, training.iteration), test)
 
     stop = Stop()
-    with pytest.raises(KeyboardInterrupt, match='stopped by SIGTERM'): go(tiny(walkers, **settings))
+    with pytest.raises(KeyboardInterrupt, match='stopped by SIGTERM'):
+        go(tiny(walkers, **settings))
     assert tested == [2, 4, 6] and run.iterations() == [4, 6]
     stop = Stop()
     assert go(tiny(walkers, **settings, restore_hint='latest')) is None
@@ -209,7 +212,8 @@ def _one_of_two(folder):
         yield 'fine'
     mine, stop, said = batches(), Stop(), []
     for told in (False, False, True):
-        if told and rank == 0: stop.name = 'SIGTERM'
+        if told and rank == 0:
+            stop.name = 'SIGTERM'
         batch, state, error = fetch(mine if not told else iter(['more']), stop)
         said.append([batch, state, error and type(error).__name__])
     (folder/f'{rank}.json').write_text(json.dumps(said))
@@ -230,8 +234,10 @@ def _broadcast_values(folder):
         got.append(broadcast_value(lambda: value if rank == 0 else pytest.fail('not rank 0')) == value)
 
     def fails(): raise SkeletonGaitError('no such checkpoint')
-    try: broadcast_value(fails)
-    except SkeletonGaitError as e: got.append(type(e).__name__)
+    try:
+        broadcast_value(fails)
+    except SkeletonGaitError as e:
+        got.append(type(e).__name__)
     (folder/f'{rank}.json').write_text(json.dumps(got))
 
 
@@ -275,7 +281,8 @@ def test_fixed_batch_norm_keeps_its_statistics(walkers):
     trainer.train_mode()
     trainer.step(next(iter(batches_of(cfg))))
     for name, b in trainer.net.named_buffers():
-        if name.endswith('running_mean'): assert not b.any(), name
+        if name.endswith('running_mean'):
+            assert not b.any(), name
 
 
 def first_step(root, mixed=False, exact=False):
