@@ -858,7 +858,7 @@ def test_without_rank_0_the_others_finish_their_share(blank, large):
     ranks[0].kill()
     ranks[0].communicate()
     out, err = ranks[1].communicate(timeout=120)
-    assert ranks[1].returncode == 2 and f'pretreatment_heatmap (rank 1): ' in err and f'This rank drew {N//2 + 1} of {N//2 + 1} files' in err
+    assert ranks[1].returncode == 2 and 'pretreatment_heatmap (rank 1): ' in err and f'This rank drew {N//2 + 1} of {N//2 + 1} files' in err
     assert len(recorded(blank)) >= N//2 + 1
     assert run(blank) == 0 and finished(blank, large)
 

@@ -556,7 +556,7 @@ def test_moving_pictures(tmp_path):
 
 
 def test_from_results_is_the_same_as_from_arrays(tmp_path):
-    test = write_test(tmp_path)
+    write_test(tmp_path)
     x, who = toy(noise=1.6)
     a = RetrievalExplorer(x, *who, protocol=RULES, metric='cos')
     for path in (tmp_path, tmp_path/'results', tmp_path/'results'/'run-00010.json'):
