@@ -12,7 +12,8 @@ def impute(xy):
     "Holes of `(T, V, 2)` filled by scikit-learn alone; nothing is filled if some coordinate is never seen."
     table = np.ascontiguousarray(xy).reshape(len(xy), -1)
     if (table == 0).all(0).any(): return xy
-    return KNNImputer(missing_values=0, n_neighbors=4, weights='distance').fit_transform(table).reshape(xy.shape).astype(xy.dtype)
+    return KNNImputer(missing_values=0, n_neighbors=4,
+                      weights='distance').fit_transform(table).reshape(xy.shape).astype(xy.dtype)
 
 
 def place(xy, size=128):
@@ -67,7 +68,8 @@ def fit(grey, size=64, align=True, offset=0, centre=64):
 
 def draw(joints, sigma=8., shape=(128, 128), **aligned):
     "Both maps of every frame of placed joints `(T, 17, 3)`."
-    return np.array([[fit(image(f[:, :2], f[:, 2], ends, sigma, shape), **aligned) for ends in (LIMBS, [(i, i) for i in range(17)])] for f in joints])
+    return np.array([[fit(image(f[:, :2], f[:, 2], ends, sigma, shape), **aligned)
+                      for ends in (LIMBS, [(i, i) for i in range(17)])] for f in joints])
 
 
 def heatmap(pose, sigma=8.):

@@ -17,9 +17,12 @@ GOLDEN = np.load(GOLDEN_FOLDER/'heatmap.npz')
 CASES = sorted(k.removeprefix('in_') for k in GOLDEN.files if k.startswith('in_'))
 
 
-SETTINGS = {'coco18': {'coco18tococo17_args': {'transfer_to_coco17': True}}, 'coco18_missing': {'coco18tococo17_args': {'transfer_to_coco17': True}},
-            'sigma4': {'heatmap_generator_args': {'sigma': 4}}, 'sigma2p5': {'heatmap_generator_args': {'sigma': 2.5}}, 'noalign': {'align_args': {'align': False}},
-            'size48': {'align_args': {'final_img_size': 48}}, 'sigma4_offset2': {'heatmap_generator_args': {'sigma': 4}, 'align_args': {'offset': 2}}}
+SETTINGS = {'coco18': {'coco18tococo17_args': {'transfer_to_coco17': True}},
+            'coco18_missing': {'coco18tococo17_args': {'transfer_to_coco17': True}},
+            'sigma4': {'heatmap_generator_args': {'sigma': 4}}, 'sigma2p5': {'heatmap_generator_args': {'sigma': 2.5}},
+            'noalign': {'align_args': {'align': False}},
+            'size48': {'align_args': {'final_img_size': 48}},
+            'sigma4_offset2': {'heatmap_generator_args': {'sigma': 4}, 'align_args': {'offset': 2}}}
 
 
 def walk(n=12, dtype='f8', seed=0):
@@ -30,7 +33,8 @@ def walk(n=12, dtype='f8', seed=0):
 
 def apart(joints, cfg=HeatmapConfig(), sigma=None, device='cpu', **kwargs):
     "Largest difference in grey levels to the compiled version."
-    made = draw_maps_torch(torch.from_numpy(joints).to(device), cfg, None if sigma is None else torch.as_tensor(sigma), **kwargs).cpu().numpy()
+    made = draw_maps_torch(torch.from_numpy(joints).to(device), cfg, None if sigma is None else torch.as_tensor(sigma),
+                           **kwargs).cpu().numpy()
     sigmas = [cfg.sigma]*len(joints) if sigma is None else sigma
     want = np.concatenate([draw_maps(j[None], replace(cfg, sigma=float(s))) for j, s in zip(joints, sigmas)])
     assert made.dtype == np.uint8 and made.shape == want.shape
