@@ -225,7 +225,8 @@ def test_changed_settings_never_mix(tree, small):
     cfg = settings_file(tree, 'align_args: {align: false, offset: 3}')
     before = files(tree/OUT)
     with pytest.raises(SkeletonGaitError,
-        match=r'12 maps were drawn otherwise: align was True and is False, offset was 0 and is 3; choose another --ext_name or --save_root.*--overwrite'):
+                       match=r'12 maps were drawn otherwise: align was True and is False, offset was 0 and is 3; '
+                             r'choose another --ext_name or --save_root.*--overwrite'):
         run(tree, heatmap_cfg_path=cfg)
     assert files(tree/OUT) == before
     assert run(tree, heatmap_cfg_path=cfg, ext_name='other') == 1 and finished(tree, small)
@@ -288,9 +289,9 @@ def dies_in(where, name, after, patch):
     patch.setattr(where, name, dies)
 
 
-@pytest.mark.parametrize('where, name, after',
-    [(module, 'start_over', 0), (module, 'remove_all', 0), (module, 'clear', 0), (m, 'remove_all', 0),
-     (m, 'remove_all', 1), (Path, 'unlink', 7),
+@pytest.mark.parametrize('where, name, after', [
+    (module, 'start_over', 0), (module, 'remove_all', 0), (module, 'clear', 0),
+    (m, 'remove_all', 0), (m, 'remove_all', 1), (Path, 'unlink', 7),
     (module, 'write_manifest', 0), (module, 'draw_file', 0), (module, 'draw_file', 5)],
     ids=lambda v: getattr(v, '__name__', str(v)).split('.')[-1])
 def test_killed_while_overwriting(tree, small, monkeypatch, where, name, after):
@@ -550,7 +551,7 @@ def test_a_folder_that_cannot_be_listed(tree, monkeypatch, capsys):
 
 
 def test_pipes_and_changing_files(tree, small, monkeypatch, capsys):
-    "A pipe, also in the place of a known file, does not make the run wait; a file that changes meanwhile is not recorded."
+    "A pipe, also in place of a known file, does not make the run wait; a file that changes meanwhile is not recorded."
     os.mkfifo(tree/'pose'/'000'/'nm-01'/'090'/'new.pkl')
     known = tree/'pose'/'001'/'nm-01'/'090'/'000.pkl'
     data = known.read_bytes()
@@ -608,7 +609,8 @@ ARGS = '--pose_data_path=pose --save_root=maps --dataset_name=mine'
 def test_read_only_disk(tree, small):
     shutil.rmtree(tree/'maps')
     (tree/'maps').mkdir()
-    done = in_namespace(f'mount -t tmpfs -o ro none maps && python -m skeletongait.pretreatment_heatmap {ARGS}; r=$?; umount maps; exit $r', tree)
+    done = in_namespace('mount -t tmpfs -o ro none maps && '
+                        f'python -m skeletongait.pretreatment_heatmap {ARGS}; r=$?; umount maps; exit $r', tree)
     assert done.returncode == 1 and 'Traceback' not in done.stderr
     assert 'stopped: maps/mine_sigma_8.0_' in done.stdout and 'cannot be written: Read-only file system' in done.stdout
     assert run(tree) == 1 and finished(tree, small)
@@ -718,14 +720,16 @@ def pause(root, where, name, at, how='SIGSTOP'):
     return process
 
 
+PLACES_TO_STOP = [('module', 'pose_to_heatmap', 4), ('core._Pickler', 'dump', 4), ('module', 'do_share', 1),
+                  ('module', 'add_record', 3), ('module', 'remove_outputs', 1), ('module', 'gather', 1),
+                  ('module', 'save_state', 1)]
+
+
 @pytest.mark.parametrize('other', [False, pytest.param(True, marks=pytest.mark.slow)])
-@pytest.mark.parametrize('where, name, at',
-                         [('core.os', 'fsync', 40), *(pytest.param(*o, marks=pytest.mark.slow) for o in
-    [('module', 'pose_to_heatmap', 4), ('core._Pickler', 'dump', 4), ('module', 'do_share', 1),
-        ('module', 'add_record', 3), ('module', 'remove_outputs', 1), ('module', 'gather', 1),
-        ('module', 'save_state', 1)])])
+@pytest.mark.parametrize('where, name, at', [
+    ('core.os', 'fsync', 40), *(pytest.param(*o, marks=pytest.mark.slow) for o in PLACES_TO_STOP)])
 def test_a_run_that_comes_back_touches_nothing(tree, small, where, name, at, other):
-    "Stopped anywhere, another run does all its work (or draws all otherwise); when it goes on it sees that, and leaves the folder alone."
+    "Stopped anywhere, another run does all its work (or draws all otherwise); then it goes on, and changes nothing."
     shutil.rmtree(tree/'maps')
     process = pause(tree, where, name, at)
     kw = dict(heatmap_cfg_path=settings_file(tree, 'align_args: {align: false}'), overwrite=True) if other else {}
@@ -802,7 +806,7 @@ def test_a_lost_rank_is_reported_and_its_share_left(blank, large, how):
     assert report['lost'] == [dict(rank=1, files=report['left'])] and 0 < report['left'] <= N//2 + 1
     assert report['maps'] == N + 2 - report['left']
     assert run(blank) == 0 and finished(blank, large)
-    if how == signal.SIGSTOP:  # it was not dead: it comes back, sees that others have done its work, and leaves that alone
+    if how == signal.SIGSTOP:  # not dead: it comes back, sees that others have done its work, and leaves that alone
         ranks[1].send_signal(signal.SIGCONT)
         err = ranks[1].communicate(timeout=60)[1]
         assert ranks[1].returncode == 2 and 'another run has taken over; this one stops' in err
@@ -831,7 +835,7 @@ def at_long_files(root, seconds, patience):
     for i in range(2):
         save_pickle(make_sequence(0, i, 'nm-01', '090', 1000).pose, root/'pose'/f'{i:03d}'/'nm-01'/'090'/'0.pkl')
     port = free_port()
-    program = lambda k: ('-c', LONG.format(seconds=seconds*k))
+    def program(k): return '-c', LONG.format(seconds=seconds*k)
     return [by_hand(k, 2, port, root, f'--patience={patience}', program=program(k)) for k in range(2)]
 
 
@@ -907,7 +911,7 @@ def test_without_rank_0_the_others_finish_their_share(blank, large):
     ranks[0].kill()
     ranks[0].communicate()
     out, err = ranks[1].communicate(timeout=120)
-    assert ranks[1].returncode == 2 and f'pretreatment_heatmap (rank 1): ' in err
+    assert ranks[1].returncode == 2 and 'pretreatment_heatmap (rank 1): ' in err
     assert f'This rank drew {N//2 + 1} of {N//2 + 1} files' in err
     assert len(recorded(blank)) >= N//2 + 1
     assert run(blank) == 0 and finished(blank, large)
@@ -949,12 +953,17 @@ def command(n, *args):
     return [*map(str, launcher), '-m', 'skeletongait.pretreatment_heatmap', *ARGS.split(), *args]
 
 
+def environment_of(pid):
+    "The environment variables of a running process."
+    words = Path(f'/proc/{pid}/environ').read_bytes().decode().split('\0')
+    return dict(word.split('=', 1) for word in words if '=' in word)
+
+
 def ranks_of(agent):
     "The processes that a launcher has started, by rank."
     pids = [pid for task in Path(f'/proc/{agent.pid}/task').iterdir() for pid in (task/'children').read_text().split()]
-    env = lambda pid: dict(o.split('=', 1) for o in Path(f'/proc/{pid}/environ').read_bytes().decode().split('\0')
-                           if '=' in o)
-    return {int(e['RANK']): int(pid) for pid in pids if 'RANK' in (e := env(pid))}
+    env = {pid: environment_of(pid) for pid in pids}
+    return {int(env[pid]['RANK']): int(pid) for pid in pids if 'RANK' in env[pid]}
 
 
 def kill_all(agent, pids):
@@ -1008,7 +1017,9 @@ def test_torchrun_restarts_the_ranks(blank, large):
 
 @pytest.mark.slow
 def test_a_notice_longer_than_the_store_takes(tmp_path):
-    code = "from skeletongait.distributed import *; b, r = Board(60), ranks()\nif r.rank: b.post('n', 'x'*20_000_000); b.wait('read', 60)\nelse: assert len(b.wait('n', 60)) == 20_000_000; b.post('read', 1)"
+    code = ("from skeletongait.distributed import *; b, r = Board(60), ranks()\n"
+            "if r.rank: b.post('n', 'x'*20_000_000); b.wait('read', 60)\n"
+            "else: assert len(b.wait('n', 60)) == 20_000_000; b.post('read', 1)")
     port = free_port()
     ranks = [begin([sys.executable, '-c', code], tmp_path, RANK=str(k), WORLD_SIZE='2', MASTER_ADDR='127.0.0.1',
                    MASTER_PORT=str(port)) for k in range(2)]
@@ -1029,7 +1040,8 @@ def test_full_disk(blank, large, n):
     assert done.returncode == 0, done.stderr
     text = {name: (blank/name).read_text()
             for name in ('first.txt', 'first.err', 'first.rc', 'second.txt', 'second.rc', 'second.err')}
-    assert text['first.rc'] == '1\n' and 'skeletongait/' not in text['first.err'], text['first.err']  # torchrun's own traceback names none of our files
+    # torchrun's own traceback names none of our files
+    assert text['first.rc'] == '1\n' and 'skeletongait/' not in text['first.err'], text['first.err']
     assert 'No space left on device' in text['first.txt']
     assert 'fix it and run the same command again' in text['first.txt']
     (blank/'maps').rmdir()
@@ -1043,13 +1055,18 @@ def test_full_disk(blank, large, n):
     assert finished(blank, large) and f'0 failed, {len(known)} were there already' in text['second.txt']
 
 
+def on_node(k, n_ranks, port, *args):
+    "The script on one of two machines."
+    launcher = [BIN/'torchrun', '--nnodes=2', f'--node_rank={k}', f'--nproc_per_node={n_ranks}',
+                '--master_addr=127.0.0.1', f'--master_port={port}']
+    return [*launcher, '-m', 'skeletongait.pretreatment_heatmap', *ARGS.split(), *args]
+
+
 @pytest.mark.slow
 def test_a_lost_machine(blank, large):
     "Two nodes share a folder; one of them goes down with all its processes."
     port = free_port()
-    node = lambda k: [BIN/'torchrun', '--nnodes=2', f'--node_rank={k}', '--nproc_per_node=2', '--master_addr=127.0.0.1',
-                      f'--master_port={port}',
-        '-m', 'skeletongait.pretreatment_heatmap', *ARGS.split(), '--patience=4']
+    def node(k): return on_node(k, 2, port, '--patience=4')
     (blank/'0').mkdir()
     (blank/'1').mkdir()
     for k in range(2):
@@ -1080,8 +1097,6 @@ def test_two_machines_that_see_the_folders_elsewhere(blank, large):
         (blank/str(k)/'pose').symlink_to(blank/'pose')
         (blank/str(k)/'maps').symlink_to(blank/'maps')
     (blank/'maps').mkdir()
-    nodes = [begin([BIN/'torchrun', '--nnodes=2', f'--node_rank={k}', '--nproc_per_node=1', '--master_addr=127.0.0.1',
-                    f'--master_port={port}',
-        '-m', 'skeletongait.pretreatment_heatmap', *ARGS.split()], blank/str(k)) for k in range(2)]
+    nodes = [begin(on_node(k, 1, port), blank/str(k)) for k in range(2)]
     assert [p.wait(200) for p in nodes] == [0, 0]
     assert finished(blank, large)

@@ -77,7 +77,8 @@ def test_a_link_within_the_maps_is_not_gone_beyond(tree, drawn, capsys, overwrit
     (other/'pkl'/'.0a1b2c3d.node-17.tmp').write_bytes(b'half')
     assert draw(tree, overwrite=overwrite) == 1
     out = capsys.readouterr().out
-    assert f"failed: {tree/'pose/000/nm-01/090/x.pkl'}: what is drawn of it would lie beyond the link {tree/OUT}/pkl/000; remove the link" in out
+    beyond = f'what is drawn of it would lie beyond the link {tree/OUT}/pkl/000; remove the link'
+    assert f"failed: {tree/'pose/000/nm-01/090/x.pkl'}: {beyond}" in out
     assert ('images/001; remove the link' in out) == overwrite
     assert 'no run of this folder has drawn it: pkl/zz/000/nm-01/090/x.pkl' in out
     assert {k: v for k, v in files(tree/'other').items() if not is_leftover(os.path.basename(k))} == before
@@ -271,7 +272,8 @@ def test_links_of_another_tree_stay(pair, capsys, copy):
     for s in ('000', '005'):
         replace_by_link(pair/'linked'/s, pair/'other'/s)
     assert join(pair, 'linked', copy=copy) == 1
-    assert f"failed: {pair/'linked'/'000'/'nm'/'090'}: lies beyond the link {pair/'linked'/'000'}; remove the link" in capsys.readouterr().out
+    beyond = f"lies beyond the link {pair/'linked'/'000'}; remove the link"
+    assert f"failed: {pair/'linked'/'000'/'nm'/'090'}: {beyond}" in capsys.readouterr().out
     assert links(pair/'other') == before and (pair/'linked'/'001'/'nm'/'090'/'1_sil.pkl').exists()
 
 
@@ -323,7 +325,8 @@ def demo_folder(tmp_path, monkeypatch):
 def test_the_demo_leaves_the_runs_of_a_data_set_called_demo(demo_folder, where):
     save_text('mine', demo_folder.root/where)
     with pytest.raises(SkeletonGaitError,
-        match=r'^output/demo: holds .*demonstration.json is not there\); move it away, or start the demonstration in another folder$'):
+                       match=r'^output/demo: holds .*demonstration.json is not there\); move it away, '
+                             r'or start the demonstration in another folder$'):
         demo.demo()
     assert files(demo_folder.root) == {where: b'mine'}
 
