@@ -48,7 +48,8 @@ def _merge(
     for key, value in given.items():
         _check_key(key, defaults, where)
         path = f'{where}.{key}' if where else str(key)
-        if isinstance(defaults[key], dict): value = _merge(defaults[key], value, path)
+        if isinstance(defaults[key], dict):
+            value = _merge(defaults[key], value, path)
         out[key] = value
     return out
 
@@ -59,7 +60,8 @@ def _resolve(
     depth:int=0, # References followed so far
 ) -> Any:
     "Return `value`, or what it refers to if it is `${a.b}`; `SkeletonGaitError` if that is nothing, or a circle."
-    if not (isinstance(value, str) and value.startswith('${') and value.endswith('}')): return value
+    if not (isinstance(value, str) and value.startswith('${') and value.endswith('}')):
+        return value
     found = tree
     for part in value[2:-1].split('.'):
         found = found.get(part) if isinstance(found, dict) else None
@@ -197,7 +199,8 @@ def load_heatmap_config(
     content = read_text(path, 'a YAML file of heatmap settings')
     try:
         tree = read_yaml(content)
-        if tree is None: tree = {} # an empty file changes nothing
+        if tree is None:
+            tree = {} # an empty file changes nothing
         return heatmap_config(tree)
     except SkeletonGaitError as e:
         raise SkeletonGaitError(f"{path}: {e}") from None
