@@ -27,8 +27,13 @@ def make_walkers(root):
 def tiny(root, name='demo_skeletongait', **trainer):
     "Settings of seconds: a tiny network, plain SGD."
     cfg, _ = load_config(name)
-    cfg.data_cfg.dataset_root, cfg.data_cfg.dataset_partition, cfg.data_cfg.num_workers = str(root/'linked'), str(root/'partition.json'), 0
-    if cfg.model_cfg.model == 'SkeletonGait': cfg.model_cfg.Backbone.channels = [4, 4, 8, 8]
+    cfg.data_cfg.dataset_root, cfg.data_cfg.dataset_partition, cfg.data_cfg.num_workers = (
+        str(root / 'linked'),
+        str(root / 'partition.json'),
+        0,
+    )
+    if cfg.model_cfg.model == 'SkeletonGait':
+        cfg.model_cfg.Backbone.channels = [4, 4, 8, 8]
     cfg.model_cfg.SeparateBNNecks.class_num = 4
     cfg.optimizer_cfg.solver, cfg.optimizer_cfg.arguments = 'SGD', dict(lr=.02, momentum=.9)
     cfg.scheduler_cfg.scheduler, cfg.scheduler_cfg.arguments = 'MultiStepLR', dict(milestones=[4])
@@ -36,7 +41,8 @@ def tiny(root, name='demo_skeletongait', **trainer):
     cfg.evaluator_cfg.protocol = dict(gallery=dict(types=['nm-01']), probe=dict(types=['bg-01']), exclude=['view'])
     t = cfg.trainer_cfg
     t.total_iter, t.log_iter, t.save_iter, t.sampler.batch_size, t.sampler.frames_num_fixed = 6, 2, 3, [4, 2], 4
-    for k, v in trainer.items(): setattr(t, k, v)
+    for k, v in trainer.items():
+        setattr(t, k, v)
     return cfg
 
 
@@ -49,12 +55,14 @@ def write_config(cfg, path):
 def toy(name='demo_skeletongait', **trainer):
     "Settings of a tiny network, that need no data."
     cfg, _ = load_config(name)
-    if cfg.model_cfg.model == 'SkeletonGait': cfg.model_cfg.Backbone.channels = [4, 4, 8, 8]
+    if cfg.model_cfg.model == 'SkeletonGait':
+        cfg.model_cfg.Backbone.channels = [4, 4, 8, 8]
     cfg.model_cfg.SeparateBNNecks.class_num = 4
     cfg.optimizer_cfg.solver, cfg.optimizer_cfg.arguments = 'SGD', dict(lr=.02, momentum=.9)
     cfg.scheduler_cfg.scheduler, cfg.scheduler_cfg.arguments = 'MultiStepLR', dict(milestones=[4], gamma=.1)
     cfg.trainer_cfg.total_iter = 12
-    for k, v in trainer.items(): setattr(cfg.trainer_cfg, k, v)
+    for k, v in trainer.items():
+        setattr(cfg.trainer_cfg, k, v)
     return cfg
 
 
@@ -62,20 +70,34 @@ def toy_batch(cfg, iteration):
     "Four subjects, two sequences of two frames each; the same for the same seed and iteration."
     rng = np.random.default_rng([cfg.trainer_cfg.seed, iteration])
     frames = rng.integers(0, 256, (8, 2, cfg.model_cfg.Backbone.in_channels, 64, 44), dtype=np.uint8)
-    return Batch(torch.from_numpy(frames), None, torch.arange(8)//2, ['nm']*8, ['000']*8, [f'00{i//2}-nm-{i%2}' for i in range(8)], iteration)
+    return Batch(
+        torch.from_numpy(frames),
+        None,
+        torch.arange(8) // 2,
+        ['nm'] * 8,
+        ['000'] * 8,
+        [f'00{i//2}-nm-{i%2}' for i in range(8)],
+        iteration,
+    )
 
 
 def steps(trainer, cfg, upto):
     "Train to an iteration; what was logged on the way."
     trainer.train_mode()
-    return [{k: v.detach().clone() for k, v in trainer.step(toy_batch(cfg, trainer.iteration)).items()} for _ in range(upto - trainer.iteration)]
+    return [
+        {k: v.detach().clone() for k, v in trainer.step(toy_batch(cfg, trainer.iteration)).items()}
+        for _ in range(upto - trainer.iteration)
+    ]
 
 
 def equal(a, b):
     "Are two states the same to the last bit?"
-    if isinstance(a, torch.Tensor): return isinstance(b, torch.Tensor) and a.dtype == b.dtype and torch.equal(a, b)
-    if isinstance(a, dict): return isinstance(b, dict) and a.keys() == b.keys() and all(equal(a[k], b[k]) for k in a)
-    if isinstance(a, (list, tuple)): return len(a) == len(b) and all(map(equal, a, b))
+    if isinstance(a, torch.Tensor):
+        return isinstance(b, torch.Tensor) and a.dtype == b.dtype and torch.equal(a, b)
+    if isinstance(a, dict):
+        return isinstance(b, dict) and a.keys() == b.keys() and all(equal(a[k], b[k]) for k in a)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(map(equal, a, b))
     return a == b or a != a and b != b
 
 
