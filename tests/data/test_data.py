@@ -1,6 +1,19 @@
 "Data: partitions, files, draws as pure functions of (seed, iteration, slot), and one line for every mistake."
-import gc, itertools, json, os, pickle, shutil, signal, subprocess, sys, time, traceback
-import cv2, numpy as np, pytest, torch
+import gc
+import itertools
+import json
+import os
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import traceback
+import cv2
+import numpy as np
+import pytest
+import torch
 from hypothesis import given, settings, strategies as st
 from skeletongait.core import SkeletonGaitError, save_pickle
 from skeletongait.files.tree import read_tree
@@ -37,7 +50,8 @@ TRANSFORM = [
         ],
     }
 ]
-first = lambda it, n: list(itertools.islice(iter(it), n))
+def first(it, n):
+    return list(itertools.islice(iter(it), n))
 
 def write(root, subjects=6, sil_width=44, size=64, sil=True):
     for s, (k, (type, view)) in itertools.product(
@@ -88,15 +102,12 @@ def test_regular_partitions():
     }
     for name in REGULAR:
         p = regular_partition(name)
-        assert (len(p.train), len(p.test)) == size[name] and (p.train[0], p.train[-1], p.test[0], p.test[-1]) == ends[
-            name
-        ]
-        assert (
-            not set(p.train) & set(p.test)
-            and len(set(p.train)) == len(p.train)
-            and len(set(p.test)) == len(p.test)
-            and p.probe is None
-        )
+        assert (len(p.train), len(p.test)) == size[name]
+        assert (p.train[0], p.train[-1], p.test[0], p.test[-1]) == ends[name]
+        assert not set(p.train) & set(p.test)
+        assert len(set(p.train)) == len(p.train)
+        assert len(set(p.test)) == len(p.test)
+        assert p.probe is None
     assert regular_partition('OUMVLP').test[-2] == '10306'
 
 def test_partition_is_matched_with_the_disk(tree, tmp_path):
@@ -129,11 +140,9 @@ def test_strays_are_reported(root, tree, tmp_path):
 
 def test_missing_file_of_a_regular_data_set_falls_back_on_the_rule(tree):
     a, b = load_partition('CASIA-B', tree), load_partition('./datasets/CASIA-B/CASIA-B.json', tree)
-    assert (
-        a.train == b.train == tuple(f'{i:03d}' for i in range(1, 7))
-        and 'no such file' in b.notices[0]
-        and b.notices[1:] == a.notices
-    )
+    assert a.train == b.train == tuple(f'{i:03d}' for i in range(1, 7))
+    assert 'no such file' in b.notices[0]
+    assert b.notices[1:] == a.notices
 
 @pytest.mark.parametrize(
     'name,error',
@@ -175,12 +184,10 @@ def test_make_partition(tree, fraction, seed):
 
 def test_make_partition_probes_round_trip(tree, tmp_path):
     p = make_partition(tree, ['001'], probe=['*-bg-*', '002-nm-000'])
-    assert (
-        p.probe[0] == '002-bg-000'
-        and len(p.probe) == 11
-        and '002-nm-000' in p.probe
-        and not any(n.startswith('001') for n in p.probe)
-    )
+    assert p.probe[0] == '002-bg-000'
+    assert len(p.probe) == 11
+    assert '002-nm-000' in p.probe
+    assert not any(n.startswith('001') for n in p.probe)
     save_partition(p, tmp_path/'a'/'p.json')
     assert load_partition(tmp_path/'a'/'p.json', tree) == p
     for args, error in (
@@ -231,7 +238,9 @@ def test_silhouettes_alone(tmp_path):
     _, b = save_two(tmp_path, 0, np.full((4, 64, 44), 7, np.float64))
     assert load_sequence((b,)).shape == (4, 1, 64, 44) and load_sequence((b,)).dtype == np.float32
 
-Z = lambda *s, t=np.uint8: np.zeros(s, t)
+def Z(*shape, t=np.uint8):
+    return np.zeros(shape, t)
+
 @pytest.mark.parametrize(
     'heat,sil,error',
     [
@@ -343,9 +352,8 @@ def test_fixed_ordered_is_uniform_over_windows():
     "Every start of the window comes up, the last one included, and without skipping the window is taken whole."
     cfg = dict(sample_type='fixed_ordered', frames_num_fixed=3, frames_skip_num=0)
     starts = [tuple(draw_frames(6, cfg, np.random.default_rng(s))) for s in range(400)]
-    assert (
-        set(starts) == {(0, 1, 2), (1, 2, 3), (2, 3, 4), (3, 4, 5)} and min(starts.count(s) for s in set(starts)) > 60
-    )
+    assert set(starts) == {(0, 1, 2), (1, 2, 3), (2, 3, 4), (3, 4, 5)}
+    assert min(starts.count(s) for s in set(starts)) > 60
     # 0 1 0 1, windows of 3
     assert {tuple(draw_frames(2, cfg, np.random.default_rng(s))) for s in range(50)} == {(0, 1, 0), (1, 0, 1)}
 
@@ -451,26 +459,21 @@ def loader(ds, cfg=TRAIN, seed=5, num_workers=0, **kw):
 
 def test_batch_forms(train, test):
     b = next(iter(loader(train)))
-    assert (
-        b.frames.shape == (12, 6, 3, 64, 44)
-        and b.frames.dtype == torch.uint8
-        and b.lengths is None
-        and b.labels.dtype == torch.int64
-        and b.iteration == 0
-    )
+    assert b.frames.shape == (12, 6, 3, 64, 44)
+    assert b.frames.dtype == torch.uint8
+    assert b.lengths is None
+    assert b.labels.dtype == torch.int64
+    assert b.iteration == 0
     assert [train.labels[[str(s) for s in train.sequences].index(n)] for n in b.names] == b.labels.tolist()
     on = b.to('cpu')
     assert on.frames.dtype == torch.float32 and on.frames.max() <= 1 and on.names == b.names
     bs = list(loader(test, TEST))
-    assert [n for b in bs for n in b.names] == [str(s) for s in test.sequences] and len(loader(test, TEST)) == len(
-        bs
-    ) == 3
+    assert [n for b in bs for n in b.names] == [str(s) for s in test.sequences]
+    assert len(loader(test, TEST)) == len(bs) == 3
     for b in bs:
-        assert (
-            b.frames.shape == (1, sum(b.lengths), 3, 64, 44)
-            and max(b.lengths) <= 12
-            and len(b.lengths) == len(b.labels) == len(b.views)
-        )
+        assert b.frames.shape == (1, sum(b.lengths), 3, 64, 44)
+        assert max(b.lengths) <= 12
+        assert len(b.lengths) == len(b.labels) == len(b.views)
         for x, n in zip(b.frames[0].split(b.lengths), b.names):
             whole = test.load([str(s) for s in test.sequences].index(n))
             assert torch.equal(x, torch.from_numpy(whole[:12]))
@@ -493,12 +496,10 @@ def test_ranks_share_one_batch(train, world):
     whole = first(loader(train), 3)
     for r in range(world):
         for a, b in zip(whole, first(loader(train, rank=r, world=world), 3), strict=True):
-            assert (
-                torch.equal(a.frames[r::world], b.frames)
-                and torch.equal(a.labels[r::world], b.labels)
-                and a.names[r::world] == b.names
-                and a.iteration == b.iteration
-            )
+            assert torch.equal(a.frames[r::world], b.frames)
+            assert torch.equal(a.labels[r::world], b.labels)
+            assert a.names[r::world] == b.names
+            assert a.iteration == b.iteration
 
 @pytest.mark.parametrize('world', [2, 3, 5, 11])
 def test_ranks_share_a_test(test, world):
@@ -631,7 +632,9 @@ def deadly(monkeypatch):
         monkeypatch.setattr(skeletongait.data.streams, 'load_array', load) # forked workers inherit it
     return make
 
-def pids(loader): return [w.pid for w in loader._iterator._workers]
+def pids(loader):
+    return [w.pid for w in loader._iterator._workers]
+
 def gone(pid, seconds=20):
     "Whether a process ends within a while."
     while (
@@ -654,18 +657,16 @@ def test_a_lost_worker_names_the_files_it_was_reading(test, deadly, end, workers
     with pytest.raises(LostWorkerError, match=text) as e, naming_lost_workers(many):
         list(many)  # as a training does
     k = 5//3 % workers # batches of three go round
-    assert (
-        f'loader worker {k} (of {workers}) ' in str(e.value)
-        and f'while loading {victim.parent} (0_heatmap.pkl, 1_sil.pkl)' in str(e.value)
-        and '\n' not in str(e.value)
-    )
+    assert f'loader worker {k} (of {workers}) ' in str(e.value)
+    assert f'while loading {victim.parent} (0_heatmap.pkl, 1_sil.pkl)' in str(e.value)
+    assert '\n' not in str(e.value)
     left = pids(many)
     del many, e
     gc.collect()
     assert all(gone(pid) for pid in left)
 
 def test_a_lost_worker_of_a_training_surfaces_in_the_step(train, deadly):
-    "While the main process computes, PyTorch's signal breaks in; and a second loop over the same loader tells the same instead of waiting."
+    "PyTorch's signal interrupts the main process's step; a second loop over the same loader raises too."
     victim = train.files[3][0]
     deadly(victim, ENDS['SIGKILL'][0])
     many = loader(train, num_workers=2)
@@ -743,15 +744,16 @@ def test_a_loader_goes_on_after_an_error(tmp_path, root):
     ds = GaitDataset(tree, make_partition(tree, ['001']), False)
     save_pickle(Z(3, 64, 44), ds.files[4][1])
     many = loader(ds, TEST, num_workers=2)
-    batches, kept, names = iter(many), None, []
+    batches = iter(many)
+    kept = None
+    names = []
     for _ in range(len(many)):
         try:
             names += next(batches).names
         except SkeletonGaitError as e:
             kept = e
-    assert names == [
-        str(s) for k, s in enumerate(ds.sequences) if k not in (3, 4, 5)
-    ] and 'same number of frames' in str(kept)
+    assert names == [str(s) for k, s in enumerate(ds.sequences) if k not in (3, 4, 5)]
+    assert 'same number of frames' in str(kept)
     with pytest.raises(StopIteration):
         next(batches)
     left = pids(many)
@@ -760,7 +762,10 @@ def test_a_loader_goes_on_after_an_error(tmp_path, root):
     assert all(gone(pid) for pid in left)
 
 SCRIPT = """
-import os, signal, sys, time
+import os
+import signal
+import sys
+import time
 sys.path.insert(0, sys.argv[2])
 import skeletongait.data.streams
 from skeletongait.core import SkeletonGaitError
@@ -771,7 +776,8 @@ from skeletongait.data.partition import make_partition
 from skeletongait.cli import run_script
 read = skeletongait.data.streams.load_array
 def load(path, limits):
-    if sys.argv[3] == 'kill' and path == data.files[2][1]: os.kill(os.getpid(), signal.SIGKILL)
+    if sys.argv[3] == 'kill' and path == data.files[2][1]:
+        os.kill(os.getpid(), signal.SIGKILL)
     return read(path, limits)
 skeletongait.data.streams.load_array = load
 tree = read_tree(sys.argv[1])
@@ -779,15 +785,21 @@ data = GaitDataset(tree, make_partition(tree, ['001']), True)
 kept = []
 def main():
     "Train until the loader fails."
-    loader = make_loader(data, dict(type='TripletSampler', batch_size=[1, 4], sample_type='fixed_unordered', frames_num_fixed=2), 0, num_workers=2)
+    cfg = dict(type='TripletSampler', batch_size=[1, 4], sample_type='fixed_unordered', frames_num_fixed=2)
+    loader = make_loader(data, cfg, 0, num_workers=2)
     with naming_lost_workers(loader):
         batches, failed = iter(loader), None
         print(*(w.pid for w in loader._iterator._workers), flush=True)
         while True:
-            try: batch = next(batches)
-            except SkeletonGaitError as e: failed = e; kept.append(e) # as ranks do that agree before each step
-            if failed and sys.argv[3] == 'forget': kept.clear()
-            if failed: raise failed
+            try:
+                batch = next(batches)
+            except SkeletonGaitError as e:
+                failed = e
+                kept.append(e) # as ranks do that agree before each step
+            if failed and sys.argv[3] == 'forget':
+                kept.clear()
+            if failed:
+                raise failed
 sys.exit(run_script(main, []))
 """
 

@@ -1,4 +1,7 @@
-"Maps drawn by the loader's workers: the same maps, so the same losses, as from files; sigma drawn per sequence; and one line for every bad pose."
+"""Maps drawn by the loader's workers: the same maps, so the same losses, as from files.
+
+Also: a sigma drawn for each sequence, and one line for every bad pose.
+"""
 import copy
 import itertools
 import json
@@ -136,11 +139,8 @@ def test_a_tree_of_poses_alone(root, part):
         assert same(a, b)
 
 
-@given(st.data())
-@settings(max_examples=60, deadline=None)
-def test_any_frames_of_any_pose(tmp_path_factory, data):
-    "Rendering the drawn frames is indexing the drawn maps: any format, dtype, holes, settings, frames."
-    n, v = data.draw(st.integers(1, 9)), data.draw(st.sampled_from([17, 18, 25, 53]))
+def any_pose(data, n, v):
+    "A pose sequence of n frames in a format of v joints (53: a flat one), with holes."
     rng = np.random.default_rng(data.draw(st.integers(0, 999)))
     k = 17 if v == 53 else v
     pose = np.concatenate([rng.uniform(50, 300, (n, k, 2)), rng.uniform(0, 1, (n, k, 1))], -1)
@@ -150,7 +150,15 @@ def test_any_frames_of_any_pose(tmp_path_factory, data):
         pose = np.concatenate([np.zeros((n, 2)), pose.reshape(n, -1)], 1)
     elif data.draw(st.booleans()):
         pose = pose[..., :2]
-    pose = pose.astype(data.draw(st.sampled_from([np.float32, np.float64])))
+    return pose.astype(data.draw(st.sampled_from([np.float32, np.float64])))
+
+
+@given(st.data())
+@settings(max_examples=60, deadline=None)
+def test_any_frames_of_any_pose(tmp_path_factory, data):
+    "Rendering the drawn frames is indexing the drawn maps: any format, dtype, holes, settings, frames."
+    n, v = data.draw(st.integers(1, 9)), data.draw(st.sampled_from([17, 18, 25, 53]))
+    pose = any_pose(data, n, v)
     cfg = heatmap_config(
         dict(
             heatmap_generator_args=dict(sigma=data.draw(st.sampled_from([2.0, 8.0, 11.5]))),
@@ -253,7 +261,9 @@ def test_arrays_without_pickle(root, part, tmp_path, ending):
 @pytest.mark.parametrize('ending', ['.pkl', '.npy'])
 def test_limits_come_from_the_settings(root, tmp_path, key, value, says, ending):
     cfg = tiny(root)
-    cfg.data_cfg.dataset_root, cfg.data_cfg.render, cfg.data_cfg.data_in_use = str(tmp_path), {}, [True]
+    cfg.data_cfg.dataset_root = str(tmp_path)
+    cfg.data_cfg.render = {}
+    cfg.data_cfg.data_in_use = [True]
     setattr(cfg.data_cfg, key, value)
     for seq, (f,) in read_tree(root/'pose').sequences.items():
         to = seq.path(tmp_path)/f'p{ending}'
@@ -279,9 +289,8 @@ def test_sigma_is_drawn_in_training_only_and_for_each_draw(root, part):
     assert np.abs(np.quantile(drawn, np.linspace(.1, .9, 9)) - np.linspace(3.65, 8.85, 9)).max() < .35   # uniform
     assert ds.draw_settings(slot_rng(0, 0, 0)).offset == 2 and ds.render == HeatmapConfig(offset=2)
     test = dataset(root, part, 'pose', training=False, render=HeatmapConfig(sigma=5.), render_sigma=[3, 9.5])
-    assert set(sigmas(test)) == {5.0} and np.array_equal(
-        test.load(0), pose_to_heatmap(load_pickle(test.files[0][0]), HeatmapConfig(sigma=5.0))
-    )
+    assert set(sigmas(test)) == {5.0}
+    assert np.array_equal(test.load(0), pose_to_heatmap(load_pickle(test.files[0][0]), HeatmapConfig(sigma=5.0)))
 
 
 def test_a_drawn_sigma_moves_nothing_else(root, part):
@@ -339,6 +348,24 @@ class Evil:
     def __reduce__(self): return exec, (f"open({str(self.marker)!r}, 'w').close()",)
 
 
+def spoilt(kind, x):
+    "A pose that no map can be drawn of."
+    if kind == 'nan':
+        x[-1, 5, 0] = np.nan
+    if kind == 'inf':
+        x[3, 5, 2] = np.inf
+    if kind == 'flat body':
+        x[4, :, 1] = 200
+    others = {
+        'no frame': x[:0],
+        'one frame more': np.concatenate([x, x[:1]]),
+        'text': np.array(['a']),
+        'dict': {'pose': x},
+        '19 joints': np.repeat(x, 2, 1)[:, :19],
+    }
+    return others.get(kind, x)
+
+
 def spoil(kind, f, folder):
     "Make one pose file bad."
     x = load_pickle(f)
@@ -354,22 +381,7 @@ def spoil(kind, f, folder):
         f.unlink()
         f.symlink_to(folder/'gone')
     else:
-        if kind == 'nan':
-            x[-1, 5, 0] = np.nan
-        if kind == 'inf':
-            x[3, 5, 2] = np.inf
-        if kind == 'flat body':
-            x[4, :, 1] = 200
-        save_pickle(
-            {
-                'no frame': x[:0],
-                'one frame more': np.concatenate([x, x[:1]]),
-                'text': np.array(['a']),
-                'dict': {'pose': x},
-                '19 joints': np.repeat(x, 2, 1)[:, :19],
-            }.get(kind, x),
-            f,
-        )
+        save_pickle(spoilt(kind, x), f)
 
 
 BAD = {
@@ -472,7 +484,8 @@ def test_a_range_of_sigmas_without_poses_is_an_error(root, part):
     ds = dataset(root, part, 'linked', render=HeatmapConfig(), render_sigma=[4, 12])
     with pytest.raises(
         SkeletonGaitError,
-        match=r'0_heatmap.pkl, 1_sil.pkl\): holds frames, whose sigma is fixed, but data_cfg.render_sigma .* or remove render_sigma',
+        match=r'0_heatmap.pkl, 1_sil.pkl\): holds frames, whose sigma is fixed, '
+        r'but data_cfg.render_sigma .* or remove render_sigma',
     ) as e:
         first_look(ds)
     assert str(ds.files[0][0].parent) in str(e.value) and '\n' not in str(e.value)
@@ -502,7 +515,8 @@ def test_resolved_settings(tmp_path):
     save_text('heatmap_generator_args: {sigma: 6.0}\nnorm_args: {heatmap_image_height: 96}\n', tmp_path/'heatmap.yaml')
     a = read(f'data_cfg: {{render: {tmp_path/"heatmap.yaml"}}}')
     b = read('data_cfg: {render: {heatmap_generator_args: {sigma: 6.0}, norm_args: {heatmap_image_height: 96}}}')
-    assert a == b and a.data_cfg.render['heatmap_generator_args'] | {} == dict(
+    assert a == b
+    assert a.data_cfg.render['heatmap_generator_args'] | {} == dict(
         sigma=6.0, use_score=True, img_h=96, img_w=96, with_limb=None, with_kp=None
     )
     (tmp_path/'heatmap.yaml').unlink()
@@ -515,11 +529,8 @@ def test_resolved_settings(tmp_path):
     assert render_settings(c.data_cfg.render) == HeatmapConfig() and c.data_cfg.render_sigma == [4, 12]
     for o in ('data_cfg: {}', 'data_cfg: {render: null, render_sigma: null}'):
         d = read(o).data_cfg
-        assert (d.render, d.render_sigma, d.max_file_mb, d.max_frames) == (
-            None,
-            None,
-            *Limits(),
-        ) and 'render' not in to_dict(d)
+        assert (d.render, d.render_sigma, d.max_file_mb, d.max_frames) == (None, None, *Limits())
+        assert 'render' not in to_dict(d)
 
 
 @given(
@@ -549,10 +560,8 @@ def test_heatmap_tree_is_the_way_back(o):
         'joints_off' in heatmap_tree(o)['heatmap_generator_args'],
     ) == (o.min_conf > 0, o.joints_off != ())
     cfg = make_config(dict(data_cfg=dict(render=heatmap_tree(o))))[0]
-    assert (
-        cfg.data_cfg.render == heatmap_tree(o)
-        and render_settings(make_config(parse_yaml(to_yaml(cfg)))[0].data_cfg.render) == o
-    )
+    assert cfg.data_cfg.render == heatmap_tree(o)
+    assert render_settings(make_config(parse_yaml(to_yaml(cfg)))[0].data_cfg.render) == o
 
 
 @pytest.mark.parametrize(
@@ -588,12 +597,12 @@ def test_refused(text, words):
 
 
 def test_map_changes():
-    drawn = lambda **o: dict(render=heatmap_tree(HeatmapConfig(**o)), dataset_root=str(o))
+    def drawn(**o):
+        return dict(render=heatmap_tree(HeatmapConfig(**o)), dataset_root=str(o))
+
     assert map_changes({}, {}) == map_changes(dict(render=None), {}) == map_changes(dict(render={}), drawn()) == ''
-    assert (
-        map_changes(drawn(), drawn(sigma=4.0)) == 'sigma: 8.0 then, 4.0 now'
-        and map_changes({}, drawn(sigma=4.0)) == 'render: null then, given now'
-    )
+    assert map_changes(drawn(), drawn(sigma=4.0)) == 'sigma: 8.0 then, 4.0 now'
+    assert map_changes({}, drawn(sigma=4.0)) == 'render: null then, given now'
     assert map_changes(drawn(align=False) | dict(render_sigma=[4, 12]), drawn(offset=2, pad_method='simple')).split(
         '; '
     ) == [
@@ -688,11 +697,9 @@ def test_the_main_script(root, tmp_path, net, workers, quiet_log):
         assert run_script(main, [f'--cfgs={tmp_path/"x.yaml"}', f'--phase={phase}', f'--output_root={tmp_path}']) == 0
     run = Run(cfg, tmp_path)
     saved = load_checkpoint(run.checkpoint(6))['config']
-    assert (
-        saved['data_cfg']['render']['heatmap_generator_args']['sigma'] == 5.0
-        and saved['data_cfg']['render_sigma'] == [4, 6]
-        and json.loads(run.results(6).read_text())['probes'] == 4
-    )
+    assert saved['data_cfg']['render']['heatmap_generator_args']['sigma'] == 5.0
+    assert saved['data_cfg']['render_sigma'] == [4, 6]
+    assert json.loads(run.results(6).read_text())['probes'] == 4
 
 
 def test_a_run_says_how_its_maps_were_drawn_and_what_changed(root, tmp_path, capsys, quiet_log):
@@ -706,7 +713,8 @@ def test_a_run_says_how_its_maps_were_drawn_and_what_changed(root, tmp_path, cap
         return capsys.readouterr().out
     def results(i, tree, **data):
         return Run(settings_of(root, 'SkeletonGait++', tree, 0, **data), tmp_path).results(i)
-    four, changed = dict(heatmap_generator_args=dict(sigma=4.)), 'was trained with other settings of the maps: '
+    four = dict(heatmap_generator_args=dict(sigma=4.))
+    changed = 'was trained with other settings of the maps: '
     out = said('train', 'linked_pose', render={}, render_sigma=[4, 12])
     assert 'maps are drawn from poses, sigma drawn from 4 to 12' in out and changed not in out
     out = said('test', 'linked_pose', '--iter=6', render={}, render_sigma=[4, 12])
@@ -718,16 +726,12 @@ def test_a_run_says_how_its_maps_were_drawn_and_what_changed(root, tmp_path, cap
         data_in_use=[True, True],
     )
     out = said('test', 'linked_pose', '--iter=6', render=four)
-    assert (
-        'demo-00006.pt ' + changed + 'render_sigma: [4, 12] then, null now; sigma: 8.0 then, 4.0 now' in out
-        and 'poses, sigma 4' in out
-    )
+    assert 'demo-00006.pt ' + changed + 'render_sigma: [4, 12] then, null now; sigma: 8.0 then, 4.0 now' in out
+    assert 'poses, sigma 4' in out
     out = said('train', 'linked', '--iter=3')
-    assert (
-        'demo-00003.pt was trained with other settings;' in out
-        and 'data_cfg.render_sigma: [4, 12] then, null now' in out
-        and 'from poses' not in out
-    )
+    assert 'demo-00003.pt was trained with other settings;' in out
+    assert 'data_cfg.render_sigma: [4, 12] then, null now' in out
+    assert 'from poses' not in out
     # the run went on from files
     assert 'render: null then, given now' in said('test', 'linked_pose', '--iter=6', render={})
     said('test', 'linked', '--iter=6')
@@ -750,11 +754,9 @@ def test_the_main_script_ends_with_one_line(copied, part, capsys, kind, workers,
     save_text(to_yaml(cfg), copied/'x.yaml')
     assert run_script(main, [f'--cfgs={copied/"x.yaml"}', '--phase=train', f'--output_root={copied}']) == 2
     err = capsys.readouterr().err
-    assert (
-        f'{bad}: {"refused" if kind == "evil" else "frames 11: NaN"}' in err
-        and 'Traceback' not in err
-        and not (copied / 'ran').exists()
-    )
+    assert f'{bad}: {"refused" if kind == "evil" else "frames 11: NaN"}' in err
+    assert 'Traceback' not in err
+    assert not (copied / 'ran').exists()
 
 
 # Workers and the compiler
@@ -780,18 +782,21 @@ from skeletongait.data.loader import make_loader
 from skeletongait.data.partition import read_partition
 from skeletongait.maps.settings import HeatmapConfig
 root, warm = sys.argv[1], sys.argv[2] == 'warm'
-data = GaitDataset(read_tree(f'{root}/linked_pose'), read_partition(f'{root}/partition.json'), True, render=HeatmapConfig())
-if warm: first_look(data)
+partition = read_partition(f'{root}/partition.json')
+data = GaitDataset(read_tree(f'{root}/linked_pose'), partition, True, render=HeatmapConfig())
+if warm:
+    first_look(data)
 cfg = dict(type='TripletSampler', batch_size=[4, 2], sample_type='fixed_unordered', frames_num_fixed=4)
 it = iter(make_loader(data, cfg, 5, num_workers=2))
-for name in ('a', 'b'): np.save(f'{sys.argv[3]}/{name}.npy', next(it).frames.numpy())
+for name in ('a', 'b'):
+    np.save(f'{sys.argv[3]}/{name}.npy', next(it).frames.numpy())
 '''
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('how', ['warm', 'cold'])
 def test_forked_workers_with_nothing_compiled(root, part, tmp_path, how):
-    "With an empty cache of compiled code, the renderer is compiled before the fork (`warm`) or in two forked workers at once (`cold`): the same maps."
+    "Without compiled code: compiled before the fork (`warm`) or in two forked workers at once (`cold`), the same maps."
     cache = tmp_path/'numba'
     done = subprocess.run(
         [sys.executable, '-c', COLD, root, how, tmp_path],

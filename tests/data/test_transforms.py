@@ -1,6 +1,9 @@
 "Transforms: one draw for a whole sequence, sizes, grey levels, and what a configuration may say."
 import pickle
-import cv2, numpy as np, pytest, torch
+import cv2
+import numpy as np
+import pytest
+import torch
 from hypothesis import given, settings, strategies as st
 from skeletongait.core import SkeletonGaitError
 from skeletongait.data.transforms import TRANSFORMS, affine_points, erased_box, perspective_corners, warp
@@ -140,7 +143,8 @@ def test_warp_of_the_identity():
     np.testing.assert_array_equal(warp(flipped, np.eye(2, 3)), flipped)
 
 def test_compose_draws_in_order_from_one_generator():
-    a, b, x = RandomPerspective(1), RandomRotate(1), smooth()
+    a, b = RandomPerspective(1), RandomRotate(1)
+    x = smooth()
     r = rng(3)
     np.testing.assert_array_equal(Compose([a, b])(x, rng(3)), b(a(x, r), r))
 

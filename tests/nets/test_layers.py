@@ -1,5 +1,8 @@
 "Every layer against a plain version of itself, in float64."
-import numpy as np, pytest, torch, torch.nn.functional as F
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
 from torch import nn
 from hypothesis import given, settings, strategies as st
 from skeletongait.nets.layers import (
@@ -80,7 +83,9 @@ def test_horizontal_pool(h):
     close(horizontal_pool(x), torch.stack([o.mean(-1) + o.amax(-1) for o in strips], -1))
 
 def test_neck():
-    x, neck, fcs = rand(6, 4, 16), SeparateBNNecks(16, 4, 3).double(), SeparateFCs(16, 4, 5).double()
+    x = rand(6, 4, 16)
+    neck = SeparateBNNecks(16, 4, 3).double()
+    fcs = SeparateFCs(16, 4, 5).double()
     nn.init.uniform_(neck.bn1d.weight, .5, 1.5)
     nn.init.uniform_(neck.bn1d.bias, -1, 1)
     embed, logits = neck(x)
@@ -94,7 +99,8 @@ def test_neck():
     assert logits.abs().max() <= 1 + 1e-9
 
 def test_attention_weighs_silhouette_first():
-    fuse, sil, maps = AttentionFusion(32).double().eval(), rand(2, 32, 8, 6), rand(2, 32, 8, 6, seed=1)
+    fuse = AttentionFusion(32).double().eval()
+    sil, maps = rand(2, 32, 8, 6), rand(2, 32, 8, 6, seed=1)
     weights = fuse.conv(torch.cat([sil, maps], 1)).unflatten(1, (2, 32)).softmax(1)
     close(fuse(sil, maps), weights[:, 0]*sil + weights[:, 1]*maps)
     close(fuse.weight(sil, maps), weights[:, 0])

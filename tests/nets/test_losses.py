@@ -1,5 +1,8 @@
 from types import SimpleNamespace
-import numpy as np, pytest, torch, torch.distributed as dist
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
 from hypothesis import given, settings, strategies as st
 from ddp import run_in_ddp
 from goldens import GOLDEN as GOLDEN_FOLDER

@@ -1,6 +1,10 @@
-"SkeletonGait and SkeletonGait++ against the published implementation's numbers, and the promises of the models chapter."
-import copy, io, pickle
-import numpy as np, pytest, torch
+"SkeletonGait and SkeletonGait++: the published implementation's numbers, and the promises of the models chapter."
+import copy
+import io
+import pickle
+import numpy as np
+import pytest
+import torch
 from torch import nn
 from hypothesis import given, settings, strategies as st
 from skeletongait.core import SkeletonGaitError
@@ -168,7 +172,8 @@ def test_packed_gradients_stay_inside():
     assert touched.tolist() == [False, False, True, False, False, False]
 
 def test_packed_training_equals_batch():
-    x, a, b = rand(3, 4, 2, 64, 44).double(), build_model(cfg()).double(), build_model(cfg()).double()
+    x = rand(3, 4, 2, 64, 44).double()
+    a, b = build_model(cfg()).double(), build_model(cfg()).double()
     out_a, out_b = a(x), b(x.flatten(0, 1)[None], [4, 4, 4])
     close(out_a.logits.detach(), out_b.logits.detach(), 1e-9)
     for k, v in a.state_dict().items():
@@ -276,7 +281,7 @@ def test_silhouettes_alone(): # one channel: DeepGaitV2
 @pytest.mark.parametrize('mode', ['p3d', '2d', '3d'])
 @pytest.mark.parametrize('channels', [[4, 6, 10, 12], [4, 4, 8, 8], [8, 4, 2, 3], [8]*4])
 def test_embedding_is_as_wide_as_the_third_stage(channels, mode):
-    "Whatever the widths: the published code takes `channels[2]`, which is half of `channels[3]` in its own settings only."
+    "Whatever the widths: the published code takes `channels[2]`, half of `channels[3]` in its own settings only."
     model = build_model(cfg(mode=mode, channels=channels, class_num=7)).eval()
     c3, c4 = channels[2:]
     assert (model.FCs.fc_bin.shape, model.BNNecks.bn1d.weight.shape, model.BNNecks.fc_bin.shape) == (
@@ -348,7 +353,9 @@ def test_copies(model_cfg):
 def test_sync_batchnorm(model_cfg):
     model = build_model(model_cfg).eval()
     sync = nn.SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(model))
-    count = lambda m, cls: sum(isinstance(o, cls) for o in m.modules())
+    def count(m, cls):
+        return sum(isinstance(o, cls) for o in m.modules())
+
     assert count(sync, nn.SyncBatchNorm) == count(model, nn.modules.batchnorm._BatchNorm) > 0
     assert list(sync.state_dict()) == list(model.state_dict())
     x = rand(1, 2, model.in_channels, 64, 44)

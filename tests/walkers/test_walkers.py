@@ -1,4 +1,6 @@
-import itertools, json, pickle
+import itertools
+import json
+import pickle
 from dataclasses import fields, replace
 
 import numpy as np
@@ -104,9 +106,8 @@ def test_every_walk_is_finite_on_the_ground_and_keeps_its_bones(w, outfit, phase
             np.testing.assert_allclose(
                 np.linalg.norm(xyz[:, AT[f'{s}_{a}']] - xyz[:, AT[f'{s}_{b}']], axis=-1), size * w.height
             )
-    assert (xyz[:, AT['head'], 2] > xyz[:, AT['neck'], 2]).all() and (
-        xyz[:, AT['neck'], 2] > xyz[:, AT['left_hip'], 2]
-    ).all()
+    assert (xyz[:, AT['head'], 2] > xyz[:, AT['neck'], 2]).all()
+    assert (xyz[:, AT['neck'], 2] > xyz[:, AT['left_hip'], 2]).all()
 
 @pytest.mark.parametrize('w', [EVEN, extreme(1), extreme(-1), *(make_walker(9, i) for i in range(5))])
 def test_gait_is_periodic(w):
@@ -122,7 +123,9 @@ def test_left_and_right_take_turns():
 
 def test_arms_swing_against_legs_and_shoulders_against_hips():
     xyz = joint_positions(EVEN, 100)
-    gap = lambda p: xyz[:, AT[f'left_{p}'], 0] - xyz[:, AT[f'right_{p}'], 0]
+    def gap(p):
+        return xyz[:, AT[f'left_{p}'], 0] - xyz[:, AT[f'right_{p}'], 0]
+
     assert np.corrcoef(gap('ankle'), gap('wrist'))[0, 1] < -.8 and np.corrcoef(gap('hip'), gap('shoulder'))[0, 1] < -.8
 
 @pytest.mark.parametrize('i', range(8))
@@ -143,7 +146,9 @@ def test_knees_bend_forward():
             assert (bend > -.006).all() and bend.max() > .05
 
 def test_a_bag_quietens_its_arm_and_no_other():
-    swing = lambda xyz, s: np.ptp(xyz[:, AT[f'{s}_elbow'], 0] - xyz[:, AT[f'{s}_shoulder'], 0])
+    def swing(xyz, s):
+        return np.ptp(xyz[:, AT[f'{s}_elbow'], 0] - xyz[:, AT[f'{s}_shoulder'], 0])
+
     plain = joint_positions(EVEN, 60)
     for bag, side in itertools.product(('hand', 'shoulder'), (1, -1)):
         xyz = joint_positions(EVEN, 60, outfit=Outfit(bag=bag, side=side))
@@ -152,9 +157,8 @@ def test_a_bag_quietens_its_arm_and_no_other():
 
 def test_types_name_their_condition():
     rng = np.random.default_rng(0)
-    assert {draw_outfit('nm-01', rng)[:2] for _ in range(20)} == {(False, '')} and {
-        draw_outfit('cl-01', rng)[:2] for _ in range(20)
-    } == {(True, '')}
+    assert {draw_outfit('nm-01', rng)[:2] for _ in range(20)} == {(False, '')}
+    assert {draw_outfit('cl-01', rng)[:2] for _ in range(20)} == {(True, '')}
     assert {draw_outfit('bg-07', rng) for _ in range(60)} == {
         Outfit(bag=b, side=s) for b in ('hand', 'shoulder') for s in (1, -1)
     }
@@ -199,12 +203,10 @@ def test_view_from_the_other_side_is_the_mirror_image(azimuth):
 def test_front_is_front():
     xyz = joint_positions(EVEN, 20)
     front, left, back = (Camera(a).project(xyz) for a in (0, 90, 180))
-    assert (front[:, AT['left_shoulder'], 0] > front[:, AT['right_shoulder'], 0]).all() and (
-        back[:, AT['left_shoulder'], 0] < back[:, AT['right_shoulder'], 0]
-    ).all()
-    assert (left[:, AT['left_hip'], 2] < left[:, AT['right_hip'], 2]).all() and (
-        left[:, AT['nose'], 0] < left[:, AT['neck'], 0]
-    ).all()
+    assert (front[:, AT['left_shoulder'], 0] > front[:, AT['right_shoulder'], 0]).all()
+    assert (back[:, AT['left_shoulder'], 0] < back[:, AT['right_shoulder'], 0]).all()
+    assert (left[:, AT['left_hip'], 2] < left[:, AT['right_hip'], 2]).all()
+    assert (left[:, AT['nose'], 0] < left[:, AT['neck'], 0]).all()
     assert (front[..., AT['nose'], 1] < front[..., AT['left_ankle'], 1]).all()
 
 # --- body, silhouette, occlusion
@@ -213,9 +215,8 @@ def test_front_is_front():
 def test_balls_belong_to_parts(outfit):
     xyz = joint_positions(EVEN, 4, outfit=outfit)
     balls, parts = body_balls(EVEN, xyz, outfit)
-    assert list(parts) == list(body_parts(outfit)) and [
-        i for p in parts.values() for i in range(p.start, p.stop)
-    ] == list(range(balls.shape[1]))
+    assert list(parts) == list(body_parts(outfit))
+    assert [i for p in parts.values() for i in range(p.start, p.stop)] == list(range(balls.shape[1]))
     assert (balls[..., 3] > 0).all() and balls.shape == (4, sum(map(len, body_parts(outfit).values())), 4)
 
 def area(outfit, azimuth):
@@ -246,11 +247,9 @@ def test_drawing_fills_the_hull_of_the_discs():
     sil = draw_silhouette(discs, {'bar': slice(0, 2)}, side=160)[0]
     ys, xs = np.nonzero(sil)
     # 120 px high: scale 1
-    assert (
-        abs(np.ptp(ys) - 120) <= 2
-        and abs(np.ptp(xs) - 20) <= 2
-        and abs((sil > 0).sum() - (20 * 100 + np.pi * 100)) < 0.06 * 2300
-    )
+    assert abs(np.ptp(ys) - 120) <= 2
+    assert abs(np.ptp(xs) - 20) <= 2
+    assert abs((sil > 0).sum() - (20 * 100 + np.pi * 100)) < 0.06 * 2300
 
 def test_hidden_is_what_lies_behind():
     bar = np.array([[[0, 0, 5, 10], [0, 100, 5, 10.]]])
@@ -279,9 +278,10 @@ def test_estimates_get_worse_where_joints_are_hidden():
     for h in (0, 1):
         true, pose = estimates(h)
         missed = (pose[..., :2] == 0).all(-1)
-        assert (
-            pose.dtype == np.float32 and np.isfinite(pose).all() and pose[..., 2].min() >= 0 and pose[..., 2].max() <= 1
-        )
+        assert pose.dtype == np.float32
+        assert np.isfinite(pose).all()
+        assert pose[..., 2].min() >= 0
+        assert pose[..., 2].max() <= 1
         assert ((pose[..., :2] == 0).any(-1) == missed).all()                         # both coordinates or none
         out[h] = (missed.mean(), pose[~missed][:, 2].mean(), (pose[..., :2]-true)[~missed].std()/500)
         assert abs((pose[..., :2]-true)[~missed].mean())/500 < .002                   # no bias
@@ -312,11 +312,9 @@ def test_rough_keeps_discs_discs():
 def test_every_sequence_is_sound(seed, subject, type, view, n):
     r = make_sequence(seed, subject, type, f'{view:03d}', n)
     assert r.pose.shape == (n, 17, 3) and r.pose.dtype == np.float32 and np.isfinite(r.pose).all()
-    assert (
-        r.silhouette.shape == (n, 64, 64)
-        and r.silhouette.dtype == np.uint8
-        and set(np.unique(r.silhouette)) == {0, 255}
-    )
+    assert r.silhouette.shape == (n, 64, 64)
+    assert r.silhouette.dtype == np.uint8
+    assert set(np.unique(r.silhouette)) == {0, 255}
     # every body fills its 64 rows; the tip of a toe or of hair may be thinner than half a pixel once it is resized
     assert r.silhouette[:, :2].any((1, 2)).all() and r.silhouette[:, -2:].any((1, 2)).all()
     assert (0 <= r.pose[..., 2]).all() and (r.pose[..., 2] <= 1).all()
@@ -365,7 +363,9 @@ def crowd():
 def found(crowd, describe, view, other):
     "Share of people found by the nearest neighbour, over both probe types."
     x = {k: np.stack([describe(r) for r in rs]) for k, rs in crowd.items()}
-    nearest = lambda p, g: (((p[:, None]-g)**2).sum(-1).argmin(1) == np.arange(len(p))).mean()
+    def nearest(p, g):
+        return (((p[:, None]-g)**2).sum(-1).argmin(1) == np.arange(len(p))).mean()
+
     return np.mean([nearest(x[t, view], x['nm-01', other]) for t in ('nm-02', 'cl-01')])
 
 def residual(r):
@@ -458,9 +458,8 @@ def test_trees_of_a_data_set(likes, name):
     layout, partition = LAYOUTS[name], json.loads((likes/name/f'{name}.json').read_text())
     poses, sils = (read_tree(likes/name/o) for o in ('pose', 'silhouette'))
     assert list(poses.sequences) == list(sils.sequences) and not poses.strays and not sils.strays
-    assert {s.subject for s in poses.sequences} == set(partition['TRAIN_SET'] + partition['TEST_SET']) and len(
-        partition['TRAIN_SET']
-    ) == 2
+    assert {s.subject for s in poses.sequences} == set(partition['TRAIN_SET'] + partition['TEST_SET'])
+    assert len(partition['TRAIN_SET']) == 2
     for tree, shape in ((poses, (4, layout.joints, 3)), (sils, (4, 64, layout.width))):
         assert {load_array(f).shape for (f,) in tree.sequences.values()} == {shape}
     assert len({f.read_bytes() for (f,) in poses.sequences.values()}) == len(poses.sequences)  # no walk twice
@@ -481,24 +480,19 @@ def test_numbers_are_those_of_the_rule():
     for name in REGULAR:
         rule, layout = regular_partition(name), LAYOUTS[name]
         assert tuple(layout.train[0].format(i) for i in layout.train[1]) == rule.train
-        assert {layout.test[0].format(i) for i in layout.test[1]} | (
-            {'probe'} if name == 'GREW' else {'10307'} if name == 'OUMVLP' else set()
-        ) == set(rule.test)
+        extra = {'GREW': {'probe'}, 'OUMVLP': {'10307'}}.get(name, set())
+        assert {layout.test[0].format(i) for i in layout.test[1]} | extra == set(rule.test)
 
 def test_names_as_published(likes):
     names = {name: {(s.type, s.view) for s in read_tree(likes/name/'silhouette').sequences} for name in LAYOUTS}
     types = {name: {t for t, _ in o} for name, o in names.items()}
-    assert (
-        types['OUMVLP'] == {'00', '01'}
-        and types['GREW'] == {'00', '01', '02', '03'}
-        and ('U0_D0_BG', '01_0') in names['CCPG']
-        and ('camid0_videoid2', 'seq0') in names['Gait3D']
-    )
+    assert types['OUMVLP'] == {'00', '01'}
+    assert types['GREW'] == {'00', '01', '02', '03'}
+    assert ('U0_D0_BG', '01_0') in names['CCPG']
+    assert ('camid0_videoid2', 'seq0') in names['Gait3D']
     assert types['SUSTech1K'] == {'00-nm', '01-nm', '01-bg', '01-cl', '02-cr', '02-ub', '03-uf', '03-oc', '04-nt'}
-    assert {'nm-01', 'nm-02', 'nm-05', 'nm-06', 'bg-01', 'bg-02', 'cl-01', 'cl-02'} <= types['CASIA-B'] and {
-        'H-scene1-nm-1',
-        'L-scene3_s-cl-1',
-    } <= types['CASIA-E']
+    assert {'nm-01', 'nm-02', 'nm-05', 'nm-06', 'bg-01', 'bg-02', 'cl-01', 'cl-02'} <= types['CASIA-B']
+    assert {'H-scene1-nm-1', 'L-scene3_s-cl-1'} <= types['CASIA-E']
     assert sorted(o.name for o in (likes / 'GREW' / 'pose').iterdir()) == [
         '00001',
         '00001train',
