@@ -177,7 +177,7 @@ def view_pair_loop(test, gallery, probe, views, decimals, k):
 
 
 def loop(name, test, decimals=2):
-    "Rank-k (and mAP) per condition by loops, rounded before they are averaged; keys as the benchmark's papers print them."
+    "Rank-k (and mAP) per condition by loops, rounded before averaging; keys as papers print them."
     s, out = test.sequences, {}
     is_gallery, questions = QUESTIONS[name]
     part = [i for i in range(len(s)) if name != 'CASIA-E' or s[i].view != '270']
@@ -205,7 +205,8 @@ def test_tables_by_view_are_the_naive_loops(name, seed, drop):
     except SkeletonGaitError:
         return
     expected, unrounded = loop(name, test), loop(name, test, 12)
-    for k in expected: # sums in another order may fall on the other side of a half hundredth: a mean precision of 44.955
+    for k in expected:
+        # sums in another order may fall on the other side of a half hundredth: a mean precision of 44.955
         assert r[k] == pytest.approx(expected[k], abs=.0101 if 'mAP' in k else 1e-9), k
     assert {e['key']: e['unrounded'] for e in r['tables'] if e['key'] in expected} == pytest.approx(unrounded, abs=1e-9)
 
@@ -255,7 +256,7 @@ def test_whatever_is_missing_results_are_json_without_nan(seed, name, drop):
         p.split(test.sequences, kw.get('probes'))
     except SkeletonGaitError:
         return
-    r = evaluate(*columns(test), name, **kw)                                        # what the check lets through can be evaluated
+    r = evaluate(*columns(test), name, **kw)  # what the check lets through can be evaluated
     assert json.loads(json.dumps(r, allow_nan=False)) == r
     assert results_table(r) and results_csv(r).count('\n') > 0
     assert p.primary_metric(r)[1] is None or 0 <= p.primary_metric(r)[1] <= 100
@@ -368,7 +369,8 @@ def test_ccpg_says_of_each_table_what_probes_without_a_match_are():
     test = walks('CCPG')
     subjects = ['stranger' if s.subject == '000' and s.type == 'U3_D3' else s.subject for s in test.sequences]
     r = evaluate(test.embeddings, subjects, *columns(test)[2:], 'CCPG')
-    assert 'UP: 3 of 12 probes have no match in the gallery: ReID: left out; R1, R1 incl: counted as wrong' in r['notes']
+    no_match = 'UP: 3 of 12 probes have no match in the gallery'
+    assert f'{no_match}: ReID: left out; R1, R1 incl: counted as wrong' in r['notes']
     assert 'UP: 9 probes, 3 without a match, gallery 12' in results_table(r)
 
 
@@ -381,7 +383,8 @@ def test_probes_without_a_match_are_wrong_in_tables_by_view():
                                             make_embedding_set(test.embeddings, subjects, *columns(test)[2:]))['NM@R1'])
     assert r['notes'] == ['NM: 3 of 12 probes have no match in the gallery: counted as wrong']
     cross = evaluate(test.embeddings, subjects, *columns(test)[2:], 'OUMVLP-crossview')
-    assert cross['notes'] == ['NM: 3 of 12 probes have no match in the gallery: Rank@1: counted as wrong; mAP: left out']
+    no_match = 'NM: 3 of 12 probes have no match in the gallery'
+    assert cross['notes'] == [f'{no_match}: Rank@1: counted as wrong; mAP: left out']
     assert cross['NM-mAP'] == pytest.approx(loop('OUMVLP-crossview',
         make_embedding_set(test.embeddings, subjects, *columns(test)[2:]))['NM-mAP'])
 
@@ -417,7 +420,7 @@ def test_grew_subjects_go_as_numbers_where_they_are():
     assert r['csv'] == 'videoId,rank1,rank2,rank3,rank4,rank5\nq,7,7,"x, y",12,12\n'
     other = evaluate(x, ['٠٧', '٠٧', 'x, y', '7', '7', 'probe'], ['01', '02', '01', '01', '02', '03'],
                      ['a', 'b', 'c', 'd', 'e', 'q'], 'GREW-submission')
-    assert other['csv'].endswith('"x, y",٠٧,٠٧\n')                                                       # other digits stay as they are
+    assert other['csv'].endswith('"x, y",٠٧,٠٧\n')  # other digits stay as they are
     assert "not the challenge's" in results_table(r) and r['local 01 in 02 Rank-1'] is not None
 
 
@@ -491,7 +494,8 @@ def test_any_protocol_survives_yaml(cfg):
     ({'exclude': ['views']}, "exclude: found 'views', expected some of subject, type, view"),
     ('Gait3D', 'expected a mapping'),
     ({'conditions': ['NM']}, 'protocol.conditions: found .*, expected a mapping of names'),
-    ({'conditions': {'NM': 'nm-01'}}, "conditions.NM: found 'nm-01', expected a mapping with keys out of probe, gallery"),
+    ({'conditions': {'NM': 'nm-01'}}, 
+     "conditions.NM: found 'nm-01', expected a mapping with keys out of probe, gallery"),
     ({'conditions': {'NM': {'probes': {}}}},
      "protocol.conditions.NM: key 'probes' is not known; did you mean 'probe'(?!.*name)"),
     ({'conditions': {'NM': {'name': 'x'}}}, "protocol.conditions.NM: key 'name' is not known"),
@@ -536,7 +540,8 @@ def test_wrong_protocols(cfg, said):
     (dict(protocol=GalleryProbe(probe={'types': 'p'}, leave_out={'types': 'p'})),
      "probe: the rule .* chooses 1 sequences, but all of them are left out by leave_out"),
     (dict(protocol='OUMVLP'), "probe: no test sequence is chosen by the rule {'types': \\['00'\\]}"),
-    (dict(protocol='GREW-submission'), "submission.probe: no test sequence is chosen by the rule {'types': \\['03'\\]}"),
+    (dict(protocol='GREW-submission'),
+     "submission.probe: no test sequence is chosen by the rule {'types': \\['03'\\]}"),
 ])
 def test_wrong_calls(kw, said):
     with pytest.raises(SkeletonGaitError, match=said):
@@ -596,7 +601,8 @@ def test_protocol_for():
 
 @pytest.mark.parametrize('args, said', [
     (('evaluate_indoor_dataset', 'CASIA_B'),
-        "data set 'CASIA_B' is not known; did you mean 'CASIA-B'.*CASIA-B, OUMVLP, CASIA-E, SUSTech1K.*evaluator_cfg.protocol"),
+        "data set 'CASIA_B' is not known; did you mean 'CASIA-B'.*CASIA-B, OUMVLP, CASIA-E, SUSTech1K.*"
+         "evaluator_cfg.protocol"),
     (('evaluate_indoor_dataset', 'CASIA-E', True), 'Known: CASIA-B, OUMVLP with cross_view_gallery'),
     (('evaluate_grew', 'GREW'), "evaluator_cfg.eval_func 'evaluate_grew' is not known"),
     (('evaluate_gallery_probe', 'x', False, {'galery': {}}), "did you mean 'gallery'"),
@@ -695,7 +701,7 @@ def test_pictures():
     assert len(fig.axes[0].lines[0].get_xdata()) == min(20, r['gallery'])
     small = plot_results(evaluate(np.arange(4.)[:, None, None], 'abab', 'ggpp', 'vvvv',
                                   GalleryProbe(probe={'types': 'p'})))
-    assert len(small.axes[0].lines[0].get_xdata()) == 2                                                  # a curve ends where the gallery does
+    assert len(small.axes[0].lines[0].get_xdata()) == 2  # a curve ends where the gallery does
     plt.close('all')
 
 

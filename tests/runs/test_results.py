@@ -48,7 +48,7 @@ TESTS = {  # name of the file -> what is changed for the test
 
 
 def test_one_checkpoint_by_many_tests(walkers, cfg, tmp_path, capsys):
-    "By the script: two data sets, two protocols, another metric, embedding, rules and number of frames; all results are found, all embeddings too."
+    "By the script: other data sets, protocols, metrics, embeddings, rules, numbers of frames; all results are found."
     for name in ('train', *TESTS):
         path = write_config(changed(cfg, **TESTS.get(name, {})), tmp_path/'x.yaml')
         assert main(str(path), 'train' if name == 'train' else 'test', output_root=str(tmp_path)) == 0
@@ -72,14 +72,15 @@ def test_one_checkpoint_by_many_tests(walkers, cfg, tmp_path, capsys):
          output_root=str(tmp_path))
     assert files(folder).keys() == before.keys()
     assert all(files(folder)[k] == v for k, v in before.items() if k.endswith(('.json', '.csv')))
-    assert newest_results(folder.parent).stem == 'demo-00001-Walkers-gallery_probe-euc-2'  # of one iteration the test that was written last
+    # of one iteration, the test that was written last
+    assert newest_results(folder.parent).stem == 'demo-00001-Walkers-gallery_probe-euc-2'
 
 
 def test_weights_from_elsewhere_are_another_test(cfg, tmp_path):
     net = build_model(to_dict(cfg.model_cfg))
     for value, name in ((1, ''), ('a.pt', '-2'), ('b.pt', '-3'), ('latest', ''), (None, ''), ('a.pt', '-2')):
-        assert Run(asked := changed(cfg, evaluator_cfg__restore_hint=value),
-                   tmp_path).results(1).stem == f'demo-00001-Walkers-gallery_probe-euc{name}'
+        asked = changed(cfg, evaluator_cfg__restore_hint=value)
+        assert Run(asked, tmp_path).results(1).stem == f'demo-00001-Walkers-gallery_probe-euc{name}'
         run_test_phase(net, asked, Run(asked, tmp_path), 1, ONE)
 
 
@@ -173,7 +174,8 @@ def test_a_training_tests_its_own_weights(cfg, tmp_path):
 def test_results_keep_the_fingerprint_of_the_settings(cfg, tmp_path):
     "A test during a training and a test of the same checkpoint afterwards write the same results."
     asked = changed(cfg, trainer_cfg__with_test=True, output_root=str(tmp_path))
-    config, path, written = str(write_config(asked, tmp_path/'x.yaml')), Run(asked, tmp_path).results(1), []
+    config = str(write_config(asked, tmp_path/'x.yaml'))
+    path, written = Run(asked, tmp_path).results(1), []
     for phase in ('train', 'test'):
         assert main(config, phase) == 0
         written.append(json.loads(path.read_text()))
