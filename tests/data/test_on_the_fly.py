@@ -10,6 +10,7 @@ import os
 import pickle
 import subprocess
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -698,17 +699,23 @@ def test_the_main_script(root, tmp_path, net, workers, quiet_log):
     assert json.loads(run.results(6).read_text())['probes'] == 4
 
 
+def said_by_run(root, folder, capsys, phase, tree, *args, **data):
+    "The log of one phase of a run."
+    config = folder/'x.yaml'
+    save_text(to_yaml(settings_of(root, 'SkeletonGait++', tree, 0, **data)), config)
+    assert run_script(main, [f'--cfgs={config}', f'--phase={phase}', f'--output_root={folder}', *args]) == 0
+    return capsys.readouterr().out
+
+
+def results_of_run(root, folder, i, tree, **data):
+    "The file of results of iteration `i`."
+    return Run(settings_of(root, 'SkeletonGait++', tree, 0, **data), folder).results(i)
+
+
 def test_a_run_says_how_its_maps_were_drawn_and_what_changed(root, tmp_path, capsys, quiet_log):
     "In the log of every phase, in the results, and against the checkpoint."
-    def said(phase, tree, *args, **data):
-        save_text(to_yaml(settings_of(root, 'SkeletonGait++', tree, 0, **data)), tmp_path/'x.yaml')
-        assert (
-            run_script(main, [f'--cfgs={tmp_path/"x.yaml"}', f'--phase={phase}', f'--output_root={tmp_path}', *args])
-            == 0
-        )
-        return capsys.readouterr().out
-    def results(i, tree, **data):
-        return Run(settings_of(root, 'SkeletonGait++', tree, 0, **data), tmp_path).results(i)
+    said = partial(said_by_run, root, tmp_path, capsys)
+    results = partial(results_of_run, root, tmp_path)
     four = dict(heatmap_generator_args=dict(sigma=4.))
     changed = 'was trained with other settings of the maps: '
     out = said('train', 'linked_pose', render={}, render_sigma=[4, 12])
@@ -735,9 +742,8 @@ def test_a_run_says_how_its_maps_were_drawn_and_what_changed(root, tmp_path, cap
         dataset_root=str(root / 'linked'), render=None, render_sigma=None, data_in_use=[True, True]
     )
     # none has taken another's place
-    assert (
-        len({results(6, 'linked'), results(6, 'linked_pose', render={}), results(6, 'linked_pose', render=four)}) == 3
-    )
+    files = {results(6, 'linked'), results(6, 'linked_pose', render={}), results(6, 'linked_pose', render=four)}
+    assert len(files) == 3
 
 
 @pytest.mark.parametrize('workers', [0, 2])
@@ -771,6 +777,7 @@ def test_spawned_workers(root, part):
 
 COLD = '''
 import sys
+from functools import partial
 import numpy as np
 from skeletongait.files.tree import read_tree
 from skeletongait.data.dataset import GaitDataset, first_look
