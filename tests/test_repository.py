@@ -63,7 +63,7 @@ def test_no_live_widget_is_saved(path):
     assert not [o for c in book['cells'] for o in c.get('outputs', []) if 'application/vnd.jupyter.widget-view+json' in o.get('data', {})], 'run `make notebooks`'
 
 
-NOTHING_TO_SEE = {'00_core', '02_cli', 'files/01_arrays', 'files/03_text', 'files/04_tensors', 'runs/05_misfit', 'runs/08_records'}  # text only
+NOTHING_TO_SEE = {'00_core', '02_cli', 'files/03_text', 'runs/05_misfit', 'runs/08_records'}  # text only
 CHAPTERS = {p.relative_to(ROOT/'nbs').with_suffix('').as_posix(): p for p in NOTEBOOKS if '#| export' in p.read_text(encoding='utf-8')}
 
 
