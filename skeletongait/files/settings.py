@@ -8,7 +8,7 @@ __all__ = ['NOUNS', 'MOST', 'join', 'SettingsError', 'brief', 'shown', 'did_you_
            'unknown_key', 'without_indices', 'choose_section', 'spellings', 'rest_of', 'Reader', 'read_settings',
            'steps_of', 'read_override', 'override', 'changes_about', 'to_dict', 'to_yaml']
 
-# %% ../../nbs/files/05_settings.ipynb #66f09ea2
+# %% ../../nbs/files/05_settings.ipynb #c254fb1b
 import copy
 import dataclasses
 import json
@@ -265,7 +265,7 @@ def choose_section(
     if isinstance(name, str) and name in named: return named[name]
     raise SettingsError(f"found {shown(name)}, {expected}{did_you_mean(name, named)}", join(at, tag))
 
-# %% ../../nbs/files/05_settings.ipynb #364dc10e
+# %% ../../nbs/files/05_settings.ipynb #8d725791
 def spellings(cls:type) -> dict[str,dataclasses.Field]:
     "The names and aliases that a section takes, each with its declaration."
     declared = [f for f in fields(cls) if not f.metadata['rest']]
@@ -319,7 +319,9 @@ class Reader:
 
     def _check(self, section, given:dict, at:str) -> None:
         "Call the section's own check; its paths and warnings count from the section."
-        warn = lambda path, text: self.warnings.append(f'{join(at, path)}: {text}')
+        def warn(path:str, text:str) -> None:
+            where = join(at, path)
+            self.warnings.append(f'{where}: {text}' if where else text)
         try: section.check(given, warn)
         except SettingsError as e: raise e.below(at) from None
 
