@@ -13,7 +13,7 @@ help:
 	@echo 'make test       notebooks and tests, without the slow ones'
 	@echo 'make test-slow  the slow tests'
 	@echo 'make test-avx2  the demonstration and what computes with networks, as on a processor without AVX-512'
-	@echo 'make notebooks  export the library, clean the notebooks, write README.md'
+	@echo 'make notebooks  export the library, clean the notebooks, write README.md and the index of names'
 	@echo 'make lab        open the workbench, and all notebooks, in JupyterLab'
 
 $(READY): requirements.txt setup.py settings.ini
@@ -42,6 +42,7 @@ test-avx2: demo
 
 notebooks: $(READY)
 	$(BIN)/nbdev_export
+	$(BIN)/python .ci/names.py
 	$(BIN)/nbdev_clean
 	$(BIN)/python .ci/still.py
 	$(BIN)/python .ci/readme.py

@@ -16,7 +16,7 @@ def markdown(cell: dict) -> str:
     "One cell as Markdown; hidden cells and directives leave nothing."
     source = ''.join(cell['source'])
     if cell['cell_type'] == 'markdown':
-        return re.sub(r'\]\(([\w./]+\.(?:ipynb|png))\)', r'](nbs/\1)', source)
+        return re.sub(r'\]\(([\w./]+\.(?:ipynb|png|md))\)', lambda m: f'](nbs/{m[1]})', source).replace('](nbs/../', '](')
     if cell['cell_type'] != 'code' or re.search(r'^#\|\s*hide', source, re.M):
         return ''
     code = re.sub(r'^#\|.*\n?', '', source, flags=re.M).strip()

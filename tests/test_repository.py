@@ -18,8 +18,10 @@ def remade(tmp_path_factory):
     "A copy of the repository, exported and cleaned anew."
     top = tmp_path_factory.mktemp('copy')/'repository'
     shutil.copytree(ROOT, top, symlinks=True, ignore=shutil.ignore_patterns('.git', '.venv', 'output', '__pycache__', '.ipynb_checkpoints', '*.egg-info', 'golden'))
-    for command in ('nbdev_export', 'nbdev_clean'): subprocess.run([BIN/command], cwd=top, check=True, capture_output=True, timeout=120)
-    for script in ('still', 'readme'): subprocess.run([sys.executable, f'.ci/{script}.py'], cwd=top, check=True, timeout=60)
+    steps = [[BIN/'nbdev_export'], [sys.executable, '.ci/names.py'], [BIN/'nbdev_clean'],
+             [sys.executable, '.ci/still.py'], [sys.executable, '.ci/readme.py']]
+    for command in steps:
+        subprocess.run(command, cwd=top, check=True, capture_output=True, timeout=120)
     return top
 
 

@@ -79,7 +79,7 @@ def name_hint(word:str, known:Iterable[str]) -> str:
     near = nearest(word, known)
     return f"did you mean {near}?" if near else f"known here: {', '.join(known)}"
 
-# %% ../../nbs/files/05_settings.ipynb #e24823fd
+# %% ../../nbs/files/05_settings.ipynb #d8fb27a3
 # Every number is smaller, and larger than its negative, where nothing else is declared
 # (chosen: what is larger is a mistake, and sums of such numbers are still exact).
 MOST = 10**12
@@ -89,6 +89,7 @@ def key(
     meaning:str,              # What it is: the text of the table
     least:float|None=None,    # Smallest value allowed (of each entry, for a list)
     below:float|None=None,    # Every value must be less than this
+    most:float|None=None,     # Largest value allowed
     needed:tuple[str,...]=(), # Phases ('train', 'test') that need it set; its default is then None or empty
     also:str='',              # An alias: another spelling that is accepted
     old:bool=False,           # Deprecated: read and without effect
@@ -97,7 +98,7 @@ def key(
     check:Callable[[Any],Any]|None=None, # From the value found to the value kept; raises `SettingsError`
 ) -> Any: # A dataclass field
     "Declare one key of a section."
-    facts = dict(meaning=meaning, least=least, below=below, needed=needed, also=also, old=old, rest=rest,
+    facts = dict(meaning=meaning, least=least, below=below, most=most, needed=needed, also=also, old=old, rest=rest,
                  computes=computes, check=check)
     return field(default_factory=lambda: copy.deepcopy(default), metadata=facts)
 
@@ -140,7 +141,7 @@ def key_rows(
             its_case = tag_names(o)[-1] if len(options) > 1 else case
             yield from key_rows(o, below, its_case, counts)
 
-# %% ../../nbs/files/05_settings.ipynb #4557742b
+# %% ../../nbs/files/05_settings.ipynb #37cc3253
 def describe(hint) -> str:
     "A type in words: `list[int]` is a list, each entry a whole number."
     origin, args = get_origin(hint), get_args(hint)
@@ -152,7 +153,7 @@ def describe(hint) -> str:
 
 def describe_range(facts:Mapping) -> str:
     "The values that a declaration allows, in words: `at least 0 and below 1`; empty: all."
-    words = (('least', 'at least'), ('below', 'below'))
+    words = (('least', 'at least'), ('below', 'below'), ('most', 'at most'))
     return ' and '.join(f'{word} {facts[k]:,}' for k, word in words if facts[k] is not None)
 
 # %% ../../nbs/files/05_settings.ipynb #5b679c9e
@@ -196,7 +197,7 @@ def fits(value, hint) -> bool:
     if hint is float: return type(value) in (int, float) and -math.inf < value < math.inf
     return type(value) is hint
 
-# %% ../../nbs/files/05_settings.ipynb #a497e9ec
+# %% ../../nbs/files/05_settings.ipynb #bb94bd99
 def _check_type(value, f:dataclasses.Field, at:str) -> None:
     "The value must be of the declared type."
     if fits(value, f.type): return
@@ -205,12 +206,16 @@ def _check_type(value, f:dataclasses.Field, at:str) -> None:
 
 def _check_range(value, f:dataclasses.Field, at:str) -> None:
     "The value, or each entry of a list, must be within the declared bounds."
-    least, below = f.metadata['least'], f.metadata['below']
-    low = -MOST if least is None else least
-    high = MOST if below is None else below
+    bounds = {k: f.metadata[k] for k in ('least', 'below', 'most')}
+    if bounds['below'] is None and bounds['most'] is None: bounds['below'] = MOST
     entries = [o for o in (value if isinstance(value, list) else [value]) if type(o) in (int, float)]
-    if all(low <= o < high for o in entries): return
-    raise SettingsError(f"found {shown(value)}, expected {describe_range(dict(least=least, below=high))}", at)
+    if all(_within(o, **bounds) for o in entries): return
+    raise SettingsError(f"found {shown(value)}, expected {describe_range(bounds)}", at)
+
+def _within(number:float, least:float|None, below:float|None, most:float|None) -> bool:
+    "Is a number within bounds? (Without `least`, above `-MOST`.)"
+    if number < (-MOST if least is None else least): return False
+    return (below is None or number < below) and (most is None or number <= most)
 
 def check_value(
     value,               # As YAML gave it

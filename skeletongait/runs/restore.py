@@ -19,7 +19,7 @@ import torch
 from ..core import SkeletonGaitError, log
 from ..distributed import Ranks
 from ..files.tensors import why_not_read
-from .checkpoint import moved_to, load_state, read_checkpoint, set_random_states
+from .checkpoint import load_state, moved_to, read_checkpoint, set_random_states
 from .config import Config, TrainerCfg, config_changes, map_changes, to_dict
 from .folder import Run, embedding_name
 from .misfit import load_weights

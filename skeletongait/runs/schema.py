@@ -24,14 +24,16 @@ from .optimizers import OptimizerCfg, SchedulerCfg
 # %% ../../nbs/runs/01a_schema.ipynb #13a58bb2
 ConfigError = SettingsError # what a mistake in a configuration is: names the key, what was found, what was expected
 
-# %% ../../nbs/runs/01a_schema.ipynb #a0fdf122
+# %% ../../nbs/runs/01a_schema.ipynb #635a54c8
 def _read_render(
     render:str|dict|None, # As in `data_cfg`
 ) -> HeatmapConfig|None:
     "What `data_cfg.render` means; errors name the keys inside it."
     if render is None: return None
+    if isinstance(render, dict|HeatmapConfig):
+        try: return heatmap_config(render)
+        except SettingsError as e: raise SettingsError(e.problem, e.path) from None
     try: return load_heatmap_config(render) if isinstance(render, str) else heatmap_config(render)
-    except SettingsError: raise
     except SkeletonGaitError as e: raise SettingsError(str(e)) from None
 
 def render_settings(

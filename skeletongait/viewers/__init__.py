@@ -7,12 +7,11 @@ __all__ = ['HeatmapStudio', 'OverlayViewer', 'DatasetBrowser', 'TrainingMonitor'
            'SequencePlayer', 'Viewer']
 
 # %% ../../nbs/viewers/00_viewers.ipynb #98ab6f6e
-from .overlay import OverlayViewer
-from .browser import DatasetBrowser
-from .fusion import FusionViewer
-from .monitor import TrainingMonitor
-from .player import SequencePlayer, Viewer
-from .retrieval import RetrievalExplorer
-from .studio import HeatmapStudio
+from ..core import lazy_names
 
-_all_ = ['HeatmapStudio', 'OverlayViewer', 'DatasetBrowser', 'TrainingMonitor', 'RetrievalExplorer', 'FusionViewer', 'SequencePlayer', 'Viewer']
+_all_ = ['HeatmapStudio', 'OverlayViewer', 'DatasetBrowser', 'TrainingMonitor', 'RetrievalExplorer', 'FusionViewer',
+    'SequencePlayer', 'Viewer']
+
+__getattr__, __dir__ = lazy_names(__name__, dict(
+    studio=['HeatmapStudio'], overlay=['OverlayViewer'], browser=['DatasetBrowser'], monitor=['TrainingMonitor'],
+    retrieval=['RetrievalExplorer'], fusion=['FusionViewer'], player=['SequencePlayer', 'Viewer']))

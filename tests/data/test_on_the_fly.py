@@ -375,10 +375,10 @@ def test_heatmap_tree_is_the_way_back(o):
 
 @pytest.mark.parametrize('text,words', [
     ('render: true', ('data_cfg.render', 'found true', 'text, or a mapping')), ('render: [a]', ('data_cfg.render', 'text, or a mapping')),
-    ('render: {sigma: 4}', ('data_cfg.render', 'expected heatmap_generator_args.sigma')), ('render: {heatmap_generator_args: {sigm: 4}}', ('data_cfg.render', "did you mean 'sigma'?")),
-    ('render: {heatmap_generator_args: {sigma: 0}}', ('data_cfg.render', 'sigma is 0')), ('render: {align_args: 4}', ('data_cfg.render', 'a mapping of keys')),
+    ('render: {sigma: 4}', ('data_cfg.render.sigma: unknown key', 'it belongs at heatmap_generator_args.sigma')), ('render: {heatmap_generator_args: {sigm: 4}}', ('data_cfg.render.heatmap_generator_args.sigm: unknown key', 'did you mean sigma?')),
+    ('render: {heatmap_generator_args: {sigma: 0}}', ('data_cfg.render.heatmap_generator_args.sigma: found 0', 'at least 0.01')), ('render: {align_args: 4}', ('data_cfg.render.align_args: found 4', 'a mapping')),
     ('render: no/such.yaml', ('data_cfg.render: no/such.yaml: cannot be read',)),
-    ('render: {padkeypoints_args: {pad_method: nearest}}', ('data_cfg.render', 'pad_method', 'knn, simple')),
+    ('render: {padkeypoints_args: {pad_method: nearest}}', ('data_cfg.render.padkeypoints_args.pad_method: found', 'knn, simple')),
     ('render_sigma: [4, 12]', ('data_cfg.render_sigma', 'no effect without data_cfg.render')),
     ('{render: {}, render_sigma: 4}', ('data_cfg.render_sigma', 'a list of 2')), ('{render: {}, render_sigma: [4]}', ('data_cfg.render_sigma', 'a list of 2')),
     ('{render: {}, render_sigma: [4, "12"]}', ('data_cfg.render_sigma', 'a list of 2')), ('{render: {}, render_sigma: [12, 4]}', ('data_cfg.render_sigma', '[12, 4]', 'low first')),
