@@ -121,7 +121,7 @@ def train(
     r:Ranks,
     stop:Stop|None=None,  # Where signals are noted; None: nobody sends any
     averages:dict|None=None, # What `begin` returned
-    test:Callable|None=None, # With `with_test`: `test(iteration)` gives results and the headline on rank 0
+    test:Callable|None=None, # With `with_test`: `test(iteration)` gives results and the primary metric on rank 0
 ) -> str|None: # Why it stopped before the end; None at the end
     "Train to `total_iter`; rank 0 logs every `log_iter` iterations and writes a checkpoint every `save_iter` and at the end."
     check_steps(trainer, cfg.trainer_cfg.total_iter)
@@ -329,4 +329,4 @@ def test_model(
     written += write_results(path.with_suffix(''), results, about, missed)
     log.info(f"{len(missed)} failures, the worst first:\n{failures_table(missed[:5])}" if missed else _no_failure(protocol, results))
     log.info(f"results in {path.parent}: {', '.join(f.name for f in written)}")
-    return results, protocol.headline(results)
+    return results, protocol.primary_metric(results)

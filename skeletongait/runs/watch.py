@@ -190,12 +190,12 @@ def pictures(self:Watch,
 def results(self:Watch,
     iteration:int,
     results:dict,   # Of a test; its numbers become curves
-    headline:tuple[str,float|None], # Name and value of the one figure that counts
+    primary_metric:tuple[str,float|None], # Name and value of the one figure that counts
 ) -> None:
     "The figures of a test on the way."
     figures = {k: float(v) for k, v in results.items() if isinstance(v, (int, float)) and not isinstance(v, bool)}
     self._scalars(iteration, {f'test/{k}': v for k, v in figures.items()})
-    self._write(iteration, test=figures, headline=dict(name=headline[0], value=headline[1]))
+    self._write(iteration, test=figures, headline=dict(name=primary_metric[0], value=primary_metric[1]))
     self.bar.unpause() # the time of the test is not the training's
 
 # %% ../../nbs/runs/09_watch.ipynb #b5a32739

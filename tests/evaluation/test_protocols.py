@@ -190,8 +190,8 @@ def test_whatever_is_missing_results_are_json_without_nan(seed, name, drop):
     r = evaluate(*columns(test), name, **kw)                                        # what the check lets through can be evaluated
     assert json.loads(json.dumps(r, allow_nan=False)) == r
     assert results_table(r) and results_csv(r).count('\n') > 0
-    assert p.headline(r)[1] is None or 0 <= p.headline(r)[1] <= 100
-    for k in [k for *_, k in p.figures()]: assert r[k] is None or 0 <= r[k] <= 100
+    assert p.primary_metric(r)[1] is None or 0 <= p.primary_metric(r)[1] <= 100
+    for k in [k for *_, k in p.percentages()]: assert r[k] is None or 0 <= r[k] <= 100
 
 
 # Edge cases
@@ -229,7 +229,7 @@ def test_a_condition_without_sequences_is_none_and_said():
     whole = evaluate(*columns(test), 'CASIA-B')
     assert r['BG@R1'] is None and r['NM@R1'] == whole['NM@R1'] and r['CL@R1'] == whole['CL@R1']
     assert r['notes'] == ['BG: not evaluated, the test set has no probe for it']
-    assert PROTOCOLS['CASIA-B'].headline(r)[1] == pytest.approx((r['NM@R1'] + r['CL@R1'])/2)
+    assert PROTOCOLS['CASIA-B'].primary_metric(r)[1] == pytest.approx((r['NM@R1'] + r['CL@R1'])/2)
     assert results_table(r).splitlines()[2].split() == ['BG', '-', '-', '-', '-']
     plot_matrix(r)
 
@@ -252,7 +252,7 @@ def test_a_single_view_has_no_cross_view_figure():
     r = evaluate(test.embeddings[one], *([o[i] for i in one] for o in columns(test)[1:]), 'OUMVLP')
     assert r['NM@R1'] is None and r['notes'] == ['NM: only one view, 090: no cross-view figure']
     assert (r['NM probes'], r['NM probes_left_out'], r['NM probes_alone']) == (0, 0, 4) and 'NM: 0 probes, 4 alone, gallery 4' in results_table(r)
-    assert PROTOCOLS['OUMVLP'].headline(r) == ('NM@R1', None)
+    assert PROTOCOLS['OUMVLP'].primary_metric(r) == ('NM@R1', None)
     assert results_table(r).splitlines()[1].split() == ['NM', '-', '-']
 
 
@@ -328,7 +328,7 @@ def test_grew_subjects_go_as_numbers_where_they_are():
 
 def test_grew_without_known_walks_still_submits():
     r = evaluate(np.arange(3.)[:, None, None], ['1', '2', 'probe'], ['01', '01', '03'], 'abq', 'GREW-submission')
-    assert r['csv'].splitlines()[1] == 'q,2,1' and r['local 02 in 01 Rank-1'] is None and PROTOCOLS['GREW-submission'].headline(r)[1] is None
+    assert r['csv'].splitlines()[1] == 'q,2,1' and r['local 02 in 01 Rank-1'] is None and PROTOCOLS['GREW-submission'].primary_metric(r)[1] is None
     assert plot_results(r) is None
 
 
@@ -442,10 +442,10 @@ def test_split_needs_names_only():
 
 
 @pytest.mark.parametrize('name', PROTOCOLS)
-def test_headline(name):
+def test_primary_metric(name):
     (x, *names), expected = golden(name, 'euc')
     r = evaluate(x, *names, name, probes=expected.get('probe'))
-    text, v = PROTOCOLS[name].headline(r)
+    text, v = PROTOCOLS[name].primary_metric(r)
     keys = {'Gait3D': ['Rank-1'], 'CASIA-B': ['NM@R1', 'BG@R1', 'CL@R1'], 'SUSTech1K': ['Overall@R1'], 'GREW-realscene': ['Rank-1'], 'CCPG': [f'ReID {c} Rank-1' for c in ('CL', 'UP', 'DN', 'BG')]}.get(name)
     if keys: assert v == pytest.approx(np.mean([r[k] for k in keys])) and text == (keys[0] if len(keys) == 1 else f"mean of {', '.join(keys)}")
     assert 0 < v <= 100

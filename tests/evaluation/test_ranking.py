@@ -2,7 +2,7 @@ import matplotlib.pyplot as plt
 import numpy as np, pytest, torch
 from hypothesis import given, settings, strategies as st
 from skeletongait.core import SkeletonGaitError
-from skeletongait.evaluation.ranking import (PART, Scores, cmc, distance_blocks, distances, figure, hit_columns, make_embedding_set, name_codes, nearest_sequences, order_keys,
+from skeletongait.evaluation.ranking import (PART, Scores, cmc, distance_blocks, distances, percentage, hit_columns, make_embedding_set, name_codes, nearest_sequences, order_keys,
                                    plot_cmc, rank_hits, rank_of, score_galleries, score_probes, score_ranks, top_k)
 
 SEEDS = st.integers(0, 2**32-1)
@@ -188,15 +188,15 @@ def test_hand_worked():
     s = score_ranks(torch.tensor([[2, 3, 5.]], dtype=torch.float64), torch.tensor([5]))
     assert s.first.item() == 2 and s.inp.item() == 3/5 and s.among.item() == 5
     assert abs(s.ap.item() - (1/2 + 2/3 + 3/5)/3) < 1e-12
-    assert (figure(s, 'Rank-1'), figure(s, 'R5'), cmc(s)[:3]) == (0, 100, [0, 100, 100])
+    assert (percentage(s, 'Rank-1'), percentage(s, 'R5'), cmc(s)[:3]) == (0, 100, [0, 100, 100])
 
 
 def test_probes_without_a_match():
     inf, nan = torch.inf, torch.nan
     s = Scores(*torch.tensor([[1, 1, 1, 9], [inf, nan, nan, 9], [inf, nan, nan, 0]], dtype=torch.float64).T)
-    assert (figure(s, 'R1'), figure(s, 'R1', 'wrong'), figure(s, 'mAP', 'wrong')) == (100, 50, 100)      # the last has nobody to be compared with
+    assert (percentage(s, 'R1'), percentage(s, 'R1', 'wrong'), percentage(s, 'mAP', 'wrong')) == (100, 50, 100)      # the last has nobody to be compared with
     lost = Scores(*(o[1:] for o in s))
-    assert (figure(lost, 'R1'), figure(lost, 'R1', 'wrong'), figure(lost, 'mINP'), cmc(lost), cmc(lost, 'wrong')) == (None, 0, None, None, [0]*50)
+    assert (percentage(lost, 'R1'), percentage(lost, 'R1', 'wrong'), percentage(lost, 'mINP'), cmc(lost), cmc(lost, 'wrong')) == (None, 0, None, None, [0]*50)
 
 
 @pytest.mark.parametrize('measure, k', (('Rank-1', 1), ('Rank@5', 5), ('R20', 20), ('mAP', None), ('mINP', None)))
@@ -212,7 +212,7 @@ def test_percentages_are_counts_over_counts():
     "So that a cell of 1 in 800 rounds like 0.125, which is even, and not like 0.12500000000000003."
     s = Scores(*torch.ones(4, 800, dtype=torch.float64))
     s.first[1:] = 2
-    assert figure(s, 'R1') == .125
+    assert percentage(s, 'R1') == .125
 
 
 def test_codes():
