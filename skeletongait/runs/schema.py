@@ -118,7 +118,7 @@ class InferenceSamplerCfg:
     frames_all_limit:int = key(720, 'at most the first so many frames of a sequence', least=1)
     batch_shuffle:bool = key(False, 'order does not matter to a test', old=True)
 
-# %% ../../nbs/runs/01a_schema.ipynb #cb170f43
+# %% ../../nbs/runs/01a_schema.ipynb #dce814a4
 CUT = [{'type': 'BaseSilCuttingTransform'}]
 
 def _transforms(entries:list[dict]) -> list[dict]:
@@ -131,19 +131,7 @@ def _transforms(entries:list[dict]) -> list[dict]:
     why = "the streams are joined first, so that all get the same warp"
     raise SettingsError(f"found {len(entries)} different entries; expected {expected}: {why}")
 
-def _protocol(rules:dict|None) -> dict|None:
-    "The rules must be such as a protocol is made of."
-    if rules is None: return None
-    try: GalleryProbe.from_dict(rules)
-    except SkeletonGaitError as e: raise _protocol_error(e) from None
-    return rules
-
-def _protocol_error(e:SkeletonGaitError) -> SettingsError:
-    "The error of the chapter on protocols (`protocol.probe: key 'x' is not known`) as one inside `protocol`."
-    where, _, problem = str(e).partition(': ')
-    return SettingsError(problem, where.removeprefix('protocol').removeprefix('.'))
-
-# %% ../../nbs/runs/01a_schema.ipynb #c14e1b20
+# %% ../../nbs/runs/01a_schema.ipynb #b6d6d4cd
 @dataclass
 class EvaluatorCfg:
     "How to test."
@@ -157,8 +145,7 @@ class EvaluatorCfg:
         'evaluate_indoor_dataset', 'the protocol; `evaluate_indoor_dataset` goes by `data_cfg.test_dataset_name`, '
         '`evaluate_gallery_probe` by `protocol`')
     protocol:dict|None = key(
-        None, '`evaluate_gallery_probe`: rules for `gallery` and `probe`, as the chapter on protocols explains',
-        check=_protocol)
+        None, '`evaluate_gallery_probe`: rules for `gallery` and `probe`, as the chapter on protocols explains')
     metric:Literal['euc', 'cos'] = key(
         'euc', 'distance of two embeddings, strip by strip: Euclidean, or one minus cosine')
     cross_view_gallery:bool = key(False, 'the gallery holds all views at once')
@@ -171,7 +158,8 @@ class EvaluatorCfg:
         check=_transforms)
 
     def check(self, given:dict, warn:Callable) -> None:
-        "What only one of the protocols looks at."
+        "The rules must make a protocol; and what only one of the protocols looks at."
+        if self.protocol is not None: GalleryProbe.from_dict(self.protocol)
         name = self.eval_func
         if self.cross_view_gallery and name != 'evaluate_indoor_dataset':
             warn('cross_view_gallery', f"without effect: only evaluate_indoor_dataset looks at it, not {name}")
