@@ -20,6 +20,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
 
 import yaml
+from fastcore.basics import patch
 
 from ..core import SkeletonGaitError, nearest
 from .text import plain_words, read_yaml
@@ -197,7 +198,7 @@ def fits(value, hint) -> bool:
     if hint is float: return type(value) in (int, float) and -math.inf < value < math.inf
     return type(value) is hint
 
-# %% ../../nbs/files/05_settings.ipynb #bb94bd99
+# %% ../../nbs/files/05_settings.ipynb #fa647130
 def _check_type(value, f:dataclasses.Field, at:str) -> None:
     "The value must be of the declared type."
     if fits(value, f.type): return
@@ -217,6 +218,7 @@ def _within(number:float, least:float|None, below:float|None, most:float|None) -
     if number < (-MOST if least is None else least): return False
     return (below is None or number < below) and (most is None or number <= most)
 
+# %% ../../nbs/files/05_settings.ipynb #53e393e0
 def check_value(
     value,               # As YAML gave it
     f:dataclasses.Field, # The declaration of its key
@@ -270,7 +272,7 @@ def choose_section(
     if isinstance(name, str) and name in named: return named[name]
     raise SettingsError(f"found {shown(name)}, {expected}{did_you_mean(name, named)}", join(at, tag))
 
-# %% ../../nbs/files/05_settings.ipynb #8d725791
+# %% ../../nbs/files/05_settings.ipynb #9999ee14
 def spellings(cls:type) -> dict[str,dataclasses.Field]:
     "The names and aliases that a section takes, each with its declaration."
     declared = [f for f in fields(cls) if not f.metadata['rest']]
@@ -282,53 +284,64 @@ def rest_of(cls:type) -> dataclasses.Field|None:
 
 class Reader:
     "Reads plain data as the sections of a schema; collects `warnings` on the way."
-    def __init__(self, schema:type): self.schema, self.warnings = schema, []
+    def __init__(self, schema:type):
+        self.schema = schema
+        self.warnings = []
 
-    def read(self, cls:type, tree:dict, at:str='') -> Any:
-        "A mapping as a section; what it does not mention keeps its default."
-        values, extra = self._values(cls, tree, at)
-        section, rest = cls(**values), rest_of(cls)
-        if rest: setattr(section, rest.name, getattr(section, rest.name) | extra)
-        if hasattr(section, 'check'): self._check(section, tree, at)
-        return section
+# %% ../../nbs/files/05_settings.ipynb #3692b3ff
+@patch
+def _entry(self:Reader, value, f:dataclasses.Field, at:str) -> Any:
+    "A plain value, a section, or a list of sections (which may be given as one)."
+    options = sections_in(f.type)
+    if not options: return check_value(value, f, at)
+    if not is_list(f.type): return self.read(choose_section(options, value, at), value, at)
+    if isinstance(value, dict): value = [value]
+    if not isinstance(value, list):
+        raise SettingsError(f"found {shown(value)}, expected a mapping or a list of mappings", at)
+    places = [(o, join(at, i)) for i, o in enumerate(value)]
+    return [self.read(choose_section(options, o, place), o, place) for o, place in places]
 
-    def _values(self, cls:type, tree:dict, at:str) -> tuple[dict,dict]:
-        "The declared keys that a mapping holds, read; and the others."
-        names, values, extra = spellings(cls), {}, {}
-        for name, value in tree.items():
-            f, path = names.get(name), join(at, str(name))
-            if f is not None: self._key(values, f, value, name, path)
-            elif rest_of(cls): extra[name] = value
-            else: raise unknown_key(self.schema, at, name, [o.name for o in fields(cls)])
-        return values, extra
+# %% ../../nbs/files/05_settings.ipynb #3cec7ae5
+@patch
+def _key(self:Reader, values:dict, f:dataclasses.Field, value, name:str, path:str) -> None:
+    "Read one declared key into `values`; warn about a deprecated key or an alias."
+    if f.metadata['old']:
+        self.warnings.append(f"{path}: an old key, read without effect")
+        return
+    if f.name in values: raise SettingsError(f"{f.name} is given as well, and means the same; remove one", path)
+    if f.name != name: self.warnings.append(f"{path}: read as {f.name}")
+    values[f.name] = self._entry(value, f, path)
 
-    def _key(self, values:dict, f:dataclasses.Field, value, name:str, path:str) -> None:
-        "Read one declared key into `values`; warn about a deprecated key or an alias."
-        if f.metadata['old']:
-            self.warnings.append(f"{path}: an old key, read without effect")
-            return
-        if f.name in values: raise SettingsError(f"{f.name} is given as well, and means the same; remove one", path)
-        if f.name != name: self.warnings.append(f"{path}: read as {f.name}")
-        values[f.name] = self._entry(value, f, path)
+@patch
+def _values(self:Reader, cls:type, tree:dict, at:str) -> tuple[dict,dict]:
+    "The declared keys that a mapping holds, read; and the others."
+    names, values, extra = spellings(cls), {}, {}
+    for name, value in tree.items():
+        f, path = names.get(name), join(at, str(name))
+        if f is not None: self._key(values, f, value, name, path)
+        elif rest_of(cls): extra[name] = value
+        else: raise unknown_key(self.schema, at, name, [o.name for o in fields(cls)])
+    return values, extra
 
-    def _entry(self, value, f:dataclasses.Field, at:str) -> Any:
-        "A plain value, a section, or a list of sections (which may be given as one)."
-        options = sections_in(f.type)
-        if not options: return check_value(value, f, at)
-        if not is_list(f.type): return self.read(choose_section(options, value, at), value, at)
-        if isinstance(value, dict): value = [value]
-        if not isinstance(value, list):
-            raise SettingsError(f"found {shown(value)}, expected a mapping or a list of mappings", at)
-        places = [(o, join(at, i)) for i, o in enumerate(value)]
-        return [self.read(choose_section(options, o, place), o, place) for o, place in places]
+# %% ../../nbs/files/05_settings.ipynb #126e188b
+@patch
+def _check(self:Reader, section, given:dict, at:str) -> None:
+    "Call the section's own check; its paths and warnings count from the section."
+    def warn(path:str, text:str) -> None:
+        where = join(at, path)
+        self.warnings.append(f'{where}: {text}' if where else text)
 
-    def _check(self, section, given:dict, at:str) -> None:
-        "Call the section's own check; its paths and warnings count from the section."
-        def warn(path:str, text:str) -> None:
-            where = join(at, path)
-            self.warnings.append(f'{where}: {text}' if where else text)
-        try: section.check(given, warn)
-        except SettingsError as e: raise e.below(at) from None
+    try: section.check(given, warn)
+    except SettingsError as e: raise e.below(at) from None
+
+@patch
+def read(self:Reader, cls:type, tree:dict, at:str='') -> Any:
+    "Read a mapping as a section; what it does not mention keeps its default."
+    values, extra = self._values(cls, tree, at)
+    section, rest = cls(**values), rest_of(cls)
+    if rest: setattr(section, rest.name, getattr(section, rest.name) | extra)
+    if hasattr(section, 'check'): self._check(section, tree, at)
+    return section
 
 # %% ../../nbs/files/05_settings.ipynb #43b0ccbb
 def read_settings(
@@ -356,7 +369,7 @@ def read_override(
     try: return steps, read_yaml(text)
     except SkeletonGaitError as e: raise SettingsError(f"the value is not YAML: {e}") from None
 
-# %% ../../nbs/files/05_settings.ipynb #1ceebb85
+# %% ../../nbs/files/05_settings.ipynb #5968a67b
 def _declared(sections:list[type], step:str) -> list[dataclasses.Field]:
     "The declarations that a name may mean in any of the sections."
     return [f for o in sections for name, f in spellings(o).items() if name == step]
@@ -374,32 +387,39 @@ class _Setter:
     "Sets values in plain data along paths of a schema."
     def __init__(self, schema:type): self.schema = schema
 
-    def put(self, node, sections:list[type], steps:list[str], value, at:str='') -> Any:
-        "A copy of `node` with `value` at the end of `steps`; `sections`: what the schema lets it be."
-        if not steps: return value
-        if isinstance(node, list): return self._in_list(node, sections, steps, value, at)
-        if isinstance(node, dict): return self._in_mapping(node, sections, steps, value, at)
-        raise SettingsError(f"holds {shown(node)}; there is no {steps[0]} in it", at)
+# %% ../../nbs/files/05_settings.ipynb #22c9a1fa
+@patch
+def put(self:_Setter, node, sections:list[type], steps:list[str], value, at:str='') -> Any:
+    "A copy of `node` with `value` at the end of `steps`; `sections`: what the schema lets it be."
+    if not steps: return value
+    if isinstance(node, list): return self._in_list(node, sections, steps, value, at)
+    if isinstance(node, dict): return self._in_mapping(node, sections, steps, value, at)
+    raise SettingsError(f"holds {shown(node)}; there is no {steps[0]} in it", at)
 
-    def _in_list(self, node:list, sections:list[type], steps:list[str], value, at:str) -> list:
-        step, *rest = steps
-        if not step.isdecimal() or int(step) >= len(node):
-            raise SettingsError(f"found [{step}], but this list has {len(node)} entries, counted from 0", at)
-        i, new = int(step), list(node)
-        new[i] = self.put(node[i], sections, rest, value, join(at, i))
-        return new
+@patch
+def _in_list(self:_Setter, node:list, sections:list[type], steps:list[str], value, at:str) -> list:
+    "A copy of a list with a value set in one entry."
+    step, *rest = steps
+    if not step.isdecimal() or int(step) >= len(node):
+        raise SettingsError(f"found [{step}], but this list has {len(node)} entries, counted from 0", at)
+    i, new = int(step), list(node)
+    new[i] = self.put(node[i], sections, rest, value, join(at, i))
+    return new
 
-    def _in_mapping(self, node:dict, sections:list[type], steps:list[str], value, at:str) -> dict:
-        step, *rest = steps
-        declared = _declared(sections, step)
-        if sections and not declared and not any(rest_of(o) for o in sections):
-            names = dict.fromkeys(f.name for o in sections for f in fields(o))
-            raise unknown_key(self.schema, at, step, list(names))
-        old = _below(node.get(step), declared, rest[0]) if rest else None
-        inner = [o for f in declared for o in sections_in(f.type)]
-        new = self.put(old, inner, rest, value, join(at, step))
-        same = {step} | {o for f in declared for o in (f.name, f.metadata['also'])}
-        return {k: v for k, v in node.items() if k not in same} | {step: new}
+# %% ../../nbs/files/05_settings.ipynb #1cfc650c
+@patch
+def _in_mapping(self:_Setter, node:dict, sections:list[type], steps:list[str], value, at:str) -> dict:
+    "A copy of a mapping with a value set below one key; the key's alias goes."
+    step, *rest = steps
+    declared = _declared(sections, step)
+    if sections and not declared and not any(rest_of(o) for o in sections):
+        names = dict.fromkeys(f.name for o in sections for f in fields(o))
+        raise unknown_key(self.schema, at, step, list(names))
+    old = _below(node.get(step), declared, rest[0]) if rest else None
+    inner = [o for f in declared for o in sections_in(f.type)]
+    new = self.put(old, inner, rest, value, join(at, step))
+    same = {step} | {o for f in declared for o in (f.name, f.metadata['also'])}
+    return {k: v for k, v in node.items() if k not in same} | {step: new}
 
 # %% ../../nbs/files/05_settings.ipynb #837de6b1
 def override(

@@ -24,7 +24,7 @@ def default_settings() -> dict:
     "The published settings in their nested form (packaged as `configs/heatmap.yaml`)."
     return read_yaml(files('skeletongait').joinpath('configs/heatmap.yaml').read_text(encoding='utf-8'))
 
-# %% ../../nbs/maps/04_settings.ipynb #1b254304
+# %% ../../nbs/maps/04_settings.ipynb #36c72ace
 def _names_of_joints(names:list[str]) -> list[str]:
     "Every entry must be a joint."
     for i, name in enumerate(names):
@@ -37,6 +37,7 @@ def _nothing(value:bool|None) -> None:
     if value is None: return None
     raise SettingsError(f"found {shown(value)}, expected null: both maps are always drawn")
 
+# %% ../../nbs/maps/04_settings.ipynb #7f68a718
 @dataclass
 class FormatArgs:
     "The form of the poses."
@@ -60,6 +61,7 @@ class NormArgs:
     use_conf:bool = key(True, 'as above; all three switches must be on')
     heatmap_image_height:int = key(128, 'pixels that centring and scaling refer to', least=2, most=4096)
 
+# %% ../../nbs/maps/04_settings.ipynb #96b0d565
 @dataclass
 class DrawArgs:
     "Drawing the maps."
@@ -80,6 +82,7 @@ class AlignArgs:
     offset:int = key(0, 'rows kept above and below the body', least=0, most=4096)
     heatmap_image_size:int = key(128, 'twice the column that alignment cuts around', least=2, most=8193)
 
+# %% ../../nbs/maps/04_settings.ipynb #57a4c53b
 @dataclass
 class HeatmapSettings:
     "The five stages, as the YAML file has them."
@@ -137,6 +140,18 @@ PLACES = dict( # where the YAML tree has a field of `HeatmapConfig`
     joints_off='heatmap_generator_args.joints_off')
 _DECLARED = {row.path: row.field for row in key_rows(HeatmapSettings)}
 
+def _check(cfg:'HeatmapConfig') -> None:
+    "Hold the values of the flat form to the schema; a `SettingsError` names the key of the tree."
+    for name, at in PLACES.items():
+        value = getattr(cfg, name)
+        if name == 'centre' and type(value) is int: value = 2*value
+        if isinstance(value, tuple): value = list(value)
+        check_value(value, _DECLARED[at], at)
+    if cfg.align and cfg.centre >= cfg.img_w:
+        problem = f"half of it is {cfg.centre}, outside the image of {cfg.img_w} columns"
+        raise SettingsError(f"{problem}; expected img_w and heatmap_image_size to fit", PLACES['centre'])
+
+# %% ../../nbs/maps/04_settings.ipynb #38c98739
 @dataclass(frozen=True)
 class HeatmapConfig:
     "Settings of the five stages."
@@ -161,17 +176,6 @@ class HeatmapConfig:
         except SettingsError as e: raise e.said_in('heatmap settings') from None
         ordered = tuple(name for name in JOINTS if name in self.joints_off)
         object.__setattr__(self, 'joints_off', ordered) # one order: equal settings are equal
-
-def _check(cfg:HeatmapConfig) -> None:
-    "Hold the values of the flat form to the schema; a `SettingsError` names the key of the tree."
-    for name, at in PLACES.items():
-        value = getattr(cfg, name)
-        if name == 'centre' and type(value) is int: value = 2*value
-        if isinstance(value, tuple): value = list(value)
-        check_value(value, _DECLARED[at], at)
-    if cfg.align and cfg.centre >= cfg.img_w:
-        problem = f"half of it is {cfg.centre}, outside the image of {cfg.img_w} columns"
-        raise SettingsError(f"{problem}; expected img_w and heatmap_image_size to fit", PLACES['centre'])
 
 # %% ../../nbs/maps/04_settings.ipynb #b49cdc00
 def _read(cfg:Mapping) -> HeatmapSettings:

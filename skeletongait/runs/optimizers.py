@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields
 from typing import ClassVar
 
 import torch
+from fastcore.basics import patch
 from torch.optim import lr_scheduler
 
 from ..files.settings import MOST, NOUNS, SettingsError, fits, key, name_hint, shown
@@ -51,7 +52,7 @@ def _check_argument(name:str, value, parameter:inspect.Parameter) -> None:
     if isinstance(parameter.default, int|float) and not fits(value, kind):
         raise SettingsError(f"found {shown(value)}, expected {NOUNS[kind]}", name)
 
-# %% ../../nbs/runs/01b_optimizers.ipynb #84239db8
+# %% ../../nbs/runs/01b_optimizers.ipynb #5dfbf858
 class TorchSection:
     "What `optimizer_cfg` and `scheduler_cfg` share: a name, its first key, and the arguments of that class."
     at:ClassVar[str] = ''  # the section's name
@@ -70,41 +71,49 @@ class TorchSection:
         "The class that is named."
         return getattr(self, self.tag)
 
-    def missing(self) -> list[str]:
-        "The arguments that the class needs and nobody gave."
-        return [o for o in required(self.classes()[self.name].__init__)[1:] if o not in self.arguments]
+# %% ../../nbs/runs/01b_optimizers.ipynb #87b10481
+@patch
+def missing(self:TorchSection) -> list[str]:
+    "The arguments that the class needs and nobody gave."
+    return [o for o in required(self.classes()[self.name].__init__)[1:] if o not in self.arguments]
 
-    def make(self, first):
-        "An instance of the class, made on `first`: the weights, or the optimizer."
-        try: return self.classes()[self.name](first, **self.arguments)
-        except (TypeError, ValueError, RuntimeError) as e:
-            arguments = ', '.join(f'{k}: {v}' for k, v in self.arguments.items())
-            raise SettingsError(f"torch refuses {self.name} with {arguments}: {e}", self.at) from e
+@patch
+def make(self:TorchSection, first):
+    "An instance of the class, made on `first`: the weights, or the optimizer."
+    try: return self.classes()[self.name](first, **self.arguments)
+    except (TypeError, ValueError, RuntimeError) as e:
+        arguments = ', '.join(f'{k}: {v}' for k, v in self.arguments.items())
+        raise SettingsError(f"torch refuses {self.name} with {arguments}: {e}", self.at) from e
 
-    def check(self, given:dict, warn:Callable) -> None:
-        "Hold the arguments to the signature of the class; drop defaults that the class does not know."
-        known, given = self._known(), {k: v for k, v in given.items() if k != self.tag}
-        for o, value in given.items():
-            if o not in known: raise self._no_argument(o, known)
-            _check_argument(o, value, known[o])
-        self.arguments = {o: v for o, v in self.arguments.items() if o in known}
-        taken = ', '.join(f'{o}: {v}' for o, v in self.arguments.items() if o not in given)
-        if taken and self.name != type(self)().name: warn('', f"{self.name} takes over the defaults {taken}")
+# %% ../../nbs/runs/01b_optimizers.ipynb #ef18b614
+@patch
+def check(self:TorchSection, given:dict, warn:Callable) -> None:
+    "Hold the arguments to the signature of the class; drop defaults that the class does not know."
+    known, given = self._known(), {k: v for k, v in given.items() if k != self.tag}
+    for o, value in given.items():
+        if o not in known: raise self._no_argument(o, known)
+        _check_argument(o, value, known[o])
+    self.arguments = {o: v for o, v in self.arguments.items() if o in known}
+    taken = ', '.join(f'{o}: {v}' for o, v in self.arguments.items() if o not in given)
+    if taken and self.name != type(self)().name: warn('', f"{self.name} takes over the defaults {taken}")
 
-    def _known(self) -> dict[str,inspect.Parameter]:
-        "The arguments of the class that is named; an error if there is no such class."
-        classes = self.classes()
-        if self.name in classes: return _arguments(classes[self.name])
-        problem = f"found {shown(self.name)}, no class of torch that can be used here; {name_hint(self.name, classes)}"
-        raise SettingsError(problem, self.tag)
+# %% ../../nbs/runs/01b_optimizers.ipynb #0961d0f6
+@patch
+def _known(self:TorchSection) -> dict[str,inspect.Parameter]:
+    "The arguments of the class that is named; an error if there is no such class."
+    classes = self.classes()
+    if self.name in classes: return _arguments(classes[self.name])
+    problem = f"found {shown(self.name)}, no class of torch that can be used here; {name_hint(self.name, classes)}"
+    raise SettingsError(problem, self.tag)
 
-    def _no_argument(self, o:str, known:Iterable[str]) -> SettingsError:
-        "The error for an argument that the class does not have: the nearest one, or how to change to another class."
-        problem = f"{self.name} has no such argument; {name_hint(o, [self.tag, *known])}"
-        if any(o in _arguments(c) for c in self.classes().values()):
-            whole = f"--set {self.at}={{{self.tag}: {self.name}, ...}}"
-            problem += f". It belongs to another {self.tag}: to change that, replace the whole section: {whole}"
-        return SettingsError(problem, str(o))
+@patch
+def _no_argument(self:TorchSection, o:str, known:Iterable[str]) -> SettingsError:
+    "The error for an argument that the class does not have: the nearest one, or how to change to another class."
+    problem = f"{self.name} has no such argument; {name_hint(o, [self.tag, *known])}"
+    if any(o in _arguments(c) for c in self.classes().values()):
+        whole = f"--set {self.at}={{{self.tag}: {self.name}, ...}}"
+        problem += f". It belongs to another {self.tag}: to change that, replace the whole section: {whole}"
+    return SettingsError(problem, str(o))
 
 # %% ../../nbs/runs/01b_optimizers.ipynb #4e6be5a3
 @dataclass

@@ -61,10 +61,23 @@ def _some_file(use:list[bool]|list[int]|None) -> list[bool]|list[int]|None:
     expected = "at least one true, or one index, or null for all files"
     raise SettingsError(f"found {shown(use)}, which leaves no file of a sequence; expected {expected}")
 
-# %% ../../nbs/runs/01a_schema.ipynb #5ca36a90
+# %% ../../nbs/runs/01a_schema.ipynb #c38beb97
 PLACEHOLDER = 'your_path'
 RUN = ('train', 'test')
 
+# %% ../../nbs/runs/01a_schema.ipynb #ec98d317
+def _check_sigmas(data:'DataCfg') -> None:
+    "A range of sigmas needs `render`, and must be one."
+    sigmas = data.render_sigma
+    if not sigmas: return
+    if not data.render:
+        remedy = "set render: {} for the published settings, or remove it"
+        raise SettingsError(f"has no effect without data_cfg.render; {remedy}", 'render_sigma')
+    if .01 <= sigmas[0] <= sigmas[1] < 1e4: return
+    expected = "[low, high] in pixels, from 0.01 to 10,000 and low first"
+    raise SettingsError(f"found {shown(sigmas)}, expected {expected}", 'render_sigma')
+
+# %% ../../nbs/runs/01a_schema.ipynb #241b17e9
 @dataclass
 class DataCfg:
     "Which sequences, from where."
@@ -94,16 +107,7 @@ class DataCfg:
     max_file_mb:int = key(Limits().file_mb, 'largest file that is read, in MB', least=1, computes=False)
     max_frames:int = key(Limits().frames, 'longest sequence that is read', least=1, computes=False)
 
-    def check(self, given:dict, warn:Callable) -> None:
-        "A range of sigmas needs `render`, and must be one."
-        sigmas = self.render_sigma
-        if not sigmas: return
-        if not self.render:
-            remedy = "set render: {} for the published settings, or remove it"
-            raise SettingsError(f"has no effect without data_cfg.render; {remedy}", 'render_sigma')
-        if .01 <= sigmas[0] <= sigmas[1] < 1e4: return
-        expected = "[low, high] in pixels, from 0.01 to 10,000 and low first"
-        raise SettingsError(f"found {shown(sigmas)}, expected {expected}", 'render_sigma')
+    def check(self, given:dict, warn:Callable) -> None: _check_sigmas(self)
 
 # %% ../../nbs/runs/01a_schema.ipynb #3e3dd599
 EvalFunc = Literal['evaluate_indoor_dataset', 'evaluate_Gait3D', 'GREW_submission', 'evaluate_CCPG',
@@ -131,7 +135,18 @@ def _transforms(entries:list[dict]) -> list[dict]:
     why = "the streams are joined first, so that all get the same warp"
     raise SettingsError(f"found {len(entries)} different entries; expected {expected}: {why}")
 
-# %% ../../nbs/runs/01a_schema.ipynb #b6d6d4cd
+# %% ../../nbs/runs/01a_schema.ipynb #32fce2fe
+def _check_protocol(test:'EvaluatorCfg', warn:Callable) -> None:
+    "The rules must make a protocol; and what only one of the protocols looks at."
+    if test.protocol is not None: GalleryProbe.from_dict(test.protocol)
+    name = test.eval_func
+    if test.cross_view_gallery and name != 'evaluate_indoor_dataset':
+        warn('cross_view_gallery', f"without effect: only evaluate_indoor_dataset looks at it, not {name}")
+    if test.protocol is not None and name != 'evaluate_gallery_probe':
+        remedy = "set eval_func: evaluate_gallery_probe, or remove it"
+        raise SettingsError(f"has no effect with eval_func {name}; {remedy}", 'protocol')
+
+# %% ../../nbs/runs/01a_schema.ipynb #93f9599b
 @dataclass
 class EvaluatorCfg:
     "How to test."
@@ -157,15 +172,7 @@ class EvaluatorCfg:
         CUT, 'one entry per input stream: `{type: NAME, arguments}` or `{type: Compose, trf_cfg: [...]}`',
         check=_transforms)
 
-    def check(self, given:dict, warn:Callable) -> None:
-        "The rules must make a protocol; and what only one of the protocols looks at."
-        if self.protocol is not None: GalleryProbe.from_dict(self.protocol)
-        name = self.eval_func
-        if self.cross_view_gallery and name != 'evaluate_indoor_dataset':
-            warn('cross_view_gallery', f"without effect: only evaluate_indoor_dataset looks at it, not {name}")
-        if self.protocol is not None and name != 'evaluate_gallery_probe':
-            remedy = "set eval_func: evaluate_gallery_probe, or remove it"
-            raise SettingsError(f"has no effect with eval_func {name}; {remedy}", 'protocol')
+    def check(self, given:dict, warn:Callable) -> None: _check_protocol(self, warn)
 
 # %% ../../nbs/runs/01a_schema.ipynb #b8f52255
 def _weight():
@@ -288,7 +295,26 @@ class TrainerCfg:
     transform:list[dict] = key(
         CUT, 'augmentation, one entry per input stream, as in `evaluator_cfg`', check=_transforms)
 
-# %% ../../nbs/runs/01a_schema.ipynb #ce5dc1ab
+# %% ../../nbs/runs/01a_schema.ipynb #6ce84d16
+def _beyond_the_end(cfg:'Config', warn:Callable) -> None:
+    "Warn about milestones, checkpoints and log lines that come after the last iteration."
+    train, total = cfg.trainer_cfg, f"trainer_cfg.total_iter {cfg.trainer_cfg.total_iter}"
+    late = ', '.join(str(o) for o in cfg.scheduler_cfg.milestones if o >= train.total_iter)
+    if late: warn('scheduler_cfg.milestones', f"{late} without effect: not before the end, {total}")
+    if train.save_iter > train.total_iter:
+        only = "the only checkpoint is the one at the end"
+        warn('trainer_cfg.save_iter', f"{train.save_iter} is more than {total}: {only}")
+    if train.log_iter > train.total_iter:
+        warn('trainer_cfg.log_iter', f"{train.log_iter} is more than {total}: no line is logged")
+
+def _complete(cfg:'Config', warn:Callable) -> None:
+    "Fill in what follows from other sections; warn about what is never reached."
+    data, test = cfg.data_cfg, cfg.evaluator_cfg
+    if data.test_dataset_name is None: data.test_dataset_name = data.dataset_name
+    if test.restore_hint is None: test.restore_hint = cfg.trainer_cfg.total_iter
+    _beyond_the_end(cfg, warn)
+
+# %% ../../nbs/runs/01a_schema.ipynb #4c61d768
 @dataclass
 class Config:
     "All settings of a run."
@@ -303,23 +329,7 @@ class Config:
     output_root:str = key(
         'output', 'where runs keep their checkpoints, logs and results; `--output_root` goes before it', computes=False)
 
-    def check(self, given:dict, warn:Callable) -> None:
-        "Fill in what follows from other sections; warn about what is never reached."
-        data, test = self.data_cfg, self.evaluator_cfg
-        if data.test_dataset_name is None: data.test_dataset_name = data.dataset_name
-        if test.restore_hint is None: test.restore_hint = self.trainer_cfg.total_iter
-        self._beyond_the_end(warn)
-
-    def _beyond_the_end(self, warn:Callable) -> None:
-        "Warn about milestones, checkpoints and log lines that come after the last iteration."
-        train, total = self.trainer_cfg, f"trainer_cfg.total_iter {self.trainer_cfg.total_iter}"
-        late = ', '.join(str(o) for o in self.scheduler_cfg.milestones if o >= train.total_iter)
-        if late: warn('scheduler_cfg.milestones', f"{late} without effect: not before the end, {total}")
-        if train.save_iter > train.total_iter:
-            only = "the only checkpoint is the one at the end"
-            warn('trainer_cfg.save_iter', f"{train.save_iter} is more than {total}: {only}")
-        if train.log_iter > train.total_iter:
-            warn('trainer_cfg.log_iter', f"{train.log_iter} is more than {total}: no line is logged")
+    def check(self, given:dict, warn:Callable) -> None: _complete(self, warn)
 
 # %% ../../nbs/runs/01a_schema.ipynb #573ee717
 def make_config(

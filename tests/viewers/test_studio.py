@@ -291,8 +291,8 @@ def nan():
 @pytest.mark.parametrize('args,says', [
     ((nan(),), 'frames 3: NaN'), ((nan(), None, HeatmapConfig(min_conf=.5)), 'frames 3: NaN'), ((POSE*0,), 'expected a body with some height'), ((POSE[:0],), 'found no frame'), ((SIL,), 'found an array of shape (30, 64, 64)'), ((None,), 'found a NoneType'),
     (('a.pkl',), 'found a str'), (([[1], [2, 3]],), 'found a list'), ((POSE, SIL[:0]), 'silhouette: found an empty array'), ((POSE, [[1], [2, 3]]), 'silhouette: found rows of different lengths'),
-    ((POSE, POSE), 'silhouette: found an array of shape (30, 17, 3)'), ((POSE, np.stack([SIL, SIL], 1)), 'silhouette: found 2 channels'), ((POSE, None, {'sigma': 3}), 'expected heatmap_generator_args.sigma'),
-    ((POSE, None, 'no/such.yaml'), 'no/such.yaml: cannot be read'), ((POSE, None, {'heatmap_generator_args': {'joints_off': ['left_nee']}}), "did you mean 'left_knee'?")])
+    ((POSE, POSE), 'silhouette: found an array of shape (30, 17, 3)'), ((POSE, np.stack([SIL, SIL], 1)), 'silhouette: found 2 channels'), ((POSE, None, {'sigma': 3}), 'it belongs at heatmap_generator_args.sigma'),
+    ((POSE, None, 'no/such.yaml'), 'no/such.yaml: cannot be read'), ((POSE, None, {'heatmap_generator_args': {'joints_off': ['left_nee']}}), 'did you mean left_knee?')])
 def test_wrong_input_is_a_message(args, says):
     s = HeatmapStudio(*args)
     assert says in s.problem and len(s.children) == 1 and s._repr_mimebundle_()['text/plain'] == s.problem
