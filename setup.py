@@ -15,7 +15,7 @@ setup(
     author=cfg['author'], author_email=cfg['author_email'], url=cfg['git_url'],
     long_description=(root/'README.md').read_text(encoding='utf-8'), long_description_content_type='text/markdown',
     packages=find_packages(include=[cfg['lib_path'], cfg['lib_path'] + '.*']),
-    package_data={cfg['lib_path']: ['configs/*.yaml']},
+    package_data={cfg['lib_path']: ['configs/*.yaml', 'viewers/*.css']},
     python_requires=f">={cfg['min_python']}",
     install_requires=cfg['requirements'].split(),
     extras_require={'dev': cfg['dev_requirements'].split()},

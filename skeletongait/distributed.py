@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Ranks', 'env_number', 'ranks', 'LostRankError', 'launch_name', 'attempt', 'naming_lost_ranks', 'Seat', 'my_seat',
-           'check_seats', 'process_group', 'gather_on_first', 'OtherRankError', 'agree', 'together', 'from_first',
-           'device', 'Board']
+           'check_seats', 'process_group', 'gather_on_rank0', 'OtherRankError', 'all_reduce_max', 'raise_on_any_rank',
+           'broadcast_from_rank0', 'device', 'Board']
 
 # %% ../nbs/01_distributed.ipynb #bc563b44
 import contextlib
@@ -20,142 +20,186 @@ from typing import Any, Callable, Iterator, NamedTuple
 
 import torch
 import torch.distributed as dist
+from fastcore.basics import patch
 
 from .core import SkeletonGaitError
 
 # %% ../nbs/01_distributed.ipynb #5b4eaf8c
 class Ranks(NamedTuple):
-    "Which process this is."
-    rank: int  # Among all processes, from 0
-    world: int # How many processes there are
-    local: int # Among the processes of this machine: picks the GPU
+    "The place of this process among all processes of a launch."
+    rank: int  # Number of this process among all processes, from 0
+    world: int # Number of processes
+    local: int # Number of this process on its machine, from 0; it picks the GPU
+
     def share(self, items:list) -> list:
-        "This rank's part of `items`: every `world`-th one, each item on exactly one rank."
+        "Return this rank's part of `items`: every `world`-th one, so that each item belongs to exactly one rank."
         return items[self.rank::self.world]
 
 # %% ../nbs/01_distributed.ipynb #e1a7c5d0
 def env_number(
-    name:str,    # Of an environment variable
-    default:int, # Its value where it is not set
+    name:str,    # Name of an environment variable
+    default:int, # Value where the variable is not set
 ) -> int: # Zero or more
-    "Read a whole number from the environment; a `SkeletonGaitError` if the variable holds anything else."
+    "Read a whole number from the environment; raise a `SkeletonGaitError` if the variable holds anything else."
     text = os.environ.get(name)
     if text is None: return default
-    if not re.fullmatch('[0-9]{1,9}', text): raise SkeletonGaitError(
-        f"the environment has {name}={text[:40]!r}; expected a whole number, zero or more; start with torchrun, or unset it")
+    if not re.fullmatch('[0-9]{1,9}', text):
+        raise SkeletonGaitError(
+            f"the environment has {name}={text[:40]!r}; expected a whole number, zero or more; "
+            "start with torchrun, or unset it")
     return int(text)
 
 # %% ../nbs/01_distributed.ipynb #7e53691b
-_OTHERS = { # launchers that name the ranks otherwise: how many, which one, which one on its machine
+_OTHER_LAUNCHERS = { # their variables for: the number of processes, the rank, the rank on its machine
     'srun': ('SLURM_STEP_NUM_TASKS', 'SLURM_PROCID', 'SLURM_LOCALID'),
     'mpirun': ('OMPI_COMM_WORLD_SIZE', 'OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_LOCAL_RANK')}
 
 def _check_alone() -> None:
-    "A `SkeletonGaitError` for one of several processes of a launcher that does not tell them their ranks as torchrun does."
-    for launcher, (world, rank, local) in _OTHERS.items():
-        if env_number(world, 1) > 1: raise SkeletonGaitError(
-            f"{launcher} has started {env_number(world, 1)} processes, and without RANK and WORLD_SIZE each of them would "
-            f"do all the work; export RANK=${rank} WORLD_SIZE=${world} LOCAL_RANK=${local} in each, and MASTER_ADDR and "
-            "MASTER_PORT, the same for all; or RANK=0 WORLD_SIZE=1 if each is to work by itself")
+    "Raise a `SkeletonGaitError` if srun or mpirun started several processes, which would not know their ranks."
+    for launcher, (world, rank, local) in _OTHER_LAUNCHERS.items():
+        n = env_number(world, 1)
+        if n > 1:
+            raise SkeletonGaitError(
+                f"{launcher} has started {n} processes, and without RANK and WORLD_SIZE each of them would do all the "
+                f"work; export RANK=${rank} WORLD_SIZE=${world} LOCAL_RANK=${local} in each, and MASTER_ADDR and "
+                "MASTER_PORT, the same for all; or RANK=0 WORLD_SIZE=1 if each is to work by itself")
 
+# %% ../nbs/01_distributed.ipynb #d1a40e01
 def ranks() -> Ranks:
-    "Read RANK, WORLD_SIZE and LOCAL_RANK as torchrun sets them; one process without a launcher, a `SkeletonGaitError` where they make no sense."
+    "Read RANK, WORLD_SIZE and LOCAL_RANK as torchrun sets them; without a launcher, one process."
     found = {k: os.environ[k] for k in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK') if k in os.environ}
-    if not found: _check_alone()
+    if not found:
+        _check_alone()
     r = Ranks(env_number('RANK', 0), env_number('WORLD_SIZE', 1), env_number('LOCAL_RANK', 0))
-    if ('RANK' in found) != ('WORLD_SIZE' in found) or r.rank >= r.world: raise SkeletonGaitError(
-        f"the environment has {', '.join(f'{k}={v}' for k, v in found.items())}; "
-        "expected both RANK and WORLD_SIZE, whole numbers, RANK below WORLD_SIZE; start with torchrun, or unset them for one process")
+    only_one_set = ('RANK' in found) != ('WORLD_SIZE' in found)
+    if only_one_set or r.rank >= r.world:
+        raise SkeletonGaitError(
+            f"the environment has {', '.join(f'{k}={v}' for k, v in found.items())}; "
+            "expected both RANK and WORLD_SIZE, whole numbers, RANK below WORLD_SIZE; "
+            "start with torchrun, or unset them for one process")
     return r
 
 # %% ../nbs/01_distributed.ipynb #61cfa668
 class LostRankError(SkeletonGaitError):
     "Another rank, or the machine that keeps the notice board, cannot be reached."
 
-def _store(world:int, seconds:float):
-    "The launcher's key-value store; a private one where there is one process."
+def _first_line(e:Exception) -> str:
+    return str(e).splitlines()[0]
+
+def _store(
+    world:int,     # Number of ranks
+    seconds:float, # How long to wait for the other ranks
+):
+    "Return the launcher's key-value store, or a private one if there is one process."
     if world == 1: return dist.HashStore()
-    try: return next(dist.rendezvous('env://', timeout=timedelta(seconds=seconds)))[0]
-    except (dist.DistError, ValueError) as e: raise LostRankError(f"this is one of {world} ranks, but they cannot find each other: {str(e).splitlines()[0]}; "
-        "start them with torchrun, or set RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT for each of them") from None
+    try:
+        return next(dist.rendezvous('env://', timeout=timedelta(seconds=seconds)))[0]
+    except (dist.DistError, ValueError) as e:
+        raise LostRankError(
+            f"this is one of {world} ranks, but they cannot find each other: {_first_line(e)}; "
+            "start them with torchrun, or set RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT for each of them") from None
 
 # %% ../nbs/01_distributed.ipynb #956cae0e
 def launch_name() -> str:
-    "Names this start of the launcher: the same for ranks that it has started again, another one the next day."
+    "Return a name of this launch: the same when the launcher restarts the ranks, another one for a new launch."
     name = os.environ.get('TORCHELASTIC_RUN_ID', 'none')
     return f'{platform.node()}/{os.getppid()}' if name == 'none' else name
 
 def attempt() -> int:
-    "How often the launcher has started these ranks again: 0 at first."
+    "Return how often the launcher has restarted these ranks: 0 at first."
     return env_number('TORCHELASTIC_RESTART_COUNT', 0)
 
 # %% ../nbs/01_distributed.ipynb #98835eaa
 @contextlib.contextmanager
-def naming_lost_ranks(where:Callable[[], str]) -> Iterator[None]: # `where()` says what was being done, for the message
-    "Turn what gloo and NCCL say about a rank that is gone into a `LostRankError`."
-    try: yield
+def naming_lost_ranks(
+    where:Callable[[], str], # Returns what was being done, for the message
+) -> Iterator[None]:
+    "Turn what gloo and NCCL raise when a rank is gone into a `LostRankError`."
+    try:
+        yield
     except RuntimeError as e:
-        if not isinstance(e, dist.DistError) and 'gloo' not in str(e): raise
-        said = re.sub(r'\[[^\]]*\]\s*', '', str(e).splitlines()[0]).split('. ')[0] # without places in their source and advice to their authors
-        raise LostRankError(f"{where()}: another rank ended ({said}); its own message, or its machine's log, says why") from None
+        if not isinstance(e, dist.DistError) and 'gloo' not in str(e):
+            raise
+        without_places = re.sub(r'\[[^\]]*\]\s*', '', _first_line(e)) # such as [pair.cc:553]
+        reason = without_places.split('. ')[0]                        # advice to the library's authors follows it
+        raise LostRankError(
+            f"{where()}: another rank ended ({reason}); its own message, or its machine's log, says why") from None
 
 # %% ../nbs/01_distributed.ipynb #61b3fc8a
 class Seat(NamedTuple):
-    "Where a rank computes."
-    host: str # Its machine
-    gpu: str  # What tells its GPU from all others of the machine; empty: it has none
+    "The machine and the GPU that a rank computes on."
+    host: str # Name of the machine
+    gpu: str  # Name of the GPU, unique on its machine; empty without a GPU
 
 def my_seat() -> Seat:
-    "Where this rank computes."
+    "Return the machine and the GPU of this rank."
     if not torch.cuda.is_available(): return Seat(platform.node(), '')
     k = torch.cuda.current_device()
-    uuid = getattr(torch.cuda.get_device_properties(k), 'uuid', None) # torch 2.4 does not tell it
-    return Seat(platform.node(), str(uuid or f"{os.environ.get('CUDA_VISIBLE_DEVICES')}, {k}"))
+    name = getattr(torch.cuda.get_device_properties(k), 'uuid', None) # torch 2.4 has no uuid
+    if not name:
+        name = f"{os.environ.get('CUDA_VISIBLE_DEVICES')}, {k}"
+    return Seat(platform.node(), str(name))
 
 def check_seats(
-    seats:list[Seat], # Of all ranks, in their order
+    seats:list[Seat], # One per rank, in rank order
 ) -> None:
-    "A `SkeletonGaitError` if two ranks have the same GPU."
-    of = {}
-    for rank, seat in enumerate(seats): of.setdefault(seat, []).append(str(rank))
-    shared = [f"ranks {' and '.join(rs)} on {seat.host}" for seat, rs in of.items() if seat.gpu and len(rs) > 1]
-    if shared: raise SkeletonGaitError(
-        f"{'; '.join(shared)} would share one GPU, and each needs its own; set LOCAL_RANK to each rank's number on its "
-        "machine (under srun, LOCAL_RANK=$SLURM_LOCALID), or CUDA_VISIBLE_DEVICES to another GPU for each; where there "
-        "are too few, start fewer (torchrun --nproc_per_node)")
+    "Raise a `SkeletonGaitError` if two ranks have the same GPU."
+    ranks_of = {}
+    for rank, seat in enumerate(seats):
+        ranks_of.setdefault(seat, []).append(str(rank))
+    shared = [f"ranks {' and '.join(rs)} on {seat.host}" for seat, rs in ranks_of.items() if seat.gpu and len(rs) > 1]
+    if shared:
+        raise SkeletonGaitError(
+            f"{'; '.join(shared)} would share one GPU, and each needs its own; set LOCAL_RANK to each rank's number on "
+            "its machine (under srun, LOCAL_RANK=$SLURM_LOCALID), or CUDA_VISIBLE_DEVICES to another GPU for each; "
+            "where there are too few, start fewer (torchrun --nproc_per_node)")
 
 # %% ../nbs/01_distributed.ipynb #a98a8f9a
 def _join(r:Ranks, gpu:bool) -> None:
-    "Join the other ranks; a `SkeletonGaitError` where two of them would share a GPU."
+    "Join the other ranks; raise a `SkeletonGaitError` if two of them would share a GPU."
     with naming_lost_ranks(lambda: 'ranks look for each other'):
         store = dist.PrefixStore(f'attempt {attempt()}', _store(r.world, 600))
-        dist.init_process_group('cpu:gloo,cuda:nccl' if gpu else 'gloo', timeout=timedelta(hours=6),
-                                rank=r.rank, world_size=r.world, store=store)
-    seats = gather_on_first(my_seat())
+        backend = 'cpu:gloo,cuda:nccl' if gpu else 'gloo'
+        dist.init_process_group(backend, timeout=timedelta(hours=6), rank=r.rank, world_size=r.world, store=store)
+    seats = gather_on_rank0(my_seat())
     try:
-        with together():
-            if seats: check_seats(seats)
-    except SkeletonGaitError: # all meet it here, so all can part
+        with raise_on_any_rank():
+            if seats:
+                check_seats(seats)
+    except SkeletonGaitError: # every rank gets here, so all can leave the group
         dist.destroy_process_group()
         raise
 
+def _choose_gpu(r:Ranks) -> bool: # Whether this machine has CUDA GPUs
+    "Make this rank's GPU the current one; raise a `SkeletonGaitError` where several ranks would need an Apple GPU."
+    if torch.cuda.is_available():
+        torch.cuda.set_device(r.local % torch.cuda.device_count())
+        return True
+    if r.world > 1 and torch.backends.mps.is_available():
+        raise SkeletonGaitError(
+            f"{r.world} processes on a machine with an Apple GPU, which serves one; "
+            "start without torchrun, or with --nproc_per_node=1")
+    return False
+
+# %% ../nbs/01_distributed.ipynb #d1a40e02
 @contextlib.contextmanager
 def process_group() -> Iterator[Ranks]:
-    "Join the other ranks, if there are any, for the length of a `with` block; after an error leave without waiting for them."
-    r, gpu = ranks(), torch.cuda.is_available()
-    if gpu: torch.cuda.set_device(r.local % torch.cuda.device_count())
-    elif r.world > 1 and torch.backends.mps.is_available(): raise SkeletonGaitError(
-        f"{r.world} processes on a machine with an Apple GPU, which serves one; "
-        "start without torchrun, or with --nproc_per_node=1")
-    if r.world > 1: _join(r, gpu)
+    "Join the other ranks, if any, for the length of a `with` block; after an error leave without waiting for them."
+    r = ranks()
+    gpu = _choose_gpu(r)
+    if r.world > 1:
+        _join(r, gpu)
     yield r
     if r.world > 1:
-        gc.collect() # a wrapped model is a cycle of objects that keeps the group, and so the group's threads, past the end of Python
+        # A wrapped model is a reference cycle that keeps the group and its threads alive past the end of Python.
+        gc.collect()
         dist.destroy_process_group()
 
 # %% ../nbs/01_distributed.ipynb #713fd52b
-def gather_on_first(obj:Any) -> list|None: # One object per rank, in rank order, on rank 0; None elsewhere
-    "What every rank holds, on rank 0 only: for things too large to be everywhere."
+def gather_on_rank0(
+    obj:Any, # This rank's object; it must be picklable
+) -> list|None: # One object per rank, in rank order, on rank 0; None elsewhere
+    "Gather one object of every rank on rank 0 alone, for objects too large to be everywhere."
     if not dist.is_initialized(): return [obj]
     out = [None]*dist.get_world_size() if dist.get_rank() == 0 else None
     dist.gather_object(obj, out)
@@ -163,76 +207,125 @@ def gather_on_first(obj:Any) -> list|None: # One object per rank, in rank order,
 
 # %% ../nbs/01_distributed.ipynb #45ea80f6
 class OtherRankError(SkeletonGaitError):
-    "Another rank met an error, and says so itself."
+    "Another rank met an error, and reports it itself."
 
-def agree(state:int) -> int: # The largest of all ranks
-    "The same number for every rank; all must ask."
+def all_reduce_max(
+    state:int, # This rank's number
+) -> int: # The largest number of all ranks
+    "Return the largest `state` of all ranks, on every rank; all of them must call it."
     if not dist.is_initialized(): return state
     x = torch.tensor(state)
     dist.all_reduce(x, dist.ReduceOp.MAX)
     return int(x)
 
 # %% ../nbs/01_distributed.ipynb #c8034aa4
+def _n_behind() -> int: # 1 to the number of ranks; rank 0 has the largest number
+    "Return how many ranks come after this one, itself included: a number above 0 that differs for every rank."
+    return dist.get_world_size() - dist.get_rank() if dist.is_initialized() else 1
+
 @contextlib.contextmanager
-def together() -> Iterator[None]:
-    "A block that all ranks go through, without waiting for each other inside: an error of one ends it for all, and the first of several speaks."
-    error, mine = None, dist.get_world_size() - dist.get_rank() if dist.is_initialized() else 1
-    try: yield
-    except (SkeletonGaitError, OSError) as e: error = e
-    first = agree(mine if error else 0)
-    if first: raise error if first == mine else OtherRankError('another rank cannot go on')
+def raise_on_any_rank() -> Iterator[None]:
+    "End a block on all ranks if one meets an error in it; the lowest such rank reports its own. No rank waits inside."
+    error, mine = None, _n_behind()
+    try:
+        yield
+    except (SkeletonGaitError, OSError) as e:
+        error = e
+    largest = all_reduce_max(mine if error else 0)
+    if largest:
+        raise error if largest == mine else OtherRankError('another rank cannot go on')
 
 # %% ../nbs/01_distributed.ipynb #21976252
-def from_first(make:Callable[[], bytes]) -> bytes: # What `make()` returned on rank 0
-    "The same bytes on every rank, made by rank 0; its error there, an `OtherRankError` on the others."
+def _broadcast_bytes(
+    data:bytes|None, # What rank 0 sends; None: rank 0 met an error. Other ranks pass b''
+    sends:bool,      # Whether this is rank 0
+) -> bytes|None: # The same on every rank
+    "Send bytes from rank 0 to all ranks: their length first, -1 for an error, then the bytes."
+    length = torch.tensor(-1 if data is None else len(data))
+    dist.broadcast(length, 0)
+    if length < 0: return None
+    if length == 0: return b''
+    x = torch.frombuffer(bytearray(data), dtype=torch.uint8) if sends else torch.empty(int(length), dtype=torch.uint8)
+    dist.broadcast(x, 0)
+    return data if sends else x.numpy().tobytes()
+
+def broadcast_from_rank0(
+    make:Callable[[], bytes], # Called on rank 0 only
+) -> bytes: # What `make()` returned there
+    "Return the same bytes on every rank, made by rank 0; its error there is an `OtherRankError` on the others."
     if not dist.is_initialized(): return make()
-    data, error, first = b'', None, dist.get_rank() == 0
-    if first:
-        try: data = make()
-        except (SkeletonGaitError, OSError) as e: error = e
-    n = torch.tensor(-1 if error else len(data))
-    dist.broadcast(n, 0)
-    if n < 0: raise error or OtherRankError('rank 0 cannot go on')
-    x = torch.frombuffer(bytearray(data), dtype=torch.uint8) if first and data else torch.empty(int(n), dtype=torch.uint8)
-    if n: dist.broadcast(x, 0)
-    return data if first else x.numpy().tobytes()
+    data, error = b'', None
+    sends = dist.get_rank() == 0
+    if sends:
+        try:
+            data = make()
+        except (SkeletonGaitError, OSError) as e:
+            data, error = None, e
+    data = _broadcast_bytes(data, sends)
+    if data is None:
+        raise error if error else OtherRankError('rank 0 cannot go on')
+    return data
 
 # %% ../nbs/01_distributed.ipynb #581ef294
 def device() -> torch.device:
-    "This rank's GPU where there is one, else the CPU."
-    if torch.cuda.is_available(): return torch.device('cuda', torch.cuda.current_device())
+    "Return this rank's GPU, or the CPU if there is none."
+    if torch.cuda.is_available():
+        return torch.device('cuda', torch.cuda.current_device())
     return torch.device('mps' if torch.backends.mps.is_available() else 'cpu')
 
 # %% ../nbs/01_distributed.ipynb #60a53fda
 class Board:
-    "A notice board: every rank may post, every rank may read, nobody waits for anybody unless they ask."
-    def __init__(self, seconds:float=300, part:int=1<<20):
-        "Find the board within `seconds`; notices longer than `part` characters go up in parts."
-        self.store, self.part = _store(ranks().world, seconds), part
-        self.attempt = attempt() # notices of ranks that torchrun has restarted since are another board's
+    "A notice board: every rank may post, every rank may read, and only readers that ask to wait do wait."
+    def __init__(
+        self,
+        seconds:float=300, # How long to look for the other ranks
+        part:int=1<<20,    # Notices longer than this many characters are posted in parts
+    ):
+        self.store = _store(ranks().world, seconds)
+        self.part = part
+        self.attempt = attempt() # ranks that torchrun has restarted do not see the notices of the earlier attempt
 
     def _ask(self, method, *args):
-        try: return getattr(self.store, method)(*args)
-        except dist.DistError as e: raise LostRankError(f"the ranks' notice board cannot be reached any more ({str(e).splitlines()[0]}); did rank 0 or its machine end?") from None
+        try:
+            return getattr(self.store, method)(*args)
+        except dist.DistError as e:
+            raise LostRankError(f"the ranks' notice board cannot be reached any more ({_first_line(e)}); "
+                                "did rank 0 or its machine end?") from None
 
-    def post(self, key:str, obj:Any) -> None:
-        "Pin up `obj` (what JSON can hold); a notice of the same name is replaced, which only short ones (below `part`) survive being read meanwhile."
-        text = json.dumps(obj)
-        parts = [text[i:i+self.part] for i in range(0, len(text), self.part)]
-        for i in reversed(range(len(parts))): self._ask('set', f'{self.attempt}/{key}/{i}', f'{len(parts)} {parts[i]}')
+    def _key(self, key:str, i:int) -> str:
+        return f'{self.attempt}/{key}/{i}'
 
-    def read(self, key:str) -> Any:
-        "The notice of that name; None if there is none."
-        name = lambda i: f'{self.attempt}/{key}/{i}'
-        if not self._ask('check', [name(0)]): return None
-        n, text = self._ask('get', name(0)).decode().split(' ', 1)
-        return json.loads(text + ''.join(self._ask('get', name(i)).decode().split(' ', 1)[1] for i in range(1, int(n))))
+    def _part(self, key:str, i:int) -> tuple[int, str]:
+        "Part `i` of a notice, behind the number of all parts."
+        n, text = self._ask('get', self._key(key, i)).decode().split(' ', 1)
+        return int(n), text
 
-    def wait(self, key:str, seconds:float=6*3600) -> Any:
-        "The notice of that name, as soon as there is one; a `LostRankError` after `seconds`."
-        start, pause = time.monotonic(), .01
-        while (obj := self.read(key)) is None:
-            if time.monotonic() - start > seconds: raise LostRankError(f"waited {seconds:.0f} s for {key!r} from the other ranks; did one of them end?")
-            time.sleep(pause)
-            pause = min(pause*1.5, .5)
-        return obj
+# %% ../nbs/01_distributed.ipynb #d1a40e03
+@patch
+def post(self:Board, key:str, obj:Any) -> None:
+    """Post `obj`, which JSON can hold, in place of an earlier notice of the same key.
+
+    Only a notice shorter than `part` may be replaced while others read it."""
+    text = json.dumps(obj)
+    parts = [text[i:i+self.part] for i in range(0, len(text), self.part)]
+    for i in reversed(range(len(parts))):
+        self._ask('set', self._key(key, i), f'{len(parts)} {parts[i]}')
+
+@patch
+def read(self:Board, key:str) -> Any:
+    "Return the notice of that key; None if there is none."
+    if not self._ask('check', [self._key(key, 0)]): return None
+    n, text = self._part(key, 0)
+    return json.loads(text + ''.join(self._part(key, i)[1] for i in range(1, n)))
+
+@patch
+def wait(self:Board, key:str, seconds:float=6*3600) -> Any:
+    "Return the notice of that key as soon as there is one; raise a `LostRankError` after `seconds`."
+    start, pause = time.monotonic(), .01
+    while True:
+        obj = self.read(key)
+        if obj is not None: return obj
+        if time.monotonic() - start > seconds:
+            raise LostRankError(f"waited {seconds:.0f} s for {key!r} from the other ranks; did one of them end?")
+        time.sleep(pause)
+        pause = min(pause*1.5, .5)

@@ -29,7 +29,8 @@ def ln_sil_heatmap(
     heatmap_data_path:str,             # Tree of skeleton maps, <subject>/<type>/<view>/*.pkl, .npy or .npz; or of poses, for a training that renders them while loading (data_cfg.render)
     silhouette_data_path:str,          # Tree of silhouettes of the same layout; may be the same tree
     output_path:str,                   # Where the linked tree goes
-    dataset_pkl_ext_name:str='.pkl',   # How a silhouette's file name ends: CCPG aligned-sils.pkl, SUSTech1K Camera-Sils_aligned.pkl
+    # How a silhouette's file name ends: CCPG aligned-sils.pkl, SUSTech1K Camera-Sils_aligned.pkl
+    dataset_pkl_ext_name:str='.pkl',
     heatmap_name_begins:str='',        # How the name of a file of maps or poses begins: 03 for the poses of SUSTech1K
     trim:str='no',                     # Where to cut the longer file of a pair: end, start, or no: leave the pair out
     trim_at_most:int=5,                # With --trim: leave a pair out if it differs by more frames
@@ -43,18 +44,23 @@ def ln_sil_heatmap(
     if trim not in TRIMS: raise unknown_name('--trim', trim, TRIMS)
     check_place(output_path, heatmap_data_path, silhouette_data_path)
     check_report(Path(output_path)/'report.json')
-    pairs = pair_up(only_names(read_tree(heatmap_data_path, ENDINGS), heatmap_name_begins), read_tree(silhouette_data_path, dataset_pkl_ext_name))
-    try: report = link_trees(pairs, Written(output_path), dry_run, trim=Trim(trim, trim_at_most), limits=Limits(max_file_mb, max_frames), copy=copy)
-    except Stopped as e: raise Stopped(f'{e}; what is linked stays, the same command links the rest') from None
+    maps = only_names(read_tree(heatmap_data_path, ENDINGS), heatmap_name_begins)
+    pairs = pair_up(maps, read_tree(silhouette_data_path, dataset_pkl_ext_name))
+    options = dict(trim=Trim(trim, trim_at_most), limits=Limits(max_file_mb, max_frames), copy=copy)
+    try:
+        report = link_trees(pairs, Written(output_path), dry_run, **options)
+    except Stopped as e:
+        raise Stopped(f'{e}; what is linked stays, the same command links the rest') from None
     except OutputError as e:
-        print(f'stopped: {one_line(str(e))}; what is linked stays, mend that and run the same command again', flush=True)
+        print(f'stopped: {one_line(str(e))}; what is linked stays, fix it and run the same command again', flush=True)
         return 1
     return int(bool(report['failed']) or not report['linked'])
 
 # %% ../nbs/05_ln_sil_heatmap.ipynb #bcb9c7bc
 def cli():
     "The console command `skeletongait_ln_sil_heatmap`."
-    with stoppable(): code = run_script(ln_sil_heatmap)
+    with stoppable():
+        code = run_script(ln_sil_heatmap)
     sys.exit(code)
 
 # %% ../nbs/05_ln_sil_heatmap.ipynb #2c34c9f1

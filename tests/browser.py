@@ -1,4 +1,4 @@
-"JupyterLab in a headless Chromium: notebooks are opened, run and operated as readers do it, and everything that goes wrong on the way is collected."
+"JupyterLab in a headless Chromium: open, run and operate notebooks as readers do, and collect what goes wrong."
 import ast
 import base64
 import importlib.util
@@ -13,6 +13,7 @@ import sys
 import time
 import urllib.request
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import matplotlib
@@ -24,15 +25,23 @@ from scripts import free_port
 from skeletongait.files.text import save_text
 
 INSTALL = 'apt-get install -y --no-install-recommends chromium fonts-dejavu-core'
-FLAGS = '--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync'.split()
-SETTINGS = {  # of JupyterLab: no news, no copies while a test runs, and every cell stays in the page however far down it is
-    '@jupyterlab/apputils-extension:notification': dict(fetchNews='false', checkForUpdates=False, doNotDisturbMode=True),
+FLAGS = [
+    '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
+    '--disable-component-update', '--disable-sync']
+SETTINGS = {  # of JupyterLab: no news, no copies while a test runs, and all cells stay in the page, far down or not
+    '@jupyterlab/apputils-extension:notification': dict(
+        fetchNews='false', checkForUpdates=False, doNotDisturbMode=True),
     '@jupyterlab/docmanager-extension:plugin': dict(autosave=False),
     '@jupyterlab/notebook-extension:tracker': dict(windowingMode='none')}
 
-# Lines of a kernel that are no trouble. JupyterLab itself asks a kernel that has not imported ipywidgets yet for widgets, in an empty notebook too
-# (its own names have dashes; a widget's have none). The other lines are progress bars.
-HARMLESS = r'No such comm target registered: jupyter\.widget\.control|No such comm: [0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[\w ]+: +\d+%\|.*\]'
+# Lines of a kernel that are no trouble. JupyterLab itself asks a kernel that has not imported ipywidgets yet for
+# widgets, in an empty notebook too (its own names have dashes; a widget's have none). The last are progress bars.
+HARMLESS = '|'.join((
+    r'No such comm target registered: jupyter\.widget\.control',
+    r'No such comm: [0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}',
+    r'[\w ]+: +\d+%\|.*\]'))
+TRACES = r'^(?:\[[EC] .*|Traceback.*|\w*Error:.*)'  # lines of the server's log that are trouble
+COLOURS = r'\x1b\[[0-9;]*[A-Za-z]'  # of a terminal
 
 LISTEN = '''async () => {
     const app = window.jupyterapp, panel = app.shell.currentWidget
@@ -46,8 +55,15 @@ LISTEN = '''async () => {
         if (header.msg_type == 'stream' && content.name == 'stderr') window.heard.push(content.text)})
 }'''
 RUN = "() => window.jupyterapp.commands.execute('notebook:run-all-cells')"
-SETTLED = "() => { window.calm = window.asked.size ? 0 : (window.calm ?? 0) + 1; return window.calm > 5 }"  # looked at in every animation frame
-OPENED = "() => window.jupyterapp?.shell?.currentWidget?.sessionContext && document.querySelector('.jp-Notebook .jp-CodeCell')"
+# looked at in every animation frame
+SETTLED = '''() => {
+    window.calm = window.asked.size ? 0 : (window.calm ?? 0) + 1
+    return window.calm > 5
+}'''
+OPENED = '''() => {
+    const context = window.jupyterapp?.shell?.currentWidget?.sessionContext
+    return context && document.querySelector('.jp-Notebook .jp-CodeCell')
+}'''
 ASK = '''async (expression) => {
     const kernel = window.jupyterapp.shell.currentWidget.sessionContext.session.kernel
     const request = {code: '', silent: true, store_history: false, user_expressions: {answer: expression}}
@@ -61,7 +77,10 @@ PIXELS = '''async (image) => {
     for (let i = 0; i < rgba.length; i += 32768) parts.push(String.fromCharCode(...rgba.subarray(i, i + 32768)))
     return [canvas.height, canvas.width, btoa(parts.join(''))]
 }'''
-COUNT = "(image) => { image.swaps = 0; new MutationObserver(() => image.swaps++).observe(image, {attributeFilter: ['src']}) }"
+COUNT = '''(image) => {
+    image.swaps = 0
+    new MutationObserver(() => image.swaps++).observe(image, {attributeFilter: ['src']})
+}'''
 
 
 def decoded(png):
@@ -76,35 +95,55 @@ def chromium():
 
 def missing():
     "What this machine lacks for these tests, and how to get it; an empty string if nothing."
-    if not chromium(): return f'no Chromium found; on Debian or Ubuntu: {INSTALL}'
-    if not importlib.util.find_spec('playwright'): return 'playwright is not installed: pip install -r requirements.txt'
+    if not chromium():
+        return f'no Chromium found; on Debian or Ubuntu: {INSTALL}'
+    if not importlib.util.find_spec('playwright'):
+        return 'playwright is not installed: pip install -r requirements.txt'
     return ''
+
+
+HOMES = ('HOME', 'IPYTHONDIR', 'JUPYTER_CONFIG_DIR', 'JUPYTER_DATA_DIR', 'JUPYTER_RUNTIME_DIR')
 
 
 @contextmanager
 def server(root):
-    "A JupyterLab over `root/notebooks`, with settings, runtime files and history of its own under `root`; its address and its log."
-    homes = {name: str(root/name.lower()) for name in ('HOME', 'IPYTHONDIR', 'JUPYTER_CONFIG_DIR', 'JUPYTER_DATA_DIR', 'JUPYTER_RUNTIME_DIR')}
-    for folder in (*homes.values(), root/'notebooks'): Path(folder).mkdir(parents=True, exist_ok=True)
+    "Run JupyterLab over `root/notebooks`, with settings and history under `root`; yield its address and its log."
+    homes = {name: str(root/name.lower()) for name in HOMES}
+    for folder in (*homes.values(), root/'notebooks'):
+        Path(folder).mkdir(parents=True, exist_ok=True)
     save_text(json.dumps(SETTINGS), root/'jupyter_config_dir'/'labconfig'/'default_setting_overrides.json')
     port = free_port()
-    command = [sys.executable, '-m', 'jupyterlab', '--no-browser', '--allow-root', '--expose-app-in-browser', '--ip=127.0.0.1', f'--port={port}',
-               '--ServerApp.port_retries=0', '--IdentityProvider.token=', f'--ServerApp.root_dir={root}/notebooks']
+    command = [
+        sys.executable, '-m', 'jupyterlab', '--no-browser', '--allow-root', '--expose-app-in-browser',
+        '--ip=127.0.0.1', f'--port={port}', '--ServerApp.port_retries=0', '--IdentityProvider.token=',
+        f'--ServerApp.root_dir={root}/notebooks']
     log = root/'server.log'
-    env = os.environ | homes | {'OMP_NUM_THREADS': '1', 'MPLCONFIGDIR': matplotlib.get_cachedir()}  # a new list of fonts would take seconds, and a warning
-    with log.open('wb') as f: process = subprocess.Popen(command, cwd=root, env=env, stdout=f, stderr=f, start_new_session=True)
+    fonts = matplotlib.get_cachedir()  # a new list of fonts would take seconds, and print a warning
+    env = os.environ | homes | {'OMP_NUM_THREADS': '1', 'MPLCONFIGDIR': fonts}
+    with log.open('wb') as f:
+        process = subprocess.Popen(command, cwd=root, env=env, stdout=f, stderr=f, start_new_session=True)
     try:
-        wait_for(lambda: answers(f'http://127.0.0.1:{port}/api/status'), 60, lambda: f'JupyterLab did not start:\n{log.read_text()[-3000:]}')
-        yield f'http://127.0.0.1:{port}', log
+        url = f'http://127.0.0.1:{port}'
+        problem = partial(last_words, log)
+        wait_for(lambda: answers(f'{url}/api/status'), 60, problem)
+        yield url, log
     finally:
         process.send_signal(signal.SIGTERM)  # it ends its kernels
-        try: process.wait(20)
-        except subprocess.TimeoutExpired: os.killpg(process.pid, signal.SIGKILL)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def last_words(log):
+    return f'JupyterLab did not start:\n{log.read_text()[-3000:]}'
 
 
 def answers(url):
-    try: return urllib.request.urlopen(url, timeout=5).status == 200
-    except OSError: return False
+    try:
+        return urllib.request.urlopen(url, timeout=5).status == 200
+    except OSError:
+        return False
 
 
 def wait_for(what, seconds, problem):
@@ -121,19 +160,26 @@ def laboratory(root):
     from playwright.sync_api import sync_playwright
     with server(root) as (url, log), sync_playwright() as p:
         browser = p.chromium.launch(executable_path=chromium(), args=FLAGS, env=os.environ | {'HOME': str(root/'home')})
-        try: yield Lab(root/'notebooks', url, log, browser.new_context(viewport=dict(width=1400, height=1000)))
-        finally: browser.close()
+        try:
+            yield Lab(root/'notebooks', url, log, browser.new_context(viewport=dict(width=1400, height=1000)))
+        finally:
+            browser.close()
 
 
 class Lab:
     "Opens notebooks."
-    def __init__(self, folder, url, log, context): self.folder, self.url, self.log, self.context, self.count = folder, url, log, context, 0
+    def __init__(self, folder, url, log, context):
+        self.folder, self.url = folder, url
+        self.log, self.context = log, context
+        self.count = 0
 
     @contextmanager
     def notebook(self, *cells, run=True):
-        "A new notebook of these code cells (or a saved one), opened and run; nothing may have gone wrong when it is closed."
+        "Open and run a new notebook of these code cells (or a saved one); fail at its end if anything went wrong."
         self.count += 1
-        book = cells[0] if isinstance(cells[0], dict) else nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in cells])
+        book = cells[0]
+        if not isinstance(book, dict):
+            book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in cells])
         book.metadata.kernelspec = dict(name='python3', display_name='Python 3', language='python')
         path, said = self.folder/f'{self.count}.ipynb', self.log.stat().st_size
         nbformat.write(book, path)
@@ -141,9 +187,10 @@ class Lab:
         try:
             page.open(f'{self.url}/lab/tree/{path.name}?reset', run)
             yield page
-            problems = page.problems() + re.findall(r'^(?:\[[EC] .*|Traceback.*|\w*Error:.*)', self.log.read_text()[said:], re.M)
+            problems = page.problems() + re.findall(TRACES, self.log.read_text()[said:], re.M)
             assert problems == [], '\n'.join(problems)
-        finally: page.close()
+        finally:
+            page.close()
 
 
 class Notebook:
@@ -153,15 +200,21 @@ class Notebook:
         page.set_default_timeout(60_000)
         page.on('console', lambda m: m.type in ('error', 'warning') and self.heard.append(f'console: {m.text}'))
         page.on('pageerror', lambda e: self.heard.append(f'page: {e}'))
-        swapped = lambda r: r.url.startswith('blob:') and r.failure == 'net::ERR_ABORTED'  # a picture that the next one overtook
-        page.on('requestfailed', lambda r: swapped(r) or self.heard.append(f'request: {r.url} {r.failure}'))
+        page.on('requestfailed', self.failed)
         page.on('response', lambda r: r.status >= 400 and self.heard.append(f'response: {r.url} {r.status}'))
+
+    def failed(self, request):
+        "Note a request that failed, unless it is for a picture that the next one overtook."
+        swapped = request.url.startswith('blob:') and request.failure == 'net::ERR_ABORTED'
+        if not swapped:
+            self.heard.append(f'request: {request.url} {request.failure}')
 
     def open(self, url, run):
         self.page.goto(url)
         self.page.wait_for_function(OPENED)
         self.page.evaluate(LISTEN)
-        if run: self.page.evaluate(RUN)
+        if run:
+            self.page.evaluate(RUN)
 
     def close(self):
         "Close the page; its kernel ends."
@@ -169,10 +222,11 @@ class Notebook:
         self.page.close(run_before_unload=False)
 
     def problems(self):
-        "What the browser's console, the requests, the cells and the widgets' own calls in the kernel had to complain about."
+        "Return all errors and warnings: of the browser's console, requests, cells, and the widgets in the kernel."
         self.settle()
-        lines = re.split(r'[\r\n]+', re.sub(r'\x1b\[[0-9;]*[A-Za-z]', '', ''.join(self.page.evaluate('() => window.heard'))))
-        return self.heard + [f'kernel: {line}' for line in lines if line.strip() and not re.fullmatch(HARMLESS, line.strip())]
+        heard = re.sub(COLOURS, '', ''.join(self.page.evaluate('() => window.heard')))
+        lines = [line for line in re.split(r'[\r\n]+', heard) if line.strip()]
+        return self.heard + [f'kernel: {line}' for line in lines if not re.fullmatch(HARMLESS, line.strip())]
 
     def ask(self, expression):
         "The value of an expression in the notebook's kernel."
@@ -182,11 +236,12 @@ class Notebook:
 
     def until(self, expression, value, seconds=20):
         "Wait until an expression in the kernel has this value."
-        problem = lambda: f'{expression}: found {self.ask(expression)!r}, expected {value!r}, after {seconds} s'
+        def problem():
+            return f'{expression}: found {self.ask(expression)!r}, expected {value!r}, after {seconds} s'
         wait_for(lambda: self.ask(expression) == value, seconds, problem)
 
     def settle(self):
-        "Wait until the kernel has answered whatever the page asked: a widget waits for the answer to one change before it sends the next."
+        "Wait until the kernel has answered all that the page asked; a widget sends its next change only then."
         self.page.evaluate('() => { window.calm = 0 }')
         self.page.wait_for_function(SETTLED)
 
@@ -211,20 +266,26 @@ class Notebook:
     def press(self, element, key, times=1):
         "Give an element the keyboard and press a key."
         element.focus()
-        for _ in range(times): self.page.keyboard.press(key)
+        for _ in range(times):
+            self.page.keyboard.press(key)
 
     def drag(self, handle, stops):
         "Take a slider's handle and draw it along its track: `stops` between 0, its beginning, and 1, its end."
-        track, grip = handle.locator('xpath=ancestor::*[contains(@class, "noUi-target")]').bounding_box(), handle.bounding_box()
+        track = handle.locator('xpath=ancestor::*[contains(@class, "noUi-target")]').bounding_box()
+        grip = handle.bounding_box()
         self.page.mouse.move(grip['x'] + grip['width']/2, grip['y'] + grip['height']/2)
         self.page.mouse.down()
-        for s in stops: self.page.mouse.move(track['x'] + s*track['width'], track['y'] + track['height']/2)
+        for s in stops:
+            self.page.mouse.move(track['x'] + s*track['width'], track['y'] + track['height']/2)
         self.page.mouse.up()
 
     def pixels(self, image):
         "The pixels `(h, w, 3)` of a picture as the browser decoded them."
         found = []
-        wait_for(lambda: found.append(image.evaluate(PIXELS)) or found[-1][0], 20, lambda: 'found no picture that the browser can decode')
+        def look():
+            found.append(image.evaluate(PIXELS))
+            return found[-1][0]
+        wait_for(look, 20, lambda: 'found no picture that the browser can decode')
         h, w, coded = found[-1]
         rgba = np.frombuffer(base64.b64decode(coded), np.uint8).reshape(h, w, 4)
         assert (rgba[..., 3] == 255).all()
@@ -236,5 +297,8 @@ class Notebook:
 
     def shows(self, image, expected, seconds=20):
         "Wait until a picture shows exactly these pixels."
-        same = lambda: (seen := self.pixels(image)).shape == expected.shape and (seen == expected).all()
-        wait_for(same, seconds, lambda: f'found another picture, {self.pixels(image).shape}, expected {expected.shape}, after {seconds} s')
+        def same():
+            return np.array_equal(self.pixels(image), expected)
+        def problem():
+            return f'found another picture, {self.pixels(image).shape}, expected {expected.shape}, after {seconds} s'
+        wait_for(same, seconds, problem)

@@ -1,4 +1,4 @@
-"Pickles that nobody wrote by accident, and a process of its own that reads them."
+"Pickles made by hand, and a process of its own that reads them."
 import os
 import struct
 import subprocess
@@ -9,7 +9,8 @@ from scripts import ROOT
 
 def text(s:str) -> bytes:
     "The instruction that pushes `s`."
-    return b'X' + struct.pack('<I', len(s.encode())) + s.encode()
+    data = s.encode()
+    return b'X' + struct.pack('<I', len(data)) + data
 
 
 def nested(depth:int) -> bytes:
@@ -21,26 +22,39 @@ CHILD = '''import sys
 from skeletongait.{module} import {load} as load
 from skeletongait.core import SkeletonGaitError
 for path in map(str.strip, sys.stdin):
-    try: load(path); said = 'read'
-    except SkeletonGaitError as e: said = str(e)
-    except BaseException as e: said = repr(e)[:300]
+    try:
+        load(path)
+        said = 'read'
+    except SkeletonGaitError as e:
+        said = str(e)
+    except BaseException as e:
+        said = repr(e)[:300]
     print(said, flush=True)
 '''
 
 
 class Child:
-    "A process of its own that reads files one after another: whatever ends it ends no test."
-    def __init__(self, folder, module,
-        load): self.folder, self.code, self.process = folder, CHILD.format(module=module, load=load), None
+    "A process of its own that reads files one after another: if one of them crashes it, the tests go on."
+    def __init__(self, folder, module, load):
+        self.folder = folder
+        self.code = CHILD.format(module=module, load=load)
+        self.process = None
+
+    def start(self):
+        env = os.environ | {'PYTHONPATH': str(ROOT)}
+        self.process = subprocess.Popen([sys.executable, '-c', self.code], stdin=subprocess.PIPE,
+                                        stdout=subprocess.PIPE, text=True, env=env)
 
     def read(self, name:str, data:bytes) -> str:
-        "'read', or what was said to a file of this content; an `AssertionError` where the process is dead."
-        if not self.process: self.process = subprocess.Popen([sys.executable, '-c', self.code], stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE, text=True, env={**os.environ, 'PYTHONPATH': str(ROOT)})
+        "Return 'read', or the error for a file of this content; an `AssertionError` if the process has died."
+        if not self.process:
+            self.start()
         (self.folder/name).write_bytes(data)
-        self.process.stdin.write(f'{self.folder/name}\n'); self.process.stdin.flush()
+        self.process.stdin.write(f'{self.folder/name}\n')
+        self.process.stdin.flush()
         said = self.process.stdout.readline().rstrip('\n')
-        if not said: code, self.process = self.process.wait(), None
+        if not said:
+            code, self.process = self.process.wait(), None
         assert said, f'{name}: the process is dead ({code})'
         assert said == 'read' or said.startswith(f'{self.folder/name}: ') and said.isprintable(), said
         return said

@@ -31,7 +31,5 @@ viewer'''
 
 OVERLAY = f'''{MAPS}
 from skeletongait.viewers.overlay import OverlayViewer
-
-
-WALK = dict(seed=0, subject=1, type='bg-01', view='090', n_frames=40)viewer = OverlayViewer(maps, rec.silhouette[..., 10:54])
+viewer = OverlayViewer(maps, rec.silhouette[..., 10:54])
 viewer'''

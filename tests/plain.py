@@ -32,11 +32,13 @@ def bump(a, b, s_a, s_b, sigma, shape):
     if c < 1e-3: return None
     u = b - a
     short = (u*u).sum() < 1
-    if short: b, c = a, s_a
+    if short:
+        b, c = a, s_a
     low, high = np.minimum(a, b) - 3*sigma, np.maximum(a, b) + 3*sigma
     box = span(low[1], high[1], shape[0]), span(low[0], high[0], shape[1])
     y, x = (np.arange(o.start, o.stop, dtype=np.float64) for o in box)  # float32 would make numpy 1 compute in float32
-    if short: d2 = (x - a[0])**2 + (y[:, None] - a[1])**2
+    if short:
+        d2 = (x - a[0])**2 + (y[:, None] - a[1])**2
     else:
         w = np.clip(((x - a[0])*u[0] + (y[:, None] - a[1])*u[1])/(u*u).sum(), 0, 1)
         d2 = ((np.stack(np.meshgrid(x, y), -1) - (a + w[..., None]*u))**2).sum(-1)
@@ -48,7 +50,8 @@ def image(k, s, ends, sigma, shape):
     stack = np.zeros((len(ends), *shape), np.float32)
     for layer, (i, j) in zip(stack, ends):
         made = bump(k[i], k[j], s[i], s[j], sigma, shape)
-        if made is not None: layer[made[1]] = made[0]
+        if made is not None:
+            layer[made[1]] = made[0]
     return GREY[np.minimum((stack.max(0)*np.float32(256)).astype(int), 255)]
 
 

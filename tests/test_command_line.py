@@ -1,4 +1,6 @@
-"The command lines are a promise: names, types, defaults and help texts, written out. Who changes one changes the text below, and the change log."
+"""The command lines are a promise: names, types, defaults and help texts, written out.
+
+A change of one needs a change of the text below, and an entry in the change log."""
 import configparser
 import importlib
 
@@ -46,13 +48,22 @@ demo: The whole method on simulated walkers: pictures and a table under output/d
 
 def script(name): return getattr(importlib.import_module(f'skeletongait.{name}'), name)
 
+def kind_of(action):
+    "`switch`, the name of a type, or `list of` one."
+    kinds = {'_StoreTrueAction': 'switch', '_AppendAction': 'list of '}
+    return kinds.get(type(action).__name__, '') + (action.type.__name__ if action.type else '')
+
+def value_of(action):
+    "`required`, or the default; a switch has none."
+    if action.required: return 'required'
+    return '' if kind_of(action) == 'switch' else repr(action.default)
+
 def command_line(func):
     "The command line of a script, as in `EXPECTED`."
     parser = arg_parser(func)
     lines = [f'{func.__name__}: {parser.description}']
     for a in parser._actions[1:]:
-        kind = {'_StoreTrueAction': 'switch', '_AppendAction': 'list of '}.get(type(a).__name__, '') + (a.type.__name__ if a.type else '')
-        value = 'required' if a.required else '' if kind == 'switch' else repr(a.default)
+        kind, value = kind_of(a), value_of(a)
         help, _, default = a.help.partition(' (default: ')
         assert default in ('', f'{a.default!r})')
         assert len(a.option_strings) == 1 and (a.default is False or kind != 'switch')
@@ -77,21 +88,31 @@ def test_consoles():
 def test_what_is_missing_or_unknown_is_refused(name, capsys):
     parser = arg_parser(script(name))
     needed = [a.option_strings[0] for a in parser._actions if a.required]
-    for argv, words in (([], 'required: ' + ', '.join(needed)), ([f'{o}=x' for o in needed] + ['--no_such_flag'], '--no_such_flag'),
-                        ([f'{o}=x' for o in needed[:-1]] + [f'{needed[-1][:-1]}=x'], needed[-1])):  # and no flag may be shortened
-        with pytest.raises(SystemExit) as e: parser.parse_args(argv)
+    *complete, last = [f'{o}=x' for o in needed]
+    shortened = f'{needed[-1][:-1]}=x'
+    for argv, words in (([], 'required: ' + ', '.join(needed)),
+                        ([*complete, last, '--no_such_flag'], '--no_such_flag'),
+                        ([*complete, shortened], needed[-1])):
+        with pytest.raises(SystemExit) as e:
+            parser.parse_args(argv)
         assert e.value.code == 2 and words in capsys.readouterr().err
 
 def test_values():
-    args = arg_parser(script('main')).parse_args(['--cfgs', 'a', '--phase=train', '--set', 'trainer_cfg.seed=1', '--iter=3', '--set=loss_cfg[0].margin=0.3', '--log_to_file'])
-    assert vars(args) == dict(cfgs='a', phase='train', log_to_file=True, iter=3, output_root=None, set=['trainer_cfg.seed=1', 'loss_cfg[0].margin=0.3'])
+    args = arg_parser(script('main')).parse_args([
+        '--cfgs', 'a', '--phase=train', '--set', 'trainer_cfg.seed=1', '--iter=3', '--set=loss_cfg[0].margin=0.3',
+        '--log_to_file'])
+    changes = ['trainer_cfg.seed=1', 'loss_cfg[0].margin=0.3']
+    assert vars(args) == dict(cfgs='a', phase='train', log_to_file=True, iter=3, output_root=None, set=changes)
     assert vars(arg_parser(script('main')).parse_args(['--cfgs=a', '--phase=b']))['set'] == []
 
 def test_set_reaches_the_settings(tmp_path):
     "As a user types it: one line says which change is wrong; the files of the package are taken by name."
-    done = start('console command', 'main', '--cfgs=skeletongait_CCPG', '--phase=train', '--set', 'trainer_cfg.seed=1', '--set', 'trainer_cfg.sampler.frames_num_fixd=3', cwd=tmp_path)
+    train = ['--cfgs=skeletongait_CCPG', '--phase=train']
+    wrong = 'trainer_cfg.sampler.frames_num_fixd=3'
+    done = start('console command', 'main', *train, '--set', 'trainer_cfg.seed=1', '--set', wrong, cwd=tmp_path)
     assert done.returncode == 2 and 'Traceback' not in done.stderr
     line, = done.stderr.strip().splitlines()
-    assert line == 'main: skeletongait_CCPG: --set trainer_cfg.sampler.frames_num_fixd=3: trainer_cfg.sampler.frames_num_fixd: unknown key; did you mean frames_num_fixed?'
-    done = start('console command', 'main', '--cfgs=skeletongait_CCPG', '--phase=train', '--set=data_cfg.dataset_root=nowhere', cwd=tmp_path)
+    assert line == (f'main: skeletongait_CCPG: --set {wrong}: trainer_cfg.sampler.frames_num_fixd: unknown key; '
+                    'did you mean frames_num_fixed?')
+    done = start('console command', 'main', *train, '--set=data_cfg.dataset_root=nowhere', cwd=tmp_path)
     assert done.returncode == 2 and 'nowhere: no such folder' in done.stderr and 'your_path' not in done.stderr

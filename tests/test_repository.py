@@ -63,8 +63,13 @@ def test_no_live_widget_is_saved(path):
     assert not [o for c in book['cells'] for o in c.get('outputs', []) if 'application/vnd.jupyter.widget-view+json' in o.get('data', {})], 'run `make notebooks`'
 
 
-@pytest.mark.parametrize('path', [p for p in NOTEBOOKS if '#| export' in p.read_text()], ids=lambda p: p.relative_to(ROOT/'nbs').with_suffix('').as_posix())
-def test_chapter_shows_a_picture(path):
+NOTHING_TO_SEE = {'00_core', '02_cli', 'files/01_arrays', 'files/03_text', 'files/04_tensors', 'runs/05_misfit', 'runs/08_records'}  # text only
+CHAPTERS = {p.relative_to(ROOT/'nbs').with_suffix('').as_posix(): p for p in NOTEBOOKS if '#| export' in p.read_text(encoding='utf-8')}
+
+
+@pytest.mark.parametrize('name', sorted(CHAPTERS.keys() - NOTHING_TO_SEE))
+def test_chapter_shows_a_picture(name):
+    path = CHAPTERS[name]
     outputs = [o for c in json.loads(path.read_text())['cells'] if c['cell_type'] == 'code' for o in c['outputs']]
     assert any('image/png' in o.get('data', {}) for o in outputs)
 

@@ -1,4 +1,4 @@
-"A terminal that is closed, a pipe that nobody reads any more: what was done is saved, and unread lines end nothing."
+"A closed terminal, a pipe that nobody reads any more: the work is saved, and unread lines end nothing."
 import contextlib
 import errno
 import os
@@ -40,7 +40,8 @@ class Terminal:
     def read(self):
         while not self.closing:
             if select.select([self.end], [], [], .05)[0]:
-                with contextlib.suppress(OSError): self.shown += os.read(self.end, 1 << 16)
+                with contextlib.suppress(OSError):
+                    self.shown += os.read(self.end, 1 << 16)
 
     def close(self):
         self.closing = True
@@ -86,7 +87,8 @@ def test_a_hangup_is_as_sigterm_and_nohup_outlives_it(walkers, tmp_path, workers
                                        preexec_fn=before)
         run = run_of(folder, cfg)
         wait_for(at_iteration(run, 3), process, folder)
-        for _ in range(2): os.killpg(process.pid, signal.SIGHUP)
+        for _ in range(2):
+            os.killpg(process.pid, signal.SIGHUP)
         code, said = process.wait(90), (folder/'out.txt').read_text()
         assert code == (0 if ignored else 130) and 'Traceback' not in said
         assert ('stopped by SIGHUP; iteration' in said) != ignored
@@ -99,7 +101,8 @@ def test_a_closed_terminal_ends_drawing_and_linking_tidily(tmp_path):
     from test_endurance import write_poses
     write_poses(tmp_path/'pose', 12, 60, 4)
     (tmp_path/'pose'/'011'/'nm-01'/'090'/'bad.pkl').unlink()
-    drawn = lambda: sum(1 for _ in (tmp_path/'maps').rglob('*.pkl'))
+    def drawn():
+        return len([*(tmp_path/'maps').rglob('*.pkl')])
     words = ['--pose_data_path=pose', '--save_root=maps', '--dataset_name=mine']
     terminal = Terminal([sys.executable, '-m', 'skeletongait.pretreatment_heatmap', *words], tmp_path)
     wait_until(lambda: drawn() > 40, terminal)
@@ -116,7 +119,8 @@ def test_what_nohup_ignores_stays_ignored():
             assert signal.SIGHUP not in stop_signals() and signal.SIGTERM in stop_signals()
             os.kill(os.getpid(), signal.SIGHUP)
             assert not stop.name and signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
-    finally: signal.signal(signal.SIGHUP, before)
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 # --- output that nobody reads
@@ -143,9 +147,11 @@ def test_a_reader_who_leaves_ends_nothing(tmp_path, both):
     process.stdout.read(10)
     process.stdout.close()
     err = '' if both else process.stderr.read()
-    if not both: process.stderr.close()
+    if not both:
+        process.stderr.close()
     assert process.wait(60) == 7 and (tmp_path/'done').exists()
-    if not both: assert err.count('<stdout>: Broken pipe; what is printed there is lost') == 1
+    if not both:
+        assert err.count('<stdout>: Broken pipe; what is printed there is lost') == 1
     assert 'Traceback' not in err
 
 
@@ -154,11 +160,14 @@ def test_a_full_disk_is_still_an_error(monkeypatch):
         def write(self, text): raise OSError(errno.ENOSPC, 'No space left on device')
         def flush(self): pass
     monkeypatch.setattr(sys, 'stdout', Full())
-    with pytest.raises(OSError, match='No space left'), output_may_end(): print('x')
+    with pytest.raises(OSError, match='No space left'), output_may_end():
+        print('x')
 
 
 def test_streams_are_put_back_and_may_be_missing(monkeypatch):
     monkeypatch.setattr(sys, 'stderr', None)
     before = sys.stdout
-    with output_may_end(): print('x', file=sys.stderr); assert sys.stdout == before and sys.stdout is not before
+    with output_may_end():
+        print('x', file=sys.stderr)
+        assert sys.stdout == before and sys.stdout is not before
     assert sys.stdout is before and sys.stderr is None

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from fastcore.basics import patch
 from torch.utils.data import Dataset
 
 from ..core import SkeletonGaitError
@@ -32,87 +33,130 @@ class Item(NamedTuple):
 
 # %% ../../nbs/data/05_dataset.ipynb #789cbc7c
 def place_of(files:tuple[Path,...]) -> str:
-    "The files of a sequence, for a message."
+    "Name the files of a sequence, for a message."
     return f"{files[0].parent} ({', '.join(f.name for f in files)})"
 
 # %% ../../nbs/data/05_dataset.ipynb #cf4f3be3
 def prepare_frames(
     streams:list[np.ndarray], # As `load_streams` returns them
     files:tuple[Path,...],    # Where they are from, for messages
-    cfg:dict,                 # The sampler's: which frames, as `draw_frames` takes it
+    cfg:dict,                 # The sampler's configuration: which frames, as `draw_frames` takes it
     rng:np.random.Generator,
     render:HeatmapConfig|None=None, # How poses are drawn
     transform=None,           # `t(x_tchw, rng)`, or None
     check_size=None,          # `f(h, w, where)`, or None
 ) -> np.ndarray:              # `(S, C, H, W)`
-    "Frames of a sequence as a network is given them: drawn, transformed, cut to width."
-    x_tchw = take_frames(streams, draw_frames(len(streams[0]), cfg, rng), files, render)
-    if transform: x_tchw = transform(x_tchw, rng)
+    "Return frames of a sequence as a network takes them: drawn, transformed, cut to width."
+    ids = draw_frames(len(streams[0]), cfg, rng)
+    x_tchw = take_frames(streams, ids, files, render)
+    if transform:
+        x_tchw = transform(x_tchw, rng)
     x_tchw = fit_width(x_tchw)
-    if check_size: check_size(*x_tchw.shape[-2:], place_of(files))
+    if check_size:
+        h, w = x_tchw.shape[-2:]
+        check_size(h, w, place_of(files))
     return np.ascontiguousarray(x_tchw)
+
+# %% ../../nbs/data/05_dataset.ipynb #195f6066
+def _sequences_of(subjects:tuple[str,...], tree:Tree, side:str) -> list[Sequence]:
+    "The sequences of `subjects`, in their order, then by type and view; a `SkeletonGaitError` if there are none."
+    order = {s: i for i, s in enumerate(subjects)}
+    sequences = [s for s in tree.sequences if s.subject in order]
+    if not sequences:
+        raise SkeletonGaitError(
+            f"{tree.root}: no sequence of a {side} subject; the partition lists {len(order)} of them with data")
+    return sorted(sequences, key=lambda s: (order[s.subject], s.type, s.view))
 
 # %% ../../nbs/data/05_dataset.ipynb #48a6ccd0
 class GaitDataset(Dataset):
     "The sequences of one side of a partition."
     def __init__(self,
         tree:Tree,               # The data on disk
-        partition:Partition,     # Who trains, who tests
+        partition:Partition,     # Which subjects train, which test
         training:bool,           # Which side
         data_in_use:list[bool]|list[int]|None=None, # Which files of a sequence
         dataset_name:str='CASIA-B', # Part of the class names
         transform=None,          # `t(x_tchw, rng)`, or None
-        check_size=None,         # `f(h, w, where)`, raises unless the network takes frames of this size; None: any size
+        check_size=None,         # `f(h, w, where)`, raises unless the network takes this size; None: any size
         cache:bool=False,        # Load every sequence now and keep it in memory
         render:HeatmapConfig|None=None, # How poses are drawn; None: the files must hold frames
-        render_sigma:tuple[float,float]|None=None, # In training, draw each sequence's sigma from this range instead, in pixels
-        limits:Limits=Limits(),  # Larger files are refused
+        render_sigma:tuple[float,float]|None=None, # In training: the range of each sequence's own sigma, in pixels
+        limits:Limits=Limits(),  # Larger files are an error
     ):
-        order = {s: i for i, s in enumerate(partition.train if training else partition.test)}
-        self.sequences = sorted((s for s in tree.sequences if s.subject in order), key=lambda s: (order[s.subject], s.type, s.view))
-        if not self.sequences: raise SkeletonGaitError(f"{tree.root}: no sequence of a {'training' if training else 'test'} subject; the partition lists {len(order)} of them with data")
+        subjects, side = (partition.train, 'training') if training else (partition.test, 'test')
+        self.sequences = _sequences_of(subjects, tree, side)
         self.files = [pick_files(tree.sequences[s], data_in_use) for s in self.sequences]
-        self.classes = sorted({f'{dataset_name}-{s.subject}' for s in self.sequences})
+        names = [f'{dataset_name}-{s.subject}' for s in self.sequences]
+        self.classes = sorted(set(names))
         number = {c: i for i, c in enumerate(self.classes)}
-        self.labels = [number[f'{dataset_name}-{s.subject}'] if training else s.subject for s in self.sequences]
-        self.training, self.transform, self.check_size = training, transform, check_size
-        self.render, self.render_sigma, self.limits = render, render_sigma if training else None, limits
+        self.labels = [number[n] for n in names] if training else [s.subject for s in self.sequences]
+        self.training, self.transform = training, transform
+        self.check_size, self.limits = check_size, limits
+        self.render = render
+        self.render_sigma = render_sigma if training else None
         self.cached = None
-        if cache: self.cached = [self.streams(i) for i in range(len(self))]
+        if cache:
+            self.cached = [self.streams(i) for i in range(len(self))]
 
-    def __len__(self): return len(self.sequences)
+    def __len__(self) -> int:
+        return len(self.sequences)
 
-    def streams(self, i:int) -> list[np.ndarray]:
-        "What `load_streams` makes of sequence `i`."
-        return load_streams(self.files[i], self.render, self.limits) if self.cached is None else self.cached[i]
+# %% ../../nbs/data/05_dataset.ipynb #acafe837
+@patch
+def streams(self:GaitDataset, i:int) -> list[np.ndarray]:
+    "Return what `load_streams` makes of sequence `i`."
+    if self.cached is not None: return self.cached[i]
+    return load_streams(self.files[i], self.render, self.limits)
 
-    def load(self, i:int) -> np.ndarray: # `(T, C, H, W)`
-        "All frames of sequence `i`, before any transform."
-        streams = self.streams(i)
-        return take_frames(streams, np.arange(len(streams[0])), self.files[i], self.render)
+@patch
+def load(self:GaitDataset, i:int) -> np.ndarray: # `(T, C, H, W)`
+    "Return all frames of sequence `i`, before any transform."
+    streams = self.streams(i)
+    return take_frames(streams, np.arange(len(streams[0])), self.files[i], self.render)
 
-    def draw(self, i:int, cfg:dict, rng:np.random.Generator) -> Item:
-        "Sequence `i` with frames drawn as the sampler's `cfg` says, transformed and cut to width."
-        streams, render = self.streams(i), self.draw_settings(rng)
-        x_tchw = prepare_frames(streams, self.files[i], cfg, rng, render, self.transform, self.check_size)
-        return Item(x_tchw, self.labels[i], self.sequences[i])
+# %% ../../nbs/data/05_dataset.ipynb #ea04aa06
+@patch
+def draw_settings(self:GaitDataset, rng:np.random.Generator) -> HeatmapConfig|None:
+    "Return how to draw the next sequence; a sigma comes from a child of `rng`, so no other draw changes."
+    if self.render_sigma is None: return self.render
+    child = rng.spawn(1)[0]
+    return replace(self.render, sigma=child.uniform(*self.render_sigma))
 
-    def draw_settings(self, rng:np.random.Generator) -> HeatmapConfig|None:
-        "How to draw the next sequence; a sigma comes from a child of `rng`, so that no other draw moves."
-        return self.render if self.render_sigma is None else replace(self.render, sigma=rng.spawn(1)[0].uniform(*self.render_sigma))
+@patch
+def draw(self:GaitDataset, i:int, cfg:dict, rng:np.random.Generator) -> Item:
+    "Return sequence `i` with frames drawn as the sampler's `cfg` says, transformed and cut to width."
+    streams = self.streams(i)
+    render = self.draw_settings(rng)
+    x_tchw = prepare_frames(streams, self.files[i], cfg, rng, render, self.transform, self.check_size)
+    return Item(x_tchw, self.labels[i], self.sequences[i])
 
 # %% ../../nbs/data/05_dataset.ipynb #575e41c3
+def _sample_kinds(data:GaitDataset) -> tuple[bool,str|None]:
+    "Of the first, a middle and the last sequence: whether one holds poses, and the files of one that holds frames."
+    has_poses, frames = False, None
+    for i in (0, len(data)//2, len(data)-1):
+        if any(x.ndim == 3 for x in data.streams(i)):
+            has_poses = True
+        elif frames is None:
+            frames = place_of(data.files[i])
+    return has_poses, frames
+
 def first_look(
     data:GaitDataset,
 ) -> tuple[str,...]: # Lines for the log
-    "How maps are drawn, if they are, and the renderer compiled for the workers; a `SkeletonGaitError` for a range of sigmas without poses."
+    "Say how maps are drawn, and compile the renderer; a `SkeletonGaitError` for a range of sigmas without poses."
     if data.render is None: return ()
-    sigmas, says = data.render_sigma, []
-    poses = {i: any(x.ndim == 3 for x in data.streams(i)) for i in (0, len(data)//2, len(data)-1)}
-    frames = next((place_of(data.files[i]) for i, o in poses.items() if not o), None)
-    if frames and sigmas is not None: raise SkeletonGaitError(
-        f"{frames}: holds frames, whose sigma is fixed, but data_cfg.render_sigma asks to draw it; set data_cfg.dataset_root to a tree of poses, or remove render_sigma")
-    if any(poses.values()):
+    sigmas = data.render_sigma
+    has_poses, frames = _sample_kinds(data)
+    if frames and sigmas is not None:
+        raise SkeletonGaitError(
+            f"{frames}: holds frames, whose sigma is fixed, but data_cfg.render_sigma asks to draw it; "
+            "set data_cfg.dataset_root to a tree of poses, or remove render_sigma")
+    lines = []
+    if has_poses:
         compile_loops()
-        says.append('maps are drawn from poses, sigma ' + (f'{data.render.sigma:g}' if sigmas is None else f'drawn from {sigmas[0]:g} to {sigmas[1]:g}'))
-    return (*says, *([f"{frames}: data_cfg.render is set, but the files hold frames, which are used as they are"] if frames else []))
+        sigma = f'{data.render.sigma:g}' if sigmas is None else f'drawn from {sigmas[0]:g} to {sigmas[1]:g}'
+        lines.append(f'maps are drawn from poses, sigma {sigma}')
+    if frames:
+        lines.append(f"{frames}: data_cfg.render is set, but the files hold frames, which are used as they are")
+    return tuple(lines)

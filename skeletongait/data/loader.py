@@ -19,7 +19,7 @@ from typing import Iterator, NamedTuple
 import cv2
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, get_worker_info
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from ..cli import stop_signals
 from ..core import SkeletonGaitError
@@ -39,147 +39,219 @@ class Batch(NamedTuple):
     iteration: int                # which iteration drew it; 0 in testing
 
     def to(self, device:torch.device|str) -> 'Batch':
-        "The batch on `device`, frames as float32 in [0, 1]."
-        go_on = torch.device(device).type == 'cuda' # only there a copy is sure to be complete before it is used
-        labels = self.labels.to(device, non_blocking=go_on) if isinstance(self.labels, torch.Tensor) else self.labels
-        return self._replace(frames=to_float(self.frames.to(device, non_blocking=go_on)), labels=labels)
+        "Return the batch on `device`, frames as float32 in [0, 1]."
+        # Only on a GPU is a non-blocking copy sure to be complete before it is used.
+        non_blocking = torch.device(device).type == 'cuda'
+        frames = to_float(self.frames.to(device, non_blocking=non_blocking))
+        labels = self.labels
+        if isinstance(labels, torch.Tensor):
+            labels = labels.to(device, non_blocking=non_blocking)
+        return self._replace(frames=frames, labels=labels)
 
 # %% ../../nbs/data/06_loader.ipynb #76e4ed35
+def _check_alike(items:list[Item]) -> None:
+    "Accept only sequences with frames of one size and dtype."
+    kinds = {(o.frames.shape[1:], o.frames.dtype): str(o.sequence) for o in items}
+    if len(kinds) <= 1: return
+    found = [f"{c} channels of {h} x {w} {dtype} in {name}" for ((c, h, w), dtype), name in kinds.items()]
+    raise SkeletonGaitError(
+        f"the sequences of a batch must have frames of one size and dtype; found {' and '.join(found)}")
+
 def collate(
     items:list[Item], # The sequences of the batch
-    iteration:int,
+    iteration:int,    # Which iteration drew them
     packed:bool,      # Lay sequences end to end instead of stacking them
 ) -> Batch:
-    "Put sequences together; a `SkeletonGaitError` if their frames differ in size or dtype."
-    kinds = {(o.frames.shape[1:], o.frames.dtype): str(o.sequence) for o in items}
-    if len(kinds) > 1: raise SkeletonGaitError(
-        "the sequences of a batch must have frames of one size and dtype; found " + ' and '.join(f"{c} channels of {h} x {w} {t} in {s}" for ((c, h, w), t), s in kinds.items()))
-    frames = np.concatenate([o.frames for o in items])[None] if packed else np.stack([o.frames for o in items])
+    "Make a batch of sequences; a `SkeletonGaitError` if their frames differ in size or dtype."
+    _check_alike(items)
+    arrays = [o.frames for o in items]
+    frames = np.concatenate(arrays)[None] if packed else np.stack(arrays)
     labels = [o.label for o in items]
-    return Batch(torch.from_numpy(frames), [len(o.frames) for o in items] if packed else None, labels if isinstance(labels[0], str) else torch.tensor(labels),
-                 [o.sequence.type for o in items], [o.sequence.view for o in items], [str(o.sequence) for o in items], iteration)
+    if not isinstance(labels[0], str):
+        labels = torch.tensor(labels)
+    return Batch(
+        frames=torch.from_numpy(frames),
+        lengths=[len(x) for x in arrays] if packed else None,
+        labels=labels,
+        types=[o.sequence.type for o in items],
+        views=[o.sequence.view for o in items],
+        names=[str(o.sequence) for o in items],
+        iteration=iteration)
 
 # %% ../../nbs/data/06_loader.ipynb #89065e3a
 class DrawnDataset(Dataset):
-    "What a worker runs: (sequence index, iteration, slot) -> the iteration and its `Item`, or the error that came instead."
+    "What a worker runs: (sequence index, iteration, slot) -> the iteration and its `Item`, or the error instead."
     def __init__(self, dataset:GaitDataset, cfg:dict, seed:int, num_workers:int=0):
-        self.dataset, self.cfg, self.seed = dataset, cfg, seed
-        self.desk = multiprocessing.RawArray('q', num_workers) # what each worker reads just now: 1 + index of the sequence, or 0
+        self.dataset, self.cfg = dataset, cfg
+        self.seed = seed
+        # What each worker reads just now: 1 + index of the sequence, or 0.
+        self.reading = multiprocessing.RawArray('q', num_workers)
 
     def __getitem__(self, index:tuple[int,int,int]) -> tuple[int,Item|SkeletonGaitError]:
-        (i, iteration, slot), worker = index, get_worker_info()
-        if worker: self.desk[worker.id] = i+1
-        try: return iteration, self.dataset.draw(i, self.cfg, slot_rng(self.seed, iteration, slot))
-        except SkeletonGaitError as e: return iteration, e
-        except Exception as e: e.add_note(f'while loading {place_of(self.dataset.files[i])}'); raise
+        i, iteration, slot = index
+        worker = get_worker_info()
+        if worker:
+            self.reading[worker.id] = i+1
+        try:
+            return iteration, self.dataset.draw(i, self.cfg, slot_rng(self.seed, iteration, slot))
+        except SkeletonGaitError as e:
+            return iteration, e
+        except Exception as e:
+            e.add_note(f'while loading {place_of(self.dataset.files[i])}')
+            raise
         finally:
-            if worker: self.desk[worker.id] = 0
+            if worker:
+                self.reading[worker.id] = 0
 
 # %% ../../nbs/data/06_loader.ipynb #b5e7d785
 class LostWorkerError(SkeletonGaitError):
-    "A process that loads data has ended without a word of its own."
+    "A process that loads data ended without an exception: it was killed, or it crashed."
 
 _ADVICE = { # by the signal's name, for not every system has both
     'SIGKILL': 'most likely the machine ran out of memory: '
                'lower data_cfg.num_workers or data_cfg.max_file_mb, or set data_cfg.cache to false',
     'SIGBUS': 'a file was cut short while it was read, or /dev/shm is full: '
               'check the files, or lower data_cfg.num_workers'}
+_ADVICE_FILE = 'a broken file can do that: write it anew or remove the sequence'
+_ADVICE_IDLE = 'with data_cfg.num_workers 0 the main process loads, and shows where it fails'
 
-def _obituary(
-    worker:int,              # Which one
-    of:int,                  # Out of so many
-    code:int,                # How it ended: its exit code; negative: the signal that killed it
+def _describe_death(
+    worker:int,              # Its number, from 0
+    of:int,                  # Number of workers
+    code:int,                # Its exit code; negative: the signal that killed it
     files:tuple[Path,...]|None, # What it was reading; None: nothing
 ) -> str:
     "How a worker ended, over what, and what to do."
-    name = signal.Signals(-code).name if -code in {*signal.Signals} else f'signal {-code}'
+    known = -code in {*signal.Signals}
+    name = signal.Signals(-code).name if known else f'signal {-code}'
     how = f'ended with exit code {code}' if code >= 0 else f'was killed by {name}'
     where = f'while loading {place_of(files)}' if files else 'between two sequences'
-    advice = _ADVICE.get(name) or ('a broken file can do that: write it anew or remove the sequence' if files else 'with data_cfg.num_workers 0 the main process loads, and shows where it fails')
+    advice = _ADVICE.get(name, _ADVICE_FILE if files else _ADVICE_IDLE)
     return f"loader worker {worker} (of {of}) {how} {where}; {advice}"
 
 # %% ../../nbs/data/06_loader.ipynb #71c82932
 def one_thread() -> None:
-    "Keep OpenCV to one thread (torch sees to its own)."
+    "Limit OpenCV to one thread (torch does so by itself in a worker)."
     cv2.setNumThreads(1)
 
-def start_worker(worker_id:int) -> None:
-    "What a loader's worker does first: one thread, and no signals but its parent's."
-    one_thread()
-    for s in set(stop_signals()) - {signal.SIGTERM}: signal.signal(s, signal.SIG_IGN)
-    if not hasattr(signal, 'sigwaitinfo'): return # only Linux tells who sent a signal
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    threading.Thread(target=_heed_parent, daemon=True).start()
-
-def _heed_parent() -> None:
-    "End this process at a SIGTERM from its parent."
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != multiprocessing.parent_process().pid: pass
+def _obey_parent() -> None:
+    "End this process at a SIGTERM from its parent; ignore any other."
+    parent = multiprocessing.parent_process().pid
+    sender = None
+    while sender != parent:
+        sender = signal.sigwaitinfo({signal.SIGTERM}).si_pid
     os._exit(0)
+
+def start_worker(worker_id:int) -> None:
+    "Set up a loader's worker: one thread, and no signals but its parent's."
+    one_thread()
+    for s in set(stop_signals()) - {signal.SIGTERM}:
+        signal.signal(s, signal.SIG_IGN)
+    if not hasattr(signal, 'sigwaitinfo'):
+        return # only Linux tells who sent a signal
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=_obey_parent, daemon=True).start()
 
 # %% ../../nbs/data/06_loader.ipynb #e1623e89
 def _collate_or_error(drawn:list[tuple[int,Item|SkeletonGaitError]], packed:bool) -> Batch|SkeletonGaitError:
     "The batch, or the first error in it."
-    (iteration, *_), items = zip(*drawn)
-    try: return next((o for o in items if isinstance(o, SkeletonGaitError)), None) or collate(items, iteration, packed)
-    except SkeletonGaitError as e: return e
+    iteration = drawn[0][0]
+    items = [item for _, item in drawn]
+    for item in items:
+        if isinstance(item, SkeletonGaitError): return item
+    try:
+        return collate(items, iteration, packed)
+    except SkeletonGaitError as e:
+        return e
 
 def _raise_error(batch:Batch|SkeletonGaitError) -> Batch:
-    "The batch, or the error raised; this frame then forgets it, for an error and a frame that know each other would keep the workers waiting."
+    "Return the batch, or raise the error."
     try:
-        if isinstance(batch, SkeletonGaitError): raise batch
+        if isinstance(batch, SkeletonGaitError):
+            raise batch
         return batch
-    finally: del batch
+    finally:
+        del batch # else a reference cycle through the traceback would keep the workers alive
 
 # %% ../../nbs/data/06_loader.ipynb #a39a432e
 class GaitLoader(DataLoader):
-    "A `DataLoader` whose workers start without OpenCV's threads, whose errors keep their one line, and whose lost workers have names."
+    "A `DataLoader` with workers free of OpenCV's threads, one-line errors, and an explanation for a lost worker."
     def __iter__(self) -> Iterator[Batch]:
         threads = cv2.getNumThreads()
         one_thread()
         try:
-            with naming_lost_workers(self): return _Batches(self, super().__iter__())
-        finally: cv2.setNumThreads(threads)
+            with naming_lost_workers(self):
+                return _Batches(self, super().__iter__())
+        finally:
+            cv2.setNumThreads(threads)
 
     def lost(self) -> str:
-        "Which workers have ended, how, and over what; empty if none has."
+        "Say which workers have ended, how, and over what; empty if none has."
         workers = getattr(self._iterator, '_workers', ())
-        ended = [(k, w.exitcode, self.dataset.desk[k]) for k, w in enumerate(workers) if w.exitcode is not None]
-        files = self.dataset.dataset.files
-        return '; '.join(_obituary(k, len(workers), code, files[i-1] if i else None) for k, code, i in ended)
+        messages = []
+        for k, worker in enumerate(workers):
+            if worker.exitcode is None:
+                continue
+            i = self.dataset.reading[k]
+            files = self.dataset.dataset.files[i-1] if i else None
+            messages.append(_describe_death(k, len(workers), worker.exitcode, files))
+        return '; '.join(messages)
 
+# %% ../../nbs/data/06_loader.ipynb #14d931ea
 @contextlib.contextmanager
 def naming_lost_workers(
     loader:GaitLoader,
 ) -> Iterator[None]:
-    "In this block the death of one of the loader's workers is a `LostWorkerError`, wherever it surfaces."
-    try: yield
-    except (SkeletonGaitError, StopIteration): raise
+    "Raise a `LostWorkerError` wherever in this block the death of one of the loader's workers appears."
+    try:
+        yield
+    except (SkeletonGaitError, StopIteration):
+        raise
     except Exception as e:
-        if lost := loader.lost(): raise LostWorkerError(lost) from e
+        lost = loader.lost()
+        if lost:
+            raise LostWorkerError(lost) from e
         raise
 
 class _Batches:
     "The batches of a loader, one pass."
-    def __init__(self, loader:GaitLoader, batches:Iterator): self.loader, self.batches = loader, batches
-    def __iter__(self) -> Iterator[Batch]: return self
+    def __init__(self, loader:GaitLoader, batches:Iterator):
+        self.loader = loader
+        self.batches = batches
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self
+
     def __next__(self) -> Batch:
-        with naming_lost_workers(self.loader): return _raise_error(next(self.batches))
+        with naming_lost_workers(self.loader):
+            return _raise_error(next(self.batches))
 
 # %% ../../nbs/data/06_loader.ipynb #05071541
+def _make_sampler(dataset:GaitDataset, cfg:dict, seed:int, rank:int, world:int, start:int) -> Sampler:
+    "The sampler that `cfg` describes; a `SkeletonGaitError` if it is not the one that the data set needs."
+    side, wanted = ('training', 'TripletSampler') if dataset.training else ('testing', 'InferenceSampler')
+    kind = cfg.get('type')
+    if kind != wanted:
+        raise SkeletonGaitError(f"sampler: type is {kind!r}; {side} needs {wanted!r}")
+    size = cfg.get('batch_size')
+    if not dataset.training:
+        return InferenceSampler(len(dataset), size, rank, world)
+    return TripletSampler(dataset.labels, size, seed, cfg.get('batch_shuffle', False), rank, world, start)
+
 def make_loader(
     dataset:GaitDataset,
-    cfg:dict,          # The sampler's configuration: `type`, `batch_size`, `sample_type` and its keys, `batch_shuffle`
+    cfg:dict,          # The sampler's: `type`, `batch_size`, `sample_type` and its keys, `batch_shuffle`
     seed:int,          # 0 or more; with the iteration and the slot, all that a draw depends on
-    rank:int=0,        # This process...
-    world:int=1,       # ...of so many
+    rank:int=0,        # This process, from 0
+    world:int=1,       # Number of processes
     start:int=0,       # First iteration (training)
     num_workers:int=1, # Processes that load; 0: load in this one
 ) -> GaitLoader:
-    "The loader of a training (endless, `TripletSampler`) or of a test (one pass, `InferenceSampler`)."
-    kind, wanted = cfg.get('type'), 'TripletSampler' if dataset.training else 'InferenceSampler'
-    if kind != wanted: raise SkeletonGaitError(f"sampler: type is {kind!r}; {'training' if dataset.training else 'testing'} needs {wanted!r}")
-    if dataset.training: sampler = TripletSampler(dataset.labels, cfg.get('batch_size'), seed, cfg.get('batch_shuffle', False), rank, world, start)
-    else: sampler = InferenceSampler(len(dataset), cfg.get('batch_size'), rank, world)
+    "Make the loader of a training (endless, `TripletSampler`) or of a test (one pass, `InferenceSampler`)."
+    sampler = _make_sampler(dataset, cfg, seed, rank, world, start)
     packed = not str(cfg.get('sample_type')).startswith('fixed')
-    return GaitLoader(DrawnDataset(dataset, cfg, seed, num_workers), batch_sampler=sampler, collate_fn=partial(_collate_or_error, packed=packed), num_workers=num_workers,
-        worker_init_fn=start_worker, persistent_workers=num_workers > 0, pin_memory=torch.cuda.is_available())
+    return GaitLoader(
+        DrawnDataset(dataset, cfg, seed, num_workers),
+        batch_sampler=sampler, collate_fn=partial(_collate_or_error, packed=packed),
+        num_workers=num_workers, worker_init_fn=start_worker,
+        persistent_workers=num_workers > 0, pin_memory=torch.cuda.is_available())

@@ -10,6 +10,7 @@ __all__ = ['REGULAR', 'IRREGULAR', 'Partition', 'regular_partition', 'read_parti
 import fnmatch
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,115 +25,173 @@ class Partition(NamedTuple):
     "Which subjects train and which test."
     train: tuple[str,...]              # subjects of the training set
     test: tuple[str,...]               # subjects of the test set
-    probe: tuple[str,...]|None = None  # names `<subject>-<type>-<view>` of the probe sequences, where the data set lists them
-    notices: tuple[str,...] = ()       # what a reader should know: subjects dropped or unused
+    probe: tuple[str,...]|None = None  # probe sequences as `<subject>-<type>-<view>`; None: the data set lists none
+    notices: tuple[str,...] = ()       # warnings for the reader: subjects dropped or unused
 
 # %% ../../nbs/data/01_partition.ipynb #92655382
 REGULAR = ('CASIA-B', 'CASIA-E', 'CCPG', 'OUMVLP', 'GREW')
 IRREGULAR = ('Gait3D', 'SUSTech1K')
 
+def _numbered(numbers:Iterable[int], form:str) -> tuple[str,...]:
+    "Subject names from their numbers."
+    return tuple(form.format(i) for i in numbers)
+
 def regular_partition(
     name:str, # One of `REGULAR`
 ) -> Partition:
-    "The public split of a data set whose subjects are divided by rule."
+    "Return the public split of a data set whose subjects are divided by rule."
+    if name == 'GREW':
+        # Its training subjects carry a suffix; its unlabelled probes form one more folder.
+        return Partition(_numbered(range(1, 20001), '{:05d}train'), (*_numbered(range(1, 6001), '{:05d}'), 'probe'))
     train, test, form = {
         'CASIA-B': (range(1, 75), range(75, 125), '{:03d}'),
         'CASIA-E': (range(1, 201), range(201, 1015), '{:03d}'),
         'CCPG': (range(100), range(100, 200), '{:03d}'),
         'OUMVLP': (range(1, 10306, 2), (*range(2, 10307, 2), 10307), '{:05d}'),
-        'GREW': (range(1, 20001), range(1, 6001), '{:05d}')}[name]
-    grew = name == 'GREW' # its training subjects carry a suffix, its unlabelled probes form one folder
-    return Partition(tuple(form.format(i) + 'train'*grew for i in train), tuple(form.format(i) for i in test) + ('probe',)*grew)
+    }[name]
+    return Partition(_numbered(train, form), _numbered(test, form))
 
 # %% ../../nbs/data/01_partition.ipynb #6e246b98
 def _names(o:Any, path:Path, key:str) -> tuple[str,...]:
     "The list of names under one key of a partition file."
-    if not isinstance(o, list) or not all(isinstance(s, str) for s in o): raise SkeletonGaitError(
-        f"{path}: {key} is {o!r:.60}; expected a list of names in quotes, as in [\"001\", \"002\"]")
+    if not isinstance(o, list) or not all(isinstance(s, str) for s in o):
+        raise SkeletonGaitError(
+            f"{path}: {key} is {o!r:.60}; expected a list of names in quotes, as in [\"001\", \"002\"]")
     return tuple(dict.fromkeys(o))
+
+def _partition_keys(path:Path) -> dict:
+    "The mapping that a partition file holds, with both lists of subjects in it."
+    content = read_text(path, 'a partition file')
+    try:
+        d = read_json(content)
+    except SkeletonGaitError as e:
+        raise SkeletonGaitError(f"{path}: {e}; expected a partition file") from None
+    if isinstance(d, dict) and {'TRAIN_SET', 'TEST_SET'} <= d.keys(): return d
+    found = f"the keys {', '.join(d)!r:.80}" if isinstance(d, dict) else type(d).__name__
+    raise SkeletonGaitError(
+        f"{path}: found {found}; expected the keys TRAIN_SET and TEST_SET, each a list of subjects")
 
 def read_partition(
     path:str|os.PathLike, # JSON: `{"TRAIN_SET": [...], "TEST_SET": [...]}`, optionally `"PROBE_SET"`
 ) -> Partition:
     "Read a partition file as it is, without looking at any data."
     path = Path(path)
-    content = read_text(path, 'a partition file')
-    try: d = read_json(content)
-    except SkeletonGaitError as e: raise SkeletonGaitError(f"{path}: {e}; expected a partition file") from None
-    found = f"the keys {', '.join(d)!r:.80}" if isinstance(d, dict) else type(d).__name__
-    if not isinstance(d, dict) or not {'TRAIN_SET', 'TEST_SET'} <= d.keys(): raise SkeletonGaitError(
-        f"{path}: found {found}; expected the keys TRAIN_SET and TEST_SET, each a list of subjects")
-    return Partition(*(_names(d[k], path, k) for k in ('TRAIN_SET', 'TEST_SET')), probe=_names(d['PROBE_SET'], path, 'PROBE_SET') if 'PROBE_SET' in d else None)
+    d = _partition_keys(path)
+    probe = _names(d['PROBE_SET'], path, 'PROBE_SET') if 'PROBE_SET' in d else None
+    return Partition(_names(d['TRAIN_SET'], path, 'TRAIN_SET'), _names(d['TEST_SET'], path, 'TEST_SET'), probe)
 
 # %% ../../nbs/data/01_partition.ipynb #1667ce4b
 def save_partition(
     partition:Partition,
-    path:str|os.PathLike, # Where; written whole or not at all
+    path:str|os.PathLike, # The file to write; it is written whole or not at all
 ) -> None:
     "Write a partition as JSON, in the form that `read_partition` reads."
-    d = {'TRAIN_SET': partition.train, 'TEST_SET': partition.test} | ({} if partition.probe is None else {'PROBE_SET': partition.probe})
+    d = {'TRAIN_SET': partition.train, 'TEST_SET': partition.test}
+    if partition.probe is not None:
+        d['PROBE_SET'] = partition.probe
     save_text(json.dumps(d, indent=1)+'\n', path)
 
 # %% ../../nbs/data/01_partition.ipynb #569606bd
-def _few(names, k:int=5) -> str:
+def _few(names:Iterable[str], k:int=5) -> str:
     "The first few of many names."
     names = sorted(names)
-    return ', '.join(names[:k]) + ', ...'*(len(names) > k)
+    more = ', ...' if len(names) > k else ''
+    return ', '.join(names[:k]) + more
 
+def _differences(partition:Partition, tree:Tree) -> dict[str,set[str]]:
+    "What the list and the disk do not share: the text of a warning, and the names that it is about."
+    train, test = set(partition.train), set(partition.test)
+    have = {s.subject for s in tree.sequences}
+    test_names = {str(s) for s in tree.sequences if s.subject in test}
+    return {
+        "listed subjects without data are dropped": (train | test) - have,
+        "subjects with data are not in the partition and stay unused": have - train - test,
+        "subjects are in both TRAIN_SET and TEST_SET, so the test is not on unseen people": train & test,
+        "listed probes are no test sequence on disk and are dropped": set(partition.probe or ()) - test_names,
+        "files are not at <subject>/<type>/<view>/ and are ignored": {
+            str(o.relative_to(tree.root)) for o in tree.strays},
+    }
+
+# %% ../../nbs/data/01_partition.ipynb #104a7e98
 def match_partition(
     partition:Partition,
     tree:Tree, # The data on disk
-) -> Partition: # Only what is on disk, with the differences as notices
+) -> Partition: # Only what is on disk, with the differences as `notices`
     "Drop subjects and probes that are not in `tree`; a `SkeletonGaitError` if that leaves none."
-    train, test, have = set(partition.train), set(partition.test), {s.subject for s in tree.sequences}
-    if not have & (train | test): raise SkeletonGaitError(
-        f"{tree.root}: none of its subjects ({_few(have, 3)}) is in the partition ({_few(train | test, 3)}); is it the partition of another data set?")
-    names = {str(s) for s in tree.sequences if s.subject in test}
-    probe = None if partition.probe is None else tuple(p for p in partition.probe if p in names)
-    found = [((train | test)-have, "listed subjects without data are dropped"), (have-train-test, "subjects with data are not in the partition and stay unused"),
-             (train & test, "subjects are in both TRAIN_SET and TEST_SET, so the test is not on unseen people"),
-             (set(partition.probe or ())-names, "listed probes are no test sequence on disk and are dropped"),
-             ({str(o.relative_to(tree.root)) for o in tree.strays}, "files are not at <subject>/<type>/<view>/ and are ignored")]
-    return Partition(tuple(s for s in partition.train if s in have), tuple(s for s in partition.test if s in have), probe,
-        tuple(f"{tree.root}: {len(o)} {what}: {_few(o)}" for o, what in found if o))
+    have = {s.subject for s in tree.sequences}
+    listed = {*partition.train, *partition.test}
+    if not have & listed:
+        raise SkeletonGaitError(
+            f"{tree.root}: none of its subjects ({_few(have, 3)}) is in the partition ({_few(listed, 3)}); "
+            "is it the partition of another data set?")
+    probe = partition.probe
+    if probe is not None:
+        test = set(partition.test)
+        names = {str(s) for s in tree.sequences if s.subject in test}
+        probe = tuple(p for p in probe if p in names)
+    warnings = [f"{tree.root}: {len(names)} {what}: {_few(names)}"
+                for what, names in _differences(partition, tree).items() if names]
+    return Partition(
+        tuple(s for s in partition.train if s in have),
+        tuple(s for s in partition.test if s in have),
+        probe, tuple(warnings))
 
 # %% ../../nbs/data/01_partition.ipynb #b756e2dc
 def load_partition(
     path_or_name:str|os.PathLike, # A JSON file, or one of `REGULAR`
     tree:Tree,                    # The data on disk
 ) -> Partition:
-    "The partition of a data set, matched with what is on disk."
-    path, name = Path(path_or_name), Path(path_or_name).stem
+    "Return the partition of a data set, matched with what is on disk."
+    path = Path(path_or_name)
+    name = path.stem
     if path.is_file(): return match_partition(read_partition(path), tree)
     if name in REGULAR:
         p = match_partition(regular_partition(name), tree)
-        return p if str(path_or_name) == name else p._replace(notices=(f"{path}: no such file; the regular partition of {name} is taken", *p.notices))
-    if name in IRREGULAR: raise SkeletonGaitError(
-        f"dataset_partition {str(path_or_name)!r}: no such file, and {name} is not split by a rule; give the path of the JSON that comes with the data set's tools")
-    raise unknown_name("dataset_partition: found no such file, and as the name of a regular partition", str(path_or_name), REGULAR)
+        if str(path_or_name) == name: return p
+        instead = f"{path}: no such file; the regular partition of {name} is taken"
+        return p._replace(notices=(instead, *p.notices))
+    if name in IRREGULAR:
+        raise SkeletonGaitError(
+            f"dataset_partition {str(path_or_name)!r}: no such file, and {name} is not split by a rule; "
+            "give the path of the JSON that comes with the data set's tools")
+    raise unknown_name(
+        "dataset_partition: found no such file, and as the name of a regular partition", str(path_or_name), REGULAR)
 
 # %% ../../nbs/data/01_partition.ipynb #060eb1aa
+def _draw_subjects(fraction:float, subjects:list[str], seed:int, root:Path) -> list[str]:
+    "A fraction of the subjects: at least one, and never all."
+    if not 0 < fraction < 1 or len(subjects) < 2:
+        raise SkeletonGaitError(
+            f"{root}: train={fraction} of {len(subjects)} subject(s); "
+            "expected a fraction between 0 and 1 of two subjects or more, or a list of subjects")
+    n = round(fraction*len(subjects))
+    n = min(max(n, 1), len(subjects)-1)
+    return np.random.default_rng(seed).permutation(subjects)[:n].tolist()
+
+def _matching(patterns:list[str], names:list[str], root:Path) -> tuple[str,...]:
+    "Those of `names` that match a pattern; every pattern must match one."
+    for p in patterns:
+        if not fnmatch.filter(names, p):
+            raise SkeletonGaitError(
+                f"{root}: the probe pattern {p!r} matches no test sequence; they are {_few(names)}")
+    return tuple(n for n in names if any(fnmatch.fnmatchcase(n, p) for p in patterns))
+
+# %% ../../nbs/data/01_partition.ipynb #35052b4b
 def make_partition(
     tree:Tree,              # The data on disk
     train:float|list[str],  # The fraction of subjects to train on, in (0, 1), or their names
     seed:int=0,             # Decides which subjects a fraction takes
     probe:list[str]|None=None, # Patterns of probe names `<subject>-<type>-<view>`, as in a shell: `*-bg-01-*`
 ) -> Partition:
-    "Split the subjects of a tree; at least one on each side of a fraction."
+    "Split the subjects of a tree; a fraction leaves at least one subject on each side."
     subjects = sorted({s.subject for s in tree.sequences})
     if isinstance(train, (int, float)):
-        if not 0 < train < 1 or len(subjects) < 2: raise SkeletonGaitError(
-            f"{tree.root}: train={train} of {len(subjects)} subject(s); expected a fraction between 0 and 1 of two subjects or more, or a list of subjects")
-        n = min(max(round(train*len(subjects)), 1), len(subjects)-1)
-        train = np.random.default_rng(seed).permutation(subjects)[:n].tolist()
-    elif missing := set(train)-set(subjects): raise SkeletonGaitError(f"{tree.root}: no such subject: {_few(missing)}; found {_few(subjects)}")
+        train = _draw_subjects(train, subjects, seed, tree.root)
+    missing = set(train) - set(subjects)
+    if missing:
+        raise SkeletonGaitError(f"{tree.root}: no such subject: {_few(missing)}; found {_few(subjects)}")
     train = set(train)
-    test = {s: None for s in subjects if s not in train} # in order, and quick to look up
-    return Partition(tuple(sorted(train)), tuple(test), None if probe is None else _matching(probe, [str(s) for s in tree.sequences if s.subject in test], tree.root))
-
-# %% ../../nbs/data/01_partition.ipynb #35052b4b
-def _matching(patterns:list[str], names:list[str], root:Path) -> tuple[str,...]:
-    "Those of `names` that match a pattern; every pattern must match one."
-    for p in patterns:
-        if not fnmatch.filter(names, p): raise SkeletonGaitError(f"{root}: the probe pattern {p!r} matches no test sequence; they are {_few(names)}")
-    return tuple(n for n in names if any(fnmatch.fnmatchcase(n, p) for p in patterns))
+    test = dict.fromkeys(s for s in subjects if s not in train) # in order, and quick to look up
+    if probe is not None:
+        probe = _matching(probe, [str(s) for s in tree.sequences if s.subject in test], tree.root)
+    return Partition(tuple(sorted(train)), tuple(test), probe)

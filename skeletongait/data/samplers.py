@@ -20,38 +20,53 @@ SAMPLE_TYPES = ('fixed_ordered', 'fixed_unordered', 'unfixed_ordered', 'unfixed_
 def _count(cfg:dict, key:str, least:int, default:int|None=None) -> int:
     "A whole number from the sampler's configuration."
     n = cfg.get(key, default)
-    if type(n) is not int or n < least: raise SkeletonGaitError(f"sampler: {key} is {n!r}; sample_type {cfg['sample_type']} needs a whole number, {least} or more")
-    return n
+    if type(n) is int and n >= least: return n
+    raise SkeletonGaitError(
+        f"sampler: {key} is {n!r}; sample_type {cfg['sample_type']} needs a whole number, {least} or more")
+
+def _frames_wanted(cfg:dict, rng:np.random.Generator) -> int:
+    "How many frames to take: a fixed number, or one drawn from a range."
+    if cfg['sample_type'].startswith('fixed'):
+        return _count(cfg, 'frames_num_fixed', 1)
+    low = _count(cfg, 'frames_num_min', 1)
+    high = _count(cfg, 'frames_num_max', low)
+    return int(rng.integers(low, high, endpoint=True))
 
 # %% ../../nbs/data/04_samplers.ipynb #c547b1d7
 def draw_frames(
     n:int,    # Frames in the sequence, at least 1
-    cfg:dict, # `sample_type` and its keys: `frames_num_fixed`, `frames_num_min`, `frames_num_max`, `frames_skip_num`, `frames_all_limit` (720)
+    cfg:dict, # `sample_type` and its keys: `frames_num_fixed`, `_num_min`, `_num_max`, `_skip_num`, `_all_limit` (720)
     rng:np.random.Generator,
 ) -> np.ndarray: # Frame indices, int64
-    "Which frames of a sequence to take (as the published implementation does)."
+    "Choose frames of a sequence (as the published implementation does)."
     kind = cfg.get('sample_type')
-    if kind not in SAMPLE_TYPES: raise unknown_name("sampler: sample_type", kind, SAMPLE_TYPES)
-    if kind == 'all_ordered': return np.arange(min(n, _count(cfg, 'frames_all_limit', 1, 720)))
-    if kind.startswith('fixed'): take = _count(cfg, 'frames_num_fixed', 1)
-    else:
-        least = _count(cfg, 'frames_num_min', 1)
-        take = int(rng.integers(least, _count(cfg, 'frames_num_max', least), endpoint=True))
-    if kind.endswith('unordered'): return rng.choice(n, take, replace=n < take)
+    if kind not in SAMPLE_TYPES:
+        raise unknown_name("sampler: sample_type", kind, SAMPLE_TYPES)
+    if kind == 'all_ordered':
+        return np.arange(min(n, _count(cfg, 'frames_all_limit', 1, 720)))
+    take = _frames_wanted(cfg, rng)
+    if kind.endswith('unordered'):
+        return rng.choice(n, take, replace=n < take)
     window = take + _count(cfg, 'frames_skip_num', 0)
-    start = rng.integers(0, n*-(-window//n) - window, endpoint=True) # the list is repeated whole, as often as the window needs
-    return (start + np.sort(rng.choice(window, take, replace=False))) % n
+    repeats = -(-window//n) # the whole sequence is repeated until the window fits
+    start = rng.integers(0, n*repeats - window, endpoint=True)
+    inside = np.sort(rng.choice(window, take, replace=False))
+    return (start + inside) % n
 
 # %% ../../nbs/data/04_samplers.ipynb #3937ca14
 def list_rng(seed:int, iteration:int) -> np.random.Generator:
-    "The generator that draws the list of sequences of one iteration."
+    "Return the generator that draws the list of sequences of one iteration."
     return np.random.default_rng([seed, iteration, 0])
 
 def slot_rng(seed:int, iteration:int, slot:int) -> np.random.Generator:
-    "The generator of one slot of a batch: its frames and its warps."
+    "Return the generator of one slot of a batch, for its frames and its warps."
     return np.random.default_rng([seed, iteration, slot+1])
 
 # %% ../../nbs/data/04_samplers.ipynb #1f6ffcf7
+def _pick(n:int, size:int, rng:np.random.Generator) -> np.ndarray:
+    "Draw `size` of the numbers below `n`, with replacement only if there are too few."
+    return rng.choice(n, size, replace=n < size)
+
 def draw_batch(
     by_label:list[np.ndarray], # For each class, the indices of its sequences
     p:int,        # Subjects
@@ -60,9 +75,27 @@ def draw_batch(
     rng:np.random.Generator,
 ) -> np.ndarray:  # P * K indices of sequences
     "Draw the sequences of one training batch."
-    pick = lambda n, size: rng.choice(n, size, replace=n < size)
-    ids = np.concatenate([by_label[c][pick(len(by_label[c]), k)] for c in pick(len(by_label), p)])
+    ids = []
+    for c in _pick(len(by_label), p, rng):
+        own = by_label[c]
+        ids.append(own[_pick(len(own), k, rng)])
+    ids = np.concatenate(ids)
     return rng.permutation(ids) if shuffle else ids
+
+# %% ../../nbs/data/04_samplers.ipynb #edf227a3
+def _subjects_and_sequences(batch_size:list[int], world:int) -> tuple[int,int]:
+    "P and K of `batch_size`; a `SkeletonGaitError` if `world` processes cannot share them."
+    is_pair = isinstance(batch_size, (list, tuple)) and len(batch_size) == 2
+    if not is_pair or not all(type(b) is int and b > 0 for b in batch_size):
+        raise SkeletonGaitError(
+            f"sampler: batch_size is {batch_size}; a TripletSampler needs [P, K], "
+            "subjects and sequences of each, as [8, 16]")
+    p, k = batch_size
+    if p*k % world:
+        raise SkeletonGaitError(
+            f"sampler: batch_size {p} x {k} = {p*k} cannot be shared by {world} processes; "
+            f"expected a multiple of {world}")
+    return p, k
 
 # %% ../../nbs/data/04_samplers.ipynb #1cd4e6b8
 class TripletSampler(Sampler):
@@ -70,36 +103,45 @@ class TripletSampler(Sampler):
     def __init__(self,
         labels:list[int],       # Class of each sequence
         batch_size:list[int],   # [P, K], over all ranks
-        seed:int,
+        seed:int,               # 0 or more
         batch_shuffle:bool=False, # Shuffle the P * K
-        rank:int=0,             # This process...
-        world:int=1,            # ...of so many
+        rank:int=0,             # This process, from 0
+        world:int=1,            # Number of processes
         start:int=0,            # First iteration
     ):
-        if not isinstance(batch_size, (list, tuple)) or len(batch_size) != 2 or not all(type(b) is int and b > 0 for b in batch_size): raise SkeletonGaitError(
-            f"sampler: batch_size is {batch_size}; a TripletSampler needs [P, K], subjects and sequences of each, as [8, 16]")
-        (self.p, self.k), self.seed, self.shuffle, self.rank, self.world, self.start = batch_size, seed, batch_shuffle, rank, world, start
-        if self.p*self.k % world: raise SkeletonGaitError(
-            f"sampler: batch_size {self.p} x {self.k} = {self.p*self.k} cannot be shared by {world} processes; expected a multiple of {world}")
+        self.p, self.k = _subjects_and_sequences(batch_size, world)
+        self.seed, self.shuffle = seed, batch_shuffle
+        self.rank, self.world = rank, world
+        self.start = start
         order = np.argsort(labels, kind='stable')
-        self.by_label = np.split(order, np.flatnonzero(np.diff(np.asarray(labels)[order]))+1)
+        new_class = np.flatnonzero(np.diff(np.asarray(labels)[order]))+1
+        self.by_label = np.split(order, new_class)
 
     def __iter__(self) -> Iterator[list[tuple[int,int,int]]]:
         for iteration in itertools.count(self.start):
-            ids = draw_batch(self.by_label, self.p, self.k, self.shuffle, list_rng(self.seed, iteration)).tolist()
-            yield [(i, iteration, slot) for slot, i in enumerate(ids)][self.rank::self.world]
+            rng = list_rng(self.seed, iteration)
+            ids = draw_batch(self.by_label, self.p, self.k, self.shuffle, rng).tolist()
+            batch = [(i, iteration, slot) for slot, i in enumerate(ids)]
+            yield batch[self.rank::self.world]
 
 # %% ../../nbs/data/04_samplers.ipynb #21e59862
 class InferenceSampler(Sampler):
     "Every sequence once: lists of (sequence index, 0, sequence index)."
     def __init__(self,
         n:int,          # Sequences
-        batch_size:int, # Sequences per batch, over all ranks; at least one for each rank
-        rank:int=0,     # This process...
-        world:int=1,    # ...of so many
+        batch_size:int, # Sequences per batch, over all ranks; each rank takes at least one
+        rank:int=0,     # This process, from 0
+        world:int=1,    # Number of processes
     ):
-        if type(batch_size) is not int or batch_size < 1: raise SkeletonGaitError(f"sampler: batch_size is {batch_size}; an InferenceSampler needs a whole number, 1 or more")
-        self.ids, self.size = range(rank, n, world), -(-batch_size//world)
-    def __len__(self): return -(-len(self.ids)//self.size)
+        if type(batch_size) is not int or batch_size < 1:
+            raise SkeletonGaitError(
+                f"sampler: batch_size is {batch_size}; an InferenceSampler needs a whole number, 1 or more")
+        self.ids = range(rank, n, world)
+        self.size = -(-batch_size//world) # rounded up
+
+    def __len__(self) -> int:
+        return -(-len(self.ids)//self.size)
+
     def __iter__(self) -> Iterator[list[tuple[int,int,int]]]:
-        for i in range(0, len(self.ids), self.size): yield [(j, 0, j) for j in self.ids[i:i+self.size]]
+        for i in range(0, len(self.ids), self.size):
+            yield [(j, 0, j) for j in self.ids[i:i+self.size]]

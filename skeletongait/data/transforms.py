@@ -20,7 +20,7 @@ from ..core import SkeletonGaitError, unknown_name
 def to_float(
     frames:torch.Tensor, # Any shape; uint8 grey levels 0-255, or floats that are divided already
 ) -> torch.Tensor:       # float32 in [0, 1] from uint8; floats unchanged
-    "The one place where uint8 frames are divided by 255."
+    "Divide uint8 frames by 255. No other place does."
     return frames.float().div_(255) if frames.dtype == torch.uint8 else frames
 
 # %% ../../nbs/data/03_transforms.ipynb #50c3449a
@@ -41,7 +41,8 @@ class BaseSilTransform:
 # %% ../../nbs/data/03_transforms.ipynb #25067568
 class BaseSilCuttingTransform(BaseSilTransform):
     "Cut the sides, then divide as `BaseSilTransform` does."
-    def __call__(self, x_tchw:np.ndarray, rng:np.random.Generator) -> np.ndarray: return super().__call__(cut_sides(x_tchw), rng)
+    def __call__(self, x_tchw:np.ndarray, rng:np.random.Generator) -> np.ndarray:
+        return super().__call__(cut_sides(x_tchw), rng)
 
 # %% ../../nbs/data/03_transforms.ipynb #1dce6b05
 def fit_width(
@@ -57,11 +58,12 @@ def warp(
     x_tchw:np.ndarray, # `(T, C, H, W)` uint8 or float32
     matrix:np.ndarray, # `(2, 3)` affine or `(3, 3)` perspective, from source to result, points as (x, y)
 ) -> np.ndarray:       # Same shape and dtype; zeros come in from outside
-    "Every image of the stack through one matrix, linearly interpolated."
+    "Warp every image of the stack with one matrix, with linear interpolation."
     h, w = x_tchw.shape[-2:]
     cv_warp = cv2.warpAffine if len(matrix) == 2 else cv2.warpPerspective
     out = np.empty(x_tchw.shape, x_tchw.dtype)
-    for src, dst in zip(x_tchw.reshape(-1, h, w), out.reshape(-1, h, w)): cv_warp(src, matrix, (w, h), dst=dst, flags=cv2.INTER_LINEAR)
+    for src, dst in zip(x_tchw.reshape(-1, h, w), out.reshape(-1, h, w)):
+        cv_warp(src, matrix, (w, h), dst=dst, flags=cv2.INTER_LINEAR)
     return out
 
 # %% ../../nbs/data/03_transforms.ipynb #74e044fd
@@ -69,11 +71,14 @@ class RandomTransform:
     "Apply `self.apply(x_tchw, rng)` with probability `prob`, else return the frames as they are."
     def __init__(self, prob:float=.5): # Probability in [0, 1]
         self.prob = self.number('prob', prob, 0, 1)
+
     def number(self, name:str, value:float, low:float, high:float) -> float:
-        "`value` if it is a number from `low` to `high`, else a `SkeletonGaitError` that names the argument."
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high: raise SkeletonGaitError(
+        "Return `value` if it is a number from `low` to `high`; else a `SkeletonGaitError` that names the argument."
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if is_number and low <= value <= high: return value
+        raise SkeletonGaitError(
             f"{type(self).__name__}: {name} is {value!r:.80}; expected a number from {low} to {high}")
-        return value
+
     def __call__(self, x_tchw:np.ndarray, rng:np.random.Generator) -> np.ndarray:
         return self.apply(x_tchw, rng) if rng.random() < self.prob else x_tchw
 
@@ -87,7 +92,7 @@ def perspective_corners(
     h:int, # Height
     w:int, # Width
     rng:np.random.Generator,
-) -> np.ndarray: # `(4, 2)` float32, (x, y) of the corners TL, TR, BR, BL: integer x within `c` columns of their side, y 0 or h
+) -> np.ndarray: # `(4, 2)` float32, (x, y) of TL, TR, BR, BL: integer x within `c` columns of their side, y 0 or h
     "Draw the quadrilateral that `RandomPerspective` stretches to the frame (as the published implementation does)."
     c = max(w//44*10, 1)
     tl, bl = rng.integers(0, c, 2)
@@ -99,23 +104,27 @@ class RandomPerspective(RandomTransform):
     "Stretch a quadrilateral with corners near those of the frame to the whole frame."
     def apply(self, x_tchw, rng):
         h, w = x_tchw.shape[-2:]
+        corners = perspective_corners(h, w, rng)
         full = np.float32([(0, 0), (w, 0), (w, h), (0, h)])
-        return warp(x_tchw, cv2.getPerspectiveTransform(perspective_corners(h, w, rng), full))
+        return warp(x_tchw, cv2.getPerspectiveTransform(corners, full))
 
 # %% ../../nbs/data/03_transforms.ipynb #7d5358d6
 class RandomRotate(RandomTransform):
-    "Rotate by an angle uniform in +-`degree`."
+    "Rotate by an angle drawn uniformly from -`degree` to `degree`."
     def __init__(self,
         prob:float=.5,           # Probability in [0, 1]
-        degree:float=10,         # Largest angle, in degrees
-        about_centre:bool=False, # About the centre of the frame, instead of x = H // 2, y = W // 2 as the published implementation does
+        degree:float=10,         # Largest angle, in degrees, 0 to 180
+        about_centre:bool=False, # About the frame's centre; False: x = H // 2, y = W // 2, as published
     ):
         super().__init__(prob)
-        self.degree, self.about_centre = self.number('degree', degree, 0, 180), about_centre
+        self.degree = self.number('degree', degree, 0, 180)
+        self.about_centre = about_centre
+
     def apply(self, x_tchw, rng):
         h, w = x_tchw.shape[-2:]
         point = ((w-1)/2, (h-1)/2) if self.about_centre else (h//2, w//2)
-        return warp(x_tchw, cv2.getRotationMatrix2D(point, rng.uniform(-self.degree, self.degree), 1))
+        angle = rng.uniform(-self.degree, self.degree)
+        return warp(x_tchw, cv2.getRotationMatrix2D(point, angle, 1))
 
 # %% ../../nbs/data/03_transforms.ipynb #d699a890
 def affine_points(
@@ -132,21 +141,26 @@ class RandomAffine(RandomTransform):
     "Map three points near the corners onto three others."
     def apply(self, x_tchw, rng):
         h, w = x_tchw.shape[-2:]
-        return warp(x_tchw, cv2.getAffineTransform(affine_points(h, w, rng), affine_points(h, w, rng)))
+        source = affine_points(h, w, rng)
+        target = affine_points(h, w, rng)
+        return warp(x_tchw, cv2.getAffineTransform(source, target))
 
 # %% ../../nbs/data/03_transforms.ipynb #c477ad25
 def erased_box(
     h:int, # Height
     w:int, # Width
     sl:float, # Smallest area, as a fraction of the frame
-    sh:float, # Largest area
+    sh:float, # Largest area, as a fraction of the frame
     r1:float, # Smallest ratio of height to width; the largest is 1/r1
     rng:np.random.Generator,
 ) -> tuple[slice,slice]: # Rows, columns
-    "Draw a rectangle inside the frame; a side that would be longer than the frame's is as long as that."
-    area, ratio = rng.uniform(sl, sh)*h*w, rng.uniform(r1, 1/r1)
-    bh, bw = min(round((area*ratio)**.5), h), min(round((area/ratio)**.5), w)
-    top, left = rng.integers(0, h-bh+1), rng.integers(0, w-bw+1)
+    "Draw a rectangle inside the frame; no side is longer than the frame's."
+    area = rng.uniform(sl, sh)*h*w
+    ratio = rng.uniform(r1, 1/r1)
+    bh = min(round((area*ratio)**.5), h)
+    bw = min(round((area/ratio)**.5), w)
+    top = rng.integers(0, h-bh+1)
+    left = rng.integers(0, w-bw+1)
     return slice(top, top+bh), slice(left, left+bw)
 
 # %% ../../nbs/data/03_transforms.ipynb #eb714f8e
@@ -155,44 +169,70 @@ class RandomErasing(RandomTransform):
     def __init__(self,
         prob:float=.5, # Probability in [0, 1]
         sl:float=.05,  # Smallest area, as a fraction of the frame
-        sh:float=.2,   # Largest area
-        r1:float=.3,   # Smallest ratio of height to width; the largest is 1/r1
+        sh:float=.2,   # Largest area, as a fraction of the frame
+        r1:float=.3,   # Smallest ratio of height to width, .01 to 1; the largest is 1/r1
     ):
         super().__init__(prob)
         self.sh = self.number('sh', sh, 0, 1)
         self.sl = self.number('sl', sl, 0, sh)
         self.r1 = self.number('r1', r1, .01, 1)
+
     def apply(self, x_tchw, rng):
+        h, w = x_tchw.shape[-2:]
+        rows, columns = erased_box(h, w, self.sl, self.sh, self.r1, rng)
         out = x_tchw.copy()
-        out[(..., *erased_box(*x_tchw.shape[-2:], self.sl, self.sh, self.r1, rng))] = 0
+        out[..., rows, columns] = 0
         return out
 
 # %% ../../nbs/data/03_transforms.ipynb #2536a4bf
 class Compose:
     "Apply `transforms` in order."
-    def __init__(self, transforms:list): self.transforms = list(transforms)
+    def __init__(self, transforms:list): # Callables `t(x_tchw, rng)`
+        self.transforms = list(transforms)
+
     def __call__(self, x_tchw:np.ndarray, rng:np.random.Generator) -> np.ndarray:
-        for t in self.transforms: x_tchw = t(x_tchw, rng)
+        for t in self.transforms:
+            x_tchw = t(x_tchw, rng)
         return x_tchw
 
 # %% ../../nbs/data/03_transforms.ipynb #db895ddb
-TRANSFORMS = {c.__name__: c for c in (BaseSilCuttingTransform, BaseSilTransform, RandomAffine, RandomErasing, RandomHorizontalFlip, RandomPerspective, RandomRotate)}
+TRANSFORMS = {c.__name__: c for c in (
+    BaseSilCuttingTransform, BaseSilTransform, RandomAffine, RandomErasing, RandomHorizontalFlip, RandomPerspective,
+    RandomRotate)}
+
+def _one_entry(cfg:dict|list) -> dict:
+    "The one entry of a configuration: a mapping with a `type`."
+    if isinstance(cfg, list) and len(cfg) == 1:
+        cfg = cfg[0]
+    if isinstance(cfg, list):
+        raise SkeletonGaitError(
+            f"transform: found a list of {len(cfg)}; expected one entry, since the files of a sequence are joined "
+            "and warped as one (to apply several transforms, use Compose)")
+    if not isinstance(cfg, dict) or 'type' not in cfg:
+        raise SkeletonGaitError(
+            f"transform: found {cfg!r:.80}; expected a mapping with a type, as in {{type: BaseSilTransform}}")
+    return cfg
 
 # %% ../../nbs/data/03_transforms.ipynb #4cbdc7f6
+def _check_arguments(kind:str, given:dict, known:list[str]) -> None:
+    "Accept only arguments that transform `kind` has."
+    for k in given.keys() - set(known):
+        raise unknown_name(f"transform: argument of {kind}", k, known)
+
 def build_transform(
-    cfg:dict|list, # `{type: NAME, argument: value, ...}` or `{type: Compose, trf_cfg: [...]}`, or a list with one of these
+    cfg:dict|list, # `{type: NAME, argument: value}` or `{type: Compose, trf_cfg: [...]}`, or a list with one of these
 ):                 # A callable `t(x_tchw, rng)`
     "Make the transform that a configuration describes; a `SkeletonGaitError` for anything unknown in it."
-    if isinstance(cfg, list) and len(cfg) == 1: cfg = cfg[0]
-    if isinstance(cfg, list): raise SkeletonGaitError(f"transform: found a list of {len(cfg)}; expected one entry, since the files of a sequence are joined and warped as one (to apply several transforms, use Compose)")
-    if not isinstance(cfg, dict) or 'type' not in cfg: raise SkeletonGaitError(f"transform: found {cfg!r:.80}; expected a mapping with a type, as in {{type: BaseSilTransform}}")
+    cfg = _one_entry(cfg)
+    kind = cfg['type']
     kwargs = {k: v for k, v in cfg.items() if k != 'type'}
-    if cfg['type'] == 'Compose':
-        for k in kwargs.keys() - {'trf_cfg'}: raise unknown_name("transform: argument of Compose", k, ['trf_cfg'])
-        if not isinstance(kwargs.get('trf_cfg'), list): raise SkeletonGaitError("transform: Compose needs trf_cfg, a list of transforms")
+    if kind == 'Compose':
+        _check_arguments(kind, kwargs, ['trf_cfg'])
+        if not isinstance(kwargs.get('trf_cfg'), list):
+            raise SkeletonGaitError("transform: Compose needs trf_cfg, a list of transforms")
         return Compose([build_transform(o) for o in kwargs['trf_cfg']])
-    if cfg['type'] not in [*TRANSFORMS]: raise unknown_name("transform: type", cfg['type'], [*TRANSFORMS, 'Compose'])
-    cls = TRANSFORMS[cfg['type']]
-    known = list(inspect.signature(cls).parameters)
-    for k in kwargs.keys() - set(known): raise unknown_name(f"transform: argument of {cfg['type']}", k, known)
+    if kind not in list(TRANSFORMS):
+        raise unknown_name("transform: type", kind, [*TRANSFORMS, 'Compose'])
+    cls = TRANSFORMS[kind]
+    _check_arguments(kind, kwargs, list(inspect.signature(cls).parameters))
     return cls(**kwargs)

@@ -20,137 +20,198 @@ from ..core import SkeletonGaitError, atomic_write
 # %% ../../nbs/files/03_text.ipynb #cbf87139
 def save_text(
     text:str,
-    path:str|os.PathLike,             # Where; folders are made
-    ready:Callable[[],None]|None=None,# As `atomic_write` takes it
+    path:str|os.PathLike,              # The file; missing folders are created
+    ready:Callable[[],None]|None=None, # See `atomic_write`
 ) -> None:
     "Write `text` to `path` atomically, as UTF-8; lone surrogates become escapes."
     with atomic_write(path, ready) as tmp:
         tmp.write_text(text, encoding='utf-8', errors='backslashreplace', newline='\n')
 
-_LONE = re.compile(r'\\(ud[89a-f][0-9a-f]{2})')
+_SURROGATE = re.compile(r'\\u(d[89a-f][0-9a-f]{2})') # as `save_text` escapes it
 
 def unescaped(
-    text:str, # Out of a file that `save_text` wrote
+    text:str, # From a file that `save_text` wrote
 ) -> str:
-    "The text with lone surrogates, where `save_text` wrote escapes."
-    return _LONE.sub(lambda m: chr(int(m[1][1:], 16)), text)
+    "Return the text with lone surrogates in place of their escapes."
+    return _SURROGATE.sub(lambda found: chr(int(found[1], 16)), text)
 
 # %% ../../nbs/files/03_text.ipynb #6a4f0c12
 def read_text(
     path:str|os.PathLike, # The file
-    what:str,             # What should be in it, for messages: `a partition file`
-    max_mb:int=32,        # Larger files are refused (chosen: the largest text of ours, the results of a test on 100,000 sequences, takes 10 MB)
+    what:str,             # What it should hold, for messages: `a partition file`
+    max_mb:int=32,        # Largest file (chosen: the results of a test on 100,000 sequences take 10 MB)
 ) -> str:
-    "Read a file of UTF-8 text; a `SkeletonGaitError` for any other file, and where there is none."
+    "Read a file of UTF-8 text; a `SkeletonGaitError` if there is none, or for any other content."
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode): raise SkeletonGaitError(f"{path}: cannot be read (no file, but a folder or a device); expected {what}")
-        with open(path, 'rb') as f: content = f.read(max_mb*2**20+1)
-        if len(content) > max_mb*2**20: raise SkeletonGaitError(f"{path}: takes more than {max_mb:,} MB; expected {what}")
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise SkeletonGaitError(f"{path}: cannot be read (no file, but a folder or a device); expected {what}")
+        with open(path, 'rb') as f:
+            content = f.read(max_mb*2**20+1)
+        if len(content) > max_mb*2**20:
+            raise SkeletonGaitError(f"{path}: takes more than {max_mb:,} MB; expected {what}")
         return content.decode('utf-8-sig')
-    except OSError as e: raise SkeletonGaitError(f"{path}: cannot be read ({e.strerror}); expected {what}") from None
-    except UnicodeDecodeError as e: raise SkeletonGaitError(f"{path}: not a text file in UTF-8: {e.reason} at byte {e.start}; expected {what}") from None
-    except ValueError: raise SkeletonGaitError(f"{str(path)!r:.80}: no name of a file; expected {what}") from None # a NUL in it
+    except OSError as e:
+        raise SkeletonGaitError(f"{path}: cannot be read ({e.strerror}); expected {what}") from None
+    except UnicodeDecodeError as e:
+        raise SkeletonGaitError(
+            f"{path}: not a text file in UTF-8: {e.reason} at byte {e.start}; expected {what}") from None
+    except ValueError: # a NUL in the path
+        raise SkeletonGaitError(f"{str(path)!r:.80}: no name of a file; expected {what}") from None
 
 # %% ../../nbs/files/03_text.ipynb #d43950e2
-_NUMBERS = {'int': re.compile(r'[-+]?(?:0|[1-9][0-9_]*)$'),
-           'float': re.compile(r'[-+]?(?:[0-9]+\.[0-9]*(?:[eE][-+]?[0-9]+)?|\.[0-9]+(?:[eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+)$')}
+_INT = re.compile(r'[-+]?(?:0|[1-9][0-9_]*)$')
+_EXPONENT = '[eE][-+]?[0-9]+'
+_FLOAT = re.compile(rf'[-+]?(?:[0-9]+\.[0-9]*(?:{_EXPONENT})?|\.[0-9]+(?:{_EXPONENT})?|[0-9]+{_EXPONENT})$')
+_NUMBERS = [('tag:yaml.org,2002:int', _INT), ('tag:yaml.org,2002:float', _FLOAT)]
 
-def plain_words() -> dict[str,list]:
-    "PyYAML's table of plain words that are not text, with our numbers and without dates: first character -> [(tag, pattern)]."
-    ours = [(f'tag:yaml.org,2002:{name}', pattern) for name, pattern in _NUMBERS.items()]
-    kept = {c: [(tag, o) for tag, o in rules if tag.split(':')[-1] not in ('int', 'float', 'timestamp')]
-            for c, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()}
-    return {c: rules + (ours if c in '-+.0123456789' else []) for c, rules in kept.items()}
+def _kind(tag:str) -> str: return tag.split(':')[-1] # `int` of `tag:yaml.org,2002:int`
+
+def plain_words() -> dict[str,list]: # First character -> [(tag, pattern)]
+    "Return PyYAML's table of plain words that are not text, with our numbers and without dates."
+    kept = {}
+    for c, rules in yaml.SafeLoader.yaml_implicit_resolvers.items():
+        kept[c] = [(tag, pattern) for tag, pattern in rules if _kind(tag) not in ('int', 'float', 'timestamp')]
+        if c in '-+.0123456789':
+            kept[c] += _NUMBERS
+    return kept
 
 # %% ../../nbs/files/03_text.ipynb #b19bef36
 DEEPEST = 64         # Brackets in brackets (chosen: settings and results have 8 at most)
 MOST_TEXT = 256*1024 # Characters of settings (chosen: the longest packaged ones have 5,000)
-MOST_VALUES = 50_000 # Values in settings, with what aliases repeat (chosen: the packaged ones have 200)
-_PLAIN = ('null', 'bool', 'int', 'float', 'str', 'seq', 'map') # tags of what settings are made of
+MOST_VALUES = 50_000 # Values in settings, counting what aliases repeat (chosen: the packaged ones have 200)
 _KEY = 200           # Characters of a key
-_LARGEST = 10**300   # A whole number; a float still holds it
+_LARGEST = 10**300   # Largest whole number; a float can still hold it
+_PLAIN = ('null', 'bool', 'int', 'float', 'str', 'seq', 'map') # kinds of values in settings
 
-def _refuse(problem:str, mark:yaml.Mark): raise yaml.MarkedYAMLError(problem=problem, problem_mark=mark)
+def _refuse(problem:str, mark:yaml.Mark):
+    raise yaml.MarkedYAMLError(problem=problem, problem_mark=mark)
 
-class _Loader(yaml.SafeLoader):
-    "The safe loader, with numbers as in YAML 1.2, no key twice, and bounds."
+class _PlainLoader(yaml.SafeLoader):
+    "The safe loader with numbers as in YAML 1.2, for values that fit into a file and into a float."
     yaml_implicit_resolvers = plain_words()
-    yaml_constructors = {tag: f for tag, f in yaml.SafeLoader.yaml_constructors.items() if tag is None or tag.split(':')[-1] in _PLAIN}
+    yaml_constructors = {tag: f for tag, f in yaml.SafeLoader.yaml_constructors.items()
+                         if tag is None or _kind(tag) in _PLAIN}
+
+    def construct_object(self, node, deep=False):
+        try:
+            value = super().construct_object(node, deep)
+        except (ValueError, LookupError, ArithmeticError):
+            _refuse(f"found {node.value!a:.40}, expected {_kind(node.tag)}, as its tag says", node.start_mark)
+        if type(value) is int and abs(value) > _LARGEST:
+            _refuse(f"found {node.value:.40}, expected a number of at most 300 digits", node.start_mark)
+        if type(value) is str and re.search('[\0\ud800-\udc7f\udd00-\udfff]', value):
+            _refuse(f"found {value!a:.40}, expected text that can be written to a file", node.start_mark)
+        return value
+
+# %% ../../nbs/files/03_text.ipynb #d1a0c011
+def _children(node:yaml.Node) -> list[yaml.Node]:
+    "The nodes directly below a node: values of a list, keys and values of a mapping."
+    if isinstance(node, yaml.MappingNode):
+        return [o for pair in node.value for o in pair]
+    return node.value if isinstance(node, yaml.SequenceNode) else []
+def _check_keys(keys:list[yaml.ScalarNode]) -> None:
+    "Refuse a key that is not a short name on one line, and one that appears twice."
+    lines = {} # key -> line
+    for key in keys:
+        if not key.value.isprintable() or len(key.value) > _KEY:
+            _refuse(f"found the key {key.value!a:.40}, expected a name on one line", key.start_mark)
+        if key.value in lines:
+            first = lines[key.value]
+            _refuse(f"the key {key.value} appears twice (first in line {first}); remove one", key.start_mark)
+        lines[key.value] = key.start_mark.line+1
+
+# %% ../../nbs/files/03_text.ipynb #d1a0c010
+class _Loader(_PlainLoader):
+    "The loader of settings: no key twice, and bounds on depth and on the number of values."
     def __init__(self, text):
         super().__init__(text)
-        self.depth, self.sizes = 0, {} # where composing is; node -> values below it, as often as aliases repeat them
+        self.depth = 0  # of the node that is being read
+        self.sizes = {} # node -> number of values in it, counting what aliases repeat
 
     def compose_node(self, parent, index):
-        mark, self.depth = self.peek_event().start_mark, self.depth+1
-        if self.depth > DEEPEST: _refuse(f"more than {DEEPEST} brackets or lists in each other", mark)
-        alias, node = self.check_event(yaml.AliasEvent), super().compose_node(parent, index)
-        if alias and node not in self.sizes: _refuse("an alias inside what it stands for", mark)
+        mark = self.peek_event().start_mark
+        self.depth += 1
+        if self.depth > DEEPEST:
+            _refuse(f"more than {DEEPEST} brackets or lists in each other", mark)
+        alias = self.check_event(yaml.AliasEvent)
+        node = super().compose_node(parent, index)
         self.depth -= 1
-        if not alias: self.sizes[node] = 1 + sum(self.sizes[o] for o in _below(node))
-        if max(self.sizes[node], len(self.sizes)) > MOST_VALUES: _refuse(f"more than {MOST_VALUES:,} values, counting what aliases repeat", mark)
+        if alias and node not in self.sizes:
+            _refuse("an alias inside what it stands for", mark)
+        if not alias:
+            self.sizes[node] = 1 + sum(self.sizes[o] for o in _children(node))
+        if max(self.sizes[node], len(self.sizes)) > MOST_VALUES:
+            _refuse(f"more than {MOST_VALUES:,} values, counting what aliases repeat", mark)
         return node
 
     def compose_mapping_node(self, anchor):
-        node, lines = super().compose_mapping_node(anchor), {}
-        for key in [o for o, _ in node.value if isinstance(o, yaml.ScalarNode)]:
-            if not key.value.isprintable() or len(key.value) > _KEY: _refuse(f"found the key {key.value!a:.40}, expected a name on one line", key.start_mark)
-            if key.value in lines: _refuse(f"the key {key.value} appears twice (first in line {lines[key.value]}); remove one", key.start_mark)
-            lines[key.value] = key.start_mark.line+1
+        node = super().compose_mapping_node(anchor)
+        _check_keys([key for key, _ in node.value if isinstance(key, yaml.ScalarNode)])
         return node
 
-    def construct_object(self, node, deep=False):
-        try: value = super().construct_object(node, deep)
-        except (ValueError, LookupError, ArithmeticError): _refuse(f"found {node.value!a:.40}, expected {node.tag.split(':')[-1]}, as its tag says", node.start_mark)
-        if type(value) is int and abs(value) > _LARGEST: _refuse(f"found {node.value:.40}, expected a number of at most 300 digits", node.start_mark)
-        if type(value) is str and re.search('[\0\ud800-\udc7f\udd00-\udfff]', value): _refuse(f"found {value!a:.40}, expected text that can be written to a file", node.start_mark)
-        return value
-
-def _below(node:yaml.Node) -> list[yaml.Node]:
-    "What a node is made of."
-    if isinstance(node, yaml.MappingNode): return [o for pair in node.value for o in pair]
-    return node.value if isinstance(node, yaml.SequenceNode) else []
-
 # %% ../../nbs/files/03_text.ipynb #f86bf011
+def _at_line(
+    line:int, # From 0
+    problem:Any,
+) -> SkeletonGaitError:
+    return SkeletonGaitError(f"line {line+1}: {' '.join(str(problem).split()):.200}")
+
 def read_yaml(
     text:str, # The content of a file of settings
 ) -> Any: # Plain data
-    "Read YAML; a `SkeletonGaitError` names the line of a syntax error, of a repeated key, or of what is beyond the bounds."
-    if len(text) > MOST_TEXT: raise SkeletonGaitError(f"not YAML of ours: {len(text):,} characters; expected settings of at most {MOST_TEXT:,}")
-    said = lambda line, problem: SkeletonGaitError(f"line {line+1}: {' '.join(str(problem).split()):.200}")
-    try: loader = _Loader(text)
-    except yaml.reader.ReaderError as e: raise said(text.count('\n', 0, e.position), f"not YAML: unacceptable character #x{e.character:04x}") from None
-    try: return loader.get_single_data()
-    except yaml.MarkedYAMLError as e: raise said(e.problem_mark.line, e.problem) from None
-    except (ValueError, OverflowError, RecursionError) as e: raise said(loader.line, f"not YAML: {e}") from None # a number in a directive or an escape
+    "Read YAML; a `SkeletonGaitError` names the line of a syntax error, a repeated key, or an exceeded bound."
+    if len(text) > MOST_TEXT:
+        raise SkeletonGaitError(
+            f"not YAML of ours: {len(text):,} characters; expected settings of at most {MOST_TEXT:,}")
+    try:
+        loader = _Loader(text)
+    except yaml.reader.ReaderError as e:
+        line = text.count('\n', 0, e.position)
+        raise _at_line(line, f"not YAML: unacceptable character #x{e.character:04x}") from None
+    try:
+        return loader.get_single_data()
+    except yaml.MarkedYAMLError as e:
+        raise _at_line(e.problem_mark.line, e.problem) from None
+    except (ValueError, OverflowError, RecursionError) as e: # a number in a directive or an escape
+        raise _at_line(loader.line, f"not YAML: {e}") from None
 
 # %% ../../nbs/files/03_text.ipynb #7b5e1d22
 def _whole(digits:str) -> int:
-    "The whole number that JSON says."
-    if len(digits) > 20 or not -2**63 <= (n := int(digits)) < 2**63: raise ValueError(f"found {digits[:30]}..., expected a number of at most 64 bits")
-    return n
+    "Read a whole number of up to 64 bits."
+    if len(digits) <= 20:
+        n = int(digits)
+        if -2**63 <= n < 2**63: return n
+    raise ValueError(f"found {digits[:30]}..., expected a number of at most 64 bits")
 
 def _once(pairs:list[tuple[str,Any]]) -> dict[str,Any]:
-    "The object that JSON says."
+    "Make a dict; refuse a key that appears twice."
     o = dict(pairs)
-    if len(o) < len(pairs): raise ValueError(f"a key appears twice among {', '.join(k for k, _ in pairs)!a:.80}")
+    if len(o) < len(pairs):
+        raise ValueError(f"a key appears twice among {', '.join(k for k, _ in pairs)!a:.80}")
     return o
 
 def _deeper(o:Any, most:int) -> bool:
     "Are lists and dicts nested more than `most` deep in `o`?"
     level = [[o]]
     for _ in range(most+1):
-        level = [v for x in level for v in (x.values() if isinstance(x, dict) else x) if isinstance(v, (dict, list))]
+        values = [v for x in level for v in (x.values() if isinstance(x, dict) else x)]
+        level = [v for v in values if isinstance(v, (dict, list))]
     return bool(level)
 
+# %% ../../nbs/files/03_text.ipynb #d1a0c013
 def read_json(
-    text:str|bytes, # UTF-8 if it is bytes
+    text:str|bytes, # Bytes are UTF-8
 ) -> Any: # Plain data; numbers may be NaN or infinite
-    "Read JSON; a `SkeletonGaitError` says what is wrong with it: the syntax, a repeated key, a number beyond 64 bits, too many brackets in each other."
+    "Read JSON; a `SkeletonGaitError` for wrong syntax, a repeated key, a number beyond 64 bits, or too deep nesting."
     try:
         text = text.decode('utf-8') if isinstance(text, bytes) else text
         o = json.loads(text, parse_int=_whole, object_pairs_hook=_once)
-    except RecursionError: o = None
-    except ValueError as e: raise SkeletonGaitError(f"not JSON: {' '.join(str(e).split()):.200}") from None
-    brackets = text.count('[') + text.count('{') > DEEPEST
-    if brackets and (o is None or _deeper(o, DEEPEST)): raise SkeletonGaitError(f"not JSON of ours: more than {DEEPEST} brackets in each other")
+        too_deep = False
+    except RecursionError:
+        o, too_deep = None, True
+    except ValueError as e:
+        raise SkeletonGaitError(f"not JSON: {' '.join(str(e).split()):.200}") from None
+    brackets = text.count('[') + text.count('{')
+    if brackets > DEEPEST and (too_deep or _deeper(o, DEEPEST)):
+        raise SkeletonGaitError(f"not JSON of ours: more than {DEEPEST} brackets in each other")
     return o

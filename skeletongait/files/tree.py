@@ -16,72 +16,109 @@ from ..core import SkeletonGaitError
 # %% ../../nbs/files/02_tree.ipynb #c29f08bf
 class Sequence(NamedTuple):
     "One walk of one person, seen by one camera."
-    subject: str # who walks
-    type: str    # condition or trial
-    view: str    # camera
+    subject: str # The person who walks
+    type: str    # Condition or trial
+    view: str    # Camera
+
     def path(self, root:str|os.PathLike) -> Path:
-        "The folder of this sequence below `root`."
+        "Return the folder of this sequence below `root`."
         return Path(root)/self.subject/self.type/self.view
+
     def __str__(self): return '-'.join(self)
 
 # %% ../../nbs/files/02_tree.ipynb #210176e8
 class Tree(NamedTuple):
     "The files of a `<subject>/<type>/<view>/*` folder."
-    root: Path                                # its top
-    sequences: dict[Sequence, tuple[Path,...]] # each sequence's files, sorted by name
-    strays: tuple[Path,...]                    # files with the right ending at any other depth
+    root: Path                                 # Top of the tree
+    sequences: dict[Sequence, tuple[Path,...]] # The files of each sequence, sorted by name
+    strays: tuple[Path,...]                    # Files with the right ending at any other depth
 
 # %% ../../nbs/files/02_tree.ipynb #17d934c4
 def _is_folder(e:os.DirEntry) -> bool:
-    try: return e.is_dir()
-    except OSError: return False # a link that leads nowhere: whoever opens it will be told why
+    try:
+        return e.is_dir()
+    except OSError:
+        return False # a broken link: opening it gives an error that says why
 
 def walk(
-    folder:str|os.PathLike,                          # Where to begin
-    onerror:Callable[[OSError],None]|None=None,      # Called for a folder below that cannot be listed, and the walk goes on; without it the error is raised
+    folder:str|os.PathLike,                     # Where to begin
+    onerror:Callable[[OSError],None]|None=None, # Called for a subfolder that cannot be listed; default: raise its error
 ) -> Iterator[os.DirEntry]:
-    "Every file below `folder` in the order of names, hidden ones too, but nothing in hidden folders."
-    inside = {} # the folders that the walk is in: which folder -> its entries still to come
+    "Yield every file below `folder` in the order of names, hidden files too, but nothing in hidden folders."
+    inside = {} # the folders that the walk is in, outermost first: (device, inode) -> entries still to come
     _enter(folder, inside, None)
     while inside:
-        e = next(inside[here := next(reversed(inside))], None)
-        if e is None: del inside[here]
-        elif not _is_folder(e): yield e
-        elif not e.name.startswith('.'): _enter(e.path, inside, onerror)
+        here = next(reversed(inside))
+        e = next(inside[here], None)
+        if e is None:
+            del inside[here]
+        elif not _is_folder(e):
+            yield e
+        elif not e.name.startswith('.'):
+            _enter(e.path, inside, onerror)
 
-def _enter(folder:str|os.PathLike, inside:dict, onerror:Callable[[OSError],None]|None) -> None:
-    "Note the entries of a folder, unless the walk is in it already."
-    try: entries, stat = sorted(os.scandir(folder), key=lambda e: e.name), os.stat(folder)
-    except FileNotFoundError: return # there is none, or somebody has removed it meanwhile
+# %% ../../nbs/files/02_tree.ipynb #d1a0c003
+def _enter(
+    folder:str|os.PathLike,
+    inside:dict,                           # The folders that the walk is in; one more afterwards
+    onerror:Callable[[OSError],None]|None, # See `walk`
+) -> None:
+    "Go into a folder, unless it is missing or the walk is in it already."
+    try:
+        entries = sorted(os.scandir(folder), key=lambda e: e.name)
+        stat = os.stat(folder)
+    except FileNotFoundError:
+        return # another process may have removed it meanwhile
     except OSError as e:
-        if not onerror: raise
-        return onerror(e)
+        if not onerror:
+            raise
+        onerror(e)
+        return
     inside.setdefault((stat.st_dev, stat.st_ino), iter(entries))
 
 # %% ../../nbs/files/02_tree.ipynb #34d3a3a7
 def link_above(
     path:Path, # A file that is to be removed or written
-    root:Path, # A folder that it lies in by its name; may be a link itself
-) -> Path|None: # The folder between the two that is a link
-    "The first link on the way from a folder to a file below it; None if the file really lies there."
-    between = path.relative_to(root).parents # the last one is `root` itself
-    return next((root/o for o in reversed(between[:-1]) if (root/o).is_symlink()), None)
+    root:Path, # A folder above it; may be a link itself
+) -> Path|None: # The path of the link
+    "Return the first link on the way from `root` to `path`; None if the file really lies below `root`."
+    between = path.relative_to(root).parents[:-1] # innermost first; the last one is `root` itself
+    return next((root/o for o in reversed(between) if (root/o).is_symlink()), None)
 
 # %% ../../nbs/files/02_tree.ipynb #89babcd1
+def _wanted(endings:tuple[str,...]) -> str:
+    "The files of a tree as messages name them."
+    return '<subject>/<type>/<view>/' + ' or '.join(f'*{e}' for e in endings)
+
+def _no_files(root:Path, wanted:str, strays:list[Path]) -> SkeletonGaitError:
+    "The error for a tree without sequences; it names a file at another depth if there is one."
+    hint = ''
+    if strays:
+        first = strays[0].relative_to(root)
+        hint = f", but {len(strays)} at another depth (the first: {first}); is the path one level off?"
+    return SkeletonGaitError(f"{root}: found no file {wanted}{hint}")
+
+# %% ../../nbs/files/02_tree.ipynb #d1a0c005
 def read_tree(
-    root:str|os.PathLike,               # Top of a `<subject>/<type>/<view>/*` tree
-    ending:str|tuple[str,...]='.pkl',   # Which files count: the end of their name, or several that will do
-    onerror:Callable[[OSError],None]|None=None, # As `walk` takes it
+    root:str|os.PathLike,                       # Top of a `<subject>/<type>/<view>/*` tree
+    ending:str|tuple[str,...]='.pkl',           # End of the names of the files that count, or several
+    onerror:Callable[[OSError],None]|None=None, # See `walk`
 ) -> Tree:
     "List the sequences under `root`; a `SkeletonGaitError` if the folder is missing or holds no such file."
-    root, wanted = Path(root), '<subject>/<type>/<view>/' + ' or '.join(f'*{e}' for e in ([ending] if isinstance(ending, str) else ending))
-    if not root.is_dir(): raise SkeletonGaitError(f"{root}: no such folder; expected a tree {wanted}")
+    root = Path(root)
+    wanted = _wanted((ending,) if isinstance(ending, str) else ending)
+    if not root.is_dir():
+        raise SkeletonGaitError(f"{root}: no such folder; expected a tree {wanted}")
     sequences, strays = {}, []
-    for o in (Path(e.path) for e in walk(root, onerror) if e.name.endswith(ending) and not e.name.startswith('.')):
-        *folders, _ = o.relative_to(root).parts
-        if len(folders) == 3: sequences.setdefault(Sequence(*folders), []).append(o)
-        else: strays.append(o)
-    if not sequences: raise SkeletonGaitError(
-        f"{root}: found no file {wanted}" +
-        (f", but {len(strays)} at another depth (the first: {strays[0].relative_to(root)}); is the path one level off?" if strays else ""))
+    for e in walk(root, onerror):
+        if not e.name.endswith(ending) or e.name.startswith('.'):
+            continue
+        path = Path(e.path)
+        *folders, _ = path.relative_to(root).parts
+        if len(folders) == 3:
+            sequences.setdefault(Sequence(*folders), []).append(path)
+        else:
+            strays.append(path)
+    if not sequences:
+        raise _no_files(root, wanted, strays)
     return Tree(root, {k: tuple(sequences[k]) for k in sorted(sequences)}, tuple(strays))

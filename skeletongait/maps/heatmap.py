@@ -23,45 +23,61 @@ def _average(
     values:np.ndarray,    # `(R, K, C)`: C columns of K donors for each of R frames
     distances:np.ndarray, # `(R, K)`; NaN where two frames share no coordinate
 ) -> np.ndarray: # `(R, C)`
-    "Mean over the donors weighted by inverse distance; donors at distance 0, where there are any, decide alone."
-    with np.errstate(divide='ignore'): weights = 1/distances
+    "Average the donors weighted by inverse distance; where some have distance 0, average only those."
+    with np.errstate(divide='ignore'):
+        weights = 1/distances
     same = np.isinf(weights)
-    weights = np.where(same.any(1, keepdims=True), same, np.where(np.isnan(weights), 0, weights)).astype(distances.dtype)
-    return (values*weights[..., None]).sum(1)/weights.sum(1)[:, None]
+    any_same = same.any(1, keepdims=True)
+    weights = np.where(np.isnan(weights), 0, weights)
+    weights = np.where(any_same, same, weights).astype(distances.dtype)
+    weighted_sum = (values*weights[..., None]).sum(1)
+    return weighted_sum/weights.sum(1)[:, None]
 
 # %% ../../nbs/maps/01_heatmap.ipynb #103f8842
-def _donate(table:np.ndarray, distances:np.ndarray, donors:np.ndarray, cols:list[int]) -> np.ndarray:
-    "Columns `cols` for R frames from the nearest of `donors`, by `distances` `(R, T)`; the column's mean for a frame that shares no coordinate with any."
+_N_DONORS = 4 # as published
+
+def _donate(
+    table:np.ndarray,     # `(T, C)` coordinates
+    distances:np.ndarray, # `(R, T)` from the R frames to fill to all frames of the table
+    donors:np.ndarray,    # Numbers of the frames that have these coordinates
+    cols:list[int],       # Columns to fill, all with the same holes
+) -> np.ndarray: # `(R, len(cols))`
+    "Average the nearest donors; a frame that shares no coordinate with any donor gets the columns' means."
     distances = distances[:, donors]
     alone = np.isnan(distances).all(1)
-    near = np.argpartition(distances, min(4, len(donors)) - 1, axis=1)[:, :4]
-    out = _average(table[donors[near]][..., cols], np.where(alone[:, None], 1, np.take_along_axis(distances, near, 1)))
+    nearest = np.argpartition(distances, min(_N_DONORS, len(donors)) - 1, axis=1)[:, :_N_DONORS]
+    near_distances = np.take_along_axis(distances, nearest, 1)
+    near_distances = np.where(alone[:, None], 1, near_distances)
+    out = _average(table[donors[nearest]][..., cols], near_distances)
     out[alone] = [table[:, c].sum()/len(donors) for c in cols]
     return out
 
 # %% ../../nbs/maps/01_heatmap.ipynb #f1a3c9d2
 def _alike(missing:np.ndarray) -> list[list[int]]:
-    "The columns of `missing` `(T, C)` that have holes; those with the same holes together."
+    "Group the columns of `missing` `(T, C)` that have holes; columns with the same holes form one group."
     groups = {}
-    for c in np.flatnonzero(missing.any(0)): groups.setdefault(missing[:, c].tobytes(), []).append(c)
+    for c in np.flatnonzero(missing.any(0)):
+        groups.setdefault(missing[:, c].tobytes(), []).append(c)
     return list(groups.values())
 
 def _fill(
-    frames:np.ndarray,  # `(R, C)`
-    holes:np.ndarray,   # `(R, C)` where they want a value
+    frames:np.ndarray,  # `(R, C)` frames to fill
+    holes:np.ndarray,   # `(R, C)` True where they lack a value
     table:np.ndarray,   # `(T, C)` frames to ask
-    missing:np.ndarray, # `(T, C)` where these have none
+    missing:np.ndarray, # `(T, C)` True where these lack a value
     groups:list[list[int]], # Columns to fill, as `_alike` groups them
 ) -> np.ndarray: # `(R, C)`
-    "Some frames with the holes in some columns imputed from the nearest of others."
-    out, n = frames.copy(), 0
+    "Copy `frames` and fill the holes in some columns from the nearest frames of `table`."
+    out = frames.copy()
+    start = 0
     how = dict(metric='nan_euclidean', missing_values=0, working_memory=64)
     for distances in pairwise_distances_chunked(frames, table, **how):
         for cols in groups:
-            to = np.flatnonzero(holes[n:n+len(distances), cols[0]])
+            rows = np.flatnonzero(holes[start:start+len(distances), cols[0]])
             donors = np.flatnonzero(~missing[:, cols[0]])
-            if len(to): out[np.ix_(n + to, cols)] = _donate(table, distances[to], donors, cols)
-        n += len(distances)
+            if len(rows):
+                out[np.ix_(start + rows, cols)] = _donate(table, distances[rows], donors, cols)
+        start += len(distances)
     return out
 
 # %% ../../nbs/maps/01_heatmap.ipynb #f1a3c9d5
@@ -70,47 +86,53 @@ WINDOW = 2000 # Frames that a hole asks at most; chosen: 80 s at 25 a second, an
 def window_of(
     n_frames:int, # Of a sequence
 ) -> int:
-    "How many of a sequence's frames each hole asks, where that is not all of them: `WINDOW`, or 0 for all."
+    "Return how many frames each hole asks: `WINDOW` in a long sequence, or 0 for all of them."
     return WINDOW if n_frames > WINDOW else 0
 
 def _windows(n:int) -> list[tuple[slice,slice]]: # Frames to fill, and the frames they ask
-    "Blocks of half a window, each with the window around it; all of `n` frames at once where a window holds them."
+    "Cut `n` frames into blocks of half a window, each with the window around it; one block where one window holds all."
     if n <= WINDOW: return [(slice(0, n), slice(0, n))]
     half = WINDOW//2
-    first = [(a, min(max(a - half//2, 0), n - WINDOW)) for a in range(0, n, half)]
-    return [(slice(a, min(a + half, n)), slice(b, b + WINDOW)) for a, b in first]
+    windows = []
+    for start in range(0, n, half):
+        first = min(max(start - half//2, 0), n - WINDOW)
+        windows.append((slice(start, min(start + half, n)), slice(first, first + WINDOW)))
+    return windows
 
 # %% ../../nbs/maps/01_heatmap.ipynb #f1a3c9d7
 def _impute(table:np.ndarray, missing:np.ndarray) -> np.ndarray:
-    "`table` `(T, C)` with its `missing` values imputed, window by window; in every column some value is there."
+    "Fill the `missing` values of `table` `(T, C)`, window by window; every column must have some value."
     out = table.copy()
     for fill, ask in _windows(len(table)):
         rows = fill.start + np.flatnonzero(missing[fill].any(1))
         if not len(rows): continue
-        hidden = missing[ask].all(0)
+        hidden = missing[ask].all(0) # no frame of the window has these columns
         groups = [cols for cols in _alike(missing[ask]) if not hidden[cols[0]]]
         out[rows] = _fill(table[rows], missing[rows], table[ask], missing[ask], groups)
         for c in np.flatnonzero(hidden):
             some = _spread(np.flatnonzero(~missing[:, c]))
-            out[rows, c] = _fill(table[rows], missing[rows], table[some], missing[some], [[c]])[:, c]
+            filled = _fill(table[rows], missing[rows], table[some], missing[some], [[c]])
+            out[rows, c] = filled[:, c]
     return out
 
 def _spread(frames:np.ndarray) -> np.ndarray:
-    "At most `WINDOW` of `frames`, evenly spread."
-    return frames[np.linspace(0, len(frames) - 1, min(len(frames), WINDOW)).astype(int)]
+    "Pick at most `WINDOW` of `frames`, evenly spread."
+    picks = np.linspace(0, len(frames) - 1, min(len(frames), WINDOW))
+    return frames[picks.astype(int)]
 
 # %% ../../nbs/maps/01_heatmap.ipynb #cb4eaaec
 def impute_knn(
     xy:np.ndarray,            # `(T, V, 2)` pixels; a coordinate equal to 0 is missing
-    impute_others:bool=False, # With a coordinate missing in every frame: fill the others all the same
+    impute_others:bool=False, # Where a coordinate is missing in every frame: fill the others anyway
 ) -> np.ndarray: # `(T, V, 2)`, same dtype
-    "Fill holes from the 4 frames most alike (of the `WINDOW` around) by inverse distance, as scikit-learn's `KNNImputer`."
+    "Fill holes from the 4 most similar frames (of `WINDOW`) by inverse distance, as scikit-learn's `KNNImputer`."
     table = xy.reshape(len(xy), -1)
     missing = table == 0
     seen = ~missing.all(0)
-    if not missing[:, seen].any() or not (seen.all() or impute_others): return xy
+    any_hole = missing[:, seen].any()
+    if not any_hole or not (seen.all() or impute_others): return xy
     out = table.copy()
-    # contiguous, as scikit-learn lays it out: that decides about the last bit of its distances
+    # contiguous, as scikit-learn lays it out: the last bit of its distances depends on that
     out[:, seen] = _impute(np.ascontiguousarray(table[:, seen]), missing[:, seen])
     return out.reshape(xy.shape)
 
@@ -118,7 +140,7 @@ def impute_knn(
 def impute_mean(
     xy:np.ndarray, # `(T, V, 2)` pixels; a coordinate equal to 0 is missing
 ) -> np.ndarray: # `(T, V, 2)`, same dtype
-    "Fill missing coordinates with the mean of their column; one never seen stays 0."
+    "Fill missing coordinates with the mean of their column; a column without any value stays 0."
     missing = xy == 0
     mean = xy.sum(0)/np.maximum((~missing).sum(0), 1)
     return np.where(missing, mean.astype(xy.dtype), xy)
@@ -128,17 +150,23 @@ def centre_and_scale(
     xy:np.ndarray, # `(T, 17, 2)` pixels, COCO-17
     size:int=128,  # Height (and width) of the image to draw in
 ) -> np.ndarray: # `(T, 17, 2)` in the image's pixels, same dtype
-    "Put the hips' middle at the image's centre and make every frame's body `size // 1.5` tall; `PoseError` for a frame without height."
-    xy = xy - ((xy[:, 11] + xy[:, 12])/2)[:, None]
+    "Move the middle of the hips to the image's centre and scale each frame's body to `size // 1.5` pixels."
+    hips = (xy[:, 11] + xy[:, 12])/2
+    xy = xy - hips[:, None]
     height = xy[..., 1].max(1) - xy[..., 1].min(1)
-    if not height.all(): raise PoseError(f"frames {_some(np.flatnonzero(height == 0))}: all joints have the same y; expected a body with some height")
-    return xy*((size//1.5)/height)[:, None, None] + size//2
+    if not height.all():
+        flat = _first_few(np.flatnonzero(height == 0))
+        raise PoseError(f"frames {flat}: all joints have the same y; expected a body with some height")
+    scale = (size//1.5)/height
+    return xy*scale[:, None, None] + size//2
 
 # %% ../../nbs/maps/01_heatmap.ipynb #bb30c5cd
-def _some(numbers) -> str:
-    "The first few of `numbers` in words."
+def _first_few(numbers) -> str:
+    "List the first eight of `numbers`, and say how many more there are."
     numbers = [int(n) for n in numbers]
-    return ', '.join(map(str, numbers[:8])) + (f' and {len(numbers) - 8} more' if len(numbers) > 8 else '')
+    text = ', '.join(map(str, numbers[:8]))
+    if len(numbers) > 8: text += f' and {len(numbers) - 8} more'
+    return text
 
 # %% ../../nbs/maps/01_heatmap.ipynb #77c4ed5b
 def render(
@@ -148,8 +176,9 @@ def render(
     height:int=128,  # Image height
     width:int=128,   # Image width
 ) -> np.ndarray: # `(T, 2, height, width)` uint8: limb map, joint map
-    "Draw limbs and joints of every frame as grey maps (paper: skeleton map, equations for limb and joint map)."
-    return draw_images(np.concatenate([xy, conf[..., None]], -1), sigma, height, width)
+    "Draw the limbs and joints of every frame as grey maps (the paper's skeleton map, neither cut nor resized)."
+    joints = np.concatenate([xy, conf[..., None]], -1)
+    return draw_images(joints, sigma, height, width)
 
 # %% ../../nbs/maps/01_heatmap.ipynb #08529a59
 _LEVELS = np.arange(256)/255.
@@ -163,25 +192,29 @@ def align_map(
     "Cut a map to its body and resize it; an empty map gives zeros."
     rows = np.flatnonzero(grey.any(1))
     if not len(rows): return np.zeros((size, size), np.uint8)
-    half = (rows[-1] - rows[0] + 1)//2
-    cut = grey[max(rows[0] - offset, 0):rows[-1] + 1 + offset, max(centre - half, 0):centre + half + 1]
+    first, last = rows[0], rows[-1]
+    half = (last - first + 1)//2
+    top, left = max(first - offset, 0), max(centre - half, 0)
+    cut = grey[top:last + 1 + offset, left:centre + half + 1]
     return _resize(cut, size)
 
-def _resize(grey, size):
-    return (cv2.resize(_LEVELS[grey], (size, size), interpolation=cv2.INTER_AREA)*255).astype(np.uint8)
+def _resize(grey:np.ndarray, size:int) -> np.ndarray:
+    "Resize a map `(h, w)` uint8 to `(size, size)` by area interpolation."
+    resized = cv2.resize(_LEVELS[grey], (size, size), interpolation=cv2.INTER_AREA)
+    return (resized*255).astype(np.uint8)
 
 # %% ../../nbs/maps/01_heatmap.ipynb #af0f1b58
 def _check_finite(x:np.ndarray, what:str) -> None:
     "Raise a `PoseError` that names the frames of `x` `(T, ...)` with non-finite values."
     bad = ~np.isfinite(x).all((1, 2))
-    if bad.any(): raise PoseError(f"frames {_some(np.flatnonzero(bad))}: {what}")
+    if bad.any(): raise PoseError(f"frames {_first_few(np.flatnonzero(bad))}: {what}")
 
 # %% ../../nbs/maps/01_heatmap.ipynb #32cf955c
 def found_joints(
     pose:np.ndarray,   # `(T, 17, 3)`, or `(T, 17, 2)` without confidences, pixels
     min_conf:float=0., # Confidence below which a joint counts as not found
 ) -> np.ndarray: # `(T, 17, 2)`, same dtype; a joint that was not found is at 0, 0
-    "Where the estimator found joints with confidence enough."
+    "Return the coordinates of all joints whose confidence is high enough, and 0 for the others."
     if min_conf == 0 or pose.shape[-1] == 2: return pose[..., :2]
     return np.where(pose[..., 2:] < min_conf, pose.dtype.type(0), pose[..., :2])
 
@@ -189,16 +222,17 @@ def impute_joints(
     pose:np.ndarray,   # `(T, 17, 3)` or `(T, 17, 2)`, pixels
     cfg:HeatmapConfig=HeatmapConfig(), # Settings
 ) -> np.ndarray: # `(T, 17, 2)` pixels, same dtype
-    "Stage 1: where the joints are found, and where they are supposed in frames that lack them."
+    "Stage 1: return the joints that were found, and estimates for those that were not."
     xy = found_joints(pose, cfg.min_conf)
-    return impute_knn(xy, cfg.impute_others) if cfg.pad_method == 'knn' else impute_mean(xy)
+    if cfg.pad_method == 'knn': return impute_knn(xy, cfg.impute_others)
+    return impute_mean(xy)
 
 # %% ../../nbs/maps/01_heatmap.ipynb #5f651bd3
 def switch_off(
     joints:np.ndarray,           # `(T, 17, 3)` x, y and confidence
     joints_off:tuple[str,...]=(),# Names of `JOINTS`
-) -> np.ndarray: # The same where none is off, else a copy
-    "The joints, with confidence 0 for those that are not to be drawn."
+) -> np.ndarray: # The same array if `joints_off` is empty, else a copy
+    "Set the confidence of the named joints to 0, so that they are not drawn."
     if not joints_off: return joints
     out = joints.copy()
     out[:, [JOINTS.index(name) for name in joints_off], 2] = 0
@@ -206,13 +240,18 @@ def switch_off(
 
 # %% ../../nbs/maps/01_heatmap.ipynb #30a21470
 def place_joints(
-    pose:np.ndarray, # `(T, V, 3)` or `(T, V, 2)`, V = 17, 18 or 25, or flat `(T, 53)`: pixel x, pixel y (down), confidence in [0, 1]
+    pose:np.ndarray, # `(T, V, 3)` or `(T, V, 2)`, V = 17, 18, 25; flat `(T, 53)`: pixel x, y (down), confidence 0 to 1
     cfg:HeatmapConfig=HeatmapConfig(), # Settings
 ) -> np.ndarray: # `(T, 17, 3)` x and y in the image to draw, and confidence; float32 stays float32
-    "Stages 1 to 3: the joints of a whole sequence where they will be drawn; `PoseError` for an array that is no pose, or frames with NaN, inf or no height."
+    """Stages 1 to 3: return the joints of a whole sequence where they will be drawn.
+
+    Raises a `PoseError` for an array that is no pose, and for frames with NaN, infinities or no height.
+    """
     pose = to_coco17(pose)
-    _check_finite(pose, 'NaN or infinite numbers; expected pixels and confidences (a joint that was not found is at 0, 0)')
-    conf = pose[..., 2:] if cfg.use_conf and pose.shape[-1] == 3 else np.ones((*pose.shape[:2], 1), pose.dtype)
+    _check_finite(pose, 'NaN or infinite numbers; expected pixels and confidences '
+                        '(a joint that was not found is at 0, 0)')
+    if cfg.use_conf and pose.shape[-1] == 3: conf = pose[..., 2:]
+    else: conf = np.ones((*pose.shape[:2], 1), pose.dtype)
     xy = centre_and_scale(impute_joints(pose, cfg), cfg.image_size)
     _check_finite(xy, 'coordinates too large to scale')
     return switch_off(np.concatenate([xy, conf], -1), cfg.joints_off)
@@ -222,38 +261,63 @@ def draw_maps(
     joints:np.ndarray, # `(T, 17, 3)`, as `place_joints` returns them, or any of its frames
     cfg:HeatmapConfig=HeatmapConfig(), # Settings
 ) -> np.ndarray: # `(T, 2, h, w)` uint8: limb map, joint map
-    "Stages 4 and 5: the maps of placed joints, each frame by itself."
-    maps, to_grow = draw_sequence(joints, cfg.sigma, cfg.img_h, cfg.img_w, cfg.final_img_size, cfg.align, cfg.offset, cfg.centre)
-    for t, m in np.argwhere(to_grow): maps[t, m] = _fit(draw_images(joints[t:t+1], cfg.sigma, cfg.img_h, cfg.img_w)[0, m], cfg)
+    "Stages 4 and 5: draw the maps of placed joints, each frame by itself."
+    maps, to_grow = draw_sequence(joints, cfg.sigma, cfg.img_h, cfg.img_w, cfg.final_img_size,
+                                  cfg.align, cfg.offset, cfg.centre)
+    for t, m in np.argwhere(to_grow): # few: cuts that the compiled code leaves to OpenCV
+        whole = draw_images(joints[t:t+1], cfg.sigma, cfg.img_h, cfg.img_w)
+        maps[t, m] = _fit(whole[0, m], cfg)
     return maps
 
-def _fit(grey, cfg):
-    return align_map(grey, cfg.final_img_size, cfg.offset, cfg.centre) if cfg.align else _resize(grey, cfg.final_img_size)
+def _fit(grey:np.ndarray, cfg:HeatmapConfig) -> np.ndarray:
+    "Stage 5 for one map `(h, w)`."
+    if not cfg.align: return _resize(grey, cfg.final_img_size)
+    return align_map(grey, cfg.final_img_size, cfg.offset, cfg.centre)
 
 # %% ../../nbs/maps/01_heatmap.ipynb #ffd2d0b0
 def pose_to_heatmap(
     pose:np.ndarray, # As `place_joints` takes it
-    cfg:HeatmapConfig|Mapping|None=None, # A `HeatmapConfig`, a (partial) dict in the YAML's nested form, or None for the published settings
+    cfg:HeatmapConfig|Mapping|None=None, # Settings, a (partial) dict in the YAML's nested form; None: as published
 ) -> np.ndarray: # `(T, 2, h, w)` uint8: limb map, joint map
-    "Skeleton maps of one pose sequence (SkeletonGait, AAAI 2024), all five stages; errors as `place_joints`."
+    "Draw the skeleton maps of one pose sequence (SkeletonGait, AAAI 2024), all five stages; errors as `place_joints`."
     cfg = heatmap_config(cfg)
     return draw_maps(place_joints(pose, cfg), cfg)
 
 # %% ../../nbs/maps/01_heatmap.ipynb #42a0be12
+_N_JOINTS = {'coco': 17, 'openpose-18': 18, 'openpose-25': 25}
+
+def _confidence_notices(xyc:np.ndarray, cfg:HeatmapConfig) -> list[str]:
+    "List where confidences are wanted but not there, or too low in all frames, for a pose in COCO-17."
+    out = []
+    no_conf = xyc.shape[-1] == 2
+    if cfg.min_conf > 0 and no_conf:
+        out.append(f"min_conf is {cfg.min_conf}, but the poses have no confidences: all joints that are there count")
+    never_found = (found_joints(xyc, cfg.min_conf) == 0).any(-1).all(0)
+    has_place = (xyc[..., :2] != 0).all(-1).any(0)
+    doubted = [name for name, doubt in zip(JOINTS, never_found & has_place) if doubt]
+    if doubted:
+        effect = "as for any joint never seen, nothing at all is imputed (impute_others: True fills the other joints)"
+        if cfg.impute_others or cfg.pad_method == 'simple': effect = "these stay at 0, 0"
+        out.append(f"min_conf is {cfg.min_conf}, and no frame has as much for {', '.join(doubted)}: {effect}")
+    if cfg.use_conf and no_conf: out.append("the poses have no confidences: each counts as 1")
+    return out
+
+# %% ../../nbs/maps/01_heatmap.ipynb #42a0be13
+def _format_notices(n:int, cfg:HeatmapConfig) -> list[str]:
+    "List where `cfg` expects another format than that of `n` joints."
+    out = []
+    if cfg.transfer_to_coco17 and n == 17:
+        out.append("transfer_to_coco17 is True, but the poses have 17 joints already: taken as COCO-17")
+    if not cfg.transfer_to_coco17 and n != 17:
+        out.append(f"transfer_to_coco17 is False, but the poses have {n} joints: reordered to COCO-17 all the same")
+    if cfg.pose_format != 'coco' and _N_JOINTS[cfg.pose_format] != n:
+        out.append(f"pose_format is {cfg.pose_format}, but the poses have {n} joints: the number of joints decides")
+    return out
+
 def notices(
     pose:np.ndarray,   # A pose sequence of any known shape
     cfg:HeatmapConfig, # Settings it is drawn with
 ) -> list[str]:
-    "Where `cfg` and the shape of `pose` disagree."
+    "List where `cfg` and the shape of `pose` disagree, one warning each."
     n = 17 if pose.ndim == 2 else pose.shape[1]
-    said = {'coco': 17, 'openpose-18': 18, 'openpose-25': 25}[cfg.pose_format]
-    out, xyc = [], to_coco17(pose)
-    if cfg.min_conf > 0 and xyc.shape[-1] == 2: out.append(f"min_conf is {cfg.min_conf}, but the poses have no confidences: all joints that are there count")
-    unseen = (found_joints(xyc, cfg.min_conf) == 0).any(-1).all(0) & (xyc[..., :2] != 0).all(-1).any(0)
-    if unseen.any(): out.append(f"min_conf is {cfg.min_conf}, and no frame has as much for {', '.join(n for n, u in zip(JOINTS, unseen) if u)}: "
-        + ("these stay at 0, 0" if cfg.impute_others or cfg.pad_method == 'simple' else "as for any joint never seen, nothing at all is imputed (impute_others: True fills the other joints)"))
-    if cfg.use_conf and pose.ndim == 3 and pose.shape[2] == 2: out.append("the poses have no confidences: each counts as 1")
-    if cfg.transfer_to_coco17 and n == 17: out.append("transfer_to_coco17 is True, but the poses have 17 joints already: taken as COCO-17")
-    if not cfg.transfer_to_coco17 and n != 17: out.append(f"transfer_to_coco17 is False, but the poses have {n} joints: reordered to COCO-17 all the same")
-    if said != n and cfg.pose_format != 'coco': out.append(f"pose_format is {cfg.pose_format}, but the poses have {n} joints: the number of joints decides")
-    return out
+    return _confidence_notices(to_coco17(pose), cfg) + _format_notices(n, cfg)

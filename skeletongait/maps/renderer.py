@@ -17,64 +17,93 @@ from ..poses.joints import LIMBS
 
 # %% ../../nbs/maps/02_renderer.ipynb #169195c5
 def _compile(**options):
-    "A decorator: numba's compiler, the result kept on disk where there is a place for it."
+    "Return a decorator that compiles with numba and keeps the result on disk where it can."
     def compiled(f):
-        try: return numba.njit(cache=True, nogil=True, **options)(f)
-        except RuntimeError: return numba.njit(nogil=True, **options)(f) # no place: a read-only installation without a home folder
+        try:
+            return numba.njit(cache=True, nogil=True, **options)(f)
+        except RuntimeError: # no place for it: a read-only installation without a home folder
+            return numba.njit(nogil=True, **options)(f)
     return compiled
 
 # %% ../../nbs/maps/02_renderer.ipynb #35dbfdae
-BUMP = np.dtype([(name, np.float64) for name in ('ax', 'ay', 'ux', 'uy', 'l2', 'c', 'ex', 'ey', 'length', 'log_c')] + [(name, np.int64) for name in ('x0', 'x1', 'y0', 'y1')])
+_NUMBERS = ('ax', 'ay', 'ux', 'uy', 'l2', 'c',  # start, vector to the end, its squared length, confidence
+            'ex', 'ey', 'length', 'log_c')      # unit vector, length, logarithm of the confidence
+_BOX = ('x0', 'x1', 'y0', 'y1')                 # first column and one past the last, the same for rows
+BUMP = np.dtype([(name, np.float64) for name in _NUMBERS] + [(name, np.int64) for name in _BOX])
 LIMB_ENDS, JOINT_ENDS = np.array(LIMBS), np.repeat(np.arange(17)[:, None], 2, 1)
 
 # %% ../../nbs/maps/02_renderer.ipynb #34c85911
 @_compile()
 def _value(b, x, y, sigma):
-    "What bump `b` is worth at one pixel of its box: the definition, rounded to float32."
-    w = min(max(((x-b.ax)*b.ux + (y-b.ay)*b.uy)/b.l2, 0.), 1.)
-    dx, dy = x - (b.ax + w*b.ux), y - (b.ay + w*b.uy)
+    "Return the value of bump `b` at one pixel of its box: the definition, rounded to float32."
+    w = min(max(((x-b.ax)*b.ux + (y-b.ay)*b.uy)/b.l2, 0.), 1.) # nearest point: 0 at the start, 1 at the end
+    dx = x - (b.ax + w*b.ux)
+    dy = y - (b.ay + w*b.uy)
     return np.float32(b.c*math.exp(-(dx*dx + dy*dy)/2/sigma**2))
 
 # %% ../../nbs/maps/02_renderer.ipynb #71103bb3
 @_compile()
 def _bounds(lo, hi, size):
-    "First pixel and one past the last of the box that spans `lo` to `hi`, cut at the image; both ends truncate towards zero."
-    return int(min(max(lo, 0), size)), min(int(min(max(hi, -2), size)) + 1, size)
+    "Return the first pixel of the box from `lo` to `hi` and one past its last, cut at the image, truncated towards 0."
+    first = int(min(max(lo, 0), size))
+    last = int(min(max(hi, -2), size))
+    return first, min(last + 1, size)
 
 # %% ../../nbs/maps/02_renderer.ipynb #917bca49
 @_compile()
+def _set_segment(b, start, end):
+    "Write the bump between two joints `(x, y, confidence)` into `b`; a limb shorter than a pixel becomes a joint."
+    b.ax = start[0]
+    b.ay = start[1]
+    b.ux = end[0] - start[0]
+    b.uy = end[1] - start[1]
+    b.l2 = b.ux*b.ux + b.uy*b.uy
+    b.c = min(start[2], end[2])
+    if b.l2 < 1:
+        b.c = start[2]
+        b.ux = 0.
+        b.uy = 0.
+        b.l2 = 1.
+    b.ex = b.ux/math.sqrt(b.l2)
+    b.ey = b.uy/math.sqrt(b.l2)
+    b.length = math.sqrt(b.ux*b.ux + b.uy*b.uy)
+    b.log_c = math.log(b.c)
+
+# %% ../../nbs/maps/02_renderer.ipynb #917bca4a
+@_compile()
 def _list_bumps(joints, ends, sigma, height, width, bumps):
-    "Fill `bumps` with what one frame's map is made of; returns how many."
-    n, r = 0, 3*sigma
+    "Fill `bumps` with the bumps of one frame's map; return their number."
+    n = 0
+    reach = 3*sigma
     for i, j in ends:
-        c = min(joints[i, 2], joints[j, 2])
-        if c < 1e-3: continue
+        if min(joints[i, 2], joints[j, 2]) < 1e-3: continue
         b = bumps[n]
-        b.ax, b.ay, b.ux, b.uy = joints[i, 0], joints[i, 1], joints[j, 0] - joints[i, 0], joints[j, 1] - joints[i, 1]
-        b.l2 = b.ux*b.ux + b.uy*b.uy
-        if b.l2 < 1: c, j, b.ux, b.uy, b.l2 = joints[i, 2], i, 0., 0., 1.
-        b.ex, b.ey, b.length = b.ux/math.sqrt(b.l2), b.uy/math.sqrt(b.l2), math.sqrt(b.ux*b.ux + b.uy*b.uy)
-        b.c, b.log_c = c, math.log(c)
-        b.x0, b.x1 = _bounds(min(b.ax, joints[j, 0]) - r, max(b.ax, joints[j, 0]) + r, width)
-        b.y0, b.y1 = _bounds(min(b.ay, joints[j, 1]) - r, max(b.ay, joints[j, 1]) + r, height)
-        n += b.x0 < b.x1 and b.y0 < b.y1
+        _set_segment(b, joints[i], joints[j])
+        if b.length == 0: j = i
+        left, right = min(b.ax, joints[j, 0]), max(b.ax, joints[j, 0])
+        top, bottom = min(b.ay, joints[j, 1]), max(b.ay, joints[j, 1])
+        b.x0, b.x1 = _bounds(left - reach, right + reach, width)
+        b.y0, b.y1 = _bounds(top - reach, bottom + reach, height)
+        n += b.x0 < b.x1 and b.y0 < b.y1 # otherwise the next bump takes its place
     return n
 
 # %% ../../nbs/maps/02_renderer.ipynb #80fb7034
-_FINITE = {'nnan', 'ninf', 'nsz', 'contract', 'arcp'} # no NaN, no infinity, no -0; a*b + c may be rounded once; x/y may be x*(1/y)
+# no NaN, no infinity, no -0; a*b + c may be rounded once; x/y may be x*(1/y)
+_FINITE = {'nnan', 'ninf', 'nsz', 'contract', 'arcp'}
 
 @_compile(fastmath=_FINITE)
 def _add_limb(best, across, ey, along, ex, length, log_c, f):
     "Raise a piece of a row of logarithms to a limb's; `across` and `along` are those of its first pixel."
     for i in range(len(best)):
         x = float(np.int32(i))
-        a, d = along + x*ex, across + x*ey
+        a = along + x*ex
+        d = across + x*ey
         over = max(max(-a, a - length), 0.)
         best[i] = max(best[i], log_c - (d*d + over*over)*f)
 
 @_compile(fastmath=_FINITE)
 def _add_joint(best, ax, log_c, f):
-    "Raise a piece of a row of logarithms to a joint's at `ax` pixels from its first one."
+    "Raise a piece of a row of logarithms to a joint's that lies `ax` pixels from its first pixel."
     for i in range(len(best)):
         d = float(np.int32(i)) - ax
         best[i] = max(best[i], log_c - d*d*f)
@@ -84,23 +113,34 @@ _LOWEST = -7. # below log(1/256): no grey level
 
 @_compile()
 def _draw_row(bumps, y, f, best):
-    "The logarithm of the map along row `y`, `f` being 1/(2 sigma²)."
+    "Write the logarithm of the map along row `y` into `best`; `f` is 1/(2 sigma²)."
     best[:] = _LOWEST
     for b in bumps:
         if y < b.y0 or y >= b.y1: continue
-        piece, dx, dy = best[b.x0:b.x1], b.x0 - b.ax, y - b.ay
-        if b.length == 0: _add_joint(piece, -dx, b.log_c - dy*dy*f, f)
-        else: _add_limb(piece, dx*b.ey - dy*b.ex, b.ey, dx*b.ex + dy*b.ey, b.ex, b.length, b.log_c, f)
+        piece = best[b.x0:b.x1]
+        dx = b.x0 - b.ax
+        dy = y - b.ay
+        if b.length == 0:
+            _add_joint(piece, -dx, b.log_c - dy*dy*f, f)
+        else:
+            across = dx*b.ey - dy*b.ex
+            along = dx*b.ex + dy*b.ey
+            _add_limb(piece, across, b.ey, along, b.ex, b.length, b.log_c, f)
 
 # %% ../../nbs/maps/02_renderer.ipynb #acf9d7d4
 @_compile(fastmath=_FINITE)
 def _classes(best, out):
-    "Grey class `int(256 exp(best))`, at most 255, of a row; returns how many pixels are too close to call."
+    "Write the grey classes `int(256 exp(best))`, at most 255, of a row; return how many pixels are too close to call."
     doubts = 0
     for i in range(len(best)):
         z = max(best[i], _LOWEST)*(1/64)
-        p = 1 + z*(1 + z*(1/2 + z*(1/6 + z*(1/24))))
-        p *= p; p *= p; p *= p; p *= p; p *= p; p *= p
+        p = 1 + z*(1 + z*(1/2 + z*(1/6 + z*(1/24)))) # exp(z), to be squared six times
+        p *= p
+        p *= p
+        p *= p
+        p *= p
+        p *= p
+        p *= p
         v = min(256*p, 255.5)
         c = np.int32(v)
         doubts += abs(v - c - .5) > .5 - 2e-5
@@ -116,36 +156,44 @@ def _settle(bumps, y, sigma, best, out, every):
         if not every and abs(v - round(v)) > 1e-4: continue # generously: five times the band of doubt
         v = np.float32(0)
         for b in bumps:
-            if b.x0 <= x < b.x1 and b.y0 <= y < b.y1: v = max(v, _value(b, x, y, sigma))
+            if b.x0 <= x < b.x1 and b.y0 <= y < b.y1:
+                v = max(v, _value(b, x, y, sigma))
         out[x] = 255 if v >= 1 else int(v*np.float32(256))
 
 # %% ../../nbs/maps/02_renderer.ipynb #937877f0
 @_compile()
 def _draw_map(joints, ends, sigma, bumps, best, out):
-    "Grey classes of one map of one frame into `out` `(h, w)`; `bumps` and `best` are room to work in."
-    bumps = bumps[:_list_bumps(joints, ends, sigma, out.shape[0], out.shape[1], bumps)]
+    "Draw the grey classes of one map of one frame into `out` `(h, w)`; `bumps` and `best` are working memory."
+    height, width = out.shape
+    bumps = bumps[:_list_bumps(joints, ends, sigma, height, width, bumps)]
     far = False
-    for b in bumps: far |= max(abs(b.ax), abs(b.ay), b.length) > 1e5*sigma
-    for y in range(out.shape[0]):
+    for b in bumps:
+        far |= max(abs(b.ax), abs(b.ay), b.length) > 1e5*sigma
+    for y in range(height):
         _draw_row(bumps, y, 1/(2*sigma*sigma), best)
-        if _classes(best, out[y]) or far: _settle(bumps, y, sigma, best, out[y], far)
+        if _classes(best, out[y]) or far:
+            _settle(bumps, y, sigma, best, out[y], far)
 
 # %% ../../nbs/maps/02_renderer.ipynb #65624e66
 GREY = (np.linspace(0, 1, 256)*255).astype(np.uint8)
 
 @_compile()
 def _draw_images(joints, sigma, out):
+    "Draw the grey classes of both maps of every frame into `out` `(T, 2, h, w)`."
     bumps, best = np.empty(17, BUMP), np.empty(out.shape[3])
     for t in range(len(joints)):
         _draw_map(joints[t], LIMB_ENDS, sigma, bumps, best, out[t, 0])
         _draw_map(joints[t], JOINT_ENDS, sigma, bumps, best, out[t, 1])
 
 def _check(joints:np.ndarray, sigma:float) -> np.ndarray:
-    "The joints as the loops want them; `PoseError` for another shape, non-finite values, or an invalid sigma."
-    if joints.ndim != 3 or joints.shape[1:] != (17, 3): raise PoseError(f"found joints of shape {joints.shape}; expected (T, 17, 3): x, y and confidence")
+    "Return the joints as the loops want them; `PoseError` for a wrong shape, non-finite values, or an invalid sigma."
+    if joints.ndim != 3 or joints.shape[1:] != (17, 3):
+        raise PoseError(f"found joints of shape {joints.shape}; expected (T, 17, 3): x, y and confidence")
     joints = np.ascontiguousarray(joints, np.float64)
-    if not np.isfinite(joints).all(): raise PoseError("found NaN or infinite numbers; expected joints in the image, with their confidences")
-    if not 1e-3 <= sigma < math.inf: raise PoseError(f"sigma is {sigma}; expected a number of pixels, 0.001 or more")
+    if not np.isfinite(joints).all():
+        raise PoseError("found NaN or infinite numbers; expected joints in the image, with their confidences")
+    if not 1e-3 <= sigma < math.inf:
+        raise PoseError(f"sigma is {sigma}; expected a number of pixels, 0.001 or more")
     return joints
 
 def draw_images(
@@ -154,7 +202,7 @@ def draw_images(
     height:int,        # Image height
     width:int,         # Image width
 ) -> np.ndarray: # `(T, 2, height, width)` uint8 grey levels: limb map, joint map
-    "Limbs and joints of every frame as whole images, neither cut nor resized; `PoseError` for joints that cannot be drawn."
+    "Draw limbs and joints of every frame as whole images; `PoseError` for joints that cannot be drawn."
     out = np.empty((len(joints), 2, height, width), np.uint8)
     _draw_images(_check(joints, sigma), float(sigma), out)
     return GREY[out]
@@ -162,96 +210,138 @@ def draw_images(
 # %% ../../nbs/maps/02_renderer.ipynb #d8346989
 @_compile()
 def _areas(n_in, n_out, first, weight):
-    "For every output pixel along one axis: its first input pixel, and the weights of that and the following ones."
+    "For every output pixel along one axis: write its first input pixel, and the weights from that one on."
     scale = 1/(n_out/n_in)
     for o in range(n_out):
         lo, hi = o*scale, o*scale + scale
         cell = min(scale, n_in - lo)
         b = min(math.floor(hi), n_in - 1)
         a = min(math.ceil(lo), b)
-        first[o], k = a, 0
-        if a - lo > 1e-3: first[o], weight[o, 0], k = a - 1, np.float32((a - lo)/cell), 1
+        first[o] = a
+        k = 0
+        if a - lo > 1e-3: # part of the pixel before
+            first[o] = a - 1
+            weight[o, 0] = np.float32((a - lo)/cell)
+            k = 1
         weight[o, k:k+b-a] = np.float32(1/cell)
         weight[o, k+b-a:] = 0
-        if hi - b > 1e-3: weight[o, k+b-a] = np.float32(min(hi - b, 1., cell)/cell)
+        if hi - b > 1e-3: # part of the last pixel
+            weight[o, k+b-a] = np.float32(min(hi - b, 1., cell)/cell)
 
 # %% ../../nbs/maps/02_renderer.ipynb #b2429cf9
 @_compile()
-def _shrink(image, level, xs, wx, ys, wy, row, part, out):
-    "Area interpolation of classes `image` to the size of `out`, where neither axis grows; `level` is the value of a class."
-    (h, w), (rows, cols) = image.shape, out.shape
-    _areas(w, cols, xs, wx); _areas(h, rows, ys, wy)
+def _shrink_rows(image, level, xs, wx, row, part):
+    "Shrink every row of classes `image` into `part`; `level` is the value of a class."
+    h, w = image.shape
+    cols = len(xs)
     row[w:] = 0 # the last outputs have fewer inputs than there are weights, all of weight 0
     for y in range(h):
-        for x in range(w): row[x] = level[image[y, x]]
+        for x in range(w):
+            row[x] = level[image[y, x]]
         p = part[y]
-        for o in range(cols): p[o] = row[xs[o]]*wx[o, 0] + row[xs[o]+1]*wx[o, 1] + row[xs[o]+2]*wx[o, 2] # enough, down to half the size
+        for o in range(cols): # three inputs are enough, down to half the size
+            p[o] = row[xs[o]]*wx[o, 0] + row[xs[o]+1]*wx[o, 1] + row[xs[o]+2]*wx[o, 2]
         for k in range(3, wx.shape[1]):
-            for o in range(cols): p[o] += row[xs[o]+k]*wx[o, k]
+            for o in range(cols):
+                p[o] += row[xs[o]+k]*wx[o, k]
+
+@_compile()
+def _shrink_columns(part, h, ys, wy, row, out):
+    "Shrink the first `h` rows of `part` into the rows of `out`, as grey levels."
+    rows, cols = out.shape
     for o in range(rows):
         row[:cols] = 0
         for k in range(wy.shape[1]):
             p, f = part[min(ys[o] + k, h - 1)], wy[o, k]
             if f == 0: continue
-            for x in range(cols): row[x] += p[x]*f
-        for x in range(cols): out[o, x] = np.uint8(row[x]*255)
+            for x in range(cols):
+                row[x] += p[x]*f
+        for x in range(cols):
+            out[o, x] = np.uint8(row[x]*255)
+
+# %% ../../nbs/maps/02_renderer.ipynb #b2429cfa
+@_compile()
+def _shrink(image, level, xs, wx, ys, wy, row, part, out):
+    "Resize classes `image` to the size of `out` by area interpolation; neither axis may grow."
+    (h, w), (rows, cols) = image.shape, out.shape
+    _areas(w, cols, xs, wx)
+    _areas(h, rows, ys, wy)
+    _shrink_rows(image, level, xs, wx, row, part)
+    _shrink_columns(part, h, ys, wy, row, out)
 
 # %% ../../nbs/maps/02_renderer.ipynb #2da6fa78
 @_compile()
 def _room(height, width, rows, cols):
-    "What `_shrink` works in, for images up to `height` x `width`: first inputs and weights of columns and of rows, a row, and all rows shrunk."
-    nx, ny = max(math.ceil(width/cols), 2) + 1, max(math.ceil(height/rows), 2) + 1 # an output covers no more inputs, cut ones counted
-    return np.empty(cols, np.int64), np.empty((cols, nx)), np.empty(rows, np.int64), np.empty((rows, ny)), np.empty(width + nx), np.empty((height, cols))
+    "Working memory of `_shrink` for images up to `height` x `width`, in the order of its arguments."
+    nx = max(math.ceil(width/cols), 2) + 1 # an output covers no more inputs, cut ones counted
+    ny = max(math.ceil(height/rows), 2) + 1
+    xs, wx = np.empty(cols, np.int64), np.empty((cols, nx)) # first inputs and weights of columns
+    ys, wy = np.empty(rows, np.int64), np.empty((rows, ny)) # and of rows
+    row, part = np.empty(width + nx), np.empty((height, cols))
+    return xs, wx, ys, wy, row, part
 
 # %% ../../nbs/maps/02_renderer.ipynb #388c7e6c
 @_compile()
 def _whole(n_in, n_out):
-    "The ratio of two sizes, if it is a whole number as computed; else 0."
+    "Return the ratio of two sizes, if it is a whole number as computed; else 0."
     ratio = 1/(n_out/n_in)
     return round(ratio) if abs(ratio - round(ratio)) < 2**-52 else 0
 
 @_compile()
 def _shrink_whole(image, level, ny, nx, total, four, out):
-    "Means of blocks of `ny` x `nx` pixels."
+    "Write the means of blocks of `ny` x `nx` pixels into `out`."
     rows, cols = out.shape
     for y in range(rows):
-        total[:cols] = 0; four[:cols] = 0
+        total[:cols] = 0
+        four[:cols] = 0
         for k in range(ny*nx):
-            for x in range(cols): four[x] += level[image[y*ny + k//nx, x*nx + k % nx]]
+            for x in range(cols):
+                four[x] += level[image[y*ny + k//nx, x*nx + k % nx]]
             if k % 4 == 3 or k == ny*nx - 1:
-                for x in range(cols): total[x] += four[x]; four[x] = 0
-        for x in range(cols): out[y, x] = np.uint8(total[x]*(np.float32(1)/np.float32(ny*nx))*255)
+                for x in range(cols):
+                    total[x] += four[x]
+                    four[x] = 0
+        for x in range(cols):
+            out[y, x] = np.uint8(total[x]*(np.float32(1)/np.float32(ny*nx))*255)
 
 # %% ../../nbs/maps/02_renderer.ipynb #fc7b8584
 @_compile()
 def _cut(image, align, offset, centre):
-    "Rows and columns (first, one past the last) that alignment keeps; no rows for an empty map."
+    "Return the rows and columns (first, one past the last) that alignment keeps; no rows for an empty map."
     height, width = image.shape
     if not align: return 0, height, 0, width
     top, bottom = 0, height
-    while top < bottom and not image[top].any(): top += 1
-    while bottom > top and not image[bottom-1].any(): bottom -= 1
-    half = (bottom - top)//2
+    while top < bottom and not image[top].any():
+        top += 1
+    while bottom > top and not image[bottom-1].any():
+        bottom -= 1
     if top == bottom: return 0, 0, 0, 0
+    half = (bottom - top)//2
     return max(top - offset, 0), min(bottom + offset, height), max(centre - half, 0), min(centre + half + 1, width)
 
 # %% ../../nbs/maps/02_renderer.ipynb #612aaabc
 @_compile()
 def _draw_sequence(joints, sigma, height, width, align, offset, centre, level, out, to_grow):
-    "Draw, cut and shrink every map into `out` `(T, 2, size, size)`; marks in `to_grow` `(T, 2)` those that would have to grow instead."
+    "Draw, cut and shrink every map into `out` `(T, 2, size, size)`; mark cuts that would grow in `to_grow` `(T, 2)`."
     size = out.shape[3]
-    bumps, best, image = np.empty(17, BUMP), np.empty(width), np.empty((height, width), np.uint8)
+    bumps, best = np.empty(17, BUMP), np.empty(width)
+    image = np.empty((height, width), np.uint8)
     xs, wx, ys, wy, row, part = _room(height, width, size, size)
     for t in range(len(joints)):
         for m, ends in enumerate((LIMB_ENDS, JOINT_ENDS)):
             _draw_map(joints[t], ends, sigma, bumps, best, image)
             y0, y1, x0, x1 = _cut(image, align, offset, centre)
-            h, w, cut = y1 - y0, x1 - x0, image[y0:y1, x0:x1]
+            h, w = y1 - y0, x1 - x0
+            cut = image[y0:y1, x0:x1]
             ny, nx = _whole(max(h, 1), size), _whole(max(w, 1), size)
-            if h == 0: out[t, m] = 0
-            elif h < size or w < size: to_grow[t, m] = True
-            elif ny and nx: _shrink_whole(cut, level, ny, nx, row, part[0], out[t, m])
-            else: _shrink(cut, level, xs, wx, ys, wy, row, part, out[t, m])
+            if h == 0:
+                out[t, m] = 0
+            elif h < size or w < size:
+                to_grow[t, m] = True
+            elif ny and nx:
+                _shrink_whole(cut, level, ny, nx, row, part[0], out[t, m])
+            else:
+                _shrink(cut, level, xs, wx, ys, wy, row, part, out[t, m])
 
 # %% ../../nbs/maps/02_renderer.ipynb #a8067bb8
 def draw_sequence(
@@ -263,16 +353,22 @@ def draw_sequence(
     align:bool,        # Cut to the body first
     offset:int,        # Rows kept above and below the body
     centre:int,        # Column that the cut goes around
-) -> tuple[np.ndarray,np.ndarray]: # Maps `(T, 2, size, size)` uint8, and which of them were not made `(T, 2)` bool, as their cut would have to grow
-    "Limb and joint map of every frame, aligned; `PoseError` for joints that cannot be drawn."
-    out, to_grow = np.empty((len(joints), 2, size, size), np.uint8), np.zeros((len(joints), 2), bool)
-    _draw_sequence(_check(joints, sigma), float(sigma), height, width, align, offset, centre, GREY/255., out, to_grow)
+) -> tuple[np.ndarray,np.ndarray]: # Maps `(T, 2, size, size)` uint8; `(T, 2)` bool: not made, the cut would grow
+    "Draw and align the limb and joint map of every frame; `PoseError` for joints that cannot be drawn."
+    out = np.empty((len(joints), 2, size, size), np.uint8)
+    to_grow = np.zeros((len(joints), 2), bool)
+    joints = _check(joints, sigma)
+    _draw_sequence(joints, float(sigma), height, width, align, offset, centre, GREY/255., out, to_grow)
     return out, to_grow
 
 # %% ../../nbs/maps/02_renderer.ipynb #42a94c26
 def compile_loops() -> None:
-    "Compile everything (some seconds, once on a machine); a `SkeletonGaitError` where the compiled code cannot be kept."
+    "Compile everything (some seconds, once on a machine); `SkeletonGaitError` where the compiled code cannot be kept."
     joints = np.full((1, 17, 3), .5)
-    try: draw_images(joints, 1, 4, 4), draw_sequence(joints, 1, 4, 4, 2, True, 0, 2)
-    except OSError as e: raise SkeletonGaitError(
-        f"{e.filename or 'the cache folder of numba'}: compiled code cannot be kept there ({e.strerror}); make room, or name another folder in NUMBA_CACHE_DIR") from None
+    try:
+        draw_images(joints, 1, 4, 4)
+        draw_sequence(joints, 1, 4, 4, 2, True, 0, 2)
+    except OSError as e:
+        folder = e.filename or 'the cache folder of numba'
+        raise SkeletonGaitError(f"{folder}: compiled code cannot be kept there ({e.strerror}); "
+                                'make room, or name another folder in NUMBA_CACHE_DIR') from None

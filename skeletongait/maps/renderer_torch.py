@@ -28,22 +28,34 @@ class _Segments(NamedTuple):
     hi: torch.Tensor    # `(n, k, 2)` one past its last column and row
 
 # %% ../../nbs/maps/03_renderer_torch.ipynb #cbbf3411
+def _boxes(a, b, sigma, height, width):
+    "First pixel of each segment's box and one past the last, cut at the image: two of `(n, k, 2)`."
+    size = a.new_tensor((width, height))
+    reach = 3*sigma[:, None, None]
+    low, high = torch.minimum(a, b) - reach, torch.maximum(a, b) + reach
+    lo = torch.minimum(low.clamp(min=0), size).trunc()
+    last = torch.minimum(high.clamp(min=-2), size).trunc()
+    return lo, torch.minimum(last + 1, size)
+
 def _segments(joints, pairs, sigma, height, width):
     "The segments `pairs` of joints `(n, 17, 3)`, in float64, with the box of each, cut at the image."
     i, j = torch.tensor(pairs, device=joints.device).T
-    a, b, conf_a = joints[:, i, :2], joints[:, j, :2], joints[:, i, 2]
-    conf, short = torch.minimum(conf_a, joints[:, j, 2]), (b - a).square().sum(-1) < 1
-    drawn, r, size = (conf >= 1e-3)[..., None], 3*sigma[:, None, None], joints.new_tensor((width, height))
-    b, conf = torch.where(short[..., None], a, b), torch.where(short, conf_a, conf)
-    lo = torch.minimum((torch.minimum(a, b) - r).clamp(min=0), size).trunc()
-    hi = torch.minimum(torch.minimum((torch.maximum(a, b) + r).clamp(min=-2), size).trunc() + 1, size)
-    return _Segments(a, b, conf.log(), sigma[:, None], torch.where(drawn, lo, size), torch.where(drawn, hi, 0.))
+    a, b = joints[:, i, :2], joints[:, j, :2]
+    conf_a, conf_b = joints[:, i, 2], joints[:, j, 2]
+    conf = torch.minimum(conf_a, conf_b)
+    drawn = (conf >= 1e-3)[..., None]
+    short = (b - a).square().sum(-1) < 1 # a joint at the start
+    b = torch.where(short[..., None], a, b)
+    conf = torch.where(short, conf_a, conf)
+    lo, hi = _boxes(a, b, sigma, height, width)
+    nothing = joints.new_tensor((width, height)) # the first pixel of an empty box
+    return _Segments(a, b, conf.log(), sigma[:, None], torch.where(drawn, lo, nothing), torch.where(drawn, hi, 0.))
 
 _PAIRS = (LIMBS, [(v, v) for v in range(17)])
 
 # %% ../../nbs/maps/03_renderer_torch.ipynb #e6e81b90
 def _windows(s, chunk):
-    "For every `chunk` frames and each segment: columns and rows `x0, y0, x1, y1` that hold its boxes."
+    "For every `chunk` frames and each segment: the columns and rows `x0, y0, x1, y1` that hold its boxes."
     lo = torch.stack([t.amin(0) for t in s.lo.split(chunk)])
     hi = torch.stack([t.amax(0) for t in s.hi.split(chunk)])
     return torch.cat([lo, hi], -1).int().tolist()
@@ -51,32 +63,49 @@ def _windows(s, chunk):
 # %% ../../nbs/maps/03_renderer_torch.ipynb #b78dc088
 def _boxed(v, lo, hi, grid):
     "`v` `(n, k, size)`, infinite outside the box."
-    return v.masked_fill((grid < lo[..., None]) | (grid >= hi[..., None]), math.inf)
+    outside = (grid < lo[..., None]) | (grid >= hi[..., None])
+    return v.masked_fill(outside, math.inf)
 
-def _grids(s, height, width): return [torch.arange(n, device=s.a.device, dtype=s.a.dtype) for n in (width, height)]
+def _grids(s, height, width):
+    "The numbers of the columns and of the rows, on the device and in the precision of the segments."
+    return [torch.arange(n, device=s.a.device, dtype=s.a.dtype) for n in (width, height)]
 
 # %% ../../nbs/maps/03_renderer_torch.ipynb #88f0169b
+def _joint_axis_costs(s, axis, grid):
+    "The part of a joint's cost along x (`axis` 0) or y (1), `(n, k, size)`."
+    distance = grid - s.a[..., axis, None]
+    return _boxed(distance.square()/2/s.sigma[..., None]**2, s.lo[..., axis], s.hi[..., axis], grid)
+
 def _joint_costs(s, windows, height, width):
     "Least cost of every pixel over the joints of each frame, `(n, height, width)`."
-    cost_x, cost_y = (_boxed((g - s.a[..., d, None]).square()/2/s.sigma[..., None]**2, s.lo[..., d], s.hi[..., d], g) for d, g in enumerate(_grids(s, height, width)))
+    cost_x, cost_y = (_joint_axis_costs(s, axis, grid) for axis, grid in enumerate(_grids(s, height, width)))
     cost_y = cost_y - s.log_c[..., None]
     best = s.a.new_full((len(s.a), height, width), math.inf)
     for k, (x0, y0, x1, y1) in enumerate(windows):
         if x0 >= x1 or y0 >= y1: continue
         view = best[:, y0:y1, x0:x1]
-        torch.fmin(view, cost_x[:, k, None, x0:x1] + cost_y[:, k, y0:y1, None], out=view)
+        cost = cost_x[:, k, None, x0:x1] + cost_y[:, k, y0:y1, None]
+        torch.fmin(view, cost, out=view)
     return best
 
 # %% ../../nbs/maps/03_renderer_torch.ipynb #291bfa6a
 def _limb_axes(s, height, width):
-    "Column and row parts of the coordinates across and along each limb `(n, k, size)`, and half its length `(n, k)`, in units of sqrt(2) sigma."
-    (ux, uy), scale = (s.b - s.a).unbind(-1), 1/(math.sqrt(2)*s.sigma)
+    """Column and row parts of the coordinates across and along each limb, and half its length.
+
+    `(across_x, across_y, along_x, along_y)`, each `(n, k, size)`, and `(n, k)`, in units of sqrt(2) sigma.
+    """
+    ux, uy = (s.b - s.a).unbind(-1)
+    scale = 1/(math.sqrt(2)*s.sigma)
     length = torch.hypot(ux, uy)
-    ex, ey = torch.where(length > 0, ux/length, 1.)[..., None], torch.where(length > 0, uy/length, 0.)[..., None]
-    grids, mid = _grids(s, height, width), (s.a + s.b)/2
-    dx, dy = ((g - mid[..., d, None])*scale[..., None] for d, g in enumerate(grids))
-    across = (_boxed(v, s.lo[..., d], s.hi[..., d], g) for d, (v, g) in enumerate(zip((-ey*dx, ex*dy), grids)))
-    return *across, ex*dx, ey*dy, length*scale/2
+    ex = torch.where(length > 0, ux/length, 1.)[..., None]
+    ey = torch.where(length > 0, uy/length, 0.)[..., None]
+    middle = (s.a + s.b)/2
+    grid_x, grid_y = _grids(s, height, width)
+    dx = (grid_x - middle[..., 0, None])*scale[..., None]
+    dy = (grid_y - middle[..., 1, None])*scale[..., None]
+    across_x = _boxed(-ey*dx, s.lo[..., 0], s.hi[..., 0], grid_x)
+    across_y = _boxed(ex*dy, s.lo[..., 1], s.hi[..., 1], grid_y)
+    return across_x, across_y, ex*dx, ey*dy, length*scale/2
 
 # %% ../../nbs/maps/03_renderer_torch.ipynb #24f39028
 def _limb_costs(s, windows, height, width):
@@ -86,9 +115,11 @@ def _limb_costs(s, windows, height, width):
     for k, (x0, y0, x1, y1) in enumerate(windows):
         if x0 >= x1 or y0 >= y1: continue
         across = across_x[:, k, None, x0:x1] + across_y[:, k, y0:y1, None]
-        beyond = (along_x[:, k, None, x0:x1] + along_y[:, k, y0:y1, None]).abs_().sub_(half[:, k, None, None]).clamp_(min=0)
+        along = along_x[:, k, None, x0:x1] + along_y[:, k, y0:y1, None]
+        beyond = along.abs_().sub_(half[:, k, None, None]).clamp_(min=0)
+        cost = torch.addcmul(-s.log_c[:, k, None, None], across, across).addcmul_(beyond, beyond)
         view = best[:, y0:y1, x0:x1]
-        torch.fmin(view, torch.addcmul(-s.log_c[:, k, None, None], across, across).addcmul_(beyond, beyond), out=view)
+        torch.fmin(view, cost, out=view)
     return best
 
 # %% ../../nbs/maps/03_renderer_torch.ipynb #cdc34ffd
@@ -97,78 +128,137 @@ def _levels(device):
     return torch.from_numpy(GREY/255.).to(device)
 
 def _grey(costs, levels):
-    "Grey levels of the costs, `(n, h, w)` float64; the costs are overwritten."
-    return levels[(torch.exp(costs.neg_()).float()*256).clamp_(max=255).int()]
+    "Grey levels of the costs, `(n, h, w)` float64; overwrites the costs."
+    values = torch.exp(costs.neg_()).float()
+    return levels[(values*256).clamp_(max=255).int()]
 
 _COSTS = (_limb_costs, _joint_costs)
 
 # %% ../../nbs/maps/03_renderer_torch.ipynb #a0d9b17c
-def _weights(first, count, shrink, size_in, size_out):
-    "Matrices `(n, size_out, size_in)` float64 that resize pixels `first` to `first + count`, each `(n,)`: by area where `shrink` `(n,)`, otherwise from two neighbours."
-    first, count, shrink = (v[:, None, None] for v in (first, count, shrink))
-    r = torch.arange(size_out, device=first.device, dtype=torch.float64)[:, None]
-    i = torch.arange(size_in, device=first.device, dtype=torch.float64) - first
-    zoom = torch.full_like(count, size_out)/count
-    step = 1/zoom                                       # in this order: its rounding decides about whole numbers below
+def _area_weights(i, r, zoom, count):
+    "Weights of pixels `i` of the crop in output pixels `r` by covered area: `(n, size_out, size_in)`."
+    step = 1/zoom
     part = torch.minimum(r*step + step, i+1) - torch.maximum(r*step, i)
-    area = torch.where(part > 1e-3, part, 0.)/torch.minimum(step, count - r*step)
+    return torch.where(part > 1e-3, part, 0.)/torch.minimum(step, count - r*step)
+
+def _neighbour_weights(first, r, zoom, count, size_in):
+    "Weights of the two neighbours of each output pixel `r`, as `_area_weights`, float32."
+    step = 1/zoom # in this order: its rounding decides about whole numbers below
     left = (r*step).floor()
     f = (r+1 - (left+1)*zoom).float()
     f = torch.where((f <= 0) | (left >= count-1), 0., f - f.floor())
     at = (torch.minimum(left, count-1) + first).long()
-    two = torch.zeros_like(area, dtype=torch.float32).scatter_(2, (at+1).clamp(max=size_in-1), f).scatter_(2, at, 1-f)
-    return torch.where(shrink, area.float(), two).double() # OpenCV keeps weights in float32
+    weights = torch.zeros(*f.shape[:2], size_in, dtype=torch.float32, device=f.device)
+    return weights.scatter_(2, (at+1).clamp(max=size_in-1), f).scatter_(2, at, 1-f)
+
+# %% ../../nbs/maps/03_renderer_torch.ipynb #a0d9b17d
+def _weights(
+    first,   # `(n,)` first pixel of each crop
+    count,   # `(n,)` its number of pixels
+    shrink,  # `(n,)` by area; otherwise from two neighbours
+    size_in, # Pixels of the image
+    size_out,# Pixels of the result
+): # `(n, size_out, size_in)` float64
+    "Matrices that cut and resize along one axis."
+    first, count, shrink = (v[:, None, None] for v in (first, count, shrink))
+    r = torch.arange(size_out, device=first.device, dtype=torch.float64)[:, None]
+    i = torch.arange(size_in, device=first.device, dtype=torch.float64) - first
+    zoom = torch.full_like(count, size_out)/count
+    by_area = _area_weights(i, r, zoom, count)
+    by_two = _neighbour_weights(first, r, zoom, count, size_in)
+    return torch.where(shrink, by_area.float(), by_two).double() # OpenCV keeps weights in float32
 
 # %% ../../nbs/maps/03_renderer_torch.ipynb #91d19724
 def _crop(grey, cfg):
-    "First row, number of rows, first column, number of columns of the body in each map `(n, h, w)`; each `(n,)` float64."
+    "First row, number of rows, first column, number of columns of each body in maps `(n, h, w)`; each `(n,)` float64."
     if not cfg.align: return [grey.new_full((1,), v) for v in (0, cfg.img_h, 0, cfg.img_w)]
-    lit, y = (grey > 0).any(-1), torch.arange(cfg.img_h, device=grey.device)
-    lit = lit | ~lit.any(1, keepdim=True)
-    top, btm = torch.where(lit, y, cfg.img_h).amin(1), torch.where(lit, y, -1).amax(1)
-    half = (btm - top + 1)//2
-    y0, x0 = (top - cfg.offset).clamp(min=0), (cfg.centre - half).clamp(min=0)
-    ny, nx = (btm + 1 + cfg.offset).clamp(max=cfg.img_h) - y0, (cfg.centre + half + 1).clamp(max=cfg.img_w) - x0
-    return [v.double() for v in (y0, ny, x0, nx)]
+    lit = (grey > 0).any(-1)
+    lit = lit | ~lit.any(1, keepdim=True) # all rows of an empty map
+    y = torch.arange(cfg.img_h, device=grey.device)
+    top = torch.where(lit, y, cfg.img_h).amin(1)
+    bottom = torch.where(lit, y, -1).amax(1)
+    half = (bottom - top + 1)//2
+    y0 = (top - cfg.offset).clamp(min=0)
+    x0 = (cfg.centre - half).clamp(min=0)
+    n_rows = (bottom + 1 + cfg.offset).clamp(max=cfg.img_h) - y0
+    n_cols = (cfg.centre + half + 1).clamp(max=cfg.img_w) - x0
+    return [v.double() for v in (y0, n_rows, x0, n_cols)]
 
 # %% ../../nbs/maps/03_renderer_torch.ipynb #9ed2682e
 def _align(grey, cfg):
     "Cut maps `(n, h, w)` to their bodies and resize them: `(n, size, size)` uint8."
-    y0, ny, x0, nx = _crop(grey, cfg)
-    size, shrink = cfg.final_img_size, torch.minimum(ny, nx) >= cfg.final_img_size
-    wy, wx = _weights(y0, ny, shrink, cfg.img_h, size), _weights(x0, nx, shrink, cfg.img_w, size)
+    size = cfg.final_img_size
+    y0, n_rows, x0, n_cols = _crop(grey, cfg)
+    shrink = torch.minimum(n_rows, n_cols) >= size
+    wy = _weights(y0, n_rows, shrink, cfg.img_h, size)
+    wx = _weights(x0, n_cols, shrink, cfg.img_w, size)
     return (wy @ (grey @ wx.mT)*255).to(torch.uint8)
 
 # %% ../../nbs/maps/03_renderer_torch.ipynb #2a1205af
-def _check(joints, sigma):
-    "A `SkeletonGaitError` for tensors that cannot be drawn."
-    if joints.ndim != 3 or joints.shape[1:] != (17, 3) or joints.is_complex(): raise SkeletonGaitError(
-        f"joints: found {joints.dtype} of shape {tuple(joints.shape)}; expected (N, 17, 3), x, y and confidence of N frames: flatten batch and time into one dimension")
-    if sigma is not None and sigma.shape != joints.shape[:1]: raise SkeletonGaitError(
-        f"sigma: found shape {tuple(sigma.shape)}; expected ({len(joints)},), one for each frame: repeat_interleave one for each sequence")
+def _check_shapes(joints, sigma):
+    "A `SkeletonGaitError` for tensors of a wrong shape or type."
+    if joints.ndim != 3 or joints.shape[1:] != (17, 3) or joints.is_complex():
+        raise SkeletonGaitError(
+            f"joints: found {joints.dtype} of shape {tuple(joints.shape)}; expected (N, 17, 3), "
+            "x, y and confidence of N frames: flatten batch and time into one dimension")
+    if sigma is not None and sigma.shape != joints.shape[:1]:
+        raise SkeletonGaitError(
+            f"sigma: found shape {tuple(sigma.shape)}; expected ({len(joints)},), "
+            "one for each frame: repeat_interleave one for each sequence")
+
+def _check_values(joints, sigma):
+    "A `PoseError` that names the frames with non-finite joints or an invalid sigma."
     good = joints.isfinite().all((1, 2))
-    if sigma is not None: good = good & (sigma.to(joints.device) > 0) & sigma.to(joints.device).isfinite()
-    if not good.all(): raise PoseError(f"frames {', '.join(map(str, (~good).nonzero()[:8, 0].tolist()))}: NaN, infinite numbers, or a sigma that is not above 0; expected pixels and confidences")
+    if sigma is not None:
+        sigma = sigma.to(joints.device)
+        good = good & (sigma > 0) & sigma.isfinite()
+    if good.all(): return
+    bad = ', '.join(map(str, (~good).nonzero()[:8, 0].tolist()))
+    raise PoseError(f"frames {bad}: NaN, infinite numbers, or a sigma that is not above 0; "
+                    "expected pixels and confidences")
 
 # %% ../../nbs/maps/03_renderer_torch.ipynb #5abb7aa0
+def _draw_chunks(segments, windows, costs, cfg, levels, chunk, out):
+    "Draw and align one kind of map, `chunk` frames at a time, into `out` `(N, size, size)`."
+    start = 0
+    parts = zip(*(v.split(chunk) for v in segments))
+    for part, windows_of_part in zip(parts, windows):
+        grey = _grey(costs(_Segments(*part), windows_of_part, cfg.img_h, cfg.img_w), levels)
+        out[start:start+chunk] = _align(grey, cfg)
+        start += chunk
+
+def _chunk_size(chunk, device):
+    "Frames to draw at a time; `SkeletonGaitError` for less than 1."
+    if chunk is None: return 16 if device.type == 'cpu' else 256
+    if chunk < 1: raise SkeletonGaitError(f"chunk: found {chunk}; expected at least 1 frame at a time")
+    return chunk
+
+# %% ../../nbs/maps/03_renderer_torch.ipynb #5abb7aa1
 @torch.no_grad()
 def draw_maps_torch(
-    joints:torch.Tensor, # `(N, 17, 3)` on any device (from an Apple GPU, which has no float64, they are drawn on the CPU), as `place_joints` returns them: x and y in the image, confidence
+    joints:torch.Tensor, # `(N, 17, 3)`, as `place_joints` returns them: x and y in the image, confidence
     cfg:HeatmapConfig=HeatmapConfig(), # Settings
     sigma:torch.Tensor|None=None, # `(N,)` pixels, each frame's own; None: that of `cfg`
     chunk:int|None=None, # Frames drawn at a time; None: 16 on the CPU (measured below), 256 elsewhere (chosen)
 ) -> torch.Tensor: # `(N, 2, h, w)` uint8 on the same device: limb map, joint map
-    "Maps of placed joints, each frame by itself, at most 1 grey level from `draw_maps`; a `SkeletonGaitError` for another shape, NaN, or a sigma of 0 or less."
-    where, joints = joints.device, joints.cpu() if joints.device.type == 'mps' else joints
-    _check(joints, sigma)
-    if chunk is None: chunk = 16 if joints.device.type == 'cpu' else 256
-    if chunk < 1: raise SkeletonGaitError(f"chunk: found {chunk}; expected at least 1 frame at a time")
-    h, w, size, joints = cfg.img_h, cfg.img_w, cfg.final_img_size, joints.double()
+    """Draw the maps of placed joints, each frame by itself, at most 1 grey level from `draw_maps`.
+
+    Joints may be on any device; those on an Apple GPU, which has no float64, are drawn on the CPU.
+    Raises a `SkeletonGaitError` for another shape, non-finite values, or a sigma of 0 or less.
+    """
+    device = joints.device
+    if device.type == 'mps': joints = joints.cpu()
+    _check_shapes(joints, sigma)
+    _check_values(joints, sigma)
+    chunk = _chunk_size(chunk, joints.device)
+    joints = joints.double()
     sigma = joints.new_full((len(joints),), cfg.sigma) if sigma is None else sigma.to(joints.device).to(joints)
+    size = cfg.final_img_size
     maps = torch.empty((len(joints), 2, size, size), dtype=torch.uint8, device=joints.device)
-    if not len(joints): return maps.to(where)
-    levels, both = _levels(joints.device), [_segments(joints, pairs, sigma, h, w) for pairs in _PAIRS]
-    for m, (s, windows, costs) in enumerate(zip(both, [_windows(s, chunk) for s in both], _COSTS)):
-        for i, (x0y0x1y1, part) in enumerate(zip(windows, zip(*(v.split(chunk) for v in s)))):
-            maps[i*chunk:(i+1)*chunk, m] = _align(_grey(costs(_Segments(*part), x0y0x1y1, h, w), levels), cfg)
-    return maps.to(where)
+    if not len(joints): return maps.to(device)
+    levels = _levels(joints.device)
+    both = [_segments(joints, pairs, sigma, cfg.img_h, cfg.img_w) for pairs in _PAIRS]
+    windows = [_windows(segments, chunk) for segments in both] # the CPU waits for the device here, and only here
+    for m, costs in enumerate(_COSTS):
+        _draw_chunks(both[m], windows[m], costs, cfg, levels, chunk, maps[:, m])
+    return maps.to(device)

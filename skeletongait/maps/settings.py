@@ -21,8 +21,9 @@ from ..poses.joints import JOINTS
 
 # %% ../../nbs/maps/04_settings.ipynb #bf96dfd0
 def default_settings() -> dict:
-    "The published settings in their nested form (packaged as `configs/heatmap.yaml`)."
-    return read_yaml(files('skeletongait').joinpath('configs/heatmap.yaml').read_text(encoding='utf-8'))
+    "Read the published settings in their nested form (packaged as `configs/heatmap.yaml`)."
+    file = files('skeletongait').joinpath('configs/heatmap.yaml')
+    return read_yaml(file.read_text(encoding='utf-8'))
 
 # %% ../../nbs/maps/04_settings.ipynb #36c72ace
 def _names_of_joints(names:list[str]) -> list[str]:

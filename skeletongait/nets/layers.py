@@ -16,18 +16,21 @@ import torch.nn.functional as F
 from torch import nn
 
 # %% ../../nbs/nets/01_layers.ipynb #3d0062d2
-def full_precision(where:torch.device): # Of the tensors
-    "A block without mixed precision."
-    return torch.autocast(where.type, enabled=False) if torch.amp.is_autocast_available(where.type) else contextlib.nullcontext()
+def full_precision(where:torch.device): # The device of the tensors
+    "Return a context in which mixed precision is off."
+    if not torch.amp.is_autocast_available(where.type):
+        return contextlib.nullcontext()
+    return torch.autocast(where.type, enabled=False)
 
 # %% ../../nbs/nets/01_layers.ipynb #8254e8fe
 def per_sequence(
-    f:Callable[[torch.Tensor],torch.Tensor], # Gets `x_nschw`, n sequences of one length; its result has sequences or frames first
+    f:Callable[[torch.Tensor],torch.Tensor], # Takes `x_nschw`, sequences of one length; returns sequences or frames first
     x_fchw:torch.Tensor, # Frames of all sequences, one after the other
     lengths:list[int],   # Frames of each sequence
 ) -> torch.Tensor:
     "Apply `f` to every sequence by itself."
-    if len(set(lengths)) == 1: return f(x_fchw.unflatten(0, (len(lengths), lengths[0])))
+    if len(set(lengths)) == 1:
+        return f(x_fchw.unflatten(0, (len(lengths), lengths[0])))
     return torch.cat([f(x_schw[None]) for x_schw in x_fchw.split(lengths)])
 
 # %% ../../nbs/nets/01_layers.ipynb #e3298b8a
@@ -38,7 +41,7 @@ def frame_conv(
     weight:torch.Tensor, # `(c_out, c_in, k, k)`, or the same with further dimensions of 1
     stride:tuple[int,int]=(1, 1), # Step in height and width
 ) -> torch.Tensor:
-    "Convolution of frames with zeros around, so that stride 1 keeps the size."
+    "Convolve frames with zeros around them, so that stride 1 keeps the size."
     c_in, *k = weight.shape[1:4]
     weight = weight.flatten(1).unflatten(1, (c_in, *k))
     if k == [1, 1] and c_in < _WIDEST_BLOCK:
@@ -56,8 +59,11 @@ class Conv2d(nn.Conv2d):
         c_out:int,    # Channels out
         k:int=3,      # Height and width of the kernel, odd
         stride:int=1, # Step in height and width
-    ): super().__init__(c_in, c_out, k, stride, padding=k//2, bias=False)
-    def forward(self, x_fchw:torch.Tensor): return frame_conv(x_fchw, self.weight, self.stride)
+    ):
+        super().__init__(c_in, c_out, k, stride, padding=k//2, bias=False)
+
+    def forward(self, x_fchw:torch.Tensor) -> torch.Tensor:
+        return frame_conv(x_fchw, self.weight, self.stride)
 
 # %% ../../nbs/nets/01_layers.ipynb #d5b5669b
 class OnFrames(nn.Module):
@@ -65,7 +71,9 @@ class OnFrames(nn.Module):
     def __init__(self, *layers:nn.Module):
         super().__init__()
         self.forward_block = nn.Sequential(*layers)
-    def forward(self, x_fchw:torch.Tensor, lengths:list[int]|None=None): return self.forward_block(x_fchw)
+
+    def forward(self, x_fchw:torch.Tensor, lengths:list[int]|None=None) -> torch.Tensor:
+        return self.forward_block(x_fchw)
 
 def conv_bn_relu(
     c_in:int,       # Channels in
@@ -73,14 +81,20 @@ def conv_bn_relu(
     stride:int=1,   # Step in height and width
     relu:bool=True, # End in a ReLU? A block leaves it out before it adds the identity
 ) -> OnFrames:
-    "A 3x3 convolution on frames, batch norm and ReLU."
-    return OnFrames(Conv2d(c_in, c_out, stride=stride), nn.BatchNorm2d(c_out), *[nn.ReLU(inplace=True)]*relu)
+    "Make a 3x3 convolution on frames, batch norm and ReLU."
+    layers = [Conv2d(c_in, c_out, stride=stride), nn.BatchNorm2d(c_out)]
+    if relu:
+        layers.append(nn.ReLU(inplace=True))
+    return OnFrames(*layers)
 
 # %% ../../nbs/nets/01_layers.ipynb #e3d4b1e7
 class PointConv3d(nn.Conv3d):
     "1x1x1 convolution on frames: it needs no neighbours, and is 3-D only by the shape of its weight."
-    def __init__(self, c_in:int, c_out:int, stride:int=1): super().__init__(c_in, c_out, 1, (1, stride, stride), bias=False)
-    def forward(self, x_fchw:torch.Tensor): return frame_conv(x_fchw, self.weight, self.stride[1:])
+    def __init__(self, c_in:int, c_out:int, stride:int=1):
+        super().__init__(c_in, c_out, 1, (1, stride, stride), bias=False)
+
+    def forward(self, x_fchw:torch.Tensor) -> torch.Tensor:
+        return frame_conv(x_fchw, self.weight, self.stride[1:])
 
 def downsample(
     c_in:int,       # Channels in
@@ -88,9 +102,10 @@ def downsample(
     stride:int=1,   # Step in height and width
     flat:bool=True, # A weight of four dimensions, or of five?
 ) -> nn.Module|None:
-    "The identity's way past a block: nothing, or 1x1 convolution and batch norm where width or size change."
+    "Make the identity's way past a block: nothing, or 1x1 convolution and batch norm where width or size change."
     if stride == 1 and c_in == c_out: return None
-    return nn.Sequential(Conv2d(c_in, c_out, 1, stride) if flat else PointConv3d(c_in, c_out, stride), nn.BatchNorm2d(c_out))
+    conv = Conv2d(c_in, c_out, 1, stride) if flat else PointConv3d(c_in, c_out, stride)
+    return nn.Sequential(conv, nn.BatchNorm2d(c_out))
 
 # %% ../../nbs/nets/01_layers.ipynb #38fbaa47
 class Block2D(nn.Module):
@@ -101,23 +116,30 @@ class Block2D(nn.Module):
         stride:int=1, # Step of the first convolution in height and width
     ):
         super().__init__()
-        self.conv1, self.bn1 = Conv2d(c_in, c_out, stride=stride), nn.BatchNorm2d(c_out)
-        self.conv2, self.bn2 = Conv2d(c_out, c_out), nn.BatchNorm2d(c_out)
+        self.conv1 = Conv2d(c_in, c_out, stride=stride)
+        self.bn1 = nn.BatchNorm2d(c_out)
+        self.conv2 = Conv2d(c_out, c_out)
+        self.bn2 = nn.BatchNorm2d(c_out)
         self.downsample = downsample(c_in, c_out, stride)
-    def forward(self, x_fchw:torch.Tensor, lengths:list[int]|None=None):
+
+    def forward(self, x_fchw:torch.Tensor, lengths:list[int]|None=None) -> torch.Tensor:
         identity = x_fchw if self.downsample is None else self.downsample(x_fchw)
         x_fchw = F.relu(self.bn1(self.conv1(x_fchw)), inplace=True)
         return F.relu(self.bn2(self.conv2(x_fchw)).add_(identity), inplace=True)
 
 # %% ../../nbs/nets/01_layers.ipynb #763658ce
 class TemporalConv(nn.Conv3d):
-    "Convolution over three successive frames of a sequence, each pixel by itself; zeros before the first and after the last."
-    def __init__(self, c_in:int, c_out:int): super().__init__(c_in, c_out, (3, 1, 1), padding=(1, 0, 0), bias=False)
-    def _sequences(self, x_nschw:torch.Tensor):
+    "Convolution over three successive frames of a sequence, each pixel by itself; zeros before and after the sequence."
+    def __init__(self, c_in:int, c_out:int):
+        super().__init__(c_in, c_out, (3, 1, 1), padding=(1, 0, 0), bias=False)
+
+    def _sequences(self, x_nschw:torch.Tensor) -> torch.Tensor:
         x_ncsp = x_nschw.transpose(1, 2).flatten(3)
         x_ncsp = F.conv2d(x_ncsp, self.weight.flatten(3), padding=(1, 0))
         return x_ncsp.unflatten(3, x_nschw.shape[3:]).transpose(1, 2).flatten(0, 1)
-    def forward(self, x_fchw:torch.Tensor, lengths:list[int]): return per_sequence(self._sequences, x_fchw, lengths)
+
+    def forward(self, x_fchw:torch.Tensor, lengths:list[int]) -> torch.Tensor:
+        return per_sequence(self._sequences, x_fchw, lengths)
 
 # %% ../../nbs/nets/01_layers.ipynb #3e3b7426
 class BlockP3D(nn.Module):
@@ -128,10 +150,13 @@ class BlockP3D(nn.Module):
         stride:int=1, # Step of the first convolution in height and width
     ):
         super().__init__()
-        self.conv1, self.conv2 = conv_bn_relu(c_in, c_out, stride), conv_bn_relu(c_out, c_out, relu=False)
-        self.shortcut3d, self.sbn = TemporalConv(c_out, c_out), nn.BatchNorm2d(c_out)
+        self.conv1 = conv_bn_relu(c_in, c_out, stride)
+        self.conv2 = conv_bn_relu(c_out, c_out, relu=False)
+        self.shortcut3d = TemporalConv(c_out, c_out)
+        self.sbn = nn.BatchNorm2d(c_out)
         self.downsample = downsample(c_in, c_out, stride, flat=False)
-    def forward(self, x_fchw:torch.Tensor, lengths:list[int]):
+
+    def forward(self, x_fchw:torch.Tensor, lengths:list[int]) -> torch.Tensor:
         identity = x_fchw if self.downsample is None else self.downsample(x_fchw)
         x_fchw = self.conv1(x_fchw)
         x_fchw = F.relu(self.sbn(self.shortcut3d(x_fchw, lengths)).add_(x_fchw), inplace=True)
@@ -140,16 +165,22 @@ class BlockP3D(nn.Module):
 # %% ../../nbs/nets/01_layers.ipynb #4ab7c3f2
 class SpaceTimeConv(nn.Conv3d):
     "3x3x3 convolution with a stride in height and width, sequence by sequence."
-    def __init__(self, c_in:int, c_out:int, stride:int=1): super().__init__(c_in, c_out, 3, (1, stride, stride), padding=1, bias=False)
-    def _sequences(self, x_nschw:torch.Tensor):
-        x_ncshw, frames = x_nschw.transpose(1, 2), x_nschw.shape[1]
+    def __init__(self, c_in:int, c_out:int, stride:int=1):
+        super().__init__(c_in, c_out, 3, (1, stride, stride), padding=1, bias=False)
+
+    def _sequences(self, x_nschw:torch.Tensor) -> torch.Tensor:
+        x_ncshw = x_nschw.transpose(1, 2)
+        frames = x_nschw.shape[1]
         if frames == 2:
-            # The gradient of this weight is garbage for two frames in bfloat16 on AVX-512 (torch 2.13, oneDNN): add a frame
-            # of the zeros that lie behind the last one anyway, and drop what the kernel finds there.
+            # The gradient of this weight is garbage for two frames in bfloat16 on AVX-512 (torch 2.13, oneDNN): add a
+            # frame of the zeros that lie behind the last one anyway, and drop what the kernel finds there.
             x_ncshw = F.pad(x_ncshw, (0, 0, 0, 0, 0, 1))
         return super().forward(x_ncshw)[:, :, :frames].transpose(1, 2).flatten(0, 1)
-    def forward(self, x_fchw:torch.Tensor, lengths:list[int]): return per_sequence(self._sequences, x_fchw, lengths)
 
+    def forward(self, x_fchw:torch.Tensor, lengths:list[int]) -> torch.Tensor:
+        return per_sequence(self._sequences, x_fchw, lengths)
+
+# %% ../../nbs/nets/01_layers.ipynb #94542b23
 class Block3D(nn.Module):
     "Residual block of two 3x3x3 convolutions."
     def __init__(self,
@@ -158,17 +189,20 @@ class Block3D(nn.Module):
         stride:int=1, # Step of the first convolution in height and width
     ):
         super().__init__()
-        self.conv1, self.bn1 = SpaceTimeConv(c_in, c_out, stride), nn.BatchNorm2d(c_out)
-        self.conv2, self.bn2 = SpaceTimeConv(c_out, c_out), nn.BatchNorm2d(c_out)
+        self.conv1 = SpaceTimeConv(c_in, c_out, stride)
+        self.bn1 = nn.BatchNorm2d(c_out)
+        self.conv2 = SpaceTimeConv(c_out, c_out)
+        self.bn2 = nn.BatchNorm2d(c_out)
         self.downsample = downsample(c_in, c_out, stride, flat=False)
-    def forward(self, x_fchw:torch.Tensor, lengths:list[int]):
+
+    def forward(self, x_fchw:torch.Tensor, lengths:list[int]) -> torch.Tensor:
         identity = x_fchw if self.downsample is None else self.downsample(x_fchw)
         x_fchw = F.relu(self.bn1(self.conv1(x_fchw, lengths)), inplace=True)
         return F.relu(self.bn2(self.conv2(x_fchw, lengths)).add_(identity), inplace=True)
 
 # %% ../../nbs/nets/01_layers.ipynb #c251c808
 def temporal_max(x_fchw:torch.Tensor, lengths:list[int]) -> torch.Tensor: # `x_nchw`
-    "Maximum over the frames of each sequence."
+    "Return the maximum over the frames of each sequence."
     return per_sequence(lambda x_nschw: x_nschw.max(1).values, x_fchw, lengths)
 
 # %% ../../nbs/nets/01_layers.ipynb #368b2ffc
@@ -176,7 +210,7 @@ def horizontal_pool(
     x_nchw:torch.Tensor, # After temporal pooling; h a multiple of `strips`
     strips:int=16,       # Equal strips of rows ("bins" in the published implementation, which uses 16)
 ) -> torch.Tensor: # `x_ncp`
-    "Mean plus maximum of each horizontal strip."
+    "Return mean plus maximum of each horizontal strip."
     x_ncpk = x_nchw.contiguous().unflatten(2, (strips, -1)).flatten(3)
     return x_ncpk.mean(-1) + x_ncpk.max(-1).values
 
@@ -184,46 +218,58 @@ def horizontal_pool(
 class SeparateFCs(nn.Module):
     "A linear map without bias for each strip."
     def __init__(self,
-        strips:int, # Strips, p
+        strips:int, # Number of strips, p
         c_in:int,   # Channels in
         c_out:int,  # Channels out
     ):
         super().__init__()
         self.fc_bin = nn.Parameter(nn.init.xavier_uniform_(torch.empty(strips, c_in, c_out)))
-    def forward(self, x_ncp:torch.Tensor): return (x_ncp.permute(2, 0, 1) @ self.fc_bin).permute(1, 2, 0)
+
+    def forward(self, x_ncp:torch.Tensor) -> torch.Tensor: # `(n, c_out, p)`
+        x_pnc = x_ncp.permute(2, 0, 1)
+        return (x_pnc @ self.fc_bin).permute(1, 2, 0)
 
 # %% ../../nbs/nets/01_layers.ipynb #e64d95d2
 class SeparateBNNecks(nn.Module):
     "Batch norm, unit length, and cosines with a direction for each class: what cross-entropy sees of an embedding."
     def __init__(self,
-        strips:int,    # Strips, p
+        strips:int,    # Number of strips, p
         c:int,         # Channels of the embedding
         class_num:int, # Subjects to tell apart in training
     ):
         super().__init__()
         self.fc_bin = nn.Parameter(nn.init.xavier_uniform_(torch.empty(strips, c, class_num)))
         self.bn1d = nn.BatchNorm1d(c*strips)
-    def forward(self, x_ncp:torch.Tensor): # -> embed_2 `(n, c, p)`, logits `(n, classes, p)` in [-1, 1]
+
+    def forward(self,
+        x_ncp:torch.Tensor, # embed_1
+    ) -> tuple[torch.Tensor,torch.Tensor]: # embed_2 `(n, c, p)`; logits `(n, classes, p)` in [-1, 1]
         embed_ncp = F.normalize(self.bn1d(x_ncp.flatten(1)).view_as(x_ncp), dim=1)
-        logits_pnk = embed_ncp.permute(2, 0, 1) @ F.normalize(self.fc_bin, dim=1)
+        directions_pck = F.normalize(self.fc_bin, dim=1)
+        logits_pnk = embed_ncp.permute(2, 0, 1) @ directions_pck
         return embed_ncp, logits_pnk.permute(1, 2, 0)
 
 # %% ../../nbs/nets/01_layers.ipynb #dfc0dd98
 class AttentionFusion(nn.Module):
-    "Weighs silhouette against skeleton map, for each channel and pixel."
+    "Weigh silhouette against skeleton map, for each channel and pixel."
     def __init__(self,
         c:int,            # Channels of either stream
-        squeeze:int=16,   # The scores are computed on c/squeeze channels (of the published implementation)
+        squeeze:int=16,   # The scores are computed on c/squeeze channels (16 in the published implementation)
     ):
         super().__init__()
         m = max(c//squeeze, 1)
-        self.conv = OnFrames(Conv2d(2*c, m, 1), nn.BatchNorm2d(m), nn.ReLU(inplace=True),
-                             Conv2d(m, m), nn.BatchNorm2d(m), nn.ReLU(inplace=True), Conv2d(m, 2*c, 1))
+        self.conv = OnFrames(
+            Conv2d(2*c, m, 1), nn.BatchNorm2d(m), nn.ReLU(inplace=True),
+            Conv2d(m, m), nn.BatchNorm2d(m), nn.ReLU(inplace=True),
+            Conv2d(m, 2*c, 1))
+
     def weight(self, sil_fchw:torch.Tensor, map_fchw:torch.Tensor) -> torch.Tensor:
-        "The silhouette's weight in [0, 1], `(f, c, h, w)`; the map's is the rest."
+        "Return the silhouette's weight in [0, 1], `(f, c, h, w)`; the map's is the rest."
         sil_score, map_score = self.conv(torch.cat([sil_fchw, map_fchw], 1)).chunk(2, 1)
         return torch.sigmoid(sil_score - map_score)
-    def forward(self, sil_fchw:torch.Tensor, map_fchw:torch.Tensor): return torch.lerp(map_fchw, sil_fchw, self.weight(sil_fchw, map_fchw))
+
+    def forward(self, sil_fchw:torch.Tensor, map_fchw:torch.Tensor) -> torch.Tensor:
+        return torch.lerp(map_fchw, sil_fchw, self.weight(sil_fchw, map_fchw))
 
 # %% ../../nbs/nets/01_layers.ipynb #0674b783
 class CatFusion(nn.Module):
@@ -231,18 +277,27 @@ class CatFusion(nn.Module):
     def __init__(self, c:int): # Channels of either stream
         super().__init__()
         self.conv = OnFrames(Conv2d(2*c, c, 1))
-    def forward(self, sil_fchw:torch.Tensor, map_fchw:torch.Tensor): return self.conv(torch.cat([sil_fchw, map_fchw], 1))
+
+    def forward(self, sil_fchw:torch.Tensor, map_fchw:torch.Tensor) -> torch.Tensor:
+        return self.conv(torch.cat([sil_fchw, map_fchw], 1))
 
 class PlusFusion(nn.Module):
     "The sum of the streams."
-    def __init__(self, c:int): super().__init__() # Channels of either stream: for the same signature as the others
-    def forward(self, sil_fchw:torch.Tensor, map_fchw:torch.Tensor): return sil_fchw + map_fchw
+    def __init__(self, c:int): # Not used: for the same signature as the others
+        super().__init__()
+
+    def forward(self, sil_fchw:torch.Tensor, map_fchw:torch.Tensor) -> torch.Tensor:
+        return sil_fchw + map_fchw
 
 # %% ../../nbs/nets/01_layers.ipynb #e8e0b0e9
 def init_weights(model:nn.Module) -> None:
     "Set the start values of every convolution, linear layer and batch norm in `model`."
     for m in model.modules():
-        if isinstance(m, (nn.Conv2d, nn.Conv3d, nn.Linear)): nn.init.xavier_uniform_(m.weight)
-        elif isinstance(m, (nn.BatchNorm1d, nn.BatchNorm2d)): nn.init.normal_(m.weight, 1., .02)
-        else: continue
-        if m.bias is not None: nn.init.zeros_(m.bias)
+        if isinstance(m, (nn.Conv2d, nn.Conv3d, nn.Linear)):
+            nn.init.xavier_uniform_(m.weight)
+        elif isinstance(m, (nn.BatchNorm1d, nn.BatchNorm2d)):
+            nn.init.normal_(m.weight, 1., .02)
+        else:
+            continue
+        if m.bias is not None:
+            nn.init.zeros_(m.bias)

@@ -11,6 +11,7 @@ import inspect
 from typing import Any, NamedTuple
 
 import torch
+from fastcore.basics import patch
 from torch import nn
 
 from ..core import SkeletonGaitError, pick
@@ -22,14 +23,15 @@ from .layers import (
 class Output(NamedTuple):
     "What a network makes of n sequences."
     embeddings: torch.Tensor # embed_1 `(n, c, 16)`, for the triplet loss
-    logits: torch.Tensor     # Cosines `(n, classes, 16)`, for the cross-entropy
+    logits: torch.Tensor     # cosines `(n, classes, 16)`, for the cross-entropy
     inference: torch.Tensor  # `(n, c, 16)`, to compare at test time: embed_1, or embed_2 with `use_emb2`
 
 # %% ../../nbs/nets/02_models.ipynb #10bc40cd
 class Stage(nn.Sequential):
     "Residual blocks that see time."
-    def forward(self, x_fchw:torch.Tensor, lengths:list[int]):
-        for block in self: x_fchw = block(x_fchw, lengths)
+    def forward(self, x_fchw:torch.Tensor, lengths:list[int]) -> torch.Tensor:
+        for block in self:
+            x_fchw = block(x_fchw, lengths)
         return x_fchw
 
 def stage(
@@ -39,8 +41,9 @@ def stage(
     n_blocks:int, # How many blocks
     stride:int=1, # Step of the first one in height and width
 ) -> nn.Module:   # Called with `x_fchw, lengths`
-    "A chain of blocks: the first changes width and size, the others keep them."
-    blocks = [block(c_in, c_out, stride)] + [block(c_out, c_out) for _ in range(n_blocks-1)]
+    "Make a chain of blocks: the first changes width and size, the others keep them."
+    blocks = [block(c_in, c_out, stride)]
+    blocks += [block(c_out, c_out) for _ in range(n_blocks-1)]
     return OnFrames(*blocks) if block is Block2D else Stage(*blocks)
 
 # %% ../../nbs/nets/02_models.ipynb #19cb865a
@@ -48,49 +51,70 @@ STRIPS = 16 # horizontal strips of every published model
 
 class GaitNet(nn.Module):
     "Frames to strip embeddings: the checks, the pooling and the head that both networks share."
-    widths:tuple[int,...] = () # Widths of frame that a network takes
-    def add_head(self, c_in:int, c_embed:int, class_num:int, use_emb2:bool):
+    widths:tuple[int,...] = () # widths of frames that a network takes
+
+    def add_head(self, c_in:int, c_embed:int, class_num:int, use_emb2:bool) -> None:
         "End the network: a linear map for each strip, then the BNNeck."
-        self.FCs, self.BNNecks, self.use_emb2 = SeparateFCs(STRIPS, c_in, c_embed), SeparateBNNecks(STRIPS, c_embed, class_num), use_emb2
+        self.FCs = SeparateFCs(STRIPS, c_in, c_embed)
+        self.BNNecks = SeparateBNNecks(STRIPS, c_embed, class_num)
+        self.use_emb2 = use_emb2
 
     @classmethod
     def check_size(cls,
         h:int, # Height of a frame
-        w:int, # Width
+        w:int, # Width of a frame
         where:str='the input', # What has this size (a file's name), for the error
     ) -> None:
-        "A `SkeletonGaitError` for frames of a size that the network does not take."
+        "Raise a `SkeletonGaitError` for frames of a size that the network does not take."
         if w in cls.widths and h % 64 == 0 and h: return
-        raise SkeletonGaitError(f"{where}: found frames {h} high and {w} wide; {cls.__name__} takes widths {', '.join(map(str, cls.widths))} "
-                                f"and heights 64 or 128 (a multiple of 64): cut or resize the frames")
+        widths = ', '.join(map(str, cls.widths))
+        raise SkeletonGaitError(
+            f"{where}: found frames {h} high and {w} wide; {cls.__name__} takes widths {widths} "
+            "and heights 64 or 128 (a multiple of 64): cut or resize the frames")
 
-    def check(self, x_nschw:torch.Tensor, lengths:Any=None) -> list[int]:
-        "Frames of each sequence; a `SkeletonGaitError` where input and lengths do not fit the network or each other."
-        if x_nschw.ndim != 5: raise SkeletonGaitError(f"the input has shape {tuple(x_nschw.shape)}; expected 5 dimensions: sequences, frames, channels, height, width")
-        n, s, c, h, w = x_nschw.shape
-        if c != self.in_channels: raise SkeletonGaitError(
-            f"the input has {c} channels; this {type(self).__name__} was built for {self.in_channels}: check in_channels and data_in_use in the configuration")
-        self.check_size(h, w)
-        if n == 0 or s == 0: raise SkeletonGaitError(f"the input has {n} sequences of {s} frames: nothing to embed")
-        if lengths is None: return [s]*n
-        lengths = [int(o) for o in lengths]
-        if n != 1 or sum(lengths) != s or min(lengths) < 1: raise SkeletonGaitError(
-            f"lengths {lengths} (sum {sum(lengths)}) do not fit an input of {n} row(s) of {s} frames; expected one row, and lengths of at least 1 that sum to its frames")
-        return lengths
+# %% ../../nbs/nets/02_models.ipynb #f631d36a
+@patch
+def check(self:GaitNet,
+    x_nschw:torch.Tensor, # The input
+    lengths:Any=None,     # Of a packed row: frames of each sequence
+) -> list[int]: # Frames of each sequence
+    "Return the lengths; a `SkeletonGaitError` where input and lengths do not fit the network or each other."
+    if x_nschw.ndim != 5:
+        raise SkeletonGaitError(
+            f"the input has shape {tuple(x_nschw.shape)}; expected 5 dimensions: "
+            "sequences, frames, channels, height, width")
+    n, s, c, h, w = x_nschw.shape
+    if c != self.in_channels:
+        raise SkeletonGaitError(
+            f"the input has {c} channels; this {type(self).__name__} was built for {self.in_channels}: "
+            "check in_channels and data_in_use in the configuration")
+    self.check_size(h, w)
+    if n == 0 or s == 0:
+        raise SkeletonGaitError(f"the input has {n} sequences of {s} frames: nothing to embed")
+    if lengths is None: return [s]*n
+    lengths = [int(o) for o in lengths]
+    if n != 1 or sum(lengths) != s or min(lengths) < 1:
+        raise SkeletonGaitError(
+            f"lengths {lengths} (sum {sum(lengths)}) do not fit an input of {n} row(s) of {s} frames; "
+            "expected one row, and lengths of at least 1 that sum to its frames")
+    return lengths
 
-    def forward(self,
-        x_nschw:torch.Tensor, # Sequences `(n, s, c, h, w)`, float; or packed, one row `(1, sum of lengths, c, h, w)`
-        lengths:Any=None,     # Of a packed row: frames of each sequence, ints or a tensor
-    ) -> Output:
-        "Embed sequences; packed ones get what each gets alone."
-        lengths = self.check(x_nschw, lengths)
-        x_fchw = self.backbone(x_nschw.flatten(0, 1).contiguous(memory_format=torch.channels_last), lengths)
-        x_nchw = temporal_max(x_fchw, lengths)
-        with full_precision(x_nchw.device): # what follows is small; in full precision distances and cosines keep their digits
-            x_ncp = horizontal_pool(x_nchw if x_nchw.dtype == torch.float64 else x_nchw.float(), STRIPS)
-            embed_1 = self.FCs(x_ncp)
-            embed_2, logits = self.BNNecks(embed_1)
-        return Output(embed_1, logits, embed_2 if self.use_emb2 else embed_1)
+# %% ../../nbs/nets/02_models.ipynb #54738e2e
+@patch
+def forward(self:GaitNet,
+    x_nschw:torch.Tensor, # Sequences `(n, s, c, h, w)`, float; or packed, one row `(1, sum of lengths, c, h, w)`
+    lengths:Any=None,     # Of a packed row: frames of each sequence, ints or a tensor
+) -> Output:
+    "Embed sequences; each sequence of a packed row gets the embedding that it gets alone."
+    lengths = self.check(x_nschw, lengths)
+    x_fchw = x_nschw.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+    x_fchw = self.backbone(x_fchw, lengths)
+    x_nchw = temporal_max(x_fchw, lengths)
+    with full_precision(x_nchw.device): # what follows is small; so distances and cosines keep their digits
+        x_nchw = x_nchw if x_nchw.dtype == torch.float64 else x_nchw.float()
+        embed_1 = self.FCs(horizontal_pool(x_nchw, STRIPS))
+        embed_2, logits = self.BNNecks(embed_1)
+    return Output(embed_1, logits, embed_2 if self.use_emb2 else embed_1)
 
 # %% ../../nbs/nets/02_models.ipynb #cdd9bdcf
 MODES = {'p3d': BlockP3D, '2d': Block2D, '3d': Block3D}
@@ -98,6 +122,7 @@ MODES = {'p3d': BlockP3D, '2d': Block2D, '3d': Block3D}
 class SkeletonGait(GaitNet):
     "Gait recognition from skeleton maps (or any frames: with one channel of silhouettes it is DeepGaitV2)."
     widths = (44, 88)
+
     def __init__(self,
         in_channels:int,    # Channels of a frame: 2 for skeleton maps, limb and joint
         layers:list[int],   # Blocks in each of the four stages
@@ -107,7 +132,8 @@ class SkeletonGait(GaitNet):
         use_emb2:bool=False, # Compare embed_2 at test time?
     ):
         super().__init__()
-        self.in_channels, block = in_channels, pick('Backbone.mode', mode, MODES)
+        self.in_channels = in_channels
+        block = pick('Backbone.mode', mode, MODES)
         c1, c2, c3, c4 = channels
         self.layer0 = conv_bn_relu(in_channels, c1)
         self.layer1 = stage(Block2D, c1, c1, layers[0])
@@ -116,32 +142,49 @@ class SkeletonGait(GaitNet):
         self.layer4 = stage(block, c3, c4, layers[3])
         self.add_head(c4, c3, class_num, use_emb2)
         init_weights(self)
+
     def backbone(self, x_fchw:torch.Tensor, lengths:list[int]) -> torch.Tensor: # `(f, channels[3], h/4, w/4)`
-        "Everything before pooling."
-        for layer in (self.layer0, self.layer1, self.layer2, self.layer3, self.layer4): x_fchw = layer(x_fchw, lengths)
+        "Compute everything before pooling."
+        for layer in (self.layer0, self.layer1, self.layer2, self.layer3, self.layer4):
+            x_fchw = layer(x_fchw, lengths)
         return x_fchw
 
 # %% ../../nbs/nets/02_models.ipynb #74eb0b1c
-FUSIONS = {'attention': AttentionFusion, 'AttentionFusion': AttentionFusion, 'CatFusion': CatFusion, 'PlusFusion': PlusFusion}
+FUSIONS = {
+    'attention': AttentionFusion, 'AttentionFusion': AttentionFusion, 'CatFusion': CatFusion, 'PlusFusion': PlusFusion}
 
+def _first_width(C:float) -> int:
+    "Channels of the first stage; a `SkeletonGaitError` if they are no whole number."
+    c = int(32*C)
+    if c == 32*C and c >= 1: return c
+    raise SkeletonGaitError(
+        f"model_cfg.Backbone.C: found {C}, which makes {32*C} channels; "
+        "expected a whole number of them, as from 2, 1 or 0.25")
+
+# %% ../../nbs/nets/02_models.ipynb #952df8eb
 class SkeletonGaitPP(GaitNet):
     "SkeletonGait++: gait recognition from skeleton maps and silhouettes."
     widths = (44, 48, 88, 96)
+
     def __init__(self,
         in_channels:int,  # Channels of a frame: 3, limb, joint, silhouette; the silhouette is the last
         blocks:list[int], # Blocks in each of the four stages
-        C:float,          # Width of the first stage in units of 32 channels; 2 in the published runs, fractions for small networks
+        C:float,          # Width of the first stage in units of 32 channels; published: 2; fractions for small networks
         class_num:int,    # Subjects in training
         fusion:str='attention', # How the streams join: attention, CatFusion or PlusFusion
         use_emb2:bool=False,    # Compare embed_2 at test time?
     ):
         super().__init__()
-        if in_channels < 2: raise SkeletonGaitError(
-            f"model_cfg.Backbone.in_channels: found {in_channels}, expected 2 or more: the silhouette and at least one map")
-        self.in_channels, c = in_channels, int(32*C)
-        if c != 32*C or c < 1: raise SkeletonGaitError(f"model_cfg.Backbone.C: found {C}, which makes {32*C} channels; expected a whole number of them, as from 2, 1 or 0.25")
-        self.sil_layer0, self.map_layer0 = conv_bn_relu(1, c), conv_bn_relu(in_channels-1, c)
-        self.sil_layer1, self.map_layer1 = stage(Block2D, c, c, blocks[0]), stage(Block2D, c, c, blocks[0])
+        if in_channels < 2:
+            raise SkeletonGaitError(
+                f"model_cfg.Backbone.in_channels: found {in_channels}, expected 2 or more: "
+                "the silhouette and at least one map")
+        self.in_channels = in_channels
+        c = _first_width(C)
+        self.sil_layer0 = conv_bn_relu(1, c)
+        self.map_layer0 = conv_bn_relu(in_channels-1, c)
+        self.sil_layer1 = stage(Block2D, c, c, blocks[0])
+        self.map_layer1 = stage(Block2D, c, c, blocks[0])
         self.fusion = pick('Backbone.fusion', fusion, FUSIONS)(c)
         self.layer2 = stage(BlockP3D, c, 2*c, blocks[1], stride=2)
         self.layer3 = stage(BlockP3D, 2*c, 4*c, blocks[2], stride=2)
@@ -149,12 +192,18 @@ class SkeletonGaitPP(GaitNet):
         self.add_head(8*c, 4*c, class_num, use_emb2)
         init_weights(self)
         self.map_layer1.load_state_dict(self.sil_layer1.state_dict())
-    def backbone(self, x_fchw:torch.Tensor, lengths:list[int]) -> torch.Tensor: # `(f, 256 C, h/4, w/4)`
-        "Everything before pooling."
-        maps, sils = x_fchw[:, :-1], x_fchw[:, -1:]
-        x_fchw = self.fusion(self.sil_layer1(self.sil_layer0(sils)), self.map_layer1(self.map_layer0(maps)))
-        for layer in (self.layer2, self.layer3, self.layer4): x_fchw = layer(x_fchw, lengths)
-        return x_fchw
+
+# %% ../../nbs/nets/02_models.ipynb #940c9f10
+@patch
+def backbone(self:SkeletonGaitPP, x_fchw:torch.Tensor, lengths:list[int]) -> torch.Tensor: # `(f, 256 C, h/4, w/4)`
+    "Compute everything before pooling."
+    maps, sils = x_fchw[:, :-1], x_fchw[:, -1:]
+    sils = self.sil_layer1(self.sil_layer0(sils))
+    maps = self.map_layer1(self.map_layer0(maps))
+    x_fchw = self.fusion(sils, maps)
+    for layer in (self.layer2, self.layer3, self.layer4):
+        x_fchw = layer(x_fchw, lengths)
+    return x_fchw
 
 # %% ../../nbs/nets/02_models.ipynb #8ea4bed5
 MODELS = {'SkeletonGait': SkeletonGait, 'DeepGaitV2': SkeletonGait, 'SkeletonGaitPP': SkeletonGaitPP}
@@ -162,25 +211,38 @@ MODELS = {'SkeletonGait': SkeletonGait, 'DeepGaitV2': SkeletonGait, 'SkeletonGai
 def model_class(
     model_cfg:dict, # A configuration's `model_cfg`
 ) -> type[GaitNet]:
-    "The class of network that `model` names (it knows its `widths`); a `SkeletonGaitError` with the nearest name otherwise."
+    "Return the class of network that `model` names; a `SkeletonGaitError` with the nearest name if there is none."
     return pick('model_cfg.model', model_cfg.get('model'), MODELS)
 
-def _four(sizes:list[int]) -> bool: return len(sizes) == 4 and all(type(o) is int and o > 0 for o in sizes)
+def _is_four(sizes:list[int]) -> bool:
+    "Are these four whole numbers from 1?"
+    return len(sizes) == 4 and all(type(o) is int and o > 0 for o in sizes)
 
+def _check_arguments(cls:type[GaitNet], args:dict) -> None:
+    "Raise a `SkeletonGaitError` for an argument that is unknown, missing, or not one number for each stage."
+    params = inspect.signature(cls).parameters
+    for k in args:
+        pick('model_cfg.Backbone', k, params)
+    for k, p in params.items():
+        if args.get(k, p.default) in (None, p.empty):
+            section = 'SeparateBNNecks' if k == 'class_num' else 'Backbone'
+            raise SkeletonGaitError(f"model_cfg.{section}.{k}: missing; {cls.__name__} cannot be built without it")
+        if k in ('layers', 'channels', 'blocks') and not _is_four(args[k]):
+            raise SkeletonGaitError(
+                f"model_cfg.Backbone.{k}: found {args[k]}, expected 4 whole numbers from 1, one for each stage")
+
+# %% ../../nbs/nets/02_models.ipynb #e7d690b1
 def build_model(
     model_cfg:dict, # `model`, `Backbone` (the network's arguments), `SeparateBNNecks: {class_num}`, `use_emb2`
-    seed:int=0,     # Of the start weights
+    seed:int=0,     # Seed of the start weights
 ) -> GaitNet:
     "Build the network of a configuration; a `SkeletonGaitError` names the key that does not fit."
-    cls, args = model_class(model_cfg), dict(model_cfg.get('Backbone') or {})
-    args |= dict(class_num=(model_cfg.get('SeparateBNNecks') or {}).get('class_num'), use_emb2=bool(model_cfg.get('use_emb2', False)))
-    params = inspect.signature(cls).parameters
-    for k in args: pick('model_cfg.Backbone', k, params)
-    for k, p in params.items():
-        if args.get(k, p.default) in (None, p.empty): raise SkeletonGaitError(
-            f"model_cfg.{'SeparateBNNecks' if k == 'class_num' else 'Backbone'}.{k}: missing; {cls.__name__} cannot be built without it")
-        if k in ('layers', 'channels', 'blocks') and not _four(args[k]): raise SkeletonGaitError(
-            f"model_cfg.Backbone.{k}: found {args[k]}, expected 4 whole numbers from 1, one for each stage")
+    cls = model_class(model_cfg)
+    args = dict(model_cfg.get('Backbone') or {})
+    neck = model_cfg.get('SeparateBNNecks') or {}
+    args['class_num'] = neck.get('class_num')
+    args['use_emb2'] = bool(model_cfg.get('use_emb2', False))
+    _check_arguments(cls, args)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return cls(**args)

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from fastcore.basics import patch
 from tqdm import tqdm
 
 from ..core import SkeletonGaitError, atomic_write, is_leftover, one_line, pickled
@@ -38,10 +39,13 @@ def only_names(
     tree:Tree,
     begin:str, # Of a file's name
 ) -> Tree:
-    "The part of a tree whose files' names begin with `begin`; `SkeletonGaitError` if there is none."
-    mine = lambda files: tuple(f for f in files if f.name.startswith(begin))
-    sequences = {s: mine(fs) for s, fs in tree.sequences.items() if mine(fs)}
-    if not sequences: raise SkeletonGaitError(f"{tree.root}: no file whose name begins with {begin!r}; found {next(iter(tree.sequences.values()))[0]}; mend --heatmap_name_begins")
+    "Return the part of a tree whose files' names begin with `begin`; `SkeletonGaitError` if there is none."
+    def mine(files): return tuple(f for f in files if f.name.startswith(begin))
+    sequences = {s: mine(files) for s, files in tree.sequences.items() if mine(files)}
+    if not sequences:
+        example = next(iter(tree.sequences.values()))[0]
+        raise SkeletonGaitError(f"{tree.root}: no file whose name begins with {begin!r}; found {example}; "
+                                "fix --heatmap_name_begins")
     return Tree(tree.root, sequences, mine(tree.strays))
 
 # %% ../../nbs/prepare/03_link_tree.ipynb #87a2ca59
@@ -58,36 +62,55 @@ def pair_up(
     silhouettes:Tree,
 ) -> Pairs:
     "Sort the sequences of two trees into pairs, singles and those with too many files to choose from."
-    m, s = maps.sequences, silhouettes.sequences
-    common = [k for k in m if k in s]
-    ambiguous = {k: [f for fs in (m[k], s[k]) if len(fs) > 1 for f in fs] for k in common}
-    return Pairs({k: (m[k][0], s[k][0]) for k in common if not ambiguous[k]}, [k for k in m if k not in s], [k for k in s if k not in m],
-                 {k: fs for k, fs in ambiguous.items() if fs}, [*dict.fromkeys(maps.strays + silhouettes.strays)]) # both may be one tree
+    both, ambiguous = {}, {}
+    for sequence, first in maps.sequences.items():
+        second = silhouettes.sequences.get(sequence)
+        if second is None: continue
+        candidates = [f for files in (first, second) if len(files) > 1 for f in files]
+        if candidates: ambiguous[sequence] = candidates
+        else: both[sequence] = (first[0], second[0])
+    only_maps = [s for s in maps.sequences if s not in silhouettes.sequences]
+    only_silhouettes = [s for s in silhouettes.sequences if s not in maps.sequences]
+    strays = [*dict.fromkeys(maps.strays + silhouettes.strays)] # each once: both may be one tree
+    return Pairs(both, only_maps, only_silhouettes, ambiguous, strays)
 
 # %% ../../nbs/prepare/03_link_tree.ipynb #58c21b5d
-def _is_grey(x:Any, ndim:int) -> bool: return isinstance(x, np.ndarray) and x.ndim == ndim and (x.dtype == np.uint8 or x.dtype.kind == 'f')
+def _is_grey(x:Any, ndim:int) -> bool:
+    "Is this an array of grey levels with so many axes?"
+    return isinstance(x, np.ndarray) and x.ndim == ndim and (x.dtype == np.uint8 or x.dtype.kind == 'f')
 
 def first_name(
     x:Any, # What a file of the first tree holds
 ) -> str: # `0_heatmap`, `0_pose`, or empty for neither
-    "What a file of the first tree is called in the linked one, by its shape."
+    "Return the name in the linked tree of a file of the first tree, by its shape."
     if _is_grey(x, 4) and x.shape[1] == 2: return '0_heatmap'
-    try: to_coco17(x)
-    except PoseError: return ''
+    try:
+        to_coco17(x)
+    except PoseError:
+        return ''
     return '0_pose'
 
 # %% ../../nbs/prepare/03_link_tree.ipynb #f9c82cfa
+def _described(x:Any) -> str:
+    "What a file holds, for errors."
+    return f'an array {x.shape} of {x.dtype}' if isinstance(x, np.ndarray) else f'a {type(x).__name__}'
+
 def mismatch(
     first:Any,       # Should be maps `(T, 2, H, W)` or a pose sequence
     silhouettes:Any, # Should be `(T, H, W)`, W/H = 1, 44/64 or 48/64
 ) -> str|None:
-    "Why the two cannot be of one sequence, however many frames they have; or None."
-    found = [f'an array {x.shape} of {x.dtype}' if isinstance(x, np.ndarray) else f'a {type(x).__name__}' for x in (first, silhouettes)]
-    if not first_name(first): return f"the first is {found[0]}; expected maps (T, 2, H, W) of uint8 or float, or poses (T, V, 3)"
-    if not _is_grey(silhouettes, 3): return f"the second is {found[1]}; expected silhouettes (T, H, W) of uint8 or float"
-    if not len(first) or not len(silhouettes): return f"found {found[0]} and {found[1]}; expected at least one frame"
+    "Say why the two cannot be of one sequence, however many frames they have; None if they can."
+    if not first_name(first):
+        return f"the first is {_described(first)}; expected maps (T, 2, H, W) of uint8 or float, or poses (T, V, 3)"
+    if not _is_grey(silhouettes, 3):
+        return f"the second is {_described(silhouettes)}; expected silhouettes (T, H, W) of uint8 or float"
+    if not len(first) or not len(silhouettes):
+        return f"found {_described(first)} and {_described(silhouettes)}; expected at least one frame"
     h, w = silhouettes.shape[1:]
-    if h not in (64, 128) or w*64 not in (h*44, h*48, h*64): return f"silhouettes of {h} x {w} (height x width); expected 64 x 44, 48 or 64, or 128 x 88, 96 or 128"
+    if h not in (64, 128) or w*64 not in (h*44, h*48, h*64):
+        return (f"silhouettes of {h} x {w} (height x width); "
+                "expected 64 x 44, 48 or 64, or 128 x 88, 96 or 128")
+    return None
 
 # %% ../../nbs/prepare/03_link_tree.ipynb #0b39b1b6
 TRIMS = ('no', 'end', 'start')
@@ -98,7 +121,7 @@ class Trim(NamedTuple):
     at_most:int=5  # Pairs that differ by more frames are left out (chosen)
 
     def cut(self, x:np.ndarray, n:int) -> np.ndarray:
-        "`n` of the frames of `x`."
+        "Keep `n` of the frames of `x`."
         return x[:n] if self.where == 'end' else x[len(x)-n:]
 
 # %% ../../nbs/prepare/03_link_tree.ipynb #0dc67bdc
@@ -106,8 +129,27 @@ class Stream(NamedTuple):
     "One file of a sequence on its way into the linked tree."
     name: str                   # `0_heatmap`, `0_pose` or `1_sil`, with its ending
     source: Path
-    n_frames: int               # in the source
-    cut: np.ndarray|None = None # the frames to write, where the source has too many
+    n_frames: int               # In the source
+    cut: np.ndarray|None = None # The frames to write, where the source has too many
+
+def _check_counts(files:tuple[Path,Path], first:np.ndarray, silhouettes:np.ndarray, trim:Trim) -> None:
+    "A `SkeletonGaitError` for files of different length that `trim` does not cover; it says which options would."
+    spare = abs(len(first) - len(silhouettes))
+    needed = []
+    if trim.where == 'no': needed.append('--trim=end or --trim=start')
+    if spare > trim.at_most: needed.append(f'--trim_at_most={spare}')
+    if not spare or not needed: return
+    kind = 'poses' if first_name(first) == '0_pose' else 'maps'
+    expected = 'equally many' if trim.where == 'no' else f'equally many, or {trim.at_most} more at most'
+    raise SkeletonGaitError(
+        f"{files[0]} and {files[1]}: {len(first)} frames of {kind}, {len(silhouettes)} of silhouettes; "
+        f"expected {expected}; if they are of one walk, {' with '.join(needed)} cuts the longer one")
+
+# %% ../../nbs/prepare/03_link_tree.ipynb #0dc67bdd
+def _stream(name:str, file:Path, x:np.ndarray, n:int, trim:Trim) -> Stream:
+    "A file of which `n` frames are wanted."
+    if len(x) == n: return Stream(name + file.suffix, file, n)
+    return Stream(f'{name}.pkl', file, len(x), trim.cut(x, n))
 
 def match_pair(
     files:tuple[Path,Path], # Maps (or poses) and silhouettes of a sequence
@@ -115,24 +157,22 @@ def match_pair(
     limits:Limits=Limits(), # Larger files are refused
 ) -> tuple[Stream,Stream]:
     "Read and compare two files; `SkeletonGaitError` where they cannot be linked."
-    arrays = [load_array(f, limits) for f in files]
-    why = mismatch(*arrays)
+    first, silhouettes = (load_array(f, limits) for f in files)
+    why = mismatch(first, silhouettes)
     if why: raise SkeletonGaitError(f"{files[0]} and {files[1]}: {why}")
-    names, counts, n = (first_name(arrays[0]), '1_sil'), [len(x) for x in arrays], min(map(len, arrays))
-    spare = max(counts) - n
-    needed = ['--trim=end or --trim=start']*(trim.where == 'no') + [f'--trim_at_most={spare}']*(spare > trim.at_most)
-    if spare and needed: raise SkeletonGaitError(
-        f"{files[0]} and {files[1]}: {counts[0]} frames of {'poses' if 'pose' in names[0] else 'maps'}, {counts[1]} of silhouettes; "
-        f"expected equally many{'' if trim.where == 'no' else f', or {trim.at_most} more at most'}; if they are of one walk, {' with '.join(needed)} cuts the longer one")
-    return tuple(Stream(name + f.suffix, f, n) if len(x) == n else Stream(f'{name}.pkl', f, len(x), trim.cut(x, n)) for name, f, x in zip(names, files, arrays))
+    _check_counts(files, first, silhouettes, trim)
+    n = min(len(first), len(silhouettes))
+    return _stream(first_name(first), files[0], first, n, trim), _stream('1_sil', files[1], silhouettes, n, trim)
 
 # %% ../../nbs/prepare/03_link_tree.ipynb #5cacd567
+# what a copy would meet as well: no folder, name too long, full, over quota, read-only, broken, gone, no permission
 _COPIES_TOO = (errno.ENOENT, errno.ENAMETOOLONG, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE,
-               errno.EACCES) # what a copy would meet as well
+               errno.EACCES)
 
 def _symlink(target:Path, tmp:Path, path:Path) -> None:
-    "A link `tmp`, which is to be `path`; `OutputError` where none can be made, whatever the system calls the reason."
-    try: os.symlink(target.absolute(), tmp)
+    "Make the link `tmp`, which is to be `path`; `OutputError` where the system makes none, whatever its reason."
+    try:
+        os.symlink(target.absolute(), tmp)
     except OSError as e:
         if e.errno in _COPIES_TOO: raise
         raise OutputError(f"{path}: cannot be made a link ({e.strerror}); "
@@ -142,14 +182,18 @@ def link(
     target:Path, # What to point to
     path:Path,   # The link; its folder is made
 ) -> None:
-    "Make `path` an absolute link to `target`, in place of what is there; `OutputError` where the system takes no links."
+    "Make `path` an absolute link to `target`, in place of what is there; `OutputError` if the system takes no links."
     path.parent.mkdir(parents=True, exist_ok=True)
-    tmp = path.with_name(f'.link.{platform.node()}-{os.getpid()}.tmp') # not by `atomic_write`, which would open the target
+    # not by `atomic_write`, which would open the target
+    tmp = path.with_name(f'.link.{platform.node()}-{os.getpid()}.tmp')
     try:
         _symlink(target, tmp, path)
-        if not (tmp.exists() and tmp.samefile(target)): raise SkeletonGaitError(f"{path}: a link to {target.absolute()} does not lead to the file; give its tree by another path")
+        if not (tmp.exists() and tmp.samefile(target)):
+            raise SkeletonGaitError(f"{path}: a link to {target.absolute()} does not lead to the file; "
+                                    "give its tree by another path")
         os.replace(tmp, path)
-    finally: tmp.unlink(missing_ok=True)
+    finally:
+        tmp.unlink(missing_ok=True)
 
 # %% ../../nbs/prepare/03_link_tree.ipynb #d1a89f4a
 def _identity(path:Path) -> tuple[int,int]:
@@ -158,47 +202,64 @@ def _identity(path:Path) -> tuple[int,int]:
     return o.st_size, o.st_mtime_ns
 
 def _save_if_new(text:str, path:Path) -> None:
+    "Write a text file, unless it holds this text already."
     with writing(path):
         if not path.exists() or path.read_text(encoding='utf-8') != text: save_text(text, path)
+
+def _read_list(path:Path) -> dict[str,tuple[int,int]]: # Size and time of each file, by its name
+    "Read the list of files written here; `SkeletonGaitError` if it is none."
+    if not path.exists(): return {}
+    try:
+        # behind the last line's end there may be half a line, of a killed run
+        lines = path.read_bytes().split(b'\n')[:-1]
+        return {str(name): (size, mtime) for name, size, mtime in map(read_json, lines)}
+    except (SkeletonGaitError, ValueError, TypeError) as e:
+        raise SkeletonGaitError(f"{path}: no list of the files written here ({e}); remove it, "
+                                "and the files that it listed, or choose another output path") from None
 
 # %% ../../nbs/prepare/03_link_tree.ipynb #008c4df3
 class Written:
     "Which real files below `root` are ours."
     def __init__(self, root:str|os.PathLike):
-        self.root, self.path, self.lock = Path(root), Path(root)/'copies.jsonl', threading.Lock()
-        try:
-            lines = self.path.read_bytes().split(b'\n')[:-1] if self.path.exists() else [] # behind the last line's end there may be half a line, of a killed run
-            self.known = {str(name): (size, mtime) for name, size, mtime in map(read_json, lines)}
-        except (SkeletonGaitError, ValueError, TypeError) as e: raise SkeletonGaitError(
-            f"{self.path}: no list of the files written here ({e}); remove it, and the files that it listed, or choose another output path") from None
+        self.root = Path(root)
+        self.path = self.root/'copies.jsonl'
+        self.lock = threading.Lock()
+        self.known = _read_list(self.path)
+
+    def _name(self, path:Path) -> str: return path.relative_to(self.root).as_posix()
 
     def _line(self, name:str) -> str: return json.dumps([name, *self.known[name]]) + '\n'
 
     def has(self, path:Path) -> bool:
         "Is `path` a file of ours, as we left it?"
-        return not path.is_symlink() and path.is_file() and self.known.get(path.relative_to(self.root).as_posix()) == _identity(path)
-
-    def add(self, path:Path, tmp:Path) -> None:
-        "Remember that `tmp` is going to be `path`; on the disk when this returns."
-        name = path.relative_to(self.root).as_posix()
-        with writing(self.path), self.lock, open(self.path, 'ab', buffering=0) as f:
-            self.known[name] = _identity(tmp)
-            line, end = self._line(name).encode(), f.seek(0, os.SEEK_END)
-            if f.write(line) < len(line): # a disk that takes half a line is full
-                f.truncate(end)
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            os.fsync(f.fileno())
+        if path.is_symlink() or not path.is_file(): return False
+        return self.known.get(self._name(path)) == _identity(path)
 
     def tidy(self) -> None:
-        "Keep the lines of files that are there, sorted; without any, no list."
+        "Keep the lines of files that are there, sorted; remove the list if there are none."
         text = ''.join(self._line(name) for name in sorted(self.known) if self.has(self.root/name))
-        if text: _save_if_new(text, self.path)
+        if text:
+            _save_if_new(text, self.path)
         elif self.path.exists():
-            with writing(self.path): self.path.unlink()
+            with writing(self.path):
+                self.path.unlink()
+
+# %% ../../nbs/prepare/03_link_tree.ipynb #008c4df4
+@patch
+def add(self:Written, path:Path, tmp:Path) -> None:
+    "Remember that `tmp` is going to be `path`; on the disk when this returns."
+    name = self._name(path)
+    with writing(self.path), self.lock, open(self.path, 'ab', buffering=0) as f:
+        self.known[name] = _identity(tmp)
+        line, end = self._line(name).encode(), f.seek(0, os.SEEK_END)
+        if f.write(line) < len(line): # a disk that takes half a line is full
+            f.truncate(end)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        os.fsync(f.fileno())
 
 # %% ../../nbs/prepare/03_link_tree.ipynb #82247e6f
 def _target(path:Path) -> str:
-    "Where a link leads, without what Windows puts in front."
+    "Where a link leads, without the prefix that Windows adds."
     return os.readlink(path).removeprefix('\\\\?\\')
 
 def holds(
@@ -213,31 +274,46 @@ def holds(
     return _identity(path) == _identity(o.source) or filecmp.cmp(path, o.source, shallow=False)
 
 def put(
-    path:Path,
-    o:Stream,
-    copy:bool,
+    path:Path,       # In the linked tree
+    o:Stream,        # What it should be
+    copy:bool,       # A copy, not a link
     written:Written, # Where real files are listed
 ) -> None:
     "Make `path` what it should be, in place of what is there; whole or not at all."
-    if o.cut is None and not copy: return link(o.source, path)
+    if o.cut is None and not copy:
+        link(o.source, path)
+        return
     with atomic_write(path) as tmp:
         if o.cut is None: shutil.copyfile(o.source, tmp)
         else: tmp.write_bytes(pickled(o.cut))
-        os.utime(tmp, ns=(o.source.stat().st_atime_ns, o.source.stat().st_mtime_ns))
+        stat = o.source.stat()
+        os.utime(tmp, ns=(stat.st_atime_ns, stat.st_mtime_ns))
         written.add(path, tmp)
 
 # %% ../../nbs/prepare/03_link_tree.ipynb #7340f8db
-_ours = re.compile(rf"(0_heatmap|0_pose|1_sil)({'|'.join(map(re.escape, ENDINGS))})")
-_half = re.compile(r'\.([0-9a-f]{8}|link)\..*-[0-9]+\.tmp') # as `atomic_write` and `link` name what they write
+_OURS = re.compile(rf"(0_heatmap|0_pose|1_sil)({'|'.join(map(re.escape, ENDINGS))})")
+_HALF = re.compile(r'\.([0-9a-f]{8}|link)\..*-[0-9]+\.tmp') # as `atomic_write` and `link` name what they write
 
 def is_our_name(name:str) -> bool:
-    "Is a file of this name what this script writes into a sequence's folder, or what it was writing when it was killed?"
-    return bool(_ours.fullmatch(name) or _half.fullmatch(name))
+    "Does this script write files of this name into a sequence's folder, finished or not?"
+    return bool(_OURS.fullmatch(name) or _HALF.fullmatch(name))
 
 def may_go(path:Path, written:Written) -> bool:
     "Is nothing lost with `path`: a link, a half-written file, or a real one of ours?"
-    return path.is_symlink() or bool(_half.fullmatch(path.name)) or written.has(path)
+    return path.is_symlink() or bool(_HALF.fullmatch(path.name)) or written.has(path)
 
+def _check_free(paths:Iterable[Path], folder:Path, written:Written) -> None:
+    "A `SkeletonGaitError` if one of the paths to write or remove in a folder is not ours, or lies beyond a link."
+    beyond = link_above(folder/'file', written.root)
+    if beyond:
+        raise SkeletonGaitError(f"{folder}: lies beyond the link {beyond}; "
+                                "remove the link or choose another output path")
+    for p in paths:
+        if os.path.lexists(p) and not may_go(p, written):
+            raise SkeletonGaitError(f"{p}: is a real file that this script did not write; "
+                                    "move it away or choose another output path")
+
+# %% ../../nbs/prepare/03_link_tree.ipynb #7340f8dc
 def place_pair(
     streams:tuple[Stream,Stream],
     folder:Path,         # The sequence's, in the linked tree
@@ -245,29 +321,37 @@ def place_pair(
     copy:bool=False,     # Copies, not links
     dry_run:bool=False,  # Change nothing
 ) -> bool: # Was there anything to do?
-    "Make `folder` hold `streams`; `SkeletonGaitError` where something that is not ours is in the way, `OutputError` where nothing can be written."
+    """Make `folder` hold `streams`.
+
+    Raises a `SkeletonGaitError` if a file that is not ours is in the way, an `OutputError` if nothing can be written.
+    """
     todo = {folder/o.name: o for o in streams if not holds(folder/o.name, o, copy)}
     names = {o.name for o in streams}
-    old = [p for p in folder.iterdir() if is_our_name(p.name) and p.name not in names] if folder.is_dir() else []
-    beyond = link_above(folder/'file', written.root) if todo or old else None
-    if beyond: raise SkeletonGaitError(
-        f"{folder}: lies beyond the link {beyond}; remove the link or choose another output path")
-    for p in (*todo, *old):
-        if os.path.lexists(p) and not may_go(p, written): raise SkeletonGaitError(f"{p}: is a real file that this script did not write; move it away or choose another output path")
-    if not dry_run:
-        with writing(folder):
-            for p in old: p.unlink()
-            for p, o in todo.items(): put(p, o, copy, written)
-    return bool(todo or old)
+    there = folder.iterdir() if folder.is_dir() else ()
+    old = [p for p in there if is_our_name(p.name) and p.name not in names]
+    if not todo and not old: return False
+    _check_free((*todo, *old), folder, written)
+    if dry_run: return True
+    with writing(folder):
+        for p in old:
+            p.unlink()
+        for p, o in todo.items():
+            put(p, o, copy, written)
+    return True
 
 # %% ../../nbs/prepare/03_link_tree.ipynb #733d834b
 class Result(NamedTuple):
     "What became of one pair."
     sequence: Sequence
     files: list[Path]
-    reason: str = ''    # why it is not linked; empty for a linked one
-    new: bool = False   # was there anything to do?
-    trimmed: tuple[dict,...] = () # what was cut
+    reason: str = ''    # Why it is not linked; empty for a linked one
+    new: bool = False   # Was there anything to do?
+    trimmed: tuple[dict,...] = () # What was cut
+
+def _trimmed(sequence:Sequence, o:Stream, trim:Trim) -> dict:
+    "What was cut of one file, for the report."
+    return dict(sequence='/'.join(sequence), file=o.name, source=str(o.source),
+                frames_before=o.n_frames, frames_after=len(o.cut), cut_at=trim.where)
 
 def link_one(
     pair:tuple[Sequence,tuple[Path,Path]],
@@ -277,16 +361,18 @@ def link_one(
     copy:bool=False,
     dry_run:bool=False,
 ) -> Result:
-    "Compare a pair and put it into the linked tree; whatever is wrong with its files becomes the reason, an `OutputError` does not."
-    seq, files = pair
+    "Compare a pair and put it into the linked tree; any error but an `OutputError` becomes the reason of the result."
+    sequence, files = pair
     try:
         streams = match_pair(files, trim, limits)
-        new = place_pair(streams, seq.path(written.root), written, copy, dry_run)
-    except OutputError: raise
+        new = place_pair(streams, sequence.path(written.root), written, copy, dry_run)
+    except OutputError:
+        raise
+    except SkeletonGaitError as e:
+        return Result(sequence, [*files], str(e))
     except Exception as e: # whatever is wrong with one pair, the others are linked
-        return Result(seq, [*files], str(e) if isinstance(e, SkeletonGaitError) else f"{'/'.join(seq)}: {type(e).__name__}: {e}")
-    return Result(seq, [*files], '', new, tuple(dict(sequence='/'.join(seq), file=o.name, source=str(o.source), frames_before=o.n_frames, frames_after=len(o.cut), cut_at=trim.where)
-                                                 for o in streams if o.cut is not None))
+        return Result(sequence, [*files], f"{'/'.join(sequence)}: {type(e).__name__}: {e}")
+    return Result(sequence, [*files], '', new, tuple(_trimmed(sequence, o, trim) for o in streams if o.cut is not None))
 
 # %% ../../nbs/prepare/03_link_tree.ipynb #e8fa19f6
 def sweep(
@@ -294,15 +380,22 @@ def sweep(
     written:Written,      # Of the linked tree
     dry_run:bool=False,   # Remove nothing
 ) -> tuple[set[Sequence],list[Path]]: # Sequences that lose files; files that stay because they are not ours
-    "Remove what is ours in other sequences, nothing beyond a link, and what a killed run left half-written at the top."
+    "Remove our files in other sequences (nothing beyond a link), and half-written ones at the top."
     root = written.root
-    files = [p for p in sorted(root.glob('*/*/*/*')) if is_our_name(p.name) and not link_above(p, root)]
-    of = {p: Sequence(*p.relative_to(root).parts[:3]) for p in files}
-    gone = {p: may_go(p, written) for p, seq in of.items() if seq not in linked}
+    sequences, gone, kept = set(), [], []
+    for p in sorted(root.glob('*/*/*/*')):
+        sequence = Sequence(*p.relative_to(root).parts[:3])
+        if sequence in linked or not is_our_name(p.name) or link_above(p, root): continue
+        if may_go(p, written):
+            sequences.add(sequence)
+            gone.append(p)
+        else:
+            kept.append(p)
     if not dry_run:
         with writing(root):
-            for p in (*(p for p in gone if gone[p]), *(p for p in root.glob('.*') if is_leftover(p.name))): p.unlink()
-    return {of[p] for p in gone if gone[p]}, [p for p in gone if not gone[p]]
+            for p in gone + [p for p in root.glob('.*') if is_leftover(p.name)]:
+                p.unlink()
+    return sequences, kept
 
 # %% ../../nbs/prepare/03_link_tree.ipynb #1dcee9db
 def in_threads(
@@ -310,13 +403,14 @@ def in_threads(
     items:Iterable,
     threads:int=8,  # Chosen: more gain little, and a file server has other users
 ) -> Iterator: # What `func` returns, in the order of `items`
-    "Call `func` for every item, a few at a time; however many items there are, no more than `2*threads` are under way."
+    "Call `func` for every item in several threads; at most `2*threads` calls are under way at a time."
     with ThreadPoolExecutor(threads) as pool:
         waiting = deque()
         for o in items:
             waiting.append(pool.submit(func, o))
             if len(waiting) == 2*threads: yield waiting.popleft().result()
-        while waiting: yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 # %% ../../nbs/prepare/03_link_tree.ipynb #66adba84
 def as_report(
@@ -324,62 +418,106 @@ def as_report(
     results:list[Result], # Of all pairs, and of the ambiguous sequences
     kept:list[Path],      # Real files that are not ours, in sequences that are not linked
 ) -> dict:
-    "Counts, and every sequence by what became of it."
-    names = lambda seqs: ['/'.join(s) for s in seqs]
-    d = dict(linked=names(r.sequence for r in results if not r.reason), trimmed=[o for r in results for o in r.trimmed],
-             only_maps=names(pairs.only_maps), only_silhouettes=names(pairs.only_silhouettes),
-             failed=[dict(sequence='/'.join(r.sequence), files=[*map(str, r.files)], reason=r.reason) for r in results if r.reason], kept=[*map(str, kept)], strays=[*map(str, pairs.strays)])
-    return dict(counts={k: len(v) for k, v in d.items()}, **d)
+    "Count all sequences, and list each by what became of it."
+    def names(sequences): return ['/'.join(s) for s in sequences]
+    failed = [r for r in results if r.reason]
+    lists = dict(
+        linked=names(r.sequence for r in results if not r.reason),
+        trimmed=[cut for r in results for cut in r.trimmed],
+        only_maps=names(pairs.only_maps),
+        only_silhouettes=names(pairs.only_silhouettes),
+        failed=[dict(sequence='/'.join(r.sequence), files=[*map(str, r.files)], reason=r.reason) for r in failed],
+        kept=[*map(str, kept)],
+        strays=[*map(str, pairs.strays)])
+    return dict(counts={k: len(v) for k, v in lists.items()}, **lists)
 
 # %% ../../nbs/prepare/03_link_tree.ipynb #29f9360a
+def _details(report:dict) -> list[str]:
+    "One line for each file or sequence that is not simply linked."
+    strays = report['strays']
+    lines = [f'notice: ignored, not at <subject>/<type>/<view>/: {p}' for p in strays[:10]]
+    if len(strays) > 10: lines.append(f'notice: and {len(strays) - 10} more')
+    lines += [f'only maps: {s}' for s in report['only_maps']]
+    lines += [f'only silhouettes: {s}' for s in report['only_silhouettes']]
+    lines += [f"trimmed: {o['sequence']}: {o['file']}: {o['frames_before']} frames, {o['frames_after']} kept, "
+              f"cut at the {o['cut_at']}" for o in report['trimmed']]
+    lines += [f"failed: {o['reason']}" for o in report['failed']]
+    lines += [f'kept: {p}: a real file that this script did not write, in a sequence that is not linked'
+              for p in report['kept']]
+    return lines
+
 def summary(
     report:dict,     # As `as_report` makes it
     new:int,         # Sequences that were not yet as they should be
     removed:int,     # Sequences that are no longer linked
     dry_run:bool,    # It would all be so
 ) -> str:
-    "The report as text, one line for each sequence that is not simply linked, and the counts."
-    d, n = report, report['counts']
-    lines = [f'notice: ignored, not at <subject>/<type>/<view>/: {p}' for p in d['strays'][:10]] + [f"notice: and {n['strays'] - 10} more"]*(n['strays'] > 10)
-    lines += [f'only maps: {s}' for s in d['only_maps']] + [f'only silhouettes: {s}' for s in d['only_silhouettes']]
-    lines += [f"trimmed: {o['sequence']}: {o['file']}: {o['frames_before']} frames, {o['frames_after']} kept, cut at the {o['cut_at']}" for o in d['trimmed']]
-    lines += [f"failed: {o['reason']}" for o in d['failed']]
-    lines += [f'kept: {p}: a real file that this script did not write, in a sequence that is not linked' for p in d['kept']]
-    would, are, fail = ('would be ', 'are', 'would fail') if dry_run else ('', 'were', 'failed')
-    counts = f"{n['linked']} sequences {would}linked ({new} new or changed, {n['linked']-new} as they {are})" + f", {n['trimmed']} of them trimmed"*bool(n['trimmed'])
-    counts += f", {n['failed']} {fail}, {n['only_maps']} with maps only, {n['only_silhouettes']} with silhouettes only" + f", {removed} no longer linked"*bool(removed)
-    return '\n'.join(map(one_line, [*lines, counts]))
+    "Write the report as text: one line for each sequence that is not simply linked, and the counts."
+    n = report['counts']
+    linked, are, failed = ('would be linked', 'are', 'would fail') if dry_run else ('linked', 'were', 'failed')
+    counts = f"{n['linked']} sequences {linked} ({new} new or changed, {n['linked']-new} as they {are})"
+    if n['trimmed']: counts += f", {n['trimmed']} of them trimmed"
+    counts += f", {n['failed']} {failed}, {n['only_maps']} with maps only"
+    counts += f", {n['only_silhouettes']} with silhouettes only"
+    if removed: counts += f", {removed} no longer linked"
+    return '\n'.join(map(one_line, [*_details(report), counts]))
 
 # %% ../../nbs/prepare/03_link_tree.ipynb #8b0849b3
 def check_place(out:str, *inputs:str) -> None:
-    if Path(out).exists() and not Path(out).is_dir(): raise SkeletonGaitError(f"--output_path {out} is a file; choose a folder")
+    "Raise a `SkeletonGaitError` if the output is a file, or lies inside an input."
+    if Path(out).exists() and not Path(out).is_dir():
+        raise SkeletonGaitError(f"--output_path {out} is a file; choose a folder")
     for i in inputs:
-        if Path(out).resolve().is_relative_to(Path(i).resolve()): raise SkeletonGaitError(f"--output_path {out} lies in the input {i}; choose a folder outside of it")
+        if Path(out).resolve().is_relative_to(Path(i).resolve()):
+            raise SkeletonGaitError(f"--output_path {out} lies in the input {i}; choose a folder outside of it")
+
+def _is_report(path:Path) -> bool:
+    "Does a file hold a report of this script?"
+    try:
+        report = read_json(read_text(path, 'a report'))
+    except SkeletonGaitError:
+        return False
+    return isinstance(report, dict) and {'counts', 'linked', 'only_maps'} <= report.keys()
 
 def check_report(path:Path) -> None:
-    "A `SkeletonGaitError` if the report would take the place of another file: that of the maps' folder, say."
-    if not os.path.lexists(path): return
-    try: ours = {'counts', 'linked', 'only_maps'} <= read_json(read_text(path, 'a report')).keys()
-    except (SkeletonGaitError, AttributeError): ours = False
-    if not ours: raise SkeletonGaitError(
-        f"{path}: is no report of this script; move it away or choose another output path")
+    "Raise a `SkeletonGaitError` if the report would take the place of another file: that of the maps' folder, say."
+    if os.path.lexists(path) and not _is_report(path):
+        raise SkeletonGaitError(f"{path}: is no report of this script; move it away or choose another output path")
 
 # %% ../../nbs/prepare/03_link_tree.ipynb #d5b7b2a2
+def _ambiguous(sequence:Sequence, files:list[Path]) -> Result:
+    "The result of a sequence with several files to choose from."
+    why = (f"{'/'.join(sequence)}: several files to choose from: {', '.join(map(str, files))}; "
+           "expected one of maps and one of silhouettes")
+    return Result(sequence, files, why)
+
 def _link_pairs(pairs:Pairs, one:Callable) -> list[Result]:
     "Call `one` for every pair; an `OutputError` tells how many are done. The ambiguous sequences have failed already."
-    results = []
+    results, n = [], len(pairs.both)
     try:
-        for r in tqdm(in_threads(one, pairs.both.items()), 'linking', len(pairs.both), unit=' sequences', mininterval=.5): results.append(r)
-    except OutputError as e: raise OutputError(f'{e}; {len(results)} of {len(pairs.both)} sequences done') from None
-    return results + [Result(s, fs, f"{'/'.join(s)}: several files to choose from: {', '.join(map(str, fs))}; expected one of maps and one of silhouettes") for s, fs in pairs.ambiguous.items()]
+        for result in tqdm(in_threads(one, pairs.both.items()), 'linking', n, unit=' sequences', mininterval=.5):
+            results.append(result)
+    except OutputError as e:
+        raise OutputError(f'{e}; {len(results)} of {n} sequences done') from None
+    return results + [_ambiguous(sequence, files) for sequence, files in pairs.ambiguous.items()]
 
-def link_trees(pairs:Pairs, written:Written, dry_run:bool, **kw) -> dict:
-    "Link all pairs, remove what is not linked, tell of it, and only then write the report, which is returned."
+def link_trees(
+    pairs:Pairs,
+    written:Written,        # Of the linked tree
+    dry_run:bool,           # Change nothing
+    trim:Trim=Trim(),       # For pairs of different length
+    limits:Limits=Limits(), # Larger files are refused
+    copy:bool=False,        # Copies, not links
+) -> dict: # As `as_report` makes it
+    "Link all pairs, remove what is not linked, print the summary, and only then write the report."
     if not dry_run: written.tidy()
-    results = _link_pairs(pairs, partial(link_one, written=written, dry_run=dry_run, **kw))
+    one = partial(link_one, written=written, trim=trim, limits=limits, copy=copy, dry_run=dry_run)
+    results = _link_pairs(pairs, one)
     gone, kept = sweep({r.sequence for r in results if not r.reason}, written, dry_run)
     report = as_report(pairs, results, kept)
-    print(summary(report, sum(r.new for r in results), len(gone), dry_run), f'-> {one_line(str(written.root))}', *['(dry run: nothing was changed)']*dry_run, flush=True)
+    text = summary(report, sum(r.new for r in results), len(gone), dry_run) + f' -> {one_line(str(written.root))}'
+    if dry_run: text += ' (dry run: nothing was changed)'
+    print(text, flush=True)
     if not dry_run:
         written.tidy()
         _save_if_new(json.dumps(report, indent=1) + '\n', written.root/'report.json')

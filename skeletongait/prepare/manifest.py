@@ -33,20 +33,27 @@ from ..maps.settings import HeatmapConfig
 # %% ../../nbs/prepare/02_manifest.ipynb #57d511c2
 FORMAT = 1  # Of the manifest
 DRAWING = 1 # Raised whenever the same pose and settings would give other maps, except where records tell (`window`)
-LATER = dict(min_conf=0., joints_off=[]) # Settings that came after the first manifests, and what holds where a header lacks them
+LATER = dict(min_conf=0., joints_off=[]) # Settings that came after the first manifests; values if a header lacks them
 
 def make_header(cfg:HeatmapConfig) -> dict:
-    "The manifest's first line: how all maps beside it are drawn."
-    settings = asdict(cfg) | dict(sigma=float(cfg.sigma), min_conf=float(cfg.min_conf), joints_off=list(cfg.joints_off))
-    return dict(format=FORMAT, drawing=DRAWING, settings={k: v for k, v in settings.items() if k not in LATER or v != LATER[k]}, skeletongait=__version__)
+    "Make the manifest's first line: how all maps beside it are drawn."
+    plain = dict(sigma=float(cfg.sigma), min_conf=float(cfg.min_conf), joints_off=list(cfg.joints_off))
+    settings = asdict(cfg) | plain
+    settings = {k: v for k, v in settings.items() if k not in LATER or v != LATER[k]}
+    return dict(format=FORMAT, drawing=DRAWING, settings=settings, skeletongait=__version__)
 
 # %% ../../nbs/prepare/02_manifest.ipynb #d4fe1e2d
+def _all_settings(header:dict) -> dict:
+    "Everything in a header that decides about maps, defaults included."
+    versions = {'format of the manifest': header.get('format'), 'version of the drawing': header.get('drawing')}
+    return versions | LATER | header.get('settings', {})
+
 def settings_difference(
     old:dict, # Header of the maps that are there
     new:dict, # Header of the maps to draw
 ) -> list[str]:
-    "Each way in which the maps of two headers differ, with both values; empty if they may stand side by side."
-    a, b = ({'format of the manifest': h.get('format'), 'version of the drawing': h.get('drawing')} | LATER | h.get('settings', {}) for h in (old, new))
+    "List each difference between two headers, with both values; empty if their maps may stand side by side."
+    a, b = _all_settings(old), _all_settings(new)
     return [f'{k} was {a.get(k)!r:.80} and is {b.get(k)!r:.80}' for k in a | b if a.get(k) != b.get(k)]
 
 # %% ../../nbs/prepare/02_manifest.ipynb #07419cee
@@ -63,28 +70,38 @@ class Record(NamedTuple):
 
 # %% ../../nbs/prepare/02_manifest.ipynb #ce3fda39
 def to_line(record:Record) -> str:
-    "One line of JSON; notices and a window only if there are any."
+    "Write a record as one line of JSON; notices and a window only if there are any."
     defaults = Record._field_defaults
     return json.dumps({k: v for k, v in record._asdict().items() if k not in defaults or v != defaults[k]})
 
+def _is_path_below(pose:str) -> bool:
+    "Does the path name a file, and lead nowhere outside?"
+    path = PurePosixPath(pose)
+    return bool(path.name) and '..' not in path.parts
+
 def _is_record(o:Any) -> bool:
-    "Is this what a line of a record says?"
-    if not isinstance(o, dict) or not {*Record._fields[:6]} <= o.keys() <= {*Record._fields}: return False
+    "Is this what a line of a record holds?"
+    needed, known = {*Record._fields[:6]}, {*Record._fields}
+    if not isinstance(o, dict) or not needed <= o.keys() <= known: return False
     notices = o.get('notices', [])
-    if not isinstance(notices, list) or not all(isinstance(w, str) for w in (o['pose'], o['sha256'], *notices)): return False
-    pose = PurePosixPath(o['pose'])
-    counts = [*(o[k] for k in ('size', 'mtime_ns', 'bytes', 'frames')), o.get('window', 0)]
-    return all(type(n) is int for n in counts) and bool(pose.name) and '..' not in pose.parts
+    if not isinstance(notices, list): return False
+    texts = (o['pose'], o['sha256'], *notices)
+    counts = (o['size'], o['mtime_ns'], o['bytes'], o['frames'], o.get('window', 0))
+    if not all(isinstance(t, str) for t in texts): return False
+    return all(type(n) is int for n in counts) and _is_path_below(o['pose'])
 
 def from_line(line:str|bytes) -> Record|None:
-    "The record of a line; None for a line that is not whole."
-    try: o = read_json(line)
-    except SkeletonGaitError: return None
-    return Record(**{**o, 'notices': tuple(o.get('notices', ()))}) if _is_record(o) else None
+    "Read the record of a line; None for a line that is not whole."
+    try:
+        o = read_json(line)
+    except SkeletonGaitError:
+        return None
+    if not _is_record(o): return None
+    return Record(**{**o, 'notices': tuple(o.get('notices', ()))})
 
 # %% ../../nbs/prepare/02_manifest.ipynb #113b2bba
 def maps_name(pose:str) -> str:
-    "Where the maps of a pose file go: the same path, ending in `.pkl`."
+    "Return where the maps of a pose file go: the same path, ending in `.pkl`."
     return str(PurePosixPath(pose).with_suffix('.pkl'))
 
 # %% ../../nbs/prepare/02_manifest.ipynb #997e1d57
@@ -95,28 +112,33 @@ def fresh(
     maps_bytes:int|None,      # Bytes of the maps' file; None if there is none
     sha256:Callable[[],str],  # Reads the pose file, if need be
 ) -> Record|None: # The record to keep; None if the maps must be drawn
-    "Are these maps still those of this pose file?"
+    "Return the record if the maps are still those of the pose file, with the file's time."
     if record is None or (record.size, record.bytes) != (size, maps_bytes): return None
     if record.window != window_of(record.frames): return None
     if record.mtime_ns == mtime_ns: return record
-    return record._replace(mtime_ns=mtime_ns) if record.sha256 == sha256() else None
+    if record.sha256 != sha256(): return None
+    return record._replace(mtime_ns=mtime_ns)
 
 # %% ../../nbs/prepare/02_manifest.ipynb #15a78b20
 def file_sha256(path:Path) -> str:
-    "SHA-256 of a file's content, in hexadecimal."
-    with open(path, 'rb') as f: return hashlib.file_digest(f, 'sha256').hexdigest()
+    "Return the SHA-256 of a file's content, in hexadecimal."
+    with open(path, 'rb') as f:
+        return hashlib.file_digest(f, 'sha256').hexdigest()
 
 # %% ../../nbs/prepare/02_manifest.ipynb #ff94d903
 class OutputError(SkeletonGaitError):
     "The output cannot be written, and no following file could be either."
 
-_EVERYWHERE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.EACCES, errno.EPERM) # space, quota, read-only, broken, gone, rights
+# no space, over quota, read-only, broken disk, server gone, no permission
+_EVERYWHERE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.EACCES, errno.EPERM)
 
 @contextlib.contextmanager
 def writing(path:str|os.PathLike) -> Iterator[None]: # What is written to in the block
-    "Trouble with writing that every following file would meet as well becomes an `OutputError`; a `LostRankError` where files vanish meanwhile."
-    try: yield
-    except FileNotFoundError: raise LostRankError(f"{path}: another run has taken over; this one stops") from None
+    "Turn errors that every following file would meet into an `OutputError`, and vanished files into a `LostRankError`."
+    try:
+        yield
+    except FileNotFoundError:
+        raise LostRankError(f"{path}: another run has taken over; this one stops") from None
     except OSError as e:
         if e.errno not in _EVERYWHERE: raise
         raise OutputError(f"{path}: cannot be written: {e.strerror}") from None
@@ -130,20 +152,33 @@ class Manifest(NamedTuple):
     records: dict[str,Record] # By the pose's path
 
 # %% ../../nbs/prepare/02_manifest.ipynb #ac0b2294
+def _records(lines:Iterable[bytes]) -> dict[str,Record]:
+    "The whole records among some lines, by the pose's path; later lines override earlier ones."
+    return {r.pose: r for r in map(from_line, lines) if r}
+
+def _header(line:bytes) -> dict|None:
+    "The header in the first line; None if it is damaged."
+    try:
+        header = read_json(line)
+    except SkeletonGaitError:
+        return None
+    good = isinstance(header, dict) and isinstance(header.get('settings'), dict)
+    return header if good else None
+
 def read_manifest(
     out:Path, # Folder of maps
 ) -> Manifest|None:
-    "The manifest of a folder of maps; None if it has none, a `SkeletonGaitError` if its header is damaged."
-    try: head, *lines = (out/MANIFEST).read_bytes().split(b'\n')
-    except FileNotFoundError: return None
-    try: header = read_json(head)
-    except SkeletonGaitError: header = None
-    if not isinstance(header, dict) or not isinstance(header.get('settings'), dict): raise SkeletonGaitError(f"{out/MANIFEST}: its first line is no header; expected what skeletongait wrote there. Draw all anew with --overwrite")
+    "Read the manifest of a folder of maps; None if it has none, a `SkeletonGaitError` if its header is damaged."
+    path = out/MANIFEST
+    try:
+        first, *lines = path.read_bytes().split(b'\n')
+    except FileNotFoundError:
+        return None
+    header = _header(first)
+    if header is None:
+        raise SkeletonGaitError(f"{path}: its first line is no header; expected what skeletongait wrote there. "
+                                "Draw all anew with --overwrite")
     return Manifest(header, _records(lines))
-
-def _records(lines:Iterable[bytes]) -> dict[str,Record]:
-    "The whole records among some lines, by the pose's path; the later one wins."
-    return {r.pose: r for r in map(from_line, lines) if r}
 
 # %% ../../nbs/prepare/02_manifest.ipynb #dc87855c
 def write_manifest(
@@ -152,7 +187,8 @@ def write_manifest(
     ready:Callable[[],None]|None=None, # As `atomic_write` takes it
 ) -> None:
     "Write a manifest atomically, sorted by path."
-    with writing(out/MANIFEST), atomic_write(out/MANIFEST, ready) as tmp, open(tmp, 'w', encoding='utf-8', newline='\n') as f:
+    path = out/MANIFEST
+    with writing(path), atomic_write(path, ready) as tmp, open(tmp, 'w', encoding='utf-8', newline='\n') as f:
         f.write(json.dumps(manifest.header) + '\n')
         f.writelines(to_line(manifest.records[k]) + '\n' for k in sorted(manifest.records))
 
@@ -161,7 +197,7 @@ def start_journal(
     out:Path, # Folder of maps
     rank:int,
 ) -> Path:
-    "A new journal, named so that no other process, machine or run has the same."
+    "Create a new journal, whose name no other process, machine or run has."
     path = out/'journal'/f'{platform.node()}-{rank}-{os.getpid()}-{time.time_ns()}.jsonl'
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -169,15 +205,17 @@ def start_journal(
     return path
 
 def check_journal(journal:Path) -> None:
-    "A `LostRankError` if the journal has been removed: another run has taken over."
-    with writing(journal), open(journal, 'rb'): pass # opened, not asked for: over a network, only that asks the server
+    "Raise a `LostRankError` if the journal has been removed: another run has taken over."
+    with writing(journal):
+        open(journal, 'rb').close() # opened, not just looked for: over a network, only that asks the server
 
 def add_record(journal:Path, record:Record) -> None:
-    "Append a line, and return when it is on the disk; a `LostRankError` if the journal has been removed."
+    "Append a line and return when it is on the disk; `LostRankError` if the journal has been removed."
     line = (to_line(record) + '\n').encode()
     with writing(journal), open(journal, 'rb+', buffering=0) as f:
         f.seek(0, os.SEEK_END)
-        if f.write(line) < len(line): raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) # a disk that takes half a line is full
+        if f.write(line) < len(line): # a disk that takes half a line is full
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         os.fsync(f.fileno())
 
 # %% ../../nbs/prepare/02_manifest.ipynb #a1e51e8a
@@ -186,17 +224,19 @@ _JOURNAL = re.compile(r'.*-[0-9]+-[0-9]+-[0-9]+\.jsonl', re.DOTALL) # as `start_
 def find_journals(
     out:Path, # Folder of maps
 ) -> list[Path]:
-    "The journals that runs have left; other files in their folder are somebody else's."
+    "List the journals that runs have left; other files in their folder belong to others."
     return [p for p in (out/'journal').glob('*.jsonl') if _JOURNAL.fullmatch(p.name)]
 
 def read_journals(journals:Iterable[Path]) -> dict[str,Record]:
-    "All whole records, by the pose's path; the journal written last wins."
-    in_order = sorted(journals, key=lambda p: (p.stat().st_mtime_ns, p.name))
+    "Read all whole records, by the pose's path; the journal written last overrides the others."
+    def age(journal): return journal.stat().st_mtime_ns, journal.name
+    in_order = sorted(journals, key=age)
     return _records(line for p in in_order for line in p.read_bytes().split(b'\n'))
 
 def remove_all(files:Iterable[str|os.PathLike]) -> None:
-    "Remove files, whether they are there or not; their folders stay, another run may be about to write there."
-    for p in files: Path(p).unlink(missing_ok=True)
+    "Remove files if they are there; their folders stay, another run may be about to write there."
+    for p in files:
+        Path(p).unlink(missing_ok=True)
 
 # %% ../../nbs/prepare/02_manifest.ipynb #dd30c10b
 _PICTURE = re.compile(r'(bone|pose)_[0-9]+\.jpg')
@@ -211,16 +251,23 @@ class Found(NamedTuple):
     leftovers: list[Path] # Unfinished files of killed processes
     others: list[str]     # Files in `pkl` and `images` that are neither maps nor pictures, by their path
 
-def look_around(out:Path) -> Found:
-    "What a folder of maps holds: in itself, in `pkl`, `images` and `journal`, and nothing in other folders."
-    below = {name: list(walk(out/name)) for name in ('pkl', 'images', 'journal')}
-    is_maps = lambda e: e.name.endswith('.pkl') and not e.name.startswith('.') and e.is_file()
-    maps = {Path(e.path).relative_to(out/'pkl').as_posix(): e.stat().st_size for e in below['pkl'] if is_maps(e)}
-    others = [e for e in below['pkl'] if not is_maps(e)] + [e for e in below['images'] if not is_picture(e.name)]
+def _is_maps(entry:os.DirEntry) -> bool:
+    return entry.name.endswith('.pkl') and not entry.name.startswith('.') and entry.is_file()
+
+def _leftovers(out:Path, entries:Iterable[os.DirEntry]) -> list[Path]:
+    "Unfinished files at the top of the folder and among `entries`, but none beyond a link."
     top = out.glob('.*') if out.is_dir() else ()
-    half = [p for p in (*top, *(Path(e.path) for es in below.values() for e in es)) if is_leftover(p.name)]
-    return Found(maps, [p for p in half if not link_above(p, out)],
-                 [Path(e.path).relative_to(out).as_posix() for e in others if not e.name.startswith('.')])
+    paths = [*top, *(Path(e.path) for e in entries)]
+    return [p for p in paths if is_leftover(p.name) and not link_above(p, out)]
+
+# %% ../../nbs/prepare/02_manifest.ipynb #dd30c10c
+def look_around(out:Path) -> Found:
+    "Find out what a folder of maps holds: in itself, in `pkl`, `images` and `journal`, and in no other folder."
+    pkl, images, journal = (list(walk(out/name)) for name in ('pkl', 'images', 'journal'))
+    maps = {Path(e.path).relative_to(out/'pkl').as_posix(): e.stat().st_size for e in pkl if _is_maps(e)}
+    others = [e for e in pkl if not _is_maps(e)] + [e for e in images if not is_picture(e.name)]
+    others = [Path(e.path).relative_to(out).as_posix() for e in others if not e.name.startswith('.')]
+    return Found(maps, _leftovers(out, pkl + images + journal), others)
 
 # %% ../../nbs/prepare/02_manifest.ipynb #a6727b16
 def check_settings(
@@ -229,38 +276,47 @@ def check_settings(
     manifest:Manifest|None, # Of those that are there
     maps:dict[str,int],     # What is there
 ) -> None:
-    "A `SkeletonGaitError` if new maps would stand beside others that were drawn otherwise, or nobody knows how."
+    "Raise a `SkeletonGaitError` if new maps would stand beside others with different or unknown settings."
     todo = 'choose another --ext_name or --save_root, or draw all of them anew with --overwrite'
     if not maps: return
-    if manifest is None: raise SkeletonGaitError(f"{out}: holds {len(maps)} maps but no {MANIFEST}, so nobody knows how they were drawn; {todo}")
-    if differ := settings_difference(manifest.header, header): raise SkeletonGaitError(f"{out}: its {len(maps)} maps were drawn otherwise: {', '.join(differ)}; {todo}")
+    if manifest is None:
+        raise SkeletonGaitError(f"{out}: holds {len(maps)} maps but no {MANIFEST}, "
+                                f"so nobody knows how they were drawn; {todo}")
+    differ = settings_difference(manifest.header, header)
+    if differ:
+        raise SkeletonGaitError(f"{out}: its {len(maps)} maps were drawn otherwise: {', '.join(differ)}; {todo}")
 
 # %% ../../nbs/prepare/02_manifest.ipynb #2f4ae0e6
 def known_records(
     out:Path, # Folder of maps
 ) -> dict[str,Record]:
-    "All records of the manifest, whatever its first line says, and of the journals."
+    "Read all records of the journals and of the manifest, even if its header is damaged."
     path = out/MANIFEST
-    return _records(path.read_bytes().split(b'\n') if path.is_file() else ()) | read_journals(find_journals(out))
+    lines = path.read_bytes().split(b'\n') if path.is_file() else ()
+    return _records(lines) | read_journals(find_journals(out))
 
 def start_over(
     out:Path,    # Folder of maps
     header:dict, # How all is to be drawn
 ) -> Manifest: # With what is to be removed, and marked
     "Mark the folder as one to be cleared."
-    write_manifest(out, marked := Manifest(header | {'clearing': True}, known_records(out)))
+    marked = Manifest(header | {'clearing': True}, known_records(out))
+    write_manifest(out, marked)
     return marked
 
-def _own_files(out:Path, name:str) -> Iterator[tuple[str,str]]: # Path, and path below `out/name`
+def _own_files(out:Path, name:str) -> Iterator[tuple[str,PurePosixPath]]: # Path, and path below `out/name`
+    "All files below `out/name`, but none beyond a link."
     for e in walk(out/name):
-        if not link_above(Path(e.path), out): yield e.path, Path(e.path).relative_to(out/name).as_posix()
+        path = Path(e.path)
+        if not link_above(path, out): yield e.path, PurePosixPath(path.relative_to(out/name).as_posix())
 
 def clear(
     out:Path,                # Folder of maps
     poses:Iterable[str],     # Whose maps are listed
 ) -> None:
     "Remove maps and pictures of some pose files, but nothing beyond a link."
-    maps, folders = {maps_name(p) for p in poses}, {str(PurePosixPath(p).parent) for p in poses}
-    remove_all(path for path, name in _own_files(out, 'pkl') if name in maps)
-    pictures = ((path, PurePosixPath(name)) for path, name in _own_files(out, 'images'))
-    remove_all(path for path, name in pictures if is_picture(name.name) and str(name.parent) in folders)
+    poses = list(poses)
+    maps = {maps_name(p) for p in poses}
+    folders = {PurePosixPath(p).parent for p in poses}
+    remove_all(path for path, below in _own_files(out, 'pkl') if str(below) in maps)
+    remove_all(path for path, below in _own_files(out, 'images') if is_picture(below.name) and below.parent in folders)

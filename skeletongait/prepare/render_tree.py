@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['PARTS', 'DATASETS', 'MOST_SECONDS', 'output_folder', 'check_apart', 'check_links', 'is_known', 'Job', 'list_jobs',
            'without_clashes', 'Work', 'save_pictures', 'earlier_pictures', 'check_target', 'draw_file', 'Outcome',
-           'reason', 'is_unread', 'remove_outputs', 'do_share', 'Plan', 'find_fresh', 'open_output', 'check_unlisted',
-           'make_plan', 'Teller', 'refusal', 'follow', 'Watch', 'gather', 'make_report', 'save_state', 'summary',
-           'dismiss', 'lead']
+           'reason', 'is_unread', 'remove_outputs', 'do_share', 'Plan', 'find_fresh', 'check_unlisted', 'open_output',
+           'make_plan', 'Teller', 'refusal', 'follow', 'ProgressWatch', 'gather', 'make_report', 'save_state',
+           'summary', 'dismiss', 'lead']
 
 # %% ../../nbs/prepare/01_render_tree.ipynb #c30c9e5b
 import itertools
@@ -24,8 +24,10 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
+from fastcore.basics import patch
 from tqdm import tqdm
 
+from .. import __version__
 from ..cli import Stopped
 from ..core import SkeletonGaitError, atomic_write, one_line, save_pickle
 from ..distributed import Board, LostRankError, Ranks
@@ -48,39 +50,58 @@ def output_folder(
     sigma:float,               # Width of the bumps
     ext_name:str='',           # The user's own word, to tell settings apart
 ) -> Path:
-    "`<save_root>/<dataset_name>_sigma_<sigma>_<ext_name>`, the underscore kept where `ext_name` is empty; a `SkeletonGaitError` where that is more than one folder."
+    """Return `<save_root>/<dataset_name>_sigma_<sigma>_<ext_name>`.
+
+    The last underscore is there without an `ext_name`, too. A name with a slash is a `SkeletonGaitError`.
+    """
     for option, name in (('dataset_name', dataset_name), ('ext_name', ext_name)):
-        if Path(f'{name}_').name != f'{name}_': raise SkeletonGaitError(f"--{option}={name}: has a slash; expected a word for the folder's name. Where the folder goes is --save_root")
+        if Path(f'{name}_').name != f'{name}_':
+            raise SkeletonGaitError(f"--{option}={name}: has a slash; expected a word for the folder's name. "
+                                    "Where the folder goes is --save_root")
     return Path(save_root)/f'{dataset_name}_sigma_{float(sigma)}_{ext_name}'
 
 # %% ../../nbs/prepare/01_render_tree.ipynb #ae85bd42
-def check_apart(poses:Path, out:Path) -> None:
-    "A `SkeletonGaitError` if poses and maps' folder, or a part of it, lie one in the other, or a link leads nowhere."
-    for folder in (out, *(out/name for name in PARTS)):
-        broken = next((p for p in (folder, *folder.parents) if p.is_symlink() and not p.exists()), None)
-        if broken: raise SkeletonGaitError(
-            f"{broken}: a link that leads nowhere; mend or remove it, or choose another --save_root")
-        a, b = poses.resolve(), folder.resolve()
-        todo = 'choose another --save_root, or remove the link' if folder.is_symlink() else 'choose another --save_root'
-        if a.is_relative_to(b) or b.is_relative_to(a): raise SkeletonGaitError(
-            f"{folder}: the maps' folder, and {poses}, the poses', lie one in the other; {todo}")
-
 PARTS = ('pkl', 'images', 'journal')
 
-def check_links(out:Path) -> None:
-    "A `SkeletonGaitError` if a part of the maps' folder is no folder, or a link to where others keep their files."
-    for path in (out/name for name in PARTS):
-        if path.exists() and not path.is_dir(): raise SkeletonGaitError(
-            f"{path}: a file; expected a folder; move it away, or choose another --ext_name or --save_root")
-        if path.is_symlink() and (why := _taken(out, path)): raise SkeletonGaitError(
-            f"{path}: a link to {path.resolve()}, {why}; remove the link, or choose another --ext_name or --save_root")
+def _check_not_broken(folder:Path) -> None:
+    "A `SkeletonGaitError` if the folder, or one above it, is a link that leads nowhere."
+    for p in (folder, *folder.parents):
+        if p.is_symlink() and not p.exists():
+            raise SkeletonGaitError(f"{p}: a link that leads nowhere; fix or remove it, or choose another --save_root")
 
-def _taken(out:Path, link:Path) -> str: # Empty: it may be written to
+def check_apart(poses:Path, out:Path) -> None:
+    "Raise a `SkeletonGaitError` if poses and maps lie inside each other, or a link leads nowhere."
+    source = poses.resolve()
+    for folder in (out, *(out/name for name in PARTS)):
+        _check_not_broken(folder)
+        target = folder.resolve()
+        if not (source.is_relative_to(target) or target.is_relative_to(source)): continue
+        todo = 'choose another --save_root'
+        if folder.is_symlink(): todo += ', or remove the link'
+        raise SkeletonGaitError(f"{folder}: the maps' folder and the poses' folder {poses} "
+                                f"must not lie inside each other; {todo}")
+
+# %% ../../nbs/prepare/01_render_tree.ipynb #ae85bd43
+def _why_not_ours(out:Path, link:Path) -> str: # Empty if it may be written to
+    "Why a part of the maps' folder may not be this link."
     target, here = link.resolve(), out.resolve()
     if link.name == 'journal': return 'but journals must lie beside the maps'
-    if target.is_relative_to(here) or here.is_relative_to(target): return 'which lies in the same folder, or above it'
-    other = next((p for p in (target, *target.parents) if (p/MANIFEST).is_file()), None)
-    return f'which belongs to the maps in {other}' if other else ''
+    if target.is_relative_to(here) or here.is_relative_to(target):
+        return 'which lies in the same folder, or above it'
+    for p in (target, *target.parents):
+        if (p/MANIFEST).is_file(): return f'which belongs to the maps in {p}'
+    return ''
+
+def check_links(out:Path) -> None:
+    "Raise a `SkeletonGaitError` if a part of the maps' folder is a file, or a link to where others keep their files."
+    for path in (out/name for name in PARTS):
+        if path.exists() and not path.is_dir():
+            raise SkeletonGaitError(f"{path}: a file; expected a folder; move it away, "
+                                    "or choose another --ext_name or --save_root")
+        why = _why_not_ours(out, path) if path.is_symlink() else ''
+        if why:
+            raise SkeletonGaitError(f"{path}: a link to {path.resolve()}, {why}; remove the link, "
+                                    "or choose another --ext_name or --save_root")
 
 # %% ../../nbs/prepare/01_render_tree.ipynb #492ab7a2
 DATASETS = ('SUSTech1K', 'GREW', 'CCPG', 'OUMVLP', 'OU-MVLP', 'Gait3D', 'CASIA-B', 'CASIAB', 'CASIA-E', 'CASIAE')
@@ -100,21 +121,35 @@ def list_jobs(
     dataset_name:str, # SUSTech1K: only files whose name begins with 03
     n_pictures:int=10,# Sequences that leave pictures
 ) -> list[Job]:
-    "All pose files, in the tree's order; `SkeletonGaitError` if there are none."
+    "List all pose files, in the tree's order; `SkeletonGaitError` if there are none."
     begin = '03' if dataset_name.lower() == 'sustech1k' else ''
-    files = [[f.relative_to(tree.root).as_posix() for f in fs if f.name.startswith(begin)] for fs in tree.sequences.values()]
-    files = [fs for fs in files if fs]
-    if not files: raise SkeletonGaitError(f"{tree.root}: no pose file whose name begins with {begin}; that is how SUSTech1K names its poses")
-    return [Job(f, i < n_pictures and f is fs[0]) for i, fs in enumerate(files) for f in fs]
+    jobs, n_sequences = [], 0
+    for files in tree.sequences.values():
+        poses = [f.relative_to(tree.root).as_posix() for f in files if f.name.startswith(begin)]
+        jobs += [Job(pose, n_sequences < n_pictures and pose is poses[0]) for pose in poses]
+        if poses: n_sequences += 1
+    if not jobs:
+        raise SkeletonGaitError(f"{tree.root}: no pose file whose name begins with {begin}; "
+                                "that is how SUSTech1K names its poses")
+    return jobs
 
 # %% ../../nbs/prepare/01_render_tree.ipynb #ac4cb405
-def without_clashes(jobs:list[Job]) -> tuple[list[Job],list[tuple[str,str]]]: # Jobs to do; path and reason of those that cannot be
+def without_clashes(
+    jobs:list[Job],
+) -> tuple[list[Job],list[tuple[str,str]]]: # Jobs to do; path and reason of those that cannot be done
     "Leave out pose files that would become the same maps."
     groups = {}
-    for job in jobs: groups.setdefault(maps_name(job.pose), []).append(job)
-    name = lambda job: PurePosixPath(job.pose).name
-    return [g[0] for g in groups.values() if len(g) == 1], [
-        (g[0].pose, f"{' and '.join(map(name, g))} would both become {PurePosixPath(maps).name}; keep one of them") for maps, g in groups.items() if len(g) > 1]
+    for job in jobs:
+        groups.setdefault(maps_name(job.pose), []).append(job)
+    todo, clashing = [], []
+    for maps, group in groups.items():
+        if len(group) == 1:
+            todo += group
+            continue
+        names = ' and '.join(PurePosixPath(job.pose).name for job in group)
+        why = f"{names} would both become {PurePosixPath(maps).name}; keep one of them"
+        clashing.append((group[0].pose, why))
+    return todo, clashing
 
 # %% ../../nbs/prepare/01_render_tree.ipynb #50ca715b
 class Work(NamedTuple):
@@ -123,8 +158,14 @@ class Work(NamedTuple):
     out: Path          # As `output_folder` names it
     cfg: HeatmapConfig # How to draw
     limits: Limits     # Larger pose files are refused
-    def maps(self, pose:str) -> Path: return self.out/'pkl'/maps_name(pose)
-    def pictures(self, pose:str) -> Path: return (self.out/'images'/pose).parent
+
+    def maps(self, pose:str) -> Path:
+        "Where the maps of a pose file go."
+        return self.out/'pkl'/maps_name(pose)
+
+    def pictures(self, pose:str) -> Path:
+        "The folder of a pose file's pictures."
+        return (self.out/'images'/pose).parent
 
 # %% ../../nbs/prepare/01_render_tree.ipynb #625a2262
 def save_pictures(
@@ -135,44 +176,66 @@ def save_pictures(
     "Write every frame's two maps as pictures."
     for t, pair in enumerate(maps):
         for name, im in zip(('bone', 'pose'), pair):
-            with atomic_write(folder/f'{name}_{t}.jpg', ready) as tmp: tmp.write_bytes(image_bytes(im, '.jpg'))
+            with atomic_write(folder/f'{name}_{t}.jpg', ready) as tmp:
+                tmp.write_bytes(image_bytes(im, '.jpg'))
 
 def earlier_pictures(pose:str, work:Work) -> list[Path]:
-    "Pictures that an earlier run has left of a pose file; other files there, and all beyond a link, are not ours."
+    "List the pictures that an earlier run has left of a pose file, but no other files and none beyond a link."
     folder = work.pictures(pose)
     if not folder.is_dir() or link_above(folder/'picture', work.out): return []
     return [p for p in folder.iterdir() if is_picture(p.name)]
 
 # %% ../../nbs/prepare/01_render_tree.ipynb #bbd73d9c
 def check_target(job:Job, work:Work) -> None:
-    "A `SkeletonGaitError` if what is to be written would lie beyond a link, among somebody else's files, or the poses."
+    "Raise a `SkeletonGaitError` if what is to be written would lie beyond a link, or take the place of the pose."
     source, target = work.poses/job.pose, work.maps(job.pose)
     link = link_above(target, work.out/'pkl')
-    if job.pictures and not link: link = link_above(work.pictures(job.pose)/'picture', work.out/'images')
-    if link: raise SkeletonGaitError(
-        f"{source}: what is drawn of it would lie beyond the link {link}; remove the link, or choose another --save_root")
-    if target.parent.resolve()/target.name == source.resolve(): raise SkeletonGaitError(
-        f"{source}: its maps, {target}, would take its place, by way of a link; choose another --save_root")
+    if job.pictures and not link:
+        link = link_above(work.pictures(job.pose)/'picture', work.out/'images')
+    if link:
+        raise SkeletonGaitError(f"{source}: what is drawn of it would lie beyond the link {link}; "
+                                "remove the link, or choose another --save_root")
+    if target.parent.resolve()/target.name == source.resolve():
+        raise SkeletonGaitError(f"{source}: its maps, {target}, would take its place, by way of a link; "
+                                "choose another --save_root")
 
-def draw_file(
-    job:Job,
-    work:Work,
-    journal:Path, # This rank's; while it is there, nobody has taken over
-) -> Record:
-    "Draw one file; `SkeletonGaitError` where it is no pose or cannot be drawn, `OutputError` where nothing can be written, `LostRankError` where another run has taken over."
-    source, target, ready = work.poses/job.pose, work.maps(job.pose), partial(check_journal, journal)
-    check_target(job, work)
-    stat = source.stat()
-    pose, digest, later = load_array(source, work.limits), file_sha256(source), source.stat()
-    if (stat.st_size, stat.st_mtime_ns) != (later.st_size, later.st_mtime_ns): raise SkeletonGaitError(f"{source}: was changed while it was read; the next run draws it")
-    maps = pose_to_heatmap(pose, work.cfg)
+def _read_pose(source:Path, limits:Limits) -> tuple[np.ndarray,os.stat_result,str]: # Pose; size and time; checksum
+    "Read a pose file; `SkeletonGaitError` if it changes meanwhile."
+    before = source.stat()
+    pose, digest = load_array(source, limits), file_sha256(source)
+    after = source.stat()
+    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+        raise SkeletonGaitError(f"{source}: was changed while it was read; the next run draws it")
+    return pose, before, digest
+
+# %% ../../nbs/prepare/01_render_tree.ipynb #bbd73d9d
+def _save(maps:np.ndarray, job:Job, work:Work, ready:Callable[[],None]) -> int: # Bytes of the maps' file
+    "Write the pictures, if wanted, and then the maps of one file."
+    target = work.maps(job.pose)
     with writing(target):
         if job.pictures:
             ready()
             remove_all(earlier_pictures(job.pose, work))
             save_pictures(maps, work.pictures(job.pose), ready)
         save_pickle(maps, target, ready)
-        return Record(job.pose, stat.st_size, stat.st_mtime_ns, digest, target.stat().st_size, len(maps), tuple(notices(pose, work.cfg)), window_of(len(maps)))
+        return target.stat().st_size
+
+def draw_file(
+    job:Job,
+    work:Work,
+    journal:Path, # This rank's; while it is there, nobody has taken over
+) -> Record:
+    """Draw one file.
+
+    Raises a `SkeletonGaitError` if it is no pose or cannot be drawn, an `OutputError` if nothing can be written,
+    a `LostRankError` if another run has taken over.
+    """
+    check_target(job, work)
+    pose, stat, digest = _read_pose(work.poses/job.pose, work.limits)
+    maps = pose_to_heatmap(pose, work.cfg)
+    n_bytes = _save(maps, job, work, partial(check_journal, journal))
+    return Record(job.pose, stat.st_size, stat.st_mtime_ns, digest, n_bytes, len(maps),
+                  tuple(notices(pose, work.cfg)), window_of(len(maps)))
 
 # %% ../../nbs/prepare/01_render_tree.ipynb #65602278
 class Outcome(NamedTuple):
@@ -184,24 +247,51 @@ class Outcome(NamedTuple):
 
 # %% ../../nbs/prepare/01_render_tree.ipynb #74769f0e
 def reason(e:Exception, source:Path) -> str:
-    "Why a file was not drawn, without its path."
-    text = e.strerror if isinstance(e, OSError) and e.strerror else str(e) if isinstance(e, SkeletonGaitError) else f'{type(e).__name__}: {e}'
+    "Say why a file was not drawn, without its path."
+    if isinstance(e, OSError) and e.strerror: text = e.strerror
+    elif isinstance(e, SkeletonGaitError): text = str(e)
+    else: text = f'{type(e).__name__}: {e}'
     return text.removeprefix(f'{source}: ')
 
 def is_unread(e:Exception) -> bool:
     "Did the system refuse a file, so that nothing is known about its content?"
-    return any(isinstance(o, OSError) and o.errno for o in (e, e.__context__)) # parsers raise some without a number over damaged content
+    # only errors with a number: parsers raise some without one over damaged content
+    return any(isinstance(o, OSError) and o.errno for o in (e, e.__context__))
 
 def remove_outputs(pose:str, work:Work, pictures:bool) -> int: # How many maps there were
     "Remove what an earlier run has drawn of a pose file, but nothing beyond a link."
     maps = work.maps(pose)
     with writing(maps):
         there = maps.is_file() and not link_above(maps, work.out)
-        remove_all([maps]*there)
+        if there: remove_all([maps])
         if pictures: remove_all(earlier_pictures(pose, work))
     return int(there)
 
 # %% ../../nbs/prepare/01_render_tree.ipynb #8aa0684b
+class _Share:
+    "What one rank has done so far."
+    def __init__(self, work:Work, journal:Path):
+        self.work, self.journal = work, journal
+        self.drawn, self.removed = 0, 0
+        self.failed = []
+
+    def do(self, job:Job) -> None:
+        "Draw one file, or note why it cannot be drawn; trouble with the output is raised."
+        try:
+            add_record(self.journal, draw_file(job, self.work, self.journal))
+            self.drawn += 1
+        except (OutputError, LostRankError):
+            raise
+        except Exception as e: # whatever is wrong with one file, the others are drawn
+            check_journal(self.journal)
+            self.failed.append((job.pose, reason(e, self.work.poses/job.pose)))
+            if not is_unread(e):
+                self.removed += remove_outputs(job.pose, self.work, job.pictures)
+
+    def outcome(self, stopped:str='') -> Outcome:
+        return Outcome(self.drawn, self.failed, self.removed, stopped)
+
+# %% ../../nbs/prepare/01_render_tree.ipynb #8aa0684c
 def do_share(
     jobs:list[Job],           # This rank's share
     work:Work,                # What all files share
@@ -209,23 +299,19 @@ def do_share(
     tell:Callable[[int],None],# Called with the number of files dealt with, after each
 ) -> Outcome:
     "Draw every file of `jobs`; those that cannot be drawn are listed with their reasons."
-    drawn, failed, removed = 0, [], 0
+    share = _Share(work, journal)
     try:
         if jobs: compile_loops()
         for job in jobs:
-            try:
-                add_record(journal, draw_file(job, work, journal))
-                drawn += 1
-            except (OutputError, LostRankError): raise
-            except Exception as e: # whatever is wrong with one file, the others are drawn
-                check_journal(journal)
-                failed.append((job.pose, reason(e, work.poses/job.pose)))
-                if not is_unread(e): removed += remove_outputs(job.pose, work, job.pictures)
-            tell(drawn + len(failed))
-    except LostRankError: raise
-    except SkeletonGaitError as e: return Outcome(drawn, failed, removed, f'{e}; {drawn} of {len(jobs)} files drawn')
-    except Stopped as e: raise Stopped(f'{e}, {drawn} of {len(jobs)} files drawn') from None
-    return Outcome(drawn, failed, removed)
+            share.do(job)
+            tell(share.drawn + len(share.failed))
+    except LostRankError:
+        raise
+    except SkeletonGaitError as e:
+        return share.outcome(f'{e}; {share.drawn} of {len(jobs)} files drawn')
+    except Stopped as e:
+        raise Stopped(f'{e}, {share.drawn} of {len(jobs)} files drawn') from None
+    return share.outcome()
 
 # %% ../../nbs/prepare/01_render_tree.ipynb #fb761808
 class Plan(NamedTuple):
@@ -247,26 +333,37 @@ def find_fresh(
     records:dict[str,Record], # What is known
     maps:dict[str,int],       # Bytes of each maps file that is there
     poses:Path,               # Tree of poses
-) -> tuple[dict[str,Record],dict[str,Record]]: # Records that hold; records of poses that cannot be read now
-    "The records that still hold, among those of `jobs`."
+) -> tuple[dict[str,Record],dict[str,Record]]: # Records that are valid; records of poses that cannot be read now
+    "Find the records of `jobs` that are still valid."
     kept, unread = {}, {}
-    for job in tqdm([j for j in jobs if j.pose in records and maps_name(j.pose) in maps], 'checking what is there', unit=' files', delay=3, leave=False):
-        source, old = poses/job.pose, records[job.pose]
+    drawn = [job.pose for job in jobs if job.pose in records and maps_name(job.pose) in maps]
+    for pose in tqdm(drawn, 'checking what is there', unit=' files', delay=3, leave=False):
+        source, old = poses/pose, records[pose]
         try:
             stat = source.stat()
-            r = fresh(old, stat.st_size, stat.st_mtime_ns, maps[maps_name(job.pose)], partial(file_sha256, source))
-        except OSError: unread[job.pose] = old # drawing it will tell why
-        else:
-            if r: kept[job.pose] = r
+            sha256 = partial(file_sha256, source)
+            record = fresh(old, stat.st_size, stat.st_mtime_ns, maps[maps_name(pose)], sha256)
+        except OSError: # drawing it will tell why
+            unread[pose] = old
+            continue
+        if record: kept[pose] = record
     return kept, unread
 
 # %% ../../nbs/prepare/01_render_tree.ipynb #efebcc88
+def check_unlisted(out:Path, found:Found) -> None:
+    "Raise a `SkeletonGaitError` if maps lie beyond the link `pkl`, and no record says that they are this folder's."
+    link = out/'pkl'
+    if link.is_symlink() and found.maps and not known_records(out):
+        raise SkeletonGaitError(f"{link}: a link to {link.resolve()}, which holds {len(found.maps)} files .pkl "
+                                f"that no run has drawn for {out}; "
+                                'remove the link, or choose another --ext_name or --save_root')
+
 def open_output(
     out:Path,       # As `output_folder` names it
     header:dict,    # How all is to be drawn
     overwrite:bool, # Start over
 ) -> tuple[Manifest|None,Found]: # The manifest, without records of what is removed; what the folder holds
-    "Take up an output folder where the last run left it; `SkeletonGaitError` if its maps are of another kind and `overwrite` is not set."
+    "Take up an output folder where the last run left it; `SkeletonGaitError` if its maps have other settings."
     found, journals = look_around(out), find_journals(out)
     if overwrite: check_unlisted(out, found)
     manifest = start_over(out, header) if overwrite else read_manifest(out)
@@ -282,14 +379,18 @@ def open_output(
     clear(out, manifest.records | drawn)
     return Manifest(manifest.header, {}), look_around(out)
 
-def check_unlisted(out:Path, found:Found) -> None:
-    "A `SkeletonGaitError` if maps lie beyond the link `pkl`, and no record says that they are this folder's."
-    link = out/'pkl'
-    if link.is_symlink() and found.maps and not known_records(out): raise SkeletonGaitError(
-        f"{link}: a link to {link.resolve()}, which holds {len(found.maps)} files .pkl that no run has drawn for {out}; "
-        'remove the link, or choose another --ext_name or --save_root')
-
 # %% ../../nbs/prepare/01_render_tree.ipynb #ec8b53a7
+def _same_maps(old:dict, new:dict) -> bool:
+    "Do two headers promise the same maps, though another release may have written the old one?"
+    return old.keys() == new.keys() and not settings_difference(old, new)
+
+def _list_unlisted(found:Found, drawable:set[str], recorded:set[str]) -> list[str]:
+    "List the files in the maps' folder that no run has drawn, by path; both sets hold names of maps."
+    others = {*found.others} - {f'pkl/{o}' for o in drawable}
+    foreign_maps = found.maps.keys() - drawable - recorded
+    return sorted(others | {f'pkl/{o}' for o in foreign_maps})
+
+# %% ../../nbs/prepare/01_render_tree.ipynb #ec8b53a8
 def make_plan(
     work:Work,
     tree:Tree,           # Of poses
@@ -297,21 +398,24 @@ def make_plan(
     overwrite:bool=False,# Draw all, whatever is there
     closed:Iterable[tuple[str,str]]=(), # Folders of the tree that cannot be listed, and why
 ) -> Plan:
-    "Decide what to draw, and leave in the output folder a manifest of what need not be; errors of `open_output` and `list_jobs`."
+    "Decide what to draw, and write a manifest of what need not be drawn; errors of `open_output` and `list_jobs`."
     everything, header = list_jobs(tree, dataset_name), make_header(work.cfg)
     jobs, clashing = without_clashes(everything)
-    with writing(work.out): manifest, (maps, _, others) = open_output(work.out, header, overwrite)
+    with writing(work.out):
+        manifest, found = open_output(work.out, header, overwrite)
     removed = sum(remove_outputs(pose, work, False) for pose, _ in clashing)
     records = manifest.records if manifest else {}
-    if manifest and manifest.header.keys() == header.keys() and not settings_difference(manifest.header, header): header = manifest.header # of another release
-    found, unread = find_fresh(jobs, records, maps, tree.root)
+    if manifest and _same_maps(manifest.header, header): header = manifest.header
+    valid, unread = find_fresh(jobs, records, found.maps, tree.root)
     drawable = {maps_name(j.pose) for j in everything}
-    alone = maps.keys() - drawable
-    kept = found | unread | {k: r for k, r in records.items() if maps_name(k) in alone}
-    unlisted = {*others} - {f'pkl/{o}' for o in drawable} | {f'pkl/{o}' for o in alone - {maps_name(k) for k in kept}}
+    alone = found.maps.keys() - drawable
+    kept = valid | unread | {k: r for k, r in records.items() if maps_name(k) in alone}
     if manifest != Manifest(header, kept): write_manifest(work.out, Manifest(header, kept))
-    return Plan(header, [j.pose for j in everything], [j for j in jobs if j.pose not in found], kept, len(found), [*closed, *clashing], removed,
-        [p.relative_to(tree.root).as_posix() for p in tree.strays], sorted(alone), sorted(unlisted))
+    return Plan(
+        header, files=[j.pose for j in everything], jobs=[j for j in jobs if j.pose not in valid],
+        kept=kept, n_fresh=len(valid), failed=[*closed, *clashing], removed=removed,
+        strays=[p.relative_to(tree.root).as_posix() for p in tree.strays],
+        maps_without_pose=sorted(alone), unlisted=_list_unlisted(found, drawable, {maps_name(k) for k in kept}))
 
 # %% ../../nbs/prepare/01_render_tree.ipynb #a7e1c0d1
 MOST_SECONDS = 3600 # Seconds at one file after which a rank falls silent (chosen; 100,000 frames take a minute or two)
@@ -319,8 +423,10 @@ MOST_SECONDS = 3600 # Seconds at one file after which a rank falls silent (chose
 class Teller:
     "Posts twice a second, in a `with` block, how many files a rank has dealt with, and a sign of life."
     def __init__(self, board:Board, rank:int):
-        self.board, self.rank, self.n, self.since = board, rank, 0, time.monotonic()
-        self.over, self.thread = threading.Event(), threading.Thread(target=self._post, daemon=True)
+        self.board, self.rank = board, rank
+        self.n, self.since = 0, time.monotonic()
+        self.over = threading.Event()
+        self.thread = threading.Thread(target=self._post, daemon=True)
 
     def __call__(self, n:int) -> None:
         "The rank has dealt with `n` files."
@@ -336,28 +442,54 @@ class Teller:
 
     def _post(self) -> None:
         for beat in itertools.count(1):
-            try: self._signs(beat)
-            except LostRankError: return # it is for the outcome to say that nobody is there
+            try:
+                self._post_once(beat)
+            except LostRankError: # it is for the outcome to say that nobody is there
+                return
             if self.over.wait(.5): return
 
-    def _signs(self, beat:int) -> None:
+    def _post_once(self, beat:int) -> None:
         if time.monotonic() - self.since > MOST_SECONDS: return
         self.board.post(f'done/{self.rank}', self.n)
         self.board.post(f'beat/{self.rank}', beat)
 
 # %% ../../nbs/prepare/01_render_tree.ipynb #ebd84a37
+def _draws_alike(header:dict) -> bool:
+    "Does this installation draw the same maps as the one that made the header?"
+    here = make_header(HeatmapConfig())
+    versions = all(header[k] == here[k] for k in ('format', 'drawing'))
+    return versions and header['settings'].keys() - LATER == here['settings'].keys()
+
 def refusal(
     header:dict, # How rank 0 draws
     poses:Path,  # Tree of poses, as this machine sees it
     out:Path,    # Folder of maps, as this machine sees it
 ) -> str: # Empty if nothing is in the way
-    "Why this machine cannot take a share."
-    here = make_header(HeatmapConfig())
+    "Say why this machine cannot take a share."
+    machine = platform.node()
     for folder in (poses, out):
-        if not folder.is_dir(): return f'{folder}: no such folder on {platform.node()}'
-    if any(header[k] != here[k] for k in ('format', 'drawing')) or header['settings'].keys() - LATER != here['settings'].keys():
-        return f"{platform.node()} has skeletongait {here['skeletongait']}, which draws otherwise than {header['skeletongait']} of rank 0; install the same version"
-    return ''
+        if not folder.is_dir(): return f'{folder}: no such folder on {machine}'
+    if _draws_alike(header): return ''
+    return (f"{machine} has skeletongait {__version__}, which draws differently from "
+            f"{header['skeletongait']} of rank 0; install the same version")
+
+# %% ../../nbs/prepare/01_render_tree.ipynb #ebd84a38
+def _do_posted(
+    share:dict,      # As rank 0 posts it
+    board:Board,
+    rank:int,
+    poses:Path,
+    save_root:Path,
+    limits:Limits,
+) -> Outcome:
+    "Do the share that rank 0 has posted, or say why this machine cannot."
+    out = save_root/share['out']
+    why = refusal(share['header'], poses, out)
+    if why: return Outcome(stopped=why)
+    work = Work(poses, out, HeatmapConfig(**share['header']['settings']), limits)
+    jobs = [Job(*j) for j in share['jobs']]
+    with Teller(board, rank) as tell:
+        return do_share(jobs, work, out/'journal'/share['journal'], tell)
 
 def follow(
     board:Board,
@@ -365,23 +497,22 @@ def follow(
     poses:Path,      # Tree of poses, as this machine sees it
     save_root:Path,  # Where the maps go, as this machine sees it
     limits:Limits,
-) -> int: # Exit code: 0 unless rank 0 is lost; whether all went well is rank 0's to say
+) -> int: # Exit code: 0 unless rank 0 is lost; rank 0 says whether all went well
     "Do the share that rank 0 hands out."
-    if not (share := board.wait(f'share/{rank}')): # rank 0 could not begin, and says why
+    share = board.wait(f'share/{rank}')
+    if not share: # rank 0 could not begin, and says why
         board.post(f'outcome/{rank}', 'dismissed')
         return 0
-    out = save_root/share['out']
-    if why := refusal(share['header'], poses, out): outcome = Outcome(stopped=why)
-    else:
-        work = Work(poses, out, HeatmapConfig(**share['header']['settings']), limits)
-        jobs, journal = [Job(*j) for j in share['jobs']], out/'journal'/share['journal']
-        with Teller(board, rank) as tell: outcome = do_share(jobs, work, journal, tell)
-    try: board.post(f'outcome/{rank}', outcome)
-    except LostRankError as e: raise LostRankError(f'{e} This rank drew {outcome.drawn} of {len(share["jobs"])} files, none is lost; the same command draws the rest') from None
+    outcome = _do_posted(share, board, rank, poses, save_root, limits)
+    try:
+        board.post(f'outcome/{rank}', outcome)
+    except LostRankError as e:
+        raise LostRankError(f'{e} This rank drew {outcome.drawn} of {len(share["jobs"])} files, none is lost; '
+                            'the same command draws the rest') from None
     return 0
 
 # %% ../../nbs/prepare/01_render_tree.ipynb #972b1130
-class Watch:
+class ProgressWatch:
     "Rank 0's view of all ranks: how far each is, who is done, who is silent."
     def __init__(self,
         board:Board,
@@ -390,34 +521,11 @@ class Watch:
         bar:tqdm                # Shows the sum
     ):
         self.board, self.shares, self.patience, self.bar = board, shares, patience, bar
-        self.last = now = time.monotonic()
-        self.done, self.beat = [0]*len(shares), [0]*len(shares)
-        self.moved, self.heard = [now]*len(shares), [now]*len(shares) # when a file was finished; any sign of life
+        n, now = len(shares), time.monotonic()
+        self.last = now                               # when rank 0 looked
+        self.done, self.beat = [0]*n, [0]*n           # files, and signs of life
+        self.moved, self.heard = [now]*n, [now]*n     # when a file was finished; any sign of life
         self.outcomes, self.silent, self.slow = {}, set(), set()
-
-    def look(self, rank:int) -> None:
-        "Read what `rank` has posted."
-        try: outcome, n, beat = (self.board.read(f'{what}/{rank}') for what in ('outcome', 'done', 'beat'))
-        except LostRankError: outcome, n, beat, self.heard[rank] = None, self.done[rank], self.beat[rank], -math.inf
-        if outcome: self.outcomes[rank], n = Outcome(*outcome), len(self.shares[rank])
-        n, beat, now = n or 0, beat or 0, time.monotonic()
-        if n != self.done[rank]: self.done[rank], self.moved[rank], self.heard[rank] = n, now, now
-        if beat != self.beat[rank]: self.beat[rank], self.heard[rank] = beat, now
-        if not outcome: self.judge(rank, now)
-
-    def judge(self, rank:int, now:float) -> None:
-        "Is `rank` silent, or long at one file? Say so once."
-        n, share = self.done[rank], self.shares[rank]
-        if now - self.heard[rank] <= self.patience: self.silent.discard(rank)
-        elif rank not in self.silent:
-            self.silent.add(rank)
-            self.bar.write(f'rank {rank} has been silent for {self.patience:.0f} s; '
-                           f'if it stays so, it leaves {len(share) - n} files to the next run')
-        long = now - self.moved[rank] > self.patience and rank not in self.silent
-        if long and n < len(share) and (rank, n) not in self.slow:
-            self.slow.add((rank, n))
-            name, seconds = json.dumps(share[n].pose), now - self.moved[rank] # a name need not be text
-            self.bar.write(f'rank {rank} has been at {name} for {seconds:.0f} s, and goes on')
 
     def __call__(self, mine:int) -> None:
         "Rank 0 has dealt with `mine` files; look at the others if the last look is half a second ago."
@@ -431,7 +539,54 @@ class Watch:
 
     def waits(self) -> bool:
         "Is there a rank that has not ended, and is not silent?"
-        return any(k not in self.outcomes and k not in self.silent for k in range(1, len(self.shares)))
+        others = range(1, len(self.shares))
+        return any(k not in self.outcomes and k not in self.silent for k in others)
+
+# %% ../../nbs/prepare/01_render_tree.ipynb #972b1131
+@patch
+def look(self:ProgressWatch, rank:int) -> None:
+    "Read what `rank` has posted."
+    try:
+        outcome, n, beat = (self.board.read(f'{what}/{rank}') for what in ('outcome', 'done', 'beat'))
+    except LostRankError: # the board is gone: silent from now on
+        outcome, n, beat = None, self.done[rank], self.beat[rank]
+        self.heard[rank] = -math.inf
+    if outcome:
+        self.outcomes[rank] = Outcome(*outcome)
+        n = len(self.shares[rank])
+    now = time.monotonic()
+    if n and n != self.done[rank]:
+        self.done[rank] = n
+        self.moved[rank] = self.heard[rank] = now
+    if beat and beat != self.beat[rank]:
+        self.beat[rank], self.heard[rank] = beat, now
+    if not outcome:
+        self.judge_silence(rank, now)
+        self.judge_speed(rank, now)
+
+@patch
+def judge_silence(self:ProgressWatch, rank:int, now:float) -> None:
+    "Is `rank` silent? Say so once."
+    if now - self.heard[rank] <= self.patience:
+        self.silent.discard(rank)
+        return
+    if rank in self.silent: return
+    self.silent.add(rank)
+    left = len(self.shares[rank]) - self.done[rank]
+    self.bar.write(f'rank {rank} has been silent for {self.patience:.0f} s; '
+                   f'if it stays so, it leaves {left} files to the next run')
+
+# %% ../../nbs/prepare/01_render_tree.ipynb #972b1132
+@patch
+def judge_speed(self:ProgressWatch, rank:int, now:float) -> None:
+    "Has `rank` been at one file for long, though it is heard of? Say so once."
+    n, share = self.done[rank], self.shares[rank]
+    seconds = now - self.moved[rank]
+    if seconds <= self.patience or rank in self.silent: return
+    if n == len(share) or (rank, n) in self.slow: return
+    self.slow.add((rank, n))
+    name = json.dumps(share[n].pose) # a name need not be text
+    self.bar.write(f'rank {rank} has been at {name} for {seconds:.0f} s, and goes on')
 
 # %% ../../nbs/prepare/01_render_tree.ipynb #4a35eb81
 def gather(
@@ -440,8 +595,9 @@ def gather(
     outcomes:dict[int,Outcome], # Of the ranks that ended
     journals:dict[int,Path],    # Of all ranks
 ) -> tuple[dict[str,Record],list[tuple[str,str]]]: # Records of all maps; path and reason of all failures
-    "Bring together what all ranks have drawn."
-    with writing(work.out): drawn = read_journals(journals.values())
+    "Put together what all ranks have drawn."
+    with writing(work.out):
+        drawn = read_journals(journals.values())
     failed = sorted(plan.failed + [tuple(f) for o in outcomes.values() for f in o.failed])
     bad = {path for path, _ in failed} # one that could not be read before may have been, and no pose
     kept = {k: r for k, r in plan.kept.items() if k not in bad or work.maps(k).is_file()}
@@ -454,15 +610,24 @@ def make_report(
     records:dict[str,Record],     # Of all maps
     failed:list[tuple[str,str]],  # Path and reason
 ) -> dict: # As `report.json` holds it
-    "The state of a folder of maps."
+    "Describe the state of a folder of maps."
     here = [records[f] for f in plan.files if f in records]
     bad = {path for path, _ in failed}
-    left = lambda jobs: sum(j.pose not in records and j.pose not in bad for j in jobs)
-    return dict(files=len(plan.files), sequences=len({PurePosixPath(f).parent for f in plan.files}), maps=len(here), frames=sum(r.frames for r in here), left=left(plan.jobs),
-        failed=[dict(path=path, reason=why) for path, why in failed], notices=dict(sorted(Counter(n for r in here for n in r.notices).items())),
-        strays=plan.strays, maps_without_pose=plan.maps_without_pose, unlisted=plan.unlisted,
+    def left(jobs): return sum(j.pose not in records and j.pose not in bad for j in jobs)
+    return dict(
+        files=len(plan.files),
+        sequences=len({PurePosixPath(f).parent for f in plan.files}),
+        maps=len(here),
+        frames=sum(r.frames for r in here),
+        left=left(plan.jobs),
+        failed=[dict(path=path, reason=why) for path, why in failed],
+        notices=dict(sorted(Counter(n for r in here for n in r.notices).items())),
+        strays=plan.strays,
+        maps_without_pose=plan.maps_without_pose,
+        unlisted=plan.unlisted,
         lost=[dict(rank=k, files=left(jobs)) for k, jobs in shares.items()])
 
+# %% ../../nbs/prepare/01_render_tree.ipynb #589cec72
 def save_state(
     out:Path,
     manifest:Manifest,
@@ -477,6 +642,20 @@ def save_state(
         remove_all(journals.values())
 
 # %% ../../nbs/prepare/01_render_tree.ipynb #d44cb0be
+def _first_ten(paths:list[str], text:str) -> list[str]:
+    "One warning for each of the first ten paths, and one that counts the others."
+    lines = [f'notice: {text}: {p}' for p in paths[:10]]
+    if len(paths) > 10: lines.append(f'notice: and {len(paths) - 10} more')
+    return lines
+
+def _warnings(report:dict) -> list[str]:
+    "What is unusual about a folder of maps, one line each."
+    gone = [p for p in report['maps_without_pose'] if f'pkl/{p}' not in report['unlisted']]
+    lines = [f'notice: {n} files: {text}' for text, n in report['notices'].items()]
+    lines += _first_ten(report['strays'], 'ignored, not at <subject>/<type>/<view>/')
+    lines += _first_ten(gone, 'kept, though their pose file is gone')
+    return lines + _first_ten(report['unlisted'], 'kept, though no run of this folder has drawn it')
+
 def summary(
     report:dict,       # As `make_report` returns it
     work:Work,
@@ -484,47 +663,81 @@ def summary(
     drawn:int,         # Files that this run has drawn
     removed:int,       # Earlier maps that it has removed
 ) -> str:
-    "The report for people."
-    few = lambda paths, text: [f'notice: {text}: {p}' for p in paths[:10]] + [f'notice: and {len(paths) - 10} more'][:len(paths) > 10]
-    lines = [f'notice: {n} files: {text}' for text, n in report['notices'].items()]
-    gone = [p for p in report['maps_without_pose'] if f'pkl/{p}' not in report['unlisted']]
-    lines += few(report['strays'], 'ignored, not at <subject>/<type>/<view>/')
-    lines += few(gone, 'kept, though their pose file is gone')
-    lines += few(report['unlisted'], 'kept, though no run of this folder has drawn it')
-    lines += [f"failed: {work.poses/f['path']}: {f['reason']}" for f in report['failed']]
+    "Write the report as text for people."
+    left, failed = report['left'], report['failed']
+    lines = _warnings(report)
+    lines += [f"failed: {work.poses/f['path']}: {f['reason']}" for f in failed]
     lines += [f"lost: rank {o['rank']}; it leaves {o['files']} files to the next run" for o in report['lost']]
     lines += [f'stopped: {why}' for why in stopped]
-    if report['left'] or stopped: lines.append(f"{report['left']} files are left: {'mend that and ' if stopped else ''}run the same command again")
+    if stopped: lines.append(f'{left} files are left: fix it and run the same command again')
+    elif left: lines.append(f'{left} files are left: run the same command again')
     if removed: lines.append(f'{removed} earlier maps removed, since their pose files are no poses any more')
-    lines.append(f"{drawn} files drawn, {len(report['failed'])} failed, {report['maps'] - drawn} were there already -> {work.out/'pkl'}")
+    there = report['maps'] - drawn
+    lines.append(f"{drawn} files drawn, {len(failed)} failed, {there} were there already -> {work.out/'pkl'}")
     return '\n'.join(map(one_line, lines))
 
 # %% ../../nbs/prepare/01_render_tree.ipynb #85756dc9
 def dismiss(board:Board, world:int) -> None:
     "Tell the other ranks that there is nothing to do, and give them a moment to leave."
     try:
-        for k in range(1, world): board.post(f'share/{k}', {})
-        for k in range(1, world): board.wait(f'outcome/{k}', 5)
-    except LostRankError: pass # gone already
+        for k in range(1, world):
+            board.post(f'share/{k}', {})
+        for k in range(1, world):
+            board.wait(f'outcome/{k}', 5)
+    except LostRankError: # gone already
+        pass
 
-def lead(board:Board, world:int, work:Work, plan:Plan, patience:float) -> int: # Exit code
-    "Hand out the shares, do one of them, wait for the others, and report."
-    shares = [Ranks(k, world, 0).share(plan.jobs) for k in range(world)]
-    journals = {k: start_journal(work.out, k) for k in range(world)}
-    for k in range(1, world): board.post(f'share/{k}', dict(out=work.out.name, header=plan.header, jobs=shares[k], journal=journals[k].name))
+def _draw_all(
+    board:Board,
+    shares:list[list[Job]],  # Of every rank
+    journals:dict[int,Path], # Of every rank
+    work:Work,
+    plan:Plan,
+    patience:float,
+) -> dict[int,Outcome]: # Of the ranks that ended
+    "Do the share of rank 0, and wait for the other ranks."
+    world, total = len(shares), plan.n_fresh + len(plan.jobs)
     label = f'drawing, {world} ranks' if world > 1 else 'drawing'
-    with tqdm(desc=label, total=plan.n_fresh + len(plan.jobs), initial=plan.n_fresh, unit=' files', mininterval=.5) as bar:
-        watch = Watch(board, shares, patience, bar)
-        outcomes = {0: do_share(shares[0], work, journals[0], watch)}
+    with tqdm(desc=label, total=total, initial=plan.n_fresh, unit=' files', mininterval=.5) as bar:
+        watch = ProgressWatch(board, shares, patience, bar)
+        mine = do_share(shares[0], work, journals[0], watch)
         while watch.waits():
             time.sleep(.1)
             watch(len(shares[0]))
-    outcomes |= watch.outcomes
+    return {0: mine} | watch.outcomes
+
+# %% ../../nbs/prepare/01_render_tree.ipynb #85756dca
+def _finish(
+    work:Work,
+    plan:Plan,
+    shares:list[list[Job]],     # Of every rank
+    journals:dict[int,Path],    # Of every rank
+    outcomes:dict[int,Outcome], # Of the ranks that ended
+) -> int: # Exit code
+    "Save manifest and report, and print the summary."
     stopped = [f'rank {k}: {o.stopped}' for k, o in sorted(outcomes.items()) if o.stopped]
     records, failed = gather(work, plan, outcomes, journals)
-    report = make_report(plan, {k: s for k, s in enumerate(shares) if k not in outcomes}, records, failed)
-    try: save_state(work.out, Manifest(plan.header, records), report, {k: journals[k] for k in outcomes})
-    except OutputError as e: stopped.append(str(e))
+    lost = {k: share for k, share in enumerate(shares) if k not in outcomes}
+    report = make_report(plan, lost, records, failed)
+    try:
+        save_state(work.out, Manifest(plan.header, records), report, {k: journals[k] for k in outcomes})
+    except OutputError as e:
+        stopped.append(str(e))
     drawn = sum(records[j.pose] != plan.kept.get(j.pose) for j in plan.jobs if j.pose in records)
-    print(summary(report, work, stopped, drawn, plan.removed + sum(o.removed for o in outcomes.values())), flush=True)
+    removed = plan.removed + sum(o.removed for o in outcomes.values())
+    print(summary(report, work, stopped, drawn, removed), flush=True)
     return int(bool(report['failed'] or report['lost'] or report['left'] or stopped))
+
+def lead(
+    board:Board,
+    world:int,      # Number of ranks
+    work:Work,
+    plan:Plan,
+    patience:float, # Seconds without a sign of life after which a rank counts as lost
+) -> int: # Exit code
+    "Hand out the shares, do one of them, wait for the others, and report."
+    shares = [Ranks(k, world, 0).share(plan.jobs) for k in range(world)]
+    journals = {k: start_journal(work.out, k) for k in range(world)}
+    for k in range(1, world):
+        board.post(f'share/{k}', dict(out=work.out.name, header=plan.header, jobs=shares[k], journal=journals[k].name))
+    return _finish(work, plan, shares, journals, _draw_all(board, shares, journals, work, plan, patience))

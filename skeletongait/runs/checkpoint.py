@@ -11,6 +11,7 @@ import glob
 import os
 import random
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,20 +25,28 @@ from .folder import GO_ON_ADVICE, Run, embedding_name, naming_write_errors, prun
 from .trainer import Trainer
 
 # %% ../../nbs/runs/04_checkpoint.ipynb #caf67796
+def _numpy_state() -> list:
+    "The state of numpy's global generator: words, position, and the second normal number it may have kept."
+    state = np.random.get_state(legacy=False)
+    words = torch.from_numpy(state['state']['key'].astype(np.int64))
+    return [words, state['state']['pos'], state['has_gauss'], state['gauss']]
+
 def random_states() -> dict: # Tensors and numbers
-    "The state of every global random generator of this process: torch, its GPU's, `random` and numpy."
+    "Return the state of every global random generator of this process: torch, its GPU's, `random` and numpy."
     version, words, gauss = random.getstate()
-    numpy = np.random.get_state(legacy=False)
-    return dict(torch=torch.get_rng_state(), cuda=torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
-                python=[version, torch.tensor(words), gauss],
-                numpy=[torch.from_numpy(numpy['state']['key'].astype(np.int64)), numpy['state']['pos'], numpy['has_gauss'], numpy['gauss']])
+    return dict(
+        torch=torch.get_rng_state(),
+        cuda=torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
+        python=[version, torch.tensor(words), gauss],
+        numpy=_numpy_state())
 
 def set_random_states(
     states:dict, # As `random_states` returns it
 ) -> None:
-    "Put every global random generator where it was; a GPU's only where there is one."
+    "Restore every global random generator; a GPU's only where there is one."
     torch.set_rng_state(states['torch'])
-    if states['cuda'] is not None and torch.cuda.is_available(): torch.cuda.set_rng_state(states['cuda'])
+    if states['cuda'] is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(states['cuda'])
     version, words, gauss = states['python']
     random.setstate((version, tuple(words.tolist()), gauss))
     words, at, has_gauss, gauss = states['numpy']
@@ -50,11 +59,25 @@ def checkpoint_state(
     random:list[dict]|None=None,  # `random_states` of every rank; None: this process is the only one
     meter:dict|None=None,         # Averages since the last log line: numbers and text
 ) -> dict: # Loads with `weights_only=True`
-    "All that the next step depends on, and what it was made with."
-    random = [random_states()] if random is None else random
-    return dict(model=trainer.net.state_dict(), optimizer=trainer.optimizer.state_dict(), scheduler=trainer.scheduler.state_dict(), iteration=trainer.iteration,
-                scaler=trainer.scaler.state_dict(), seed=cfg.trainer_cfg.seed, random=random, world=len(random), meter=meter, config=to_dict(cfg),
-                config_hash=config_hash(cfg), embedding=embedding_name(cfg), version=skeletongait.__version__, torch=str(torch.__version__), launch=launch_name())
+    "Return all that the next step depends on, and what it was made with."
+    if random is None:
+        random = [random_states()]
+    return dict(
+        model=trainer.net.state_dict(),
+        optimizer=trainer.optimizer.state_dict(),
+        scheduler=trainer.scheduler.state_dict(),
+        iteration=trainer.iteration,
+        scaler=trainer.scaler.state_dict(),
+        seed=cfg.trainer_cfg.seed,
+        random=random,
+        world=len(random),
+        meter=meter,
+        config=to_dict(cfg),
+        config_hash=config_hash(cfg),
+        embedding=embedding_name(cfg),
+        version=skeletongait.__version__,
+        torch=str(torch.__version__),
+        launch=launch_name())
 
 # %% ../../nbs/runs/04_checkpoint.ipynb #d671574d
 def save_checkpoint(
@@ -66,42 +89,55 @@ def save_checkpoint(
 ) -> Path:
     "Write the state of training, whole or not at all, then delete what `keep_last` does not keep."
     path = run.checkpoint(trainer.iteration)
-    with naming_write_errors(path, 'the checkpoint', GO_ON_ADVICE), atomic_write(path) as tmp, open(tmp, 'wb') as f: torch.save(checkpoint_state(trainer, cfg, random, meter), f)
+    with naming_write_errors(path, 'the checkpoint', GO_ON_ADVICE), atomic_write(path) as tmp, open(tmp, 'wb') as f:
+        torch.save(checkpoint_state(trainer, cfg, random, meter), f)
     prune(run, cfg.trainer_cfg.keep_last, trainer.iteration)
     return path
 
 # %% ../../nbs/runs/04_checkpoint.ipynb #893bc41a
+def _is_model(model:Any) -> bool:
+    "Are these tensors by name?"
+    if not isinstance(model, dict): return False
+    return all(isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in model.items())
+
 def load_state(
     data:bytes,           # The content of a checkpoint, ours or a published one
     path:str|os.PathLike, # Where it is from, for messages
 ) -> dict:
-    "Read a checkpoint to the CPU without running anything in it; `SkeletonGaitError` where it is damaged, or no checkpoint."
+    "Read a checkpoint to the CPU without running anything in it; raise where it is damaged, or no checkpoint."
     state = load_torch(data, path)
-    model = state.get('model') if isinstance(state, dict) else None
-    if not isinstance(model, dict) or not all(isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in model.items()): raise SkeletonGaitError(
-        f"{path}: found {', '.join(map(str, state)) if isinstance(state, dict) else type(state).__name__:.200}; expected a dict with model (tensors by name), optimizer, scheduler, iteration")
-    return state
+    if isinstance(state, dict) and _is_model(state.get('model')): return state
+    found = ', '.join(map(str, state)) if isinstance(state, dict) else f'{type(state).__name__:.200}'
+    raise SkeletonGaitError(f'{path}: found {found}; '
+                            'expected a dict with model (tensors by name), optimizer, scheduler, iteration')
 
 # %% ../../nbs/runs/04_checkpoint.ipynb #0c25621a
 def moved_to(path:Path) -> str:
-    "Where `Run.set_aside` has put a checkpoint, for a message."
-    moved = sorted(path.parent.parent.glob(f'earlier-*/{glob.escape(path.parent.name)}/{glob.escape(path.name)}')) if path.name else []
+    "Return where `Run.set_aside` has put a checkpoint, for a message; empty if it has not."
+    if not path.name: return ''
+    folder = path.parent
+    pattern = f'earlier-*/{glob.escape(folder.name)}/{glob.escape(path.name)}'
+    moved = sorted(folder.parent.glob(pattern))
     return f'; it was set aside as {moved[-1]}' if moved else ''
 
 def read_checkpoint(
     path:str|os.PathLike,
     what:str='checkpoint', # What it should be, for messages
 ) -> bytes:
-    "The content of a checkpoint file; a `SkeletonGaitError` where there is none."
+    "Return the content of a checkpoint file; raise a `SkeletonGaitError` where there is none."
     path = Path(path)
     if path.exists() and not path.is_file():
-        raise SkeletonGaitError(f"{path}: {'a folder' if path.is_dir() else 'no file'}; expected a {what}")
-    try: return path.read_bytes()
-    except FileNotFoundError: raise SkeletonGaitError(f"{path}: no such {what}{moved_to(path)}") from None
-    except OSError as e: raise SkeletonGaitError(f"{path}: the {what} cannot be read ({e.strerror})") from None
+        kind = 'a folder' if path.is_dir() else 'no file'
+        raise SkeletonGaitError(f'{path}: {kind}; expected a {what}')
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise SkeletonGaitError(f'{path}: no such {what}{moved_to(path)}') from None
+    except OSError as e:
+        raise SkeletonGaitError(f'{path}: the {what} cannot be read ({e.strerror})') from None
 
 def load_checkpoint(
     path:str|os.PathLike, # A checkpoint, ours or a published one
 ) -> dict:
-    "`load_state` of a file."
+    "Read a checkpoint file, as `load_state` does."
     return load_state(read_checkpoint(path), path)

@@ -19,6 +19,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from fastcore.basics import patch
 from filelock import FileLock, Timeout
@@ -28,166 +29,255 @@ from ..files.text import read_json, read_text, save_text
 from .config import Config, heatmap_tree, render_settings
 
 # %% ../../nbs/runs/03_folder.ipynb #fcbfa0a4
-def embedding_name(cfg:Config) -> str: return 'embed_2' if cfg.model_cfg.use_emb2 else 'embed_1'
+def embedding_name(cfg:Config) -> str:
+    "Return which embedding is compared."
+    return 'embed_2' if cfg.model_cfg.use_emb2 else 'embed_1'
 
 def means_own_weights(hint:int|str) -> bool:
     "Does a `restore_hint` name a checkpoint of the run itself, not one by its path?"
     return isinstance(hint, int) or hint in ('latest', 'best')
 
 def settings_of_test(cfg:Config) -> dict: # Plain data, as JSON gives it back
-    "All that tells one test of a checkpoint from another."
-    e, d, render = cfg.evaluator_cfg, cfg.data_cfg, render_settings(cfg.data_cfg.render)
-    said = dict(
-        dataset=d.test_dataset_name or d.dataset_name, embedding=embedding_name(cfg),
-        render=heatmap_tree(render) if render else None, frames_all_limit=e.sampler.frames_all_limit,
+    "Return all settings that tell one test of a checkpoint from another."
+    e, d = cfg.evaluator_cfg, cfg.data_cfg
+    render = render_settings(d.render)
+    settings = dict(
+        dataset=d.test_dataset_name or d.dataset_name,
+        embedding=embedding_name(cfg),
+        render=heatmap_tree(render) if render else None,
+        frames_all_limit=e.sampler.frames_all_limit,
         weights=None if means_own_weights(e.restore_hint) else e.restore_hint) # None: the run's own
-    for k in ('eval_func', 'protocol', 'metric', 'cross_view_gallery', 'transform', 'enable_float16'): said[k] = getattr(e, k)
-    for k in ('dataset_root', 'dataset_partition', 'data_in_use'): said[k] = getattr(d, k)
-    return json.loads(json.dumps(said))
+    for k in ('eval_func', 'protocol', 'metric', 'cross_view_gallery', 'transform', 'enable_float16'):
+        settings[k] = getattr(e, k)
+    for k in ('dataset_root', 'dataset_partition', 'data_in_use'):
+        settings[k] = getattr(d, k)
+    return json.loads(json.dumps(settings))
 
+# %% ../../nbs/runs/03_folder.ipynb #c1a10001
 def _file_words(text:str, most:int=60) -> str:
     "A text as a part of a file name: cut to `most` bytes, without slashes and other odd characters."
     return re.sub(r'[^\w.+=@-]+', '_', text).encode()[:most].decode(errors='ignore')
 
 def name_of_test(cfg:Config) -> str:
-    "Test set, protocol and metric as a part of a file name; the embedding, where it is the second."
+    "Return test set, protocol and metric as a part of a file name; also the embedding, where it is the second."
     e, d = cfg.evaluator_cfg, cfg.data_cfg
-    protocol = e.eval_func.removeprefix('evaluate_') + ('-crossview' if e.cross_view_gallery else '')
+    protocol = e.eval_func.removeprefix('evaluate_')
+    if e.cross_view_gallery:
+        protocol += '-crossview'
     words = [_file_words(d.test_dataset_name or d.dataset_name), protocol, e.metric]
-    return '-'.join(words + ['embed_2'] if cfg.model_cfg.use_emb2 else words)
+    if cfg.model_cfg.use_emb2:
+        words.append('embed_2')
+    return '-'.join(words)
 
 def of_other_test(path:Path, settings:dict) -> bool:
     "Does a file of results say that it is of a test with other settings?"
-    try: said = read_json(read_text(path, 'the results of a test'))
-    except SkeletonGaitError: return False
+    try:
+        said = read_json(read_text(path, 'the results of a test'))
+    except SkeletonGaitError:
+        return False
     return isinstance(said, dict) and said.get('test', settings) != settings
 
 # %% ../../nbs/runs/03_folder.ipynb #657df20c
 class Run:
     "The folder of one run."
     def __init__(self,
-        cfg:Config,                     # Settings of the run
+        cfg:Config,                           # Settings of the run
         output_root:str|os.PathLike='output', # Where all runs go
-        save_name:str|None=None,        # Name of the run; None: `trainer_cfg.save_name`
+        save_name:str|None=None,              # Name of the run; None: `trainer_cfg.save_name`
     ):
-        self.name, self.cfg = save_name or cfg.trainer_cfg.save_name, cfg
+        self.cfg = cfg
+        self.name = save_name or cfg.trainer_cfg.save_name
         self.place(Path(output_root)/cfg.data_cfg.dataset_name/cfg.model_cfg.model/self.name)
+
     def place(self, folder:str|os.PathLike) -> None:
-        "Say where the run's folder is, as after a move."
+        "Set where the run's folder is, as after a move."
         self.folder = Path(folder)
-        self.config, self.metrics, self.summary = (self.folder/o for o in ('config.yaml', 'metrics.jsonl', 'summary'))
+        self.config = self.folder/'config.yaml'
+        self.metrics = self.folder/'metrics.jsonl'
+        self.summary = self.folder/'summary'
         self.best_file = self.folder/'checkpoints'/'best.json'
-    def checkpoint(self, iteration:int) -> Path: return self.folder/'checkpoints'/f'{self.name}-{iteration:05d}.pt'
-    def results(self, iteration:int, cfg:Config|None=None) -> Path:
-        "Where results of a test by `cfg` (None: the run's settings) lie, or are to lie: not in the place of another test's."
-        cfg = cfg or self.cfg
-        stem, settings = f'{self.name}-{iteration:05d}-{name_of_test(cfg)}', settings_of_test(cfg)
-        stems = itertools.chain([stem], (f'{stem}-{n}' for n in itertools.count(2)))
-        places = (self.folder/'results'/f'{o}.json' for o in stems)
-        return next(p for p in places if not of_other_test(p, settings))
-    def tested(self, iteration:int) -> bool:
-        "Are there results of a test by the run's settings, or under the name that they had in earlier releases?"
-        return self.results(iteration).exists() or (self.folder/'results'/f'{self.name}-{iteration:05d}.json').exists()
-    def files(self, kind:str) -> list[tuple[int,Path]]:
-        "Everything in `checkpoints` or `results` that belongs to an iteration, in order."
-        folder, numbered = self.folder/kind, re.compile(re.escape(self.name) + r'-([0-9]{5,})[.-]')
-        names = os.listdir(folder) if folder.is_dir() else []
-        return sorted((int(m[1]), folder/m.string) for m in map(numbered.match, names) if m)
-    def iterations(self) -> list[int]:
-        "Iterations that have a checkpoint, whole or not, in order."
-        return [i for i, f in self.files('checkpoints') if f == self.checkpoint(i)]
+
+    def checkpoint(self, iteration:int) -> Path:
+        "Return where the checkpoint of an iteration is, or would be."
+        return self.folder/'checkpoints'/f'{self.name}-{iteration:05d}.pt'
+
+# %% ../../nbs/runs/03_folder.ipynb #c1a10002
+@patch
+def results(self:Run,
+    iteration:int,        # Of the weights
+    cfg:Config|None=None, # Settings of the test; None: the run's
+) -> Path:
+    "Return where the results of a test are, or would be: never in the place of another test's."
+    cfg = cfg or self.cfg
+    settings = settings_of_test(cfg)
+    stem = f'{self.name}-{iteration:05d}-{name_of_test(cfg)}'
+    for n in itertools.count(1):
+        name = f'{stem}.json' if n == 1 else f'{stem}-{n}.json'
+        path = self.folder/'results'/name
+        if not of_other_test(path, settings): return path
+
+@patch
+def tested(self:Run, iteration:int) -> bool:
+    "Are there results of a test by the run's settings, or under the name that they had in earlier releases?"
+    earlier_name = self.folder/'results'/f'{self.name}-{iteration:05d}.json'
+    return self.results(iteration).exists() or earlier_name.exists()
+
+# %% ../../nbs/runs/03_folder.ipynb #c2000001
+@patch
+def files(self:Run, kind:str) -> list[tuple[int,Path]]:
+    "Return everything in `checkpoints` or `results` that belongs to an iteration, in order."
+    folder = self.folder/kind
+    numbered = re.compile(re.escape(self.name) + r'-([0-9]{5,})[.-]')
+    names = os.listdir(folder) if folder.is_dir() else []
+    return sorted((int(m[1]), folder/m.string) for m in map(numbered.match, names) if m)
+
+@patch
+def iterations(self:Run) -> list[int]:
+    "Return the iterations that have a checkpoint, whole or not, in order."
+    return [i for i, f in self.files('checkpoints') if f == self.checkpoint(i)]
 
 # %% ../../nbs/runs/03_folder.ipynb #bba7d145
 def _cause(e:BaseException|None) -> OSError|None:
     "The system's error among an error and its causes."
-    while e and not isinstance(e, OSError): e = e.__cause__ or e.__context__
+    while e and not isinstance(e, OSError):
+        e = e.__cause__ or e.__context__
     return e
 
 @contextlib.contextmanager
-def naming_write_errors(path:Path, what:str, advice:str='make room there, or set another output_root') -> Iterator[None]:
-    "Whatever the system has against writing is a `SkeletonGaitError` with advice; another error stays what it is."
-    try: yield
+def naming_write_errors(
+    path:Path, # That was to be written
+    what:str,  # It holds
+    advice:str='make room there, or set another output_root',
+) -> Iterator[None]:
+    "Turn the system's errors about writing into a `SkeletonGaitError` with advice; other errors pass unchanged."
+    try:
+        yield
     except (OSError, RuntimeError) as e:
-        if (why := _cause(e)) is None: raise
-        raise SkeletonGaitError(f"{path}: {what} cannot be written ({why.strerror or why}); {advice}") from None
+        why = _cause(e)
+        if why is None: raise
+        raise SkeletonGaitError(f'{path}: {what} cannot be written ({why.strerror or why}); {advice}') from None
 
-GO_ON_ADVICE = 'the earlier checkpoints are untouched. Make room, or set output_root, and go on with trainer_cfg.restore_hint: latest'
+GO_ON_ADVICE = ('the earlier checkpoints are untouched. Make room, or set output_root, '
+                'and go on with trainer_cfg.restore_hint: latest')
 
 # %% ../../nbs/runs/03_folder.ipynb #04162fd4
 def prune(
     run:Run,
-    keep_last:int,     # So many of the newest stay, and the best; 0: all
+    keep_last:int,     # How many of the newest stay, beside the best; 0: all
     now:int|None=None, # Iteration of the run: newer checkpoints neither count nor go; None: all count
 ) -> list[int]: # Iterations whose checkpoint is deleted
-    "Delete old checkpoints; one that cannot be deleted is a warning."
-    here, gone = [i for i in run.iterations() if now is None or i <= now], []
-    for i in [o for o in here[:-keep_last] if o != run.best()] if keep_last else []:
-        try: run.checkpoint(i).unlink(); gone.append(i)
-        except OSError as e: log.warning(f'{run.checkpoint(i)}: an old checkpoint, cannot be deleted ({e.strerror})')
+    "Delete old checkpoints; warn of one that cannot be deleted."
+    if not keep_last: return []
+    here = [i for i in run.iterations() if now is None or i <= now]
+    old = [i for i in here[:-keep_last] if i != run.best()]
+    gone = []
+    for i in old:
+        path = run.checkpoint(i)
+        try:
+            path.unlink()
+            gone.append(i)
+        except OSError as e:
+            log.warning(f'{path}: an old checkpoint, cannot be deleted ({e.strerror})')
     return gone
 
 # %% ../../nbs/runs/03_folder.ipynb #f7f5a885
+def _is_best(o:Any) -> bool:
+    "Is this what `note_best` writes: an iteration and a finite value?"
+    if not isinstance(o, dict) or type(o.get('iteration')) is not int:
+        return False
+    return type(o.get('value')) in (int, float) and math.isfinite(o['value'])
+
 def read_best(run:Run) -> dict:
-    "What `best.json` says: iteration, name and value of the figure; empty where there is none or it says nothing."
+    "Return iteration, name and value of the best test from `best.json`; empty, with a warning, if the file is invalid."
     if not os.path.exists(run.best_file): return {}
-    try: best = read_json(read_text(run.best_file, 'which checkpoint is the best'))
-    except SkeletonGaitError as e: best = e
-    if isinstance(best, dict) and type(best.get('iteration')) is int and type(best.get('value')) in (int, float) and math.isfinite(best['value']): return best
-    log.warning(f'{run.best_file}: found {best!r:.80}, expected iteration, name and value; no checkpoint counts as the best until the next test')
+    try:
+        best = read_json(read_text(run.best_file, 'which checkpoint is the best'))
+    except SkeletonGaitError as e:
+        best = e
+    if _is_best(best): return best
+    log.warning(f'{run.best_file}: found {best!r:.80}, expected iteration, name and value; '
+                'no checkpoint counts as the best until the next test')
     return {}
 
+# %% ../../nbs/runs/03_folder.ipynb #c2000002
 def note_best(
     run:Run,
     iteration:int,    # Which checkpoint was tested
-    name:str,         # Name of the figure
-    value:float|None, # The figure, larger is better; None (or NaN): nothing is noted
+    name:str,         # Of the primary metric
+    value:float|None, # Of the primary metric, larger is better; None (or NaN): nothing is noted
 ) -> bool: # Whether it is the best now
-    "Note the checkpoint in `best.json` if it is better than the best so far; another figure than before begins anew."
+    "Note the checkpoint in `best.json` if it is better than the best so far, or judged by another metric."
     if value is None or math.isnan(value): return False
     best = read_best(run)
-    if best and best.get('name') == name and value <= best['value']: return False
-    with naming_write_errors(run.best_file, 'which checkpoint is the best', GO_ON_ADVICE): save_text(json.dumps(dict(iteration=iteration, name=name, value=value))+'\n', run.best_file)
+    if best and best.get('name') == name and value <= best['value']:
+        return False
+    text = json.dumps(dict(iteration=iteration, name=name, value=value)) + '\n'
+    with naming_write_errors(run.best_file, 'which checkpoint is the best', GO_ON_ADVICE):
+        save_text(text, run.best_file)
     return True
 
 # %% ../../nbs/runs/03_folder.ipynb #0fb7122c
 @patch
 def best(self:Run) -> int|None:
-    "The iteration that tested best, if it is known and its checkpoint is there."
+    "Return the iteration that tested best, if it is known and its checkpoint is there."
     i = read_best(self).get('iteration')
     return i if i is not None and self.checkpoint(i).exists() else None
 
 # %% ../../nbs/runs/03_folder.ipynb #c0bea68d
+def _beyond(run:Run, iteration:int) -> list[Path]:
+    "The checkpoints and results of later iterations, newest first, and the note of the best if it is one of them."
+    later = []
+    for kind in ('checkpoints', 'results'):
+        later += [f for i, f in reversed(run.files(kind)) if i > iteration]
+    if read_best(run).get('iteration', 0) > iteration:
+        later.append(run.best_file)
+    return later
+
+def _is_there(path:Path) -> bool:
+    "Is this a file, or a folder with something in it?"
+    return path.is_file() or path.is_dir() and any(path.iterdir())
+
 def _what_to_move(run:Run, beyond:int) -> list[Path]:
     "What an earlier run left behind `beyond`: at 0 whole folders, else the files of later iterations."
-    if beyond:
-        best = [run.best_file]*(read_best(run).get('iteration', 0) > beyond)
-        return [f for kind in ('checkpoints', 'results') for i, f in reversed(run.files(kind)) if i > beyond] + best
-    trained = [run.folder/'checkpoints', run.summary, run.metrics, run.config] # in this order, with the checkpoints first
-    there = [o for o in (*trained, run.folder/'results', run.folder/'nonfinite') if o.is_file() or o.is_dir() and any(o.iterdir())]
-    return there if {*there} & {*trained} else [] # results alone are those of weights from elsewhere, or of none
+    if beyond: return _beyond(run, beyond)
+    trained = [run.folder/'checkpoints', run.summary, run.metrics, run.config] # the checkpoints first
+    if not any(map(_is_there, trained)):
+        return [] # results alone are those of weights from elsewhere, or of none
+    return [o for o in (*trained, run.folder/'results', run.folder/'nonfinite') if _is_there(o)]
 
+# %% ../../nbs/runs/03_folder.ipynb #c2000003
 def _copy_records(run:Run, aside:Path) -> None:
     "Copy the curves and the settings to `aside`, which appears when all are there."
     tmp = aside.with_name(f'.{aside.name}.tmp')
-    for o in run.folder.glob('.earlier-*.tmp'): shutil.rmtree(o) # copies that a kill left unfinished
+    for unfinished in run.folder.glob('.earlier-*.tmp'): # a kill left it
+        shutil.rmtree(unfinished)
     tmp.mkdir()
     for o in (run.metrics, run.config):
-        if o.is_file(): shutil.copy2(o, tmp/o.name)
-    if run.summary.is_dir(): shutil.copytree(run.summary, tmp/run.summary.name)
+        if o.is_file():
+            shutil.copy2(o, tmp/o.name)
+    if run.summary.is_dir():
+        shutil.copytree(run.summary, tmp/run.summary.name)
     tmp.rename(aside)
 
+# %% ../../nbs/runs/03_folder.ipynb #c1a10003
+def _new_aside(run:Run) -> Path:
+    "A new name in the run's folder: `earlier-<date>-<time>`, with a number if that is taken."
+    name = f'earlier-{datetime.datetime.now():%Y%m%d-%H%M%S}'
+    for n in itertools.count(1):
+        aside = run.folder/(name if n == 1 else f'{name}-{n}')
+        if not aside.exists(): return aside
+
 @patch
-def set_aside(
-    self:Run,
+def set_aside(self:Run,
     beyond:int=0, # The new run begins here: what belongs to later iterations is moved
 ) -> Path|None:   # `earlier-<date>-<time>` in the run's folder; None: there was nothing to move
-    "Move what an earlier run left beyond an iteration, after 0 with a copy of its curves and settings; for rank 0, before a run writes anything."
+    "Move what an earlier run left beyond an iteration; for rank 0, before a run writes anything."
     what = _what_to_move(self, beyond)
     if not what: return None
-    name = f'earlier-{datetime.datetime.now():%Y%m%d-%H%M%S}'
-    aside = next(o for n in itertools.count(1) if not (o := self.folder/(name if n == 1 else f'{name}-{n}')).exists())
+    aside = _new_aside(self)
     with naming_write_errors(aside, 'what an earlier run left'):
-        if beyond: _copy_records(self, aside)
+        if beyond:
+            _copy_records(self, aside)
         for o in what:
             there = aside/o.relative_to(self.folder)
             there.parent.mkdir(parents=True, exist_ok=True)
@@ -196,9 +286,11 @@ def set_aside(
 
 # %% ../../nbs/runs/03_folder.ipynb #7d350eb3
 def _locked(lock:FileLock) -> bool:
-    "Try to lock for this process; where the file system knows no locks, that is a warning, and counts as locked."
-    try: lock.acquire(blocking=False)
-    except Timeout: return False
+    "Try to lock for this process; a file system without locks is a warning, and counts as locked."
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        return False
     except OSError as e:
         log.warning(f'{lock.lock_file}: this file system knows no locks ({e.strerror}); '
                     'see to it that no other run uses this folder')
@@ -206,28 +298,39 @@ def _locked(lock:FileLock) -> bool:
 
 def _holder(path:Path) -> str:
     "What the process that holds a lock wrote about itself."
-    try: return path.read_text(encoding='utf-8', errors='replace')[:300].strip() or 'another process'
-    except OSError: return 'another process'
+    try:
+        return path.read_text(encoding='utf-8', errors='replace')[:300].strip() or 'another process'
+    except OSError:
+        return 'another process'
+
+def _wait_for(lock:FileLock, run:Run, about:Path, seconds:float) -> None:
+    "Lock as soon as the other process has released it; raise a `SkeletonGaitError` after `seconds`."
+    until = time.monotonic() + seconds
+    told = False
+    while not _locked(lock):
+        if time.monotonic() >= until:
+            raise SkeletonGaitError(f'{run.folder}: in use by {_holder(about)}; '
+                                    'wait until it ends, or set another save_name or output_root')
+        if not told:
+            log.info(f'notice: waiting for {_holder(about)} to release {run.folder}')
+        told = True
+        time.sleep(min(.2, seconds))
 
 # %% ../../nbs/runs/03_folder.ipynb #1b81dbc3
 def claim(
     run:Run,
     seconds:float=30, # How long to wait for another process to end
-) -> contextlib.ExitStack: # To be kept as long as the run lasts; closing it gives the folder up
-    "Lock a run's folder for this process; for rank 0, before anything is read. A `SkeletonGaitError` says which process has it."
-    path, about, until, told = run.folder/'lock', run.folder/'lock.txt', time.monotonic()+seconds, False
+) -> contextlib.ExitStack: # To be kept as long as the run lasts; closing it releases the folder
+    "Lock a run's folder for this process; raise where another has it. For rank 0, before anything is read."
+    path, about = run.folder/'lock', run.folder/'lock.txt'
     with naming_write_errors(path, 'the lock'):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.open('ab').close()
     lock = FileLock(path, is_singleton=True, fallback_to_soft=False) # the soft kind would outlive its process
-    while not _locked(lock):
-        if time.monotonic() >= until:
-            raise SkeletonGaitError(f"{run.folder}: in use by {_holder(about)}; "
-                                    "wait until it ends, or set another save_name or output_root")
-        if not told: log.info(f'notice: waits for {_holder(about)} to end, which uses {run.folder}'); told = True
-        time.sleep(min(.2, seconds))
+    _wait_for(lock, run, about, seconds)
     kept = contextlib.ExitStack()
     kept.callback(lock.release)
     since = f'{datetime.datetime.now():%Y-%m-%d %H:%M:%S}'
-    with naming_write_errors(about, 'the lock'): save_text(f'process {os.getpid()} on {platform.node()}, since {since}\n', about)
+    with naming_write_errors(about, 'the lock'):
+        save_text(f'process {os.getpid()} on {platform.node()}, since {since}\n', about)
     return kept

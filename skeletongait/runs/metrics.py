@@ -15,6 +15,7 @@ from collections import defaultdict
 from typing import Any, Iterator, NamedTuple
 
 import torch
+from fastcore.basics import patch
 from tqdm import tqdm
 from tqdm.utils import ObjectWrapper
 
@@ -37,48 +38,73 @@ def _mean(x:torch.Tensor) -> torch.Tensor:
     "The mean in float64; in float32 on an Apple GPU, which has no other."
     return x.detach().to(torch.float32 if x.device.type == 'mps' else torch.float64).mean()
 
+# %% ../../nbs/runs/07_metrics.ipynb #c2000007
 class Meter:
     "Averages between two log lines, and where the time went."
-    def __init__(self): self.reset()
+    def __init__(self):
+        self.reset()
 
     def reset(self) -> None:
-        "Begin anew."
-        self.sums, self.n, self.timed = defaultdict(float), 0, 0
-        self.data, self.compute, self.start = 0., 0., time.perf_counter()
+        "Begin new averages, and restart the clock."
+        self.sums = defaultdict(float)
+        self.n = 0
+        self.restart_clock()
+
+    def restart_clock(self) -> None:
+        "Count time from now; the averages stay."
+        self.timed = 0
+        self.data, self.compute = 0., 0.
+        self.start = time.perf_counter()
 
     def add(self,
-        info:dict[str,torch.Tensor], # What a step says; of each tensor the mean counts
-        data_seconds:float,          # The iteration waited so long for its batch
-        compute_seconds:float,       # And computed so long
+        info:dict[str,torch.Tensor], # What a step returns; the mean of each tensor is counted
+        data_seconds:float,          # How long the iteration waited for its batch
+        compute_seconds:float,       # How long it computed
     ) -> None:
         "Count one iteration."
-        for k, v in info.items(): self.sums[k] = self.sums[k] + _mean(v)
-        self.n, self.timed = self.n+1, self.timed+1
-        self.data, self.compute = self.data+data_seconds, self.compute+compute_seconds
+        for k, v in info.items():
+            self.sums[k] = self.sums[k] + _mean(v)
+        self.n += 1
+        self.timed += 1
+        self.data += data_seconds
+        self.compute += compute_seconds
 
-    @contextlib.contextmanager
-    def pause(self) -> Iterator[None]:
-        "The time of this block is not the training's."
-        began = time.perf_counter()
-        try: yield
-        finally: self.start += time.perf_counter()-began
+# %% ../../nbs/runs/07_metrics.ipynb #c1700001
+@patch
+@contextlib.contextmanager
+def pause(self:Meter) -> Iterator[None]:
+    "Do not count the time of this block."
+    began = time.perf_counter()
+    try:
+        yield
+    finally:
+        self.start += time.perf_counter() - began
 
-    def read(self) -> Reading: # The averages since the last reading
-        "Read and begin anew; at least one iteration after the last time."
-        spent = (time.perf_counter()-self.start, self.data, self.compute)
-        whole, data, compute = (s/self.timed for s in spent)
-        reading = Reading({k: float(v)/self.n for k, v in self.sums.items()}, whole, data, compute, max(whole-data-compute, 0.), self.n)
-        self.reset()
-        return reading
+@patch
+def read(self:Meter) -> Reading: # The averages since the last reading
+    "Read and begin anew; call it after at least one iteration."
+    whole = (time.perf_counter() - self.start)/self.timed
+    data = self.data/self.timed
+    compute = self.compute/self.timed
+    other = max(whole - data - compute, 0.)
+    values = {k: float(v)/self.n for k, v in self.sums.items()}
+    reading = Reading(values, whole, data, compute, other, self.n)
+    self.reset()
+    return reading
 
-    def state(self) -> dict[str,Any]: # `n` and `sums`, for a checkpoint
-        "What the averages are made of so far, as plain numbers."
-        return dict(n=self.n, sums={k: float(v) for k, v in self.sums.items()})
+# %% ../../nbs/runs/07_metrics.ipynb #c2000008
+@patch
+def state(self:Meter) -> dict[str,Any]: # `n` and `sums`, for a checkpoint
+    "Return the sums so far, as plain numbers."
+    return dict(n=self.n, sums={k: float(v) for k, v in self.sums.items()})
 
-    def load(self, state:dict[str,Any]|None) -> None: # As `state` returned it; None: begin anew
-        "Go on where another meter stopped; time is counted from now."
-        self.reset()
-        if state: self.n, self.sums = state['n'], defaultdict(float, state['sums'])
+@patch
+def load(self:Meter, state:dict[str,Any]|None) -> None: # As `state` returned it; None: begin anew
+    "Continue the sums of another meter; time is counted from now."
+    self.reset()
+    if state:
+        self.n = state['n']
+        self.sums = defaultdict(float, state['sums'])
 
 # %% ../../nbs/runs/07_metrics.ipynb #bae3b0cc
 def log_line(
@@ -88,50 +114,78 @@ def log_line(
     lr:float,       # Learning rate
     sequences:int,  # Sequences of one iteration, over all ranks
 ) -> str:
-    "The line that is logged every `log_iter` iterations."
-    r, left = reading, datetime.timedelta(seconds=round(reading.seconds*(total-iteration)))
-    return (f'iteration {iteration}/{total}  ' + '  '.join(f'{k} {v:.4g}' for k, v in r.values.items()) + f'  lr {lr:.3g}  '
-            f'{r.seconds:.3f} s/it (data {r.data:.3f}, compute {r.compute:.3f}, other {r.other:.3f})  {sequences/r.seconds:.0f} sequences/s  ETA {left}')
+    "Return the line that is logged every `log_iter` iterations."
+    r = reading
+    left = datetime.timedelta(seconds=round(r.seconds*(total-iteration)))
+    parts = [
+        f'iteration {iteration}/{total}',
+        '  '.join(f'{k} {v:.4g}' for k, v in r.values.items()),
+        f'lr {lr:.3g}',
+        f'{r.seconds:.3f} s/it (data {r.data:.3f}, compute {r.compute:.3f}, other {r.other:.3f})',
+        f'{sequences/r.seconds:.0f} sequences/s',
+        f'ETA {left}']
+    return '  '.join(parts)
 
 # %% ../../nbs/runs/07_metrics.ipynb #1ade1756
 class _TellsOnce(logging.Handler):
-    "A handler that cannot write says so once, on stderr; a log is not worth a run."
+    "A handler that reports its first write error on stderr and goes on: a log is not worth a run."
     told = False
+
     def handleError(self, record):
         e = sys.exc_info()[1]
-        if not isinstance(e, OSError): super().handleError(record)
-        elif not self.told:
-            self.told = True
-            with contextlib.suppress(OSError): print(f"{getattr(self, 'baseFilename', 'stdout')}: {e.strerror}; lines of the log are lost", file=sys.stderr) # it may lie on the same disk
+        if not isinstance(e, OSError):
+            super().handleError(record)
+            return
+        if self.told: return
+        self.told = True
+        where = getattr(self, 'baseFilename', 'stdout')
+        with contextlib.suppress(OSError): # stderr may be on the same disk
+            print(f'{where}: {e.strerror}; lines of the log are lost', file=sys.stderr)
 
 class _AroundBars(_TellsOnce):
     "Prints without tearing a progress bar."
     def emit(self, record):
-        try: tqdm.write(self.format(record))
-        except OSError: self.handleError(record)
+        try:
+            tqdm.write(self.format(record))
+        except OSError:
+            self.handleError(record)
 
-class _LogFile(_TellsOnce, logging.FileHandler): "A file of log lines."
+class _LogFile(_TellsOnce, logging.FileHandler):
+    "A file of log lines."
 
+# %% ../../nbs/runs/07_metrics.ipynb #c1700002
 class BarFile(ObjectWrapper):
-    "Where a progress bar is drawn; what cannot be drawn is left out. (An error inside a bar would leave its lock taken, and the process hanging at its end.)"
+    "A stream for a progress bar that ignores write errors: an error inside a bar would leave its lock taken."
     def write(self, text):
-        with contextlib.suppress(OSError): self._wrapped.write(text)
+        with contextlib.suppress(OSError):
+            self._wrapped.write(text)
+
     def flush(self):
-        with contextlib.suppress(OSError): self._wrapped.flush()
-    def __eq__(self, other): return self._wrapped == getattr(other, '_wrapped', other) # a bar asks whether it is drawn on the terminal
+        with contextlib.suppress(OSError):
+            self._wrapped.flush()
+
+    def __eq__(self, other): # a bar asks whether it is drawn on the terminal
+        return self._wrapped == getattr(other, '_wrapped', other)
 
 # %% ../../nbs/runs/07_metrics.ipynb #75de1931
+def _log_file(run:Run) -> _LogFile:
+    "Open a new file in the folder `logs` of a run."
+    path = run.folder/'logs'/f'{datetime.datetime.now():%Y-%m-%d-%H-%M-%S}.txt'
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return _LogFile(path, encoding='utf-8', errors='backslashreplace')
+
 def start_log(
     run:Run,
     r:Ranks,
     to_file:bool, # Also write `logs/<date>.txt`
 ) -> None:
-    "Let rank 0 log to the terminal and, if wanted, to a file; the other ranks only warnings."
+    "Log to the terminal and, if wanted, to a file on rank 0; on the other ranks only warnings, to the terminal."
     log.setLevel(logging.INFO if r.rank == 0 else logging.WARNING)
     handlers = [_AroundBars()]
     if to_file and r.rank == 0:
-        (run.folder/'logs').mkdir(parents=True, exist_ok=True)
-        handlers.append(_LogFile(run.folder/'logs'/f'{datetime.datetime.now():%Y-%m-%d-%H-%M-%S}.txt', encoding='utf-8', errors='backslashreplace'))
-    for h in handlers: h.setFormatter(logging.Formatter('[%(asctime)s] %(message)s', '%H:%M:%S'))
-    for h in log.handlers: h.close()
+        handlers.append(_log_file(run))
+    for h in handlers:
+        h.setFormatter(logging.Formatter('[%(asctime)s] %(message)s', '%H:%M:%S'))
+    for h in log.handlers:
+        h.close()
     log.handlers = handlers

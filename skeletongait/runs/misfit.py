@@ -23,84 +23,131 @@ def _blocks(shapes:dict[str,tuple], name:str) -> int:
 
 def _width(shapes:dict[str,tuple], name:str) -> int:
     "How many channels a stage gives."
-    return next(s[0] for k, s in shapes.items() if re.fullmatch(re.escape(name) + r'\.(forward_block\.)?0\.conv1(\.forward_block\.0)?\.weight', k))
+    first = re.compile(re.escape(name) + r'\.(forward_block\.)?0\.conv1(\.forward_block\.0)?\.weight')
+    return next(shape[0] for k, shape in shapes.items() if first.fullmatch(k))
 
 # %% ../../nbs/runs/05_misfit.ipynb #7b6bb78a
-def _backbone(s:dict[str,tuple]) -> dict:
+def _mode(shapes:dict[str,tuple]) -> str:
+    "The kind of convolutions in SkeletonGait's stages: 2d, p3d or 3d."
+    if any(k.startswith('layer2.forward_block.') for k in shapes): return '2d'
+    return 'p3d' if 'layer2.0.shortcut3d.weight' in shapes else '3d'
+
+def _fusion(shapes:dict[str,tuple]) -> str:
+    "How SkeletonGait++ fuses its two branches."
+    if 'fusion.conv.forward_block.6.weight' in shapes: return 'attention'
+    return 'CatFusion' if 'fusion.conv.forward_block.0.weight' in shapes else 'PlusFusion'
+
+def _backbone(shapes:dict[str,tuple]) -> dict:
     "`Backbone` of SkeletonGait, from the shapes of its weights."
     stages = [f'layer{i}' for i in (1, 2, 3, 4)]
-    mode = '2d' if any(k.startswith('layer2.forward_block.') for k in s) else 'p3d' if 'layer2.0.shortcut3d.weight' in s else '3d'
-    return dict(in_channels=s['layer0.forward_block.0.weight'][1], layers=[_blocks(s, o) for o in stages], channels=[_width(s, o) for o in stages], mode=mode)
+    return dict(
+        in_channels=shapes['layer0.forward_block.0.weight'][1],
+        layers=[_blocks(shapes, o) for o in stages],
+        channels=[_width(shapes, o) for o in stages],
+        mode=_mode(shapes))
 
-def _backbone_pp(s:dict[str,tuple]) -> dict:
+def _backbone_pp(shapes:dict[str,tuple]) -> dict:
     "`Backbone` of SkeletonGait++, from the shapes of its weights."
-    c, maps, _, _ = s['map_layer0.forward_block.0.weight']
-    fusion = 'attention' if 'fusion.conv.forward_block.6.weight' in s else 'CatFusion' if 'fusion.conv.forward_block.0.weight' in s else 'PlusFusion'
-    return dict(in_channels=maps+1, blocks=[_blocks(s, o) for o in ('sil_layer1', 'layer2', 'layer3', 'layer4')], C=c//32 if c % 32 == 0 else c/32, fusion=fusion)
+    width, maps, _, _ = shapes['map_layer0.forward_block.0.weight']
+    return dict(
+        in_channels=maps+1,
+        blocks=[_blocks(shapes, o) for o in ('sil_layer1', 'layer2', 'layer3', 'layer4')],
+        C=width//32 if width % 32 == 0 else width/32,
+        fusion=_fusion(shapes))
 
 # %% ../../nbs/runs/05_misfit.ipynb #aa6a5b0d
 def describe_weights(
     weights:dict[str,torch.Tensor], # `model` of a checkpoint; names may begin with `module.`
 ) -> dict: # As `model_cfg`, so that `build_model` can build it
-    "Which network weights are of, from their names and shapes; a `SkeletonGaitError` if they are of none that is known here."
-    s = {k.removeprefix('module.'): tuple(v.shape) for k, v in weights.items()}
-    name, backbone = ('SkeletonGaitPP', _backbone_pp) if 'map_layer0.forward_block.0.weight' in s else ('SkeletonGait', _backbone)
-    try: return dict(model=name, Backbone=backbone(s), SeparateBNNecks=dict(class_num=s['BNNecks.fc_bin'][2]))
-    except (KeyError, IndexError, ValueError, StopIteration): raise SkeletonGaitError(
-        f"these are no weights of SkeletonGait or SkeletonGaitPP; the names begin {', '.join(list(s)[:3]) or 'nowhere'}") from None
+    "Return the network that weights belong to, from names and shapes; raise a `SkeletonGaitError` if it is unknown."
+    shapes = {k.removeprefix('module.'): tuple(v.shape) for k, v in weights.items()}
+    name, backbone = 'SkeletonGait', _backbone
+    if 'map_layer0.forward_block.0.weight' in shapes:
+        name, backbone = 'SkeletonGaitPP', _backbone_pp
+    try:
+        return dict(
+            model=name,
+            Backbone=backbone(shapes),
+            SeparateBNNecks=dict(class_num=shapes['BNNecks.fc_bin'][2]))
+    except (KeyError, IndexError, ValueError, StopIteration):
+        begin = ', '.join(list(shapes)[:3]) or 'nowhere'
+        raise SkeletonGaitError(
+            f'these are no weights of SkeletonGait or SkeletonGaitPP; the names begin {begin}') from None
 
 # %% ../../nbs/runs/05_misfit.ipynb #c6ea2ec3
 def _what_to_set(then:dict, now:dict) -> Iterator[str]:
     "What differs between two descriptions of networks, and the value to set."
     if then['model'] != now['model']:
-        yield f"this is a checkpoint of {then['model']}, model_cfg.model is {now['model']}: set it to {then['model']}, with Backbone {then['Backbone']}"
+        yield (f"this is a checkpoint of {then['model']}, model_cfg.model is {now['model']}: "
+               f"set it to {then['model']}, with Backbone {then['Backbone']}")
         return
-    pairs = [('SeparateBNNecks.class_num', then['SeparateBNNecks']['class_num'], now['SeparateBNNecks']['class_num'])]
-    for at, a, b in pairs + [(f'Backbone.{k}', a, now['Backbone'][k]) for k, a in then['Backbone'].items()]:
-        what, more = f"with {at.split('.')[1]} {a}", ''
-        if at.endswith('class_num'): what = f'for {a} classes'
-        if at.endswith('in_channels'): more = f', and data_cfg.data_in_use to files with {a} channels in all'
-        if a != b: yield f'the checkpoint was made {what}, model_cfg.{at} is {b}: set it to {a}{more}'
+    a, b = then['SeparateBNNecks']['class_num'], now['SeparateBNNecks']['class_num']
+    if a != b:
+        yield f'the checkpoint was made for {a} classes, model_cfg.SeparateBNNecks.class_num is {b}: set it to {a}'
+    for key, a in then['Backbone'].items():
+        b = now['Backbone'][key]
+        if a == b: continue
+        more = f', and data_cfg.data_in_use to files with {a} channels in all' if key == 'in_channels' else ''
+        yield f'the checkpoint was made with {key} {a}, model_cfg.Backbone.{key} is {b}: set it to {a}{more}'
 
+# %% ../../nbs/runs/05_misfit.ipynb #c2000004
 def _old_head(weights:dict[str,torch.Tensor], then:dict) -> Iterator[str]:
     "What to do with a SkeletonGait whose embedding is half as wide as its last stage, and not as wide as its third."
     *_, third, last = then['Backbone'].get('channels', (0, 0))
     shape = tuple(weights['FCs.fc_bin'].shape) if 'FCs.fc_bin' in weights else ()
     width = shape[-1] if shape else third
-    if last and width == last//2 != third: yield (
-        f"the checkpoint has embeddings {width} wide, half of channels[3] {last}, as an earlier version of skeletongait "
-        f"made them; now they are as wide as channels[2], which is {third}, as published, and no setting makes the old ones. "
-        "Test it with that version, train anew, or train on from its backbone alone with trainer_cfg.restore_ckpt_strict: false and optimizer_reset: true")
+    if last and width == last//2 != third:
+        yield (f'the checkpoint has embeddings {width} wide, half of channels[3] {last}, as an earlier version of '
+               f'skeletongait made them; now they are as wide as channels[2], which is {third}, as published, '
+               'and no setting makes the old ones. Test it with that version, train anew, or train on from its '
+               'backbone alone with trainer_cfg.restore_ckpt_strict: false and optimizer_reset: true')
 
 def blame(
     new:dict[str,torch.Tensor],  # The checkpoint's weights
     have:dict[str,torch.Tensor], # The model's
 ) -> str:
-    "Why weights do not fit a model, and what to set."
-    try: then, now = describe_weights(new), describe_weights(have)
-    except SkeletonGaitError as e: return str(e)
+    "Return why weights do not fit a model, and what to set."
+    try:
+        then = describe_weights(new)
+        now = describe_weights(have)
+    except SkeletonGaitError as e:
+        return str(e)
     return '; '.join([*_what_to_set(then, now), *_old_head(new, then)]) or 'look at model_cfg'
 
 # %% ../../nbs/runs/05_misfit.ipynb #62a4abf4
+def _shape(x:torch.Tensor) -> str:
+    "The shape of a tensor, for a message."
+    return 'x'.join(map(str, x.shape)) or 'one number'
+
 def misfits(
     have:dict[str,torch.Tensor], # The model's weights
     new:dict[str,torch.Tensor],  # The checkpoint's
 ) -> list[str]:
-    "A line for every weight that is missing, unknown or of another shape."
-    shape = lambda o: 'x'.join(map(str, o.shape)) or 'one number'
-    return ([f'{k}: {shape(new[k])} in the checkpoint, {shape(have[k])} in the model' for k in have if k in new and have[k].shape != new[k].shape] +
-            [f'{k}: not in the checkpoint' for k in have if k not in new] + [f'{k}: not in the model' for k in new if k not in have])
+    "Return a line for every weight that is missing, unknown or of another shape."
+    lines = []
+    for k in have:
+        if k in new and have[k].shape != new[k].shape:
+            lines.append(f'{k}: {_shape(new[k])} in the checkpoint, {_shape(have[k])} in the model')
+    lines += [f'{k}: not in the checkpoint' for k in have if k not in new]
+    lines += [f'{k}: not in the model' for k in new if k not in have]
+    return lines
 
+# %% ../../nbs/runs/05_misfit.ipynb #c1e00002
 def load_weights(
     model:nn.Module,     # Takes the weights
     state:dict,          # As `load_checkpoint` returns it; names may begin with `module.`
     path:str|os.PathLike,# Where it is from, for the message
     strict:bool=True,    # Every weight must fit; otherwise those that fit are taken and the others logged
 ) -> None:
-    "Put a checkpoint's weights into a model; `SkeletonGaitError` says what does not fit, why, and what to set."
-    new, have = {k.removeprefix('module.'): v for k, v in state['model'].items()}, model.state_dict()
+    "Load a checkpoint's weights into a model; the `SkeletonGaitError` says what does not fit, why, and what to set."
+    new = {k.removeprefix('module.'): v for k, v in state['model'].items()}
+    have = model.state_dict()
     lines = misfits(have, new)
-    text = f"{path}: {blame(new, have)}.\n  {len(lines)} weights do not fit:\n" + '\n'.join(f'    {l}' for l in lines[:8] + ['...']*(len(lines) > 8))
-    if lines and strict: raise SkeletonGaitError(text)
-    if lines: log.warning(f'{text}\nthe others are taken (restore_ckpt_strict: false)')
-    model.load_state_dict({k: v for k, v in new.items() if k in have and have[k].shape == v.shape}, strict=not lines)
+    if lines:
+        shown = lines[:8] + (['...'] if len(lines) > 8 else [])
+        first = [f'{path}: {blame(new, have)}.', f'  {len(lines)} weights do not fit:']
+        text = '\n'.join(first + [f'    {o}' for o in shown])
+        if strict: raise SkeletonGaitError(text)
+        log.warning(f'{text}\nthe others are taken (restore_ckpt_strict: false)')
+    fitting = {k: v for k, v in new.items() if k in have and have[k].shape == v.shape}
+    model.load_state_dict(fitting, strict=not lines)

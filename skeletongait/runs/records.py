@@ -14,23 +14,32 @@ from ..files.text import read_json
 
 # %% ../../nbs/runs/08_records.ipynb #af01d6e9
 class Records:
-    "A file that grows by whole records; what a full disk took of one is taken back before the next, or at the end."
+    "A file that grows by whole records; half a record is removed before the next one, or at the end."
     def __init__(self, path:Path):
         self.file = open(path, 'ab', buffering=0)
         self.size = self.file.tell() # of the whole records
 
     def write(self, record:bytes) -> None:
+        "Append a record; an `OSError` may leave a part of it, which the next call removes."
         self.take_back()
         rest = memoryview(record)
-        while rest: rest = rest[self.file.write(rest):]
+        while rest:
+            written = self.file.write(rest)
+            rest = rest[written:]
         self.size += len(record)
 
     def take_back(self) -> None:
-        if self.file.tell() != self.size: self.file.seek(self.file.truncate(self.size))
+        "Remove what follows the last whole record."
+        if self.file.tell() != self.size:
+            self.file.truncate(self.size)
+            self.file.seek(self.size)
 
     def close(self) -> None:
-        try: self.take_back()
-        finally: self.file.close()
+        "Remove half a record, and close the file."
+        try:
+            self.take_back()
+        finally:
+            self.file.close()
 
 # %% ../../nbs/runs/08_records.ipynb #aad097ad
 LONGEST_LINE = 2**20   # Bytes of a record (chosen: that of a test with 1,000 figures has 40,000)
@@ -39,25 +48,33 @@ MOST_METRICS = 2**29   # Bytes of a file of them (chosen: a million log lines ha
 def parse_record(
     line:bytes, # Of `metrics.jsonl`
 ) -> dict|None:
-    "What one line says; None if it is not whole."
-    try: o = read_json(line) if len(line) <= LONGEST_LINE else None
-    except SkeletonGaitError: return None
+    "Return what one line says; None if it is not whole."
+    if len(line) > LONGEST_LINE: return None
+    try:
+        o = read_json(line)
+    except SkeletonGaitError:
+        return None
     return o if isinstance(o, dict) and type(o.get('iteration')) is int else None
 
+# %% ../../nbs/runs/08_records.ipynb #c2000009
 def check_size(
     path:str|os.PathLike,
     size:int, # Of the file, bytes
 ) -> None:
-    "A `SkeletonGaitError` for a file of metrics that no run has written."
-    if size > MOST_METRICS: raise SkeletonGaitError(f"{path}: takes {size/2**20:,.0f} MB; expected the metrics.jsonl of a run, of at most {MOST_METRICS/2**20:,.0f} MB")
+    "Raise a `SkeletonGaitError` for a file larger than any that a run writes."
+    if size > MOST_METRICS:
+        raise SkeletonGaitError(f'{path}: takes {size/2**20:,.0f} MB; expected the metrics.jsonl of a run, '
+                                f'of at most {MOST_METRICS/2**20:,.0f} MB')
 
 def _whole_lines(path:Path) -> list[tuple[bytes,dict]]:
     "The lines of a file of metrics, each with what it says, without a torn last one."
     check_size(path, path.stat().st_size)
     lines = path.read_bytes().split(b'\n')
     parsed = [(line, parse_record(line)) for line in lines if line]
-    for k, (line, o) in enumerate(parsed[:-1]):
-        if o is None: raise SkeletonGaitError(f"{path}: line {k+1} is {line[:40]!r}; expected a JSON object with an iteration; remove the line, or the file")
+    for k, (line, o) in enumerate(parsed[:-1], 1):
+        if o is None:
+            raise SkeletonGaitError(f'{path}: line {k} is {line[:40]!r}; expected a JSON object with an iteration; '
+                                    'remove the line, or the file')
     return [(line, o) for line, o in parsed if o is not None]
 
 # %% ../../nbs/runs/08_records.ipynb #36d83892
@@ -65,8 +82,10 @@ def read_metrics(
     path:str|os.PathLike, # `metrics.jsonl` of a run
 ) -> list[dict]: # What was written, line by line; each has `iteration` and `time`
     "Read the numbers of a run, also while it runs; a torn last line is left out."
-    try: return [o for _, o in _whole_lines(Path(path))]
-    except OSError as e: raise SkeletonGaitError(f"{path}: cannot be read ({e.strerror}); expected the metrics.jsonl of a run") from None
+    try:
+        return [o for _, o in _whole_lines(Path(path))]
+    except OSError as e:
+        raise SkeletonGaitError(f'{path}: cannot be read ({e.strerror}); expected the metrics.jsonl of a run') from None
 
 # %% ../../nbs/runs/08_records.ipynb #79ab9e1e
 def rewind_metrics(
@@ -75,6 +94,10 @@ def rewind_metrics(
 ) -> None:
     "Drop what lies beyond `iteration`, and a torn last line; the file is replaced whole or not at all."
     if not path.exists(): return
-    kept = b''.join(line+b'\n' for line, o in _whole_lines(path) if 0 < iteration >= o['iteration'])
-    if kept != path.read_bytes():
-        with atomic_write(path) as tmp: tmp.write_bytes(kept)
+    lines = _whole_lines(path)
+    kept = b''
+    if iteration > 0:
+        kept = b''.join(line + b'\n' for line, o in lines if o['iteration'] <= iteration)
+    if kept == path.read_bytes(): return
+    with atomic_write(path) as tmp:
+        tmp.write_bytes(kept)

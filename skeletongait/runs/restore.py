@@ -13,6 +13,7 @@ import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -26,32 +27,46 @@ from .misfit import load_weights
 from .trainer import Trainer
 
 # %% ../../nbs/runs/06_restore.ipynb #eb5e9d8a
+def _checkpoint_of(run:Run, iteration:int) -> Path:
+    "The checkpoint of an iteration; a `SkeletonGaitError` if it is not there."
+    path = run.checkpoint(iteration)
+    if not path.is_file():
+        there = ', '.join(map(str, run.iterations())) or 'none yet'
+        raise SkeletonGaitError(f'{path}: no such checkpoint{moved_to(path)}; this run has {there}. '
+                                'Set restore_hint, or --iter')
+    return path
+
 def find_checkpoint(
     hint:int|str, # `restore_hint`
     run:Run,
 ) -> Path|None:
-    "The file that a `restore_hint` means; None for the beginning."
-    if hint == 'latest': hint = max(run.iterations(), default=0)
-    if hint == 'best':
-        if run.best() is None: raise SkeletonGaitError(f"{run.best_file}: no checkpoint of this run is known as the best; it is noted where trainer_cfg.with_test tests. Set restore_hint to another")
+    "Return the file that a `restore_hint` means; None for the beginning."
+    if hint == 'latest':
+        hint = max(run.iterations(), default=0)
+    elif hint == 'best':
         hint = run.best()
+        if hint is None:
+            raise SkeletonGaitError(f'{run.best_file}: no checkpoint of this run is known as the best; '
+                                    'it is noted where trainer_cfg.with_test tests. Set restore_hint to another')
     if isinstance(hint, str): return Path(hint)
-    if hint and not run.checkpoint(hint).is_file(): raise SkeletonGaitError(
-        f"{run.checkpoint(hint)}: no such checkpoint{moved_to(run.checkpoint(hint))}; this run has {', '.join(map(str, run.iterations())) or 'none yet'}. Set restore_hint, or --iter")
-    return run.checkpoint(hint) if hint else None
+    return _checkpoint_of(run, hint) if hint else None
 
 # %% ../../nbs/runs/06_restore.ipynb #3f4d8594
-def newest_whole(run:Run) -> tuple[bytes|None,Path|None]: # Content and path; None where the run has no checkpoint at all
-    "The newest checkpoint that can be read; a warning for each that cannot, a `SkeletonGaitError` if none can."
-    for i in reversed(run.iterations()):
+def newest_whole(run:Run) -> tuple[bytes|None,Path|None]: # Content and path; None: there is no checkpoint
+    "Return the newest checkpoint that can be read; warn of each that cannot, raise if none can."
+    iterations = run.iterations()
+    for i in reversed(iterations):
         path = run.checkpoint(i)
         try:
             data = read_checkpoint(path)
             load_state(data, path)
             return data, path
-        except SkeletonGaitError as e: log.warning(f'{e}; looking for the one before it')
-    if run.iterations(): raise SkeletonGaitError(
-        f"{run.folder/'checkpoints'}: holds checkpoints of the iterations {', '.join(map(str, run.iterations()))}, but none can be read; set restore_hint to another checkpoint, or to 0 to begin anew")
+        except SkeletonGaitError as e:
+            log.warning(f'{e}; looking for the one before it')
+    if iterations:
+        raise SkeletonGaitError(
+            f"{run.folder/'checkpoints'}: holds checkpoints of the iterations {', '.join(map(str, iterations))}, "
+            'but none can be read; set restore_hint to another checkpoint, or to 0 to begin anew')
     return None, None
 
 # %% ../../nbs/runs/06_restore.ipynb #fea6d2fc
@@ -59,7 +74,7 @@ def read_hint(
     hint:int|str, # `restore_hint`
     run:Run,
 ) -> tuple[bytes|None,Path|None]: # Content and path of the checkpoint; None for the beginning
-    "Find and read what a `restore_hint` means; a `SkeletonGaitError` where it cannot be read."
+    "Find and read what a `restore_hint` means; raise a `SkeletonGaitError` where it cannot be read."
     if hint == 'latest': return newest_whole(run)
     path = find_checkpoint(hint, run)
     if path is None: return None, None
@@ -70,46 +85,75 @@ def read_hint(
 def read_start(
     cfg:Config,         # Its `trainer_cfg.restore_hint`
     run:Run,
-    resume:bool=False,  # This run was started before and goes on: its newest checkpoint counts more than the hint
-) -> tuple[bytes|None,Path|None,bool]: # Content and path of a checkpoint that can be read; whether training goes on at its iteration. None, None, False: from the beginning
-    "What training starts from; for rank 0, which sends the content to the others."
-    hint = 'latest' if resume and run.iterations() else cfg.trainer_cfg.restore_hint
+    resume:bool=False,  # The launcher has restarted this run: its newest checkpoint overrides the hint
+) -> tuple[bytes|None,Path|None,bool]: # Content, path, whether to resume at its iteration; or None, None, False
+    "Read what training starts from; for rank 0, which sends the content to the others."
+    hint = cfg.trainer_cfg.restore_hint
+    if resume and run.iterations():
+        hint = 'latest'
     data, path = read_hint(hint, run)
-    if hint == 'latest' and path is None: log.info(f'notice: {run.folder} has no checkpoint yet; training begins at iteration 0')
-    return data, path, path is not None and (not isinstance(hint, str) or hint in ('latest', 'best'))
+    if hint == 'latest' and path is None:
+        log.info(f'notice: {run.folder} has no checkpoint yet; training begins at iteration 0')
+    own = not isinstance(hint, str) or hint in ('latest', 'best')
+    return data, path, own and path is not None
 
 # %% ../../nbs/runs/06_restore.ipynb #f0c3a44d
 @contextlib.contextmanager
 def _restoring(path:str|os.PathLike, what:str, advice:str) -> Iterator[None]:
-    "Whatever a state of strange form makes torch stumble over is a `SkeletonGaitError` with advice."
-    try: yield
+    "Turn an error of torch about a malformed state into a `SkeletonGaitError` with advice."
+    try:
+        yield
     except (TypeError, ValueError, LookupError, AttributeError, RuntimeError) as e:
-        raise SkeletonGaitError(f"{path}: the state of its {what} cannot be restored ({type(e).__name__}: {why_not_read(e)}); {advice}") from None
+        why = f'{type(e).__name__}: {why_not_read(e)}'
+        raise SkeletonGaitError(f'{path}: the state of its {what} cannot be restored ({why}); {advice}') from None
 
 # %% ../../nbs/runs/06_restore.ipynb #052f6cc2
 def _spans(state:torch.Size, weight:torch.Size) -> bool:
     "Is this a state of that weight: of its shape, or summed over some of its dimensions?"
     return len(state) == len(weight) and all(a in (b, 1) for a, b in zip(state, weight))
 
+def _shapes_fit(state:dict, weights:list[torch.Tensor]) -> bool:
+    "Does each tensor in an optimizer's state fit its weight?"
+    for i, of_weight in state['state'].items():
+        for v in of_weight.values():
+            if isinstance(v, torch.Tensor) and v.dim() and not _spans(v.shape, weights[i].shape):
+                return False
+    return True
+
+def _optimizer_fits(optimizer:torch.optim.Optimizer, state:dict) -> bool:
+    "Has a state the same groups, settings and shapes as an optimizer?"
+    groups = state.get('param_groups', [])
+    sizes = [len(g['params']) for g in groups]
+    if sizes != [len(g['params']) for g in optimizer.param_groups]:
+        return False
+    for key, default in optimizer.defaults.items():
+        # older versions of torch lack switches that are off
+        if default and any(key not in g for g in groups): return False
+    weights = [p for g in optimizer.param_groups for p in g['params']]
+    return _shapes_fit(state, weights)
+
+# %% ../../nbs/runs/06_restore.ipynb #c2000005
 def load_optimizer(optimizer:torch.optim.Optimizer, state:dict, path:str|os.PathLike) -> None:
-    "Restore an optimizer; a `SkeletonGaitError` where the state is another one's."
+    "Restore an optimizer; raise a `SkeletonGaitError` where the state is another one's."
     advice = 'set trainer_cfg.optimizer_reset: true to begin with a fresh one'
     with _restoring(path, 'optimizer', advice):
-        groups, weights = state.get('param_groups', []), [p for g in optimizer.param_groups for p in g['params']]
-        sizes = [len(g['params']) for g in groups] != [len(g['params']) for g in optimizer.param_groups]
-        lacking = any(v and k not in g for g in groups for k, v in optimizer.defaults.items()) # older versions of torch lack switches that are off
-        wrong = not sizes and any(isinstance(v, torch.Tensor) and v.dim() and not _spans(v.shape, weights[i].shape) for i, s in state['state'].items() for v in s.values())
-        if not (sizes or lacking or wrong): return optimizer.load_state_dict(state)
-    raise SkeletonGaitError(f"{path}: the state of its optimizer does not fit {type(optimizer).__name__} on these weights; {advice}")
+        if _optimizer_fits(optimizer, state):
+            optimizer.load_state_dict(state)
+            return
+    kind = type(optimizer).__name__
+    raise SkeletonGaitError(f'{path}: the state of its optimizer does not fit {kind} on these weights; {advice}')
 
 # %% ../../nbs/runs/06_restore.ipynb #ed122596
 def load_scheduler(scheduler:torch.optim.lr_scheduler.LRScheduler, state:dict, path:str|os.PathLike) -> None:
-    "Restore a schedule; a `SkeletonGaitError` where the state is another one's."
+    "Restore a schedule; raise a `SkeletonGaitError` where the state is another one's."
     advice = 'set trainer_cfg.scheduler_reset: true to begin with a fresh one'
     with _restoring(path, 'scheduler', advice):
         lacking = [k for k in scheduler.state_dict() if not k.startswith('_') and k not in state]
-        if not lacking: return scheduler.load_state_dict(state)
-    raise SkeletonGaitError(f"{path}: the state of its scheduler lacks {', '.join(lacking)} of {type(scheduler).__name__}; {advice}")
+        if not lacking:
+            scheduler.load_state_dict(state)
+            return
+    raise SkeletonGaitError(f"{path}: the state of its scheduler lacks {', '.join(lacking)} of "
+                            f'{type(scheduler).__name__}; {advice}')
 
 # %% ../../nbs/runs/06_restore.ipynb #afee95eb
 def _settings_then(state:dict) -> dict|None:
@@ -117,63 +161,104 @@ def _settings_then(state:dict) -> dict|None:
     then = state.get('config')
     return then if isinstance(then, dict) and isinstance(then.get('data_cfg'), dict) else None
 
-def _switch(at:str) -> str:
-    "The setting that lets a changed key of `optimizer_cfg` or `scheduler_cfg` come into force."
-    return 'scheduler_reset' if at.startswith('scheduler_cfg.') or at == 'optimizer_cfg.lr' else 'optimizer_reset'
+def _switch(key:str) -> str:
+    "The switch with which a changed key of `optimizer_cfg` or `scheduler_cfg` takes effect."
+    of_schedule = key.startswith('scheduler_cfg.') or key == 'optimizer_cfg.lr'
+    return 'scheduler_reset' if of_schedule else 'optimizer_reset'
 
+def _without_effect(changes:list[str], cfg:Config) -> list[str]:
+    "The changes to optimizer and schedule that no switch lets take effect, each with its switch."
+    lines = []
+    for change in changes:
+        key = change.split(':')[0]
+        if not key.startswith(('optimizer_cfg.', 'scheduler_cfg.')): continue
+        switch = _switch(key)
+        if not getattr(cfg.trainer_cfg, switch):
+            lines.append(f'  {change} (trainer_cfg.{switch})')
+    return lines
+
+# %% ../../nbs/runs/06_restore.ipynb #c1d00002
 def check_restored(state:dict, cfg:Config, path:str|os.PathLike) -> None:
-    "A `SkeletonGaitError` where settings of optimizer or schedule differ from those in a checkpoint, whose states bring the old ones along."
-    then, lines = _settings_then(state), []
-    try: changes = config_changes(then, to_dict(cfg)) if then else []
-    except SkeletonGaitError: return # `tell_changes` says it
-    for o in changes:
-        at = o.split(':')[0]
-        if at.startswith(('optimizer_cfg.', 'scheduler_cfg.')) and not getattr(cfg.trainer_cfg, _switch(at)): lines.append(f'  {o} (trainer_cfg.{_switch(at)})')
-    if lines: raise SkeletonGaitError(
-        f'{path}: training goes on with the optimizer and the schedule of this checkpoint, and these settings are no longer theirs:\n' + '\n'.join(lines) +
-        '\n  Put the old values back; or set the switch named behind each to true for this start: optimizer_reset begins with no momentum, scheduler_reset begins the schedule at its first step')
+    "Raise a `SkeletonGaitError` where settings of optimizer or schedule differ from those that a checkpoint restores."
+    then = _settings_then(state)
+    if then is None: return
+    try:
+        changes = config_changes(then, to_dict(cfg))
+    except SkeletonGaitError:
+        return # `tell_changes` warns of it
+    lines = _without_effect(changes, cfg)
+    if not lines: return
+    raise SkeletonGaitError('\n'.join([
+        f'{path}: training goes on with the optimizer and the schedule of this checkpoint, '
+        'and these settings are no longer theirs:',
+        *lines,
+        '  Put the old values back; or set the switch named behind each to true for this start: '
+        'optimizer_reset begins with no momentum, scheduler_reset begins the schedule at its first step']))
 
 # %% ../../nbs/runs/06_restore.ipynb #bcad5c5c
 def follow_schedule(trainer:Trainer) -> None:
-    "Give the optimizer the learning rate that its schedule is at."
-    for group, lr in zip(trainer.optimizer.param_groups, trainer.scheduler.get_last_lr()): group['lr'] = lr
+    "Set the optimizer's learning rate to the schedule's."
+    for group, lr in zip(trainer.optimizer.param_groups, trainer.scheduler.get_last_lr()):
+        group['lr'] = lr
 
 # %% ../../nbs/runs/06_restore.ipynb #c678eb42
 def check_steps(trainer:Trainer, total_iter:int) -> None:
-    "A `SkeletonGaitError` where the schedule ends before `total_iter`."
+    "Raise a `SkeletonGaitError` where the schedule ends before `total_iter`."
     s = trainer.scheduler
-    planned, last = getattr(s, 'total_steps', math.inf), s.last_epoch + total_iter - trainer.iteration
-    if last > planned: raise SkeletonGaitError(
-        f"scheduler_cfg.total_steps: {type(s).__name__} is planned for {planned} steps, but training from iteration {trainer.iteration} to total_iter {total_iter} takes it to {last}; "
-        f"set total_steps to {last} or more, and where a checkpoint brings the old number along, trainer_cfg.scheduler_reset: true, which begins the schedule anew")
+    planned = getattr(s, 'total_steps', math.inf)
+    last = s.last_epoch + total_iter - trainer.iteration
+    if last <= planned: return
+    raise SkeletonGaitError(
+        f'scheduler_cfg.total_steps: {type(s).__name__} is planned for {planned} steps, but training from iteration '
+        f'{trainer.iteration} to total_iter {total_iter} takes it to {last}; set total_steps to {last} or more, '
+        'and where a checkpoint brings the old number along, trainer_cfg.scheduler_reset: true, '
+        'which begins the schedule anew')
 
 # %% ../../nbs/runs/06_restore.ipynb #ed91f564
 def tell_map_changes(state:dict, cfg:Config, path:str|os.PathLike) -> None:
     "Log how the settings of the maps differ from those in a checkpoint."
     then = _settings_then(state)
     if then is None: return
-    try: changes = map_changes(then['data_cfg'], to_dict(cfg.data_cfg))
-    except SkeletonGaitError as e: changes = f'those of the checkpoint cannot be read ({e})'
-    if changes: log.info(f'notice: {path} was trained with other settings of the maps: {changes}')
+    try:
+        changes = map_changes(then['data_cfg'], to_dict(cfg.data_cfg))
+    except SkeletonGaitError as e:
+        changes = f'those of the checkpoint cannot be read ({e})'
+    if changes:
+        log.info(f'notice: {path} was trained with other settings of the maps: {changes}')
 
 # %% ../../nbs/runs/06_restore.ipynb #3a7613e0
 def tell_changes(state:dict, cfg:Config, path:str|os.PathLike) -> None:
-    "Warn of settings that change what training computes and differ from those in a checkpoint; of another seed, loudly."
+    "Warn where settings that change the computation, or the seed, differ from those in a checkpoint."
     then = _settings_then(state)
     if then is None: return
-    try: changes = config_changes(then, to_dict(cfg), computing=True)
-    except SkeletonGaitError as e: changes = [f'those of the checkpoint cannot be read ({e})']
-    if changes: log.warning(f'{path} was trained with other settings; from here on this is another run than the one that was begun:\n' + '\n'.join(f'  {o}' for o in changes))
-    if type(seed := state.get('seed')) is int and seed != cfg.trainer_cfg.seed: log.warning(
-        f'THE SEED IS ANOTHER: {seed} in the checkpoint, {cfg.trainer_cfg.seed} now. The batches to come are not those that the run would have seen; set trainer_cfg.seed: {seed} to go on exactly')
+    try:
+        changes = config_changes(then, to_dict(cfg), computing=True)
+    except SkeletonGaitError as e:
+        changes = [f'those of the checkpoint cannot be read ({e})']
+    if changes:
+        first = f'{path} was trained with other settings; results are not comparable with those before:'
+        log.warning('\n'.join([first, *(f'  {o}' for o in changes)]))
+    _tell_seed(state.get('seed'), cfg.trainer_cfg.seed)
 
+def _tell_seed(then:Any, now:int) -> None:
+    "Warn where the seed differs from that in a checkpoint."
+    if type(then) is not int or then == now: return
+    log.warning(f'THE SEED HAS CHANGED: {then} in the checkpoint, {now} now. The batches to come are not those that '
+                f'the run would have seen; set trainer_cfg.seed: {then} to go on exactly')
+
+# %% ../../nbs/runs/06_restore.ipynb #c2000006
 def tell_embedding(state:dict, cfg:Config, path:str|os.PathLike) -> None:
-    "Log which embedding is compared, and warn if a checkpoint was trained to be tested by the other."
-    now, then, use = embedding_name(cfg), state.get('embedding'), str(cfg.model_cfg.use_emb2).lower()
-    if not isinstance(then, str): log.info(f'{path} does not say by which embedding it is tested; the settings choose {now} (model_cfg.use_emb2: {use})')
-    elif then == now: log.info(f'tested by {now}, as {path} was trained to be (model_cfg.use_emb2: {use})')
-    else: log.warning(f"THE EMBEDDING IS ANOTHER: {path} was trained to be tested by {then}, the settings test by {now}; "
-                      f"set model_cfg.use_emb2: {str(then == 'embed_2').lower()} to compare {then}")
+    "Log which embedding is compared; warn if a checkpoint was trained to be tested by the other."
+    now, then = embedding_name(cfg), state.get('embedding')
+    use = f'model_cfg.use_emb2: {str(cfg.model_cfg.use_emb2).lower()}'
+    if not isinstance(then, str):
+        log.info(f'{path} does not say by which embedding it is tested; the settings choose {now} ({use})')
+    elif then == now:
+        log.info(f'tested by {now}, as {path} was trained to be ({use})')
+    else:
+        wanted = str(then == 'embed_2').lower()
+        log.warning(f'THE EMBEDDING HAS CHANGED: {path} was trained to be tested by {then}, '
+                    f'the settings test by {now}; set model_cfg.use_emb2: {wanted} to compare {then}')
 
 # %% ../../nbs/runs/06_restore.ipynb #4f3847f3
 def restore_random(state:dict, r:Ranks, path:str|os.PathLike) -> None:
@@ -181,32 +266,48 @@ def restore_random(state:dict, r:Ranks, path:str|os.PathLike) -> None:
     states = state.get('random')
     if states is None: return
     with _restoring(path, 'random generators', 'start from it with restore_hint set to its path'):
-        if len(states) == r.world: set_random_states(states[r.rank])
-        else: log.info(f'notice: {path} was written by {len(states)} process(es), this run has {r.world}: '
-                       'the states of the global random generators are left out; the batches stay the same, for they depend on the seed alone')
+        if len(states) == r.world:
+            set_random_states(states[r.rank])
+            return
+        log.info(f'notice: {path} was written by {len(states)} process(es), this run has {r.world}: '
+                 'the states of the global random generators are left out; '
+                 'the batches stay the same, for they depend on the seed alone')
 
 # %% ../../nbs/runs/06_restore.ipynb #6e0522f9
 def _restore_optimizer(trainer:Trainer, state:dict, path:str|os.PathLike, t:TrainerCfg) -> None:
     "Optimizer, loss scale and schedule, each unless it is reset."
-    if not t.optimizer_reset: load_optimizer(trainer.optimizer, state.get('optimizer', {}), path)
-    if not t.scheduler_reset: load_scheduler(trainer.scheduler, state.get('scheduler', {}), path)
+    if not t.optimizer_reset:
+        load_optimizer(trainer.optimizer, state.get('optimizer', {}), path)
+    if not t.scheduler_reset:
+        load_scheduler(trainer.scheduler, state.get('scheduler', {}), path)
     with _restoring(path, 'loss scale', 'set trainer_cfg.enable_float16: false to go on without'):
-        if state.get('scaler') and not t.optimizer_reset: trainer.scaler.load_state_dict(state['scaler'])
-    if t.optimizer_reset != t.scheduler_reset: follow_schedule(trainer)
+        if state.get('scaler') and not t.optimizer_reset:
+            trainer.scaler.load_state_dict(state['scaler'])
+    if t.optimizer_reset != t.scheduler_reset:
+        follow_schedule(trainer)
 
 # %% ../../nbs/runs/06_restore.ipynb #30c69169
 def _brought_along(trainer:Trainer, t:TrainerCfg) -> str:
     "What a new run at iteration 0 has from a checkpoint beside its weights, for the log."
-    at = f' (step {trainer.scheduler.last_epoch}, lr {trainer.scheduler.get_last_lr()[0]:.4g})'
-    kept = ['optimizer']*(not t.optimizer_reset) + ['schedule']*(not t.scheduler_reset)
-    switches = ' and '.join(f'{o}_reset' for o, reset in (('optimizer', t.optimizer_reset), ('scheduler', t.scheduler_reset)) if not reset)
-    return f" with its {' and '.join(kept)}{at*('schedule' in kept)}; set trainer_cfg.{switches}: true to begin {'them' if len(kept) > 1 else 'it'} anew" if kept else ''
+    kept, switches = [], []
+    if not t.optimizer_reset:
+        kept.append('optimizer')
+        switches.append('optimizer_reset')
+    if not t.scheduler_reset:
+        lr = trainer.scheduler.get_last_lr()[0]
+        kept.append(f'schedule (step {trainer.scheduler.last_epoch}, lr {lr:.4g})')
+        switches.append('scheduler_reset')
+    if not kept: return ''
+    them = 'them' if len(kept) > 1 else 'it'
+    return f" with its {' and '.join(kept)}; set trainer_cfg.{' and '.join(switches)}: true to begin {them} anew"
 
 # %% ../../nbs/runs/06_restore.ipynb #f5735b07
 def _go_on(trainer:Trainer, state:dict, path:str|os.PathLike, cfg:Config, r:Ranks) -> dict|None:
-    "The rest of a checkpoint, at its iteration; the averages in it."
+    "Restore the rest of a checkpoint, to resume at its iteration; return the averages in it."
     iteration = state.get('iteration')
-    if type(iteration) is not int or iteration < 0: raise SkeletonGaitError(f"{path}: iteration is {iteration!r:.40}, expected a whole number; start from it with restore_hint set to its path")
+    if type(iteration) is not int or iteration < 0:
+        raise SkeletonGaitError(f'{path}: iteration is {iteration!r:.40}, expected a whole number; '
+                                'start from it with restore_hint set to its path')
     trainer.iteration = iteration
     tell_changes(state, cfg, path)
     restore_random(state, r, path)
@@ -215,10 +316,13 @@ def _go_on(trainer:Trainer, state:dict, path:str|os.PathLike, cfg:Config, r:Rank
 
 @contextlib.contextmanager
 def only_first_speaks(r:Ranks) -> Iterator[None]:
-    "What every rank would log alike, rank 0 logs alone."
-    before, log.disabled = log.disabled, log.disabled or r.rank > 0
-    try: yield
-    finally: log.disabled = before
+    "In this block only rank 0 logs."
+    before = log.disabled
+    log.disabled = before or r.rank > 0
+    try:
+        yield
+    finally:
+        log.disabled = before
 
 # %% ../../nbs/runs/06_restore.ipynb #198be73e
 def restore_state(
@@ -226,16 +330,18 @@ def restore_state(
     state:dict,           # As `load_state` returns it
     path:str|os.PathLike, # Where it is from, for messages
     cfg:Config,           # `trainer_cfg` and its switches restore_ckpt_strict, optimizer_reset, scheduler_reset
-    r:Ranks,              # Which process this is; rank 0 speaks for all
-    go_on:bool,           # Go on at the checkpoint's iteration; otherwise start at 0 with what it holds
-) -> dict|None: # The averages that were stored, where training goes on
-    "Put a checkpoint into a trainer, on every rank, and tell what is no longer as it was; a `SkeletonGaitError` where it does not fit."
+    r:Ranks,              # Which process this is; rank 0 logs for all
+    go_on:bool,           # Resume at the checkpoint's iteration; otherwise start at 0 with what it holds
+) -> dict|None: # The averages that were stored, where training resumes
+    "Restore a trainer from a checkpoint, on every rank, and log what has changed; raise if it does not fit."
     with only_first_speaks(r):
         load_weights(trainer.net, state, path, cfg.trainer_cfg.restore_ckpt_strict)
-        if go_on: check_restored(state, cfg, path)
+        if go_on:
+            check_restored(state, cfg, path)
         _restore_optimizer(trainer, state, path, cfg.trainer_cfg)
         tell_embedding(state, cfg, path)
         if go_on: return _go_on(trainer, state, path, cfg, r)
         tell_map_changes(state, cfg, path)
         along = _brought_along(trainer, cfg.trainer_cfg)
-        log.info(f"restored {path if along else f'the weights of {path}'}; training starts at iteration 0{along}")
+        what = path if along else f'the weights of {path}'
+        log.info(f'restored {what}; training starts at iteration 0{along}')

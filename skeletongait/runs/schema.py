@@ -8,7 +8,7 @@ __all__ = ['ConfigError', 'PLACEHOLDER', 'RUN', 'EvalFunc', 'CUT', 'SampleType',
            'SkeletonGaitPPBackboneCfg', 'SeparateBNNecksCfg', 'SkeletonGaitCfg', 'SkeletonGaitPPCfg',
            'TripletSamplerCfg', 'TrainerCfg', 'Config', 'make_config', 'schema_rows', 'config_table']
 
-# %% ../../nbs/runs/01a_schema.ipynb #f0a2b4a9
+# %% ../../nbs/runs/01a_schema.ipynb #2940391d
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal

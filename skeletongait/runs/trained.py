@@ -40,26 +40,28 @@ def read_walk(
     walk:Walk,  # The folder of a sequence; or the arrays of its files that are in use
     cfg:Config, # `data_cfg` says which files, how poses are drawn, and how much is read
 ) -> tuple[list[np.ndarray],tuple[Path,...]]: # As `load_streams` returns them; where they are from
-    "The streams of one sequence; a `SkeletonGaitError` for anything else."
+    "Return the streams of one sequence; raise a `SkeletonGaitError` for anything else."
     d = cfg.data_cfg
     render = render_settings(d.render)
     if isinstance(walk, str|PathLike):
         files = sequence_files(walk, d.data_in_use)
         return load_streams(files, render, Limits(d.max_file_mb, d.max_frames)), files
     arrays = [walk] if isinstance(walk, np.ndarray) else list(walk)
-    if not arrays: raise SkeletonGaitError(
-        "a sequence: found no array; expected those that its files would hold, or its folder")
+    if not arrays:
+        raise SkeletonGaitError('a sequence: found no array; expected those that its files would hold, or its folder')
     files = tuple(Path('a sequence')/f'array {i}' for i in range(len(arrays)))
-    return match_streams([as_stream(x, f, render) for x, f in zip(arrays, files)], files), files
+    streams = [as_stream(x, f, render) for x, f in zip(arrays, files)]
+    return match_streams(streams, files), files
 
 # %% ../../nbs/runs/11_trained.ipynb #5f0c7a0b
 @dataclass(frozen=True)
 class TrainedRun:
-    "A network as a run left it, with the settings by which it sees sequences and is compared."
+    "A trained network with the settings of its run, which say how it sees sequences and how they are compared."
     model: GaitNet    # In evaluation mode, on its device
     cfg: Config       # The run's settings
     path: Path|None   # Its checkpoint; None: an untrained network
     iteration: int    # Of the checkpoint; 0 where it does not say
+
     @property
     def embedding(self) -> str:
         "The embedding that is compared: `embed_1` or `embed_2`, as `model_cfg.use_emb2` says."
@@ -69,39 +71,51 @@ class TrainedRun:
 def frames(self:TrainedRun,
     walk:Walk, # As `read_walk` takes it
 ) -> np.ndarray: # `(T, C, H, W)`
-    "What the network is given of a sequence: drawn, cut and limited as in a test."
+    "Return what the network is given of a sequence: drawn, cut and limited as in a test."
     e = self.cfg.evaluator_cfg
     streams, files = read_walk(walk, self.cfg)
-    render, transform = render_settings(self.cfg.data_cfg.render), build_transform(e.transform[0])
-    return prepare_frames(streams, files, to_dict(e.sampler), slot_rng(0, 0, 0), render, transform, self.model.check_size)
+    render = render_settings(self.cfg.data_cfg.render)
+    transform = build_transform(e.transform[0])
+    rng = slot_rng(0, 0, 0)
+    return prepare_frames(streams, files, to_dict(e.sampler), rng, render, transform, self.model.check_size)
 
+# %% ../../nbs/runs/11_trained.ipynb #c1b10001
 @patch
 def embed(self:TrainedRun,
     walks:Iterable[Walk]|Batch, # Sequences, each as `read_walk` takes it; or a batch of a test's loader
 ) -> torch.Tensor: # `(n, c, p)` float32, on the CPU
-    "The embedding of each sequence, as a test compares it; a `SkeletonGaitError` if one cannot be read."
+    "Return the embedding of each sequence, as a test compares it; raise a `SkeletonGaitError` if one cannot be read."
     self.model.eval()
-    mixed = mixed_precision(next(self.model.parameters()).device, self.cfg.evaluator_cfg.enable_float16)
+    where = next(self.model.parameters()).device
+    mixed = mixed_precision(where, self.cfg.evaluator_cfg.enable_float16)
     if isinstance(walks, Batch): return embed_batch(self.model, walks, mixed)
     if isinstance(walks, str|PathLike|np.ndarray):
         what = 'an array' if isinstance(walks, np.ndarray) else walks
-        raise SkeletonGaitError(f"found one sequence, {what}; expected a list of them: put it in brackets")
-    items = (Item(self.frames(walk), '', Sequence('', '', '')) for walk in walks)
-    out = [embed_batch(self.model, collate([item], 0, packed=True), mixed) for item in items]
-    if not out: raise SkeletonGaitError("found an empty list; expected at least one sequence to embed")
+        raise SkeletonGaitError(f'found one sequence, {what}; expected a list of them: put it in brackets')
+    out = []
+    for walk in walks:
+        item = Item(self.frames(walk), '', Sequence('', '', ''))
+        out.append(embed_batch(self.model, collate([item], 0, packed=True), mixed))
+    if not out:
+        raise SkeletonGaitError('found an empty list; expected at least one sequence to embed')
     return torch.cat(out)
 
 # %% ../../nbs/runs/11_trained.ipynb #5f0c7a0d
+def _iteration_of(state:dict) -> int:
+    "The iteration of a checkpoint; 0 where it has no valid one."
+    iteration = state.get('iteration')
+    return iteration if type(iteration) is int and iteration >= 0 else 0
+
 def trained_run(
     cfg:Config,           # Settings
     state:dict|None=None, # As `load_checkpoint` returns it; None: an untrained network
     path:Path|None=None,  # Where it is from
 ) -> TrainedRun:
-    "The network of the settings with the weights of a checkpoint; a `SkeletonGaitError` where they do not fit."
+    "Return the network of the settings with the weights of a checkpoint; raise where they do not fit."
     model = build_model(to_dict(cfg.model_cfg)).eval()
     if state is None: return TrainedRun(model.to(device()), cfg, None, 0)
     load_weights(model, state, path, cfg.evaluator_cfg.restore_ckpt_strict)
-    iteration = i if type(i := state.get('iteration')) is int and i >= 0 else 0 # in another form it is no iteration
+    iteration = _iteration_of(state)
     log.info(f'restored {path} (iteration {iteration})')
     tell_map_changes(state, cfg, path)
     tell_embedding(state, cfg, path)
@@ -111,42 +125,59 @@ def trained_run(
 def _run_settings(file:Path) -> Config:
     "The settings in a run's folder; a `ConfigError` if they name no network."
     cfg, _ = load_config(file)
-    if cfg.model_cfg is None: raise ConfigError(
-        f"{file}: model_cfg: not set; expected the settings of a run, with its network")
+    if cfg.model_cfg is None:
+        raise ConfigError(f'{file}: model_cfg: not set; expected the settings of a run, with its network')
     return cfg
 
 def checkpoint_settings(
     path:Path,  # A checkpoint
     state:dict, # What is in it
 ) -> Config:
-    "The settings beside a checkpoint, or else in it, or else the defaults around its network."
-    beside, then = path.absolute().parent.parent/'config.yaml', state.get('config')
+    "Return the settings beside a checkpoint, or else in it, or else the defaults around its network."
+    beside = path.absolute().parent.parent/'config.yaml'
     if beside.is_file(): return _run_settings(beside)
-    if then is None: log.warning(f'{path}: holds no settings, and there is no {beside}; the defaults are taken, '
-                                 'which compare embed_1 and use all files of a sequence')
-    try: return make_config(dict(model_cfg=describe_weights(state['model'])) if then is None else then)[0]
-    except SkeletonGaitError as e: raise SkeletonGaitError(f"{path}: {e}") from None
+    settings = state.get('config')
+    if settings is None:
+        log.warning(f'{path}: holds no settings, and there is no {beside}; the defaults are taken, '
+                    'which compare embed_1 and use all files of a sequence')
+    try:
+        if settings is None:
+            settings = dict(model_cfg=describe_weights(state['model']))
+        cfg, _ = make_config(settings)
+        return cfg
+    except SkeletonGaitError as e:
+        raise SkeletonGaitError(f'{path}: {e}') from None
 
+# %% ../../nbs/runs/11_trained.ipynb #c1b10002
+def _load_from_folder(path:Path, iteration:int|str|None, cfg:Config|None) -> TrainedRun:
+    "The network of a run's folder."
+    if cfg is None:
+        if not (path/'config.yaml').is_file():
+            raise SkeletonGaitError(f'{path}: holds no config.yaml; expected the folder of a run, '
+                                    'with config.yaml and checkpoints, or a checkpoint')
+        cfg = _run_settings(path/'config.yaml')
+    run = Run(cfg)
+    run.place(path)
+    if iteration == 0:
+        raise SkeletonGaitError(f'{path}: found iteration 0; '
+                                'expected that of a checkpoint, `best`, or none for the newest one')
+    data, file = read_hint('latest' if iteration is None else iteration, run)
+    if file is None:
+        raise SkeletonGaitError(f'{path}: found no checkpoint {run.name}-*.pt in checkpoints; '
+                                'expected the folder of a run that has saved one')
+    return trained_run(cfg, load_state(data, file), file)
+
+# %% ../../nbs/runs/11_trained.ipynb #c200000d
 def load_run(
     path:str|PathLike,           # A run's folder, with `config.yaml` and `checkpoints`; or a checkpoint
     iteration:int|str|None=None, # Which checkpoint of the folder; may be `best`; None: the newest that is whole
-    cfg:Config|None=None,        # Other settings than the run's, such as a published checkpoint needs
+    cfg:Config|None=None,        # Settings that override the run's, such as a published checkpoint needs
 ) -> TrainedRun:
-    "The network of a run with its settings; a `SkeletonGaitError` if there is none."
+    "Return the network of a run with its settings; raise a `SkeletonGaitError` if there is none."
     path = Path(path)
-    if not path.is_dir():
-        if iteration is not None: raise SkeletonGaitError(
-            f"{path}: is no folder, so there is no iteration {iteration} to choose; expected the folder of a run, or a checkpoint alone")
-        state = load_checkpoint(path)
-        return trained_run(cfg or checkpoint_settings(path, state), state, path)
-    if not cfg and not (path/'config.yaml').is_file(): raise SkeletonGaitError(
-        f"{path}: holds no config.yaml; expected the folder of a run, with config.yaml and checkpoints, or a checkpoint")
-    cfg = cfg or _run_settings(path/'config.yaml')
-    run = Run(cfg)
-    run.place(path)
-    if iteration == 0: raise SkeletonGaitError(
-        f"{path}: found iteration 0; expected that of a checkpoint, `best`, or none for the newest one")
-    data, file = read_hint('latest' if iteration is None else iteration, run)
-    if file is None: raise SkeletonGaitError(
-        f"{path}: found no checkpoint {run.name}-*.pt in checkpoints; expected the folder of a run that has saved one")
-    return trained_run(cfg, load_state(data, file), file)
+    if path.is_dir(): return _load_from_folder(path, iteration, cfg)
+    if iteration is not None:
+        raise SkeletonGaitError(f'{path}: is no folder, so there is no iteration {iteration} to choose; '
+                                'expected the folder of a run, or a checkpoint alone')
+    state = load_checkpoint(path)
+    return trained_run(cfg or checkpoint_settings(path, state), state, path)

@@ -7,6 +7,7 @@ __all__ = ['find_data', 'make_dataset', 'NonFiniteLossError', 'Trainer', 'mixed_
 
 # %% ../../nbs/runs/02_trainer.ipynb #54b79220
 import torch
+from fastcore.basics import patch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -27,7 +28,7 @@ from .config import Config, make_optimizer, make_scheduler, render_settings, to_
 def find_data(
     cfg:Config,    # Settings of the run
 ) -> tuple[Tree,Partition]:
-    "Which sequences there are, and who trains and who tests; nothing is read but names."
+    "Return the sequences on disk and the partition; only names are read."
     tree = read_tree(cfg.data_cfg.dataset_root, ENDINGS)
     return tree, load_partition(cfg.data_cfg.dataset_partition, tree)
 
@@ -35,25 +36,32 @@ def make_dataset(
     cfg:Config,    # Settings of the run
     training:bool, # Training or test subjects
     found:tuple[Tree,Partition]|None=None, # As `find_data` returns it; None: look now
-) -> tuple[GaitDataset,tuple[str,...],tuple[str,...]|None]: # Data set, notices, names of the probes where the partition lists them
-    "The data set that the settings describe."
-    d, transform = cfg.data_cfg, (cfg.trainer_cfg if training else cfg.evaluator_cfg).transform[0] # all are the same, as the configuration saw to
+) -> tuple[GaitDataset,tuple[str,...],tuple[str,...]|None]: # Data set, notices, names of the probes (None: not listed)
+    "Return the data set that the settings describe."
+    d = cfg.data_cfg
+    phase = cfg.trainer_cfg if training else cfg.evaluator_cfg
     tree, partition = found or find_data(cfg)
-    name = d.dataset_name if training else d.test_dataset_name or d.dataset_name
-    data = GaitDataset(tree, partition, training, d.data_in_use, name, build_transform(transform), model_class(to_dict(cfg.model_cfg)).check_size, d.cache,
-        render_settings(d.render), d.render_sigma, Limits(d.max_file_mb, d.max_frames))
+    name = d.dataset_name
+    if not training and d.test_dataset_name:
+        name = d.test_dataset_name
+    data = GaitDataset(
+        tree, partition, training, d.data_in_use, name,
+        build_transform(phase.transform[0]), # all are the same, as the configuration has checked
+        model_class(to_dict(cfg.model_cfg)).check_size,
+        d.cache, render_settings(d.render), d.render_sigma, Limits(d.max_file_mb, d.max_frames))
     return data, (*partition.notices, *first_look(data)), partition.probe
 
 # %% ../../nbs/runs/02_trainer.ipynb #9ea08283
 class NonFiniteLossError(SkeletonGaitError):
-    "A loss that is NaN or infinite; no weight has moved yet, but the batch norms have seen the batch."
+    "A loss that is NaN or infinite; no weight has moved yet, but the batch norms have counted the batch."
     def __init__(self,
         loss:float,    # What was found
         batch:Batch,   # What it was found on: frames on the trainer's device, float32 in [0, 1]
         iteration:int, # Iterations done before it
     ):
         super().__init__(f"iteration {iteration}: the loss is {loss}; the batch: {', '.join(batch.names)}")
-        self.batch, self.iteration = batch, iteration
+        self.batch = batch
+        self.iteration = iteration
 
 # %% ../../nbs/runs/02_trainer.ipynb #e15dddad
 class Trainer:
@@ -66,7 +74,12 @@ class Trainer:
         mixed:bool=False,   # Mixed precision
         fix_bn:bool=False,  # Keep batch norm in eval mode
     ):
-        self.model, self.loss, self.optimizer, self.scheduler, self.mixed, self.fix_bn = model, loss, optimizer, scheduler, mixed, fix_bn
+        self.model = model
+        self.loss = loss
+        self.optimizer = optimizer
+        self.scheduler = scheduler
+        self.mixed = mixed
+        self.fix_bn = fix_bn
         self.device = next(model.parameters()).device
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=mixed and self.device.type == 'cuda')
         self.iteration = 0
@@ -76,61 +89,95 @@ class Trainer:
         "The model itself, without what wraps it."
         return self.model.module if isinstance(self.model, DistributedDataParallel) else self.model
 
-    def train_mode(self):
-        self.model.train()
-        if self.fix_bn:
-            for m in self.model.modules():
-                if isinstance(m, nn.modules.batchnorm._BatchNorm): m.eval()
+# %% ../../nbs/runs/02_trainer.ipynb #c1200001
+@patch
+def train_mode(self:Trainer) -> None:
+    "Switch the model to training mode; with `fix_bn`, all but its batch norms."
+    self.model.train()
+    if not self.fix_bn: return
+    for m in self.model.modules():
+        if isinstance(m, nn.modules.batchnorm._BatchNorm):
+            m.eval()
 
-    def losses(self, batch:Batch) -> tuple[torch.Tensor,dict[str,torch.Tensor]]:
-        "The total loss of a batch on the device, and what to log."
-        with autocast(self.device, self.mixed): out = self.model(batch.frames, batch.lengths)
-        total, info = self.loss(out, batch.labels)
-        if not torch.isfinite(total): raise NonFiniteLossError(total.item(), batch, self.iteration)
-        return total, info
+@patch
+def losses(self:Trainer, batch:Batch) -> tuple[torch.Tensor,dict[str,torch.Tensor]]:
+    "Return the total loss of a batch on the device, and what to log."
+    with autocast(self.device, self.mixed):
+        out = self.model(batch.frames, batch.lengths)
+    total, info = self.loss(out, batch.labels)
+    if not torch.isfinite(total):
+        raise NonFiniteLossError(total.item(), batch, self.iteration)
+    return total, info
 
-    def step(self, batch:Batch) -> dict[str,torch.Tensor]:
-        "One iteration; returns what to log."
-        batch, kept = batch.to(self.device), [b.clone() for b in self.net.buffers()] if self.scaler.is_enabled() else []
-        for _ in range(40):
-            total, info = self.losses(batch)
-            self.optimizer.zero_grad(set_to_none=True)
-            self.scaler.scale(total).backward()
-            scale = self.scaler.get_scale()
-            self.scaler.step(self.optimizer)
-            self.scaler.update()
-            if self.scaler.get_scale() >= scale: break
-            for b, old in zip(self.net.buffers(), kept): b.copy_(old)
-        else: raise SkeletonGaitError(f"iteration {self.iteration}: gradients overflow at every loss scale down to {scale}; the batch: {', '.join(batch.names)}")
-        self.scheduler.step()
-        self.iteration += 1
-        return info
+@patch
+def try_step(self:Trainer, batch:Batch) -> tuple[float,dict[str,torch.Tensor]]: # The loss scale tried; what to log
+    "Update the weights; if gradients overflow, change no weight and lower the loss scale."
+    total, info = self.losses(batch)
+    self.optimizer.zero_grad(set_to_none=True)
+    self.scaler.scale(total).backward()
+    scale = self.scaler.get_scale()
+    self.scaler.step(self.optimizer)
+    self.scaler.update()
+    return scale, info
+
+# %% ../../nbs/runs/02_trainer.ipynb #c1200002
+@patch
+def step(self:Trainer, batch:Batch) -> dict[str,torch.Tensor]:
+    "Do one iteration and return what to log; where gradients overflow, try the batch again at a lower loss scale."
+    batch = batch.to(self.device)
+    buffers = []
+    if self.scaler.is_enabled():
+        buffers = [b.clone() for b in self.net.buffers()]
+    for _ in range(40):
+        scale, info = self.try_step(batch)
+        if self.scaler.get_scale() >= scale: break # nothing overflowed
+        for b, before in zip(self.net.buffers(), buffers):
+            b.copy_(before)
+    else:
+        raise SkeletonGaitError(f'iteration {self.iteration}: gradients overflow at every loss scale down to {scale}; '
+                                f"the batch: {', '.join(batch.names)}")
+    self.scheduler.step()
+    self.iteration += 1
+    return info
 
 # %% ../../nbs/runs/02_trainer.ipynb #e5c30bf1
 def mixed_precision(
     where:torch.device, # The network's
     wanted:bool,        # `enable_float16` of the settings
 ) -> bool:
-    "Compute in mixed precision? On an Apple GPU never, which is logged."
-    if wanted and where.type == 'mps': log.info('enable_float16: left aside; on an Apple GPU all is computed in float32')
-    return wanted and where.type != 'mps'
+    "Is mixed precision used? Never on an Apple GPU, which is logged."
+    if not wanted: return False
+    if where.type != 'mps': return True
+    log.info('enable_float16: left aside; on an Apple GPU all is computed in float32')
+    return False
 
 def autocast(where:torch.device, enabled:bool):
-    "Mixed precision on `where`: float16 on CUDA, bfloat16 elsewhere."
+    "Return a context for mixed precision on a device: float16 on CUDA, bfloat16 elsewhere."
     if not enabled: return full_precision(where)
     return torch.autocast(where.type, torch.float16 if where.type == 'cuda' else torch.bfloat16)
 
 # %% ../../nbs/runs/02_trainer.ipynb #e7116110
+def _sync_batch_norm(model:nn.Module, r:Ranks, where:torch.device) -> nn.Module:
+    "The model with batch norms that share statistics over all ranks, if there are several GPUs."
+    if r.world > 1 and where.type == 'cuda':
+        return nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    if r.rank == 0:
+        log.info('sync_BN: needs several GPUs; every process keeps the batch norm of its own share')
+    return model
+
 def make_trainer(
     cfg:Config,  # Settings of the run
     r:Ranks,     # Which process this is; with several, a process group is up
 ) -> Trainer:
-    "Model, loss, optimizer and schedule as the settings say, on this rank's device."
+    "Return model, loss, optimizer and schedule as the settings say, on this rank's device."
     t, where = cfg.trainer_cfg, device()
     model = build_model(to_dict(cfg.model_cfg), t.seed).to(where)
-    if t.sync_BN and r.world > 1 and where.type == 'cuda': model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    elif t.sync_BN and r.rank == 0: log.info('sync_BN: needs several GPUs; every process keeps the batch norm of its own share')
+    if t.sync_BN:
+        model = _sync_batch_norm(model, r, where)
     optimizer = make_optimizer(cfg.optimizer_cfg, model.parameters())
-    if r.world > 1: model = DistributedDataParallel(model, device_ids=[where.index] if where.type == 'cuda' else None, find_unused_parameters=t.find_unused_parameters)
-    scheduler, mixed = make_scheduler(cfg.scheduler_cfg, optimizer), mixed_precision(where, t.enable_float16)
-    return Trainer(model, LossAggregator(to_dict(cfg)['loss_cfg']), optimizer, scheduler, mixed, t.fix_BN)
+    if r.world > 1:
+        gpus = [where.index] if where.type == 'cuda' else None
+        model = DistributedDataParallel(model, device_ids=gpus, find_unused_parameters=t.find_unused_parameters)
+    loss = LossAggregator(to_dict(cfg)['loss_cfg'])
+    scheduler = make_scheduler(cfg.scheduler_cfg, optimizer)
+    return Trainer(model, loss, optimizer, scheduler, mixed_precision(where, t.enable_float16), t.fix_BN)

@@ -41,51 +41,74 @@ from .metrics import BarFile, Reading, log_line
 from .records import Records, rewind_metrics
 
 # %% ../../nbs/runs/09_watch.ipynb #b19edc20
+def _strips(x_schw:torch.Tensor, frames:int) -> np.ndarray: # `(h, w)` uint8
+    "Some frames of one sequence, evenly spaced: the strips of its channels side by side."
+    picked = np.unique(np.linspace(0, len(x_schw)-1, frames).round()).astype(int).tolist()
+    x = x_schw[picked].cpu()
+    if x.dtype != torch.uint8:
+        x = (x.float().nan_to_num().clamp(0, 1)*255).round().byte()
+    x = x.numpy()
+    gap = np.full((x.shape[2], 6), 96, np.uint8)
+    parts = []
+    for channel in range(x.shape[1]):
+        if channel:
+            parts.append(gap)
+        parts += list(x[:, channel])
+    return np.concatenate(parts, 1)
+
+def _title(text:str, width:int) -> np.ndarray: # `(14, width)` uint8
+    "A line of text above a strip."
+    return write_line(np.zeros((14, width), np.uint8), text, (2, 10), .35, 200)
+
+# %% ../../nbs/runs/09_watch.ipynb #c1900001
 def batch_picture(
     batch:Batch,      # Stacked or packed, uint8 or float, on any device
     sequences:int=4,  # How many of its sequences
     frames:int=6,     # How many frames of each, evenly spaced
 ) -> np.ndarray:      # `(h, w)` uint8
-    "The first sequences of a batch under their names: frames along strips, the strips of the channels side by side."
-    runs = list(batch.frames[:sequences]) if batch.lengths is None else list(batch.frames[0].split(batch.lengths)[:sequences])
-    rows = [_strips(x_schw, frames) for x_schw in runs]
-    width = max(r.shape[1] for r in rows)
-    titles = (f'{name}  {label}' for name, label in zip(batch.names, batch.labels.tolist() if isinstance(batch.labels, torch.Tensor) else batch.labels))
-    return np.concatenate([part for row, title in zip(rows, titles) for part in (_title(title, width), np.pad(row, ((0, 0), (0, width-row.shape[1]))))])
-
-def _strips(x_schw:torch.Tensor, frames:int) -> np.ndarray: # `(h, w)` uint8
-    "Some frames of one sequence, as strips."
-    picked = x_schw[np.unique(np.linspace(0, len(x_schw)-1, frames).round()).astype(int).tolist()].cpu()
-    x = picked.numpy() if picked.dtype == torch.uint8 else (picked.float().nan_to_num().clamp(0, 1)*255).round().byte().numpy()
-    gap = np.full((x.shape[2], 6), 96, np.uint8)
-    return np.concatenate([part for c in range(x.shape[1]) for part in (*x[:, c], gap)][:-1], 1)
-
-def _title(text:str, width:int) -> np.ndarray: # `(14, width)` uint8
-    "A line of text above a strip."
-    return write_line(np.zeros((14, width), np.uint8), text, (2, 10), .35, 200)
+    "Draw the first sequences of a batch under their names: frames along strips, one strip for each channel."
+    if batch.lengths is None:
+        x = list(batch.frames[:sequences])
+    else:
+        x = list(batch.frames[0].split(batch.lengths)[:sequences])
+    labels = batch.labels
+    if isinstance(labels, torch.Tensor):
+        labels = labels.tolist()
+    rows = [_strips(x_schw, frames) for x_schw in x]
+    width = max(row.shape[1] for row in rows)
+    parts = []
+    for row, name, label in zip(rows, batch.names, labels):
+        parts.append(_title(f'{name}  {label}', width))
+        parts.append(np.pad(row, ((0, 0), (0, width-row.shape[1]))))
+    return np.concatenate(parts)
 
 # %% ../../nbs/runs/09_watch.ipynb #fab4baf7
 class _Events:
     "A file of TensorBoard's records."
     def __init__(self,
         folder:Path,
-        start:int,   # The run begins with this iteration: what earlier files say of it and the later ones is void
+        start:int,   # The first iteration of the run: what earlier files say of it and later ones is void
     ):
         folder.mkdir(parents=True, exist_ok=True)
-        name = f'events.out.tfevents.{time.time():.6f}.{platform.node()}.{os.getpid()}' # read in the order of their names
-        self.file = Records(folder/name)
-        self.records, self.close = RecordWriter(self.file), self.file.close
+        seconds = f'{time.time():.6f}' # TensorBoard reads files in the order of their names
+        self.file = Records(folder/f'events.out.tfevents.{seconds}.{platform.node()}.{os.getpid()}')
+        self.records = RecordWriter(self.file)
+        self.close = self.file.close
         self.add(0, file_version='brain.Event:2')
         self.add(start, session_log=SessionLog(status=SessionLog.START))
 
-    def add(self, iteration:int, **what) -> None: self.records.write(Event(wall_time=time.time(), step=iteration, **what).SerializeToString())
+    def add(self, iteration:int, **what) -> None:
+        event = Event(wall_time=time.time(), step=iteration, **what)
+        self.records.write(event.SerializeToString())
 
     def scalars(self, iteration:int, scalars:dict[str,float]) -> None:
-        self.add(iteration, summary=Summary(value=[Summary.Value(tag=one_line(k), simple_value=v) for k, v in scalars.items()]))
+        values = [Summary.Value(tag=one_line(k), simple_value=v) for k, v in scalars.items()]
+        self.add(iteration, summary=Summary(value=values))
 
     def picture(self, iteration:int, name:str, picture_hw:np.ndarray) -> None:
-        (h, w), (_, png) = picture_hw.shape, cv2.imencode('.png', picture_hw)
-        image = Summary.Image(height=h, width=w, colorspace=1, encoded_image_string=png.tobytes())
+        height, width = picture_hw.shape
+        _, png = cv2.imencode('.png', picture_hw)
+        image = Summary.Image(height=height, width=width, colorspace=1, encoded_image_string=png.tobytes())
         self.add(iteration, summary=Summary(value=[Summary.Value(tag=name, image=image)]))
 
 # %% ../../nbs/runs/09_watch.ipynb #e9703531
@@ -93,69 +116,100 @@ def _on_rank_0(f:Callable) -> Callable:
     "A method of `Watch` that does nothing on the other ranks."
     @functools.wraps(f)
     def method(self, *args, **kwargs) -> None:
-        if self.first: f(self, *args, **kwargs)
+        if self.first:
+            f(self, *args, **kwargs)
     return method
 
 def _plain(o:Any) -> Any:
-    "What JSON can say: numbers that are none become null."
+    "The same as plain JSON: NaN and infinities become null."
     if isinstance(o, dict): return {str(k): _plain(v) for k, v in o.items()}
     if isinstance(o, (list, tuple)): return [_plain(v) for v in o]
-    return None if isinstance(o, float) and not math.isfinite(o) else o
+    if isinstance(o, float) and not math.isfinite(o): return None
+    return o
 
 # %% ../../nbs/runs/09_watch.ipynb #f691fa57
 class Watch:
-    "What a run says while it trains: progress bar, log lines, TensorBoard, `metrics.jsonl`."
+    "Progress bar, log lines, TensorBoard and `metrics.jsonl` of a run; open in a `with` block."
     def __init__(self,
         run:Run,
         cfg:Config,          # Settings of the run
         r:Ranks,             # Which process this is
         start_iteration:int, # Training goes on after this one
-    ): self.run, self.total, self.first, self.start = run, cfg.trainer_cfg.total_iter, r.rank == 0, start_iteration
+    ):
+        self.run = run
+        self.total = cfg.trainer_cfg.total_iter
+        self.first = r.rank == 0
+        self.start = start_iteration
 
     def __enter__(self) -> 'Watch':
-        self.told = set()
+        self.told = set() # which errors have been reported
         with contextlib.ExitStack() as opened:
-            if self.first: self._open(opened)
+            if self.first:
+                self._open(opened)
             self.opened = opened.pop_all()
         return self
 
-    def __exit__(self, *error) -> None: self.opened.close()
+    def __exit__(self, *error) -> None:
+        self.opened.close()
 
-    def _open(self, opened:contextlib.ExitStack) -> None:
-        folder = self.run.folder
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            rewind_metrics(self.run.metrics, self.start)
-            self.metrics = Records(self.run.metrics)
-            opened.callback(self._close, self.run.metrics, self.metrics)
-            self.events = _Events(self.run.summary, self.start+1 if self.start else 0)
-            opened.callback(self._close, self.run.summary, self.events.file)
-        except OSError as e: raise SkeletonGaitError(f"{e.filename or folder}: cannot be written ({e.strerror}); expected a folder with room for the records of a run; "
-            "mend that, or set another output_root") from None
-        self.bar = opened.enter_context(tqdm(total=self.total, initial=self.start, desc='training', unit=' it', mininterval=1, file=BarFile(sys.stderr)))
+# %% ../../nbs/runs/09_watch.ipynb #c1900003
+@patch
+def _open(self:Watch, opened:contextlib.ExitStack) -> None:
+    "Open records and bar, and have `opened` close them; raise a `SkeletonGaitError` if they cannot be written."
+    folder = self.run.folder
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        rewind_metrics(self.run.metrics, self.start)
+        self.metrics = Records(self.run.metrics)
+        opened.callback(self._close, self.run.metrics, self.metrics)
+        self.events = _Events(self.run.summary, self.start+1 if self.start else 0)
+        opened.callback(self._close, self.run.summary, self.events.file)
+    except OSError as e:
+        raise SkeletonGaitError(
+            f'{e.filename or folder}: cannot be written ({e.strerror}); expected a folder with room '
+            'for the records of a run; fix it, or set another output_root') from None
+    where = BarFile(sys.stderr)
+    bar = tqdm(total=self.total, initial=self.start, desc='training', unit=' it', mininterval=1, file=where)
+    self.bar = opened.enter_context(bar)
 
-    @contextlib.contextmanager
-    def _going_on(self, path:Path) -> Iterator[None]:
-        "An error of this file's is a warning, the first time."
-        try: yield
-        except OSError as e:
-            if (path, e.errno) not in self.told: log.warning(f'{path}: cannot be written ({e.strerror}); training goes on; the records of these iterations are lost')
-            self.told.add((path, e.errno))
+# %% ../../nbs/runs/09_watch.ipynb #c200000a
+@patch
+def _close(self:Watch, path:Path, records:Records) -> None:
+    with self._going_on(path):
+        records.close()
 
-    def _close(self, path:Path, records:Records) -> None:
-        with self._going_on(path): records.close()
+@patch
+@contextlib.contextmanager
+def _going_on(self:Watch, path:Path) -> Iterator[None]:
+    "Turn a write error into a warning, once for each file and kind of error."
+    try:
+        yield
+    except OSError as e:
+        if (path, e.errno) not in self.told:
+            log.warning(f'{path}: cannot be written ({e.strerror}); training goes on; '
+                        'the records of these iterations are lost')
+        self.told.add((path, e.errno))
 
-    def _write(self, iteration:int, **what) -> None:
-        "One line of `metrics.jsonl`."
-        line = dict(iteration=iteration, time=datetime.datetime.now().isoformat(timespec='seconds'), **what)
-        with self._going_on(self.run.metrics): self.metrics.write(json.dumps(_plain(line), allow_nan=False).encode()+b'\n')
+# %% ../../nbs/runs/09_watch.ipynb #c1900004
+@patch
+def _write(self:Watch, iteration:int, **what) -> None:
+    "Write one line of `metrics.jsonl`."
+    now = datetime.datetime.now().isoformat(timespec='seconds')
+    record = _plain(dict(iteration=iteration, time=now, **what))
+    with self._going_on(self.run.metrics):
+        self.metrics.write(json.dumps(record, allow_nan=False).encode() + b'\n')
 
-    def _scalars(self, iteration:int, scalars:dict[str,float]) -> None:
-        with self._going_on(self.run.summary): self.events.scalars(iteration, scalars)
+@patch
+def _scalars(self:Watch, iteration:int, scalars:dict[str,float]) -> None:
+    "Write a point of several TensorBoard curves."
+    with self._going_on(self.run.summary):
+        self.events.scalars(iteration, scalars)
 
-    def step(self) -> None:
-        "One iteration is done."
-        if self.first: self.bar.update()
+@patch
+@_on_rank_0
+def step(self:Watch) -> None:
+    "Move the progress bar by one iteration."
+    self.bar.update()
 
 # %% ../../nbs/runs/09_watch.ipynb #a2a7186b
 @patch
@@ -166,13 +220,18 @@ def tell(self:Watch,
     lr:float,        # Learning rate
     sequences:int,   # Sequences of one iteration, over all ranks
 ) -> None:
-    "Log line, curves and numbers of one moment."
+    "Log averages and times: a log line, curves, and a line of `metrics.jsonl`."
     log.info(log_line(iteration, self.total, reading, lr, sequences))
     parts = dict(data=reading.data, compute=reading.compute, other=reading.other)
     throughput = sequences/reading.seconds
-    self._scalars(iteration, {**reading.values, 'learning_rate': lr, **{f'seconds/{k}': v for k, v in parts.items()}, 'throughput': throughput})
-    self._write(iteration, values=reading.values, lr=lr, seconds=reading.seconds, **parts, throughput=throughput, n=reading.n)
-    self.bar.set_postfix_str('  '.join(f'{k} {v:.3g}' for k, v in reading.values.items() if k.endswith('/loss')), refresh=False)
+    scalars = {**reading.values, 'learning_rate': lr}
+    scalars |= {f'seconds/{k}': v for k, v in parts.items()}
+    scalars['throughput'] = throughput
+    self._scalars(iteration, scalars)
+    self._write(
+        iteration, values=reading.values, lr=lr, seconds=reading.seconds, **parts, throughput=throughput, n=reading.n)
+    losses = [f'{k} {v:.3g}' for k, v in reading.values.items() if k.endswith('/loss')]
+    self.bar.set_postfix_str('  '.join(losses), refresh=False)
 
 # %% ../../nbs/runs/09_watch.ipynb #a6249309
 @patch
@@ -181,8 +240,9 @@ def pictures(self:Watch,
     iteration:int,
     batch:Batch, # What the network sees in this iteration
 ) -> None:
-    "The first sequences of a batch, for TensorBoard."
-    with self._going_on(self.run.summary): self.events.picture(iteration, 'batch', batch_picture(batch))
+    "Add the first sequences of a batch to TensorBoard."
+    with self._going_on(self.run.summary):
+        self.events.picture(iteration, 'batch', batch_picture(batch))
 
 # %% ../../nbs/runs/09_watch.ipynb #a9662641
 @patch
@@ -190,12 +250,16 @@ def pictures(self:Watch,
 def results(self:Watch,
     iteration:int,
     results:dict,   # Of a test; its numbers become curves
-    primary_metric:tuple[str,float|None], # Name and value of the one figure that counts
+    primary_metric:tuple[str,float|None], # Name and value of the primary metric
 ) -> None:
-    "The figures of a test on the way."
-    figures = {k: float(v) for k, v in results.items() if isinstance(v, (int, float)) and not isinstance(v, bool)}
+    "Record the results of a test during training."
+    figures = {}
+    for k, v in results.items():
+        if isinstance(v, (int, float)) and not isinstance(v, bool):
+            figures[k] = float(v)
+    name, value = primary_metric
     self._scalars(iteration, {f'test/{k}': v for k, v in figures.items()})
-    self._write(iteration, test=figures, headline=dict(name=primary_metric[0], value=primary_metric[1]))
+    self._write(iteration, test=figures, headline=dict(name=name, value=value))
     self.bar.unpause() # the time of the test is not the training's
 
 # %% ../../nbs/runs/09_watch.ipynb #b5a32739
@@ -206,18 +270,10 @@ def note(self:Watch,
     iteration:int, # After this iteration
     **more,        # What else to keep; plain values
 ) -> None:
-    "Mark a moment in `metrics.jsonl`."
+    "Write an event to `metrics.jsonl`."
     self._write(iteration, event=kind, **more)
 
 # %% ../../nbs/runs/09_watch.ipynb #fdc8d7c3
-def read_scalars(
-    folder:str|os.PathLike, # The `summary` folder of a run
-) -> dict[str,tuple[list[int],list[float]]]: # Name -> iterations, values
-    "The scalars that a run wrote for TensorBoard."
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator # slow to import
-    with _in_utf8(folder) as path: events = EventAccumulator(path, size_guidance={'scalars': 0}).Reload()
-    return {k: tuple(map(list, zip(*((e.step, e.value) for e in events.Scalars(k))))) for k in events.Tags()['scalars']}
-
 @contextlib.contextmanager
 def _in_utf8(folder:str|os.PathLike) -> Iterator[str]:
     "The path of a folder; where that is not UTF-8, which TensorBoard cannot open, of a link to it."
@@ -229,7 +285,24 @@ def _in_utf8(folder:str|os.PathLike) -> Iterator[str]:
             path = link
         yield path
 
+def read_scalars(
+    folder:str|os.PathLike, # The `summary` folder of a run
+) -> dict[str,tuple[list[int],list[float]]]: # Name -> iterations, values
+    "Read the curves that a run wrote for TensorBoard."
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator # slow to import
+    with _in_utf8(folder) as path:
+        events = EventAccumulator(path, size_guidance={'scalars': 0}).Reload()
+    curves = {}
+    for name in events.Tags()['scalars']:
+        points = events.Scalars(name)
+        curves[name] = [p.step for p in points], [p.value for p in points]
+    return curves
+
 # %% ../../nbs/runs/09_watch.ipynb #95f0eb8b
+def _on_cpu(o:Any) -> Any:
+    "A tensor copied to the CPU; anything else unchanged."
+    return o.detach().cpu().clone() if isinstance(o, torch.Tensor) else o
+
 def save_batch(
     run:Run,
     batch:Batch,   # On any device
@@ -239,11 +312,15 @@ def save_batch(
 ) -> Path:         # `<run>/nonfinite/<iteration>-rank<rank>.pt`
     "Keep a batch for a later look."
     path = run.folder/'nonfinite'/f'{iteration}-rank{rank}.pt'
-    still = {k: v.detach().cpu().clone() if isinstance(v, torch.Tensor) else v for k, v in batch._asdict().items()}
-    torch.save(still | dict(iteration=iteration, reason=reason), content := io.BytesIO()) # into memory: written by itself, what it says of a full disk names neither
+    state = {k: _on_cpu(v) for k, v in batch._asdict().items()}
+    content = io.BytesIO() # into memory: torch's own error about a full disk names no file
+    torch.save(state | dict(iteration=iteration, reason=reason), content)
     try:
-        with atomic_write(path) as tmp: tmp.write_bytes(content.getbuffer())
-    except OSError as e: raise SkeletonGaitError(f"{path}: cannot be written ({e.strerror}), so the batch is not kept for a later look; what was wrong with it: {reason}") from None
+        with atomic_write(path) as tmp:
+            tmp.write_bytes(content.getbuffer())
+    except OSError as e:
+        raise SkeletonGaitError(f'{path}: cannot be written ({e.strerror}), so the batch is not kept for a later look; '
+                                f'what was wrong with it: {reason}') from None
     return path
 
 # %% ../../nbs/runs/09_watch.ipynb #c49032bd
@@ -253,7 +330,9 @@ def load_batch(
     "Read a kept batch; nothing in the file is run."
     kept = load_torch(read_checkpoint(path, 'batch'), path, 'batch')
     wanted = {*Batch._fields, 'reason'}
-    if not isinstance(kept, dict) or kept.keys() != wanted: raise SkeletonGaitError(
-        f"{path}: found {', '.join(map(str, kept)) if isinstance(kept, dict) else type(kept).__name__}; expected a batch as a run keeps it, with {', '.join(sorted(wanted))}")
+    if not isinstance(kept, dict) or kept.keys() != wanted:
+        found = ', '.join(map(str, kept)) if isinstance(kept, dict) else type(kept).__name__
+        raise SkeletonGaitError(f'{path}: found {found}; '
+                                f"expected a batch as a run keeps it, with {', '.join(sorted(wanted))}")
     reason = kept.pop('reason')
     return Batch(**kept), reason

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['PIECE', 'NOBODY', 'EQUAL', 'SCALES', 'HARDLY', 'HEIGHT', 'BAR', 'network_frames', 'evaluating', 'check_fusion',
            'piece_weights', 'each_piece', 'fusion_weights', 'scale_rgb', 'trust_levels', 'paint_trust', 'trust_on_body',
-           'body_mask', 'strip_weights', 'Weights', 'as_weights', 'model_weights', 'fitting_scale', 'range_words',
-           'FusionViewer']
+           'body_mask', 'strip_weights', 'Weights', 'as_weights', 'model_weights', 'fitting_scale', 'percent_range',
+           'range_words', 'FusionViewer', 'check_sizes', 'run_frames']
 
 # %% ../../nbs/viewers/07_fusion.ipynb #0ea33cbc
 from collections.abc import Callable, Iterator
@@ -28,8 +28,8 @@ from ..nets.layers import AttentionFusion
 from ..nets.models import STRIPS, SkeletonGaitPP
 from ..pictures import MAP_RGB, SIL_RGB, image_bytes
 from ..runs.config import render_settings
-from ..runs.trained import load_run
-from .overlay import CHANNELS, NAMES, as_streams
+from ..runs.trained import TrainedRun, load_run
+from .overlay import CHANNELS, NAMES, as_streams, channel_control
 from .player import (
     Panel, Player, Timeline, Viewer, WORDS, as_array, caption, paint, row, side_by_side, stacked, text)
 
@@ -38,78 +38,98 @@ def network_frames(
     maps:np.ndarray,        # `(T, 2, h, w)` or `(T, h, w)` uint8
     silhouettes:np.ndarray, # `(T, h, w')` uint8 or bool
 ) -> np.ndarray: # `(T, c+1, h, w)` uint8: the silhouette is the last channel
-    "The frames that SkeletonGait++ gets; a `SkeletonGaitError` if the two do not fit."
+    "Return the frames that SkeletonGait++ gets; a `SkeletonGaitError` if maps and silhouettes do not fit."
     streams = as_streams(maps, silhouettes)
-    if len(streams[0]) != len(streams[1]): raise SkeletonGaitError(
-        f"found {len(streams[0])} maps and {len(streams[1])} silhouettes; expected as many of both: look at them in an OverlayViewer to see which end is missing")
+    n_maps, n_sils = map(len, streams)
+    if n_maps != n_sils:
+        raise SkeletonGaitError(
+            f'found {n_maps} maps and {n_sils} silhouettes; expected as many of both: '
+            'look at them in an OverlayViewer to see which end is missing')
     return fit_width(join_streams(streams, NAMES))
 
 # %% ../../nbs/viewers/07_fusion.ipynb #33270f55
 @contextmanager
-def evaluating(model:torch.nn.Module):
-    "The model in evaluation mode; afterwards each of its modules is as it was."
+def evaluating(model:torch.nn.Module) -> Iterator[None]:
+    "Set the model to evaluation mode in this block; afterwards each of its modules is as it was."
     modes = [(m, m.training) for m in model.modules()]
     model.eval()
-    try: yield
+    try:
+        yield
     finally:
-        for m, training in modes: m.training = training
+        for m, training in modes:
+            m.training = training
 
 def check_fusion(model:torch.nn.Module) -> None:
-    "A `SkeletonGaitError` for a network that weighs nothing."
-    if not isinstance(model, SkeletonGaitPP): raise SkeletonGaitError(f"found a {type(model).__name__}; expected a SkeletonGaitPP: only that network has a silhouette to weigh against a skeleton")
-    if not isinstance(model.fusion, AttentionFusion): raise SkeletonGaitError(f"this SkeletonGaitPP joins its streams by {type(model.fusion).__name__}, which has no weights; expected Backbone.fusion: attention")
+    "Raise a `SkeletonGaitError` for a network without fusion weights."
+    if not isinstance(model, SkeletonGaitPP):
+        raise SkeletonGaitError(
+            f'found a {type(model).__name__}; expected a SkeletonGaitPP: '
+            'only that network has a silhouette to weigh against a skeleton')
+    if not isinstance(model.fusion, AttentionFusion):
+        raise SkeletonGaitError(
+            f'this SkeletonGaitPP joins its streams by {type(model.fusion).__name__}, which has no weights; '
+            'expected Backbone.fusion: attention')
 
+# %% ../../nbs/viewers/07_fusion.ipynb #609dd3b9
 @torch.no_grad()
 def piece_weights(
     model:SkeletonGaitPP, # On any device
-    x_tchw:np.ndarray,    # Some frames, as `network_frames` makes them
+    x_tchw:np.ndarray,    # Some frames, as `network_frames` returns them
 ) -> torch.Tensor: # `(T, c, h, w)` float32, on the model's device
-    "The weights of some frames, all at once."
-    x_fchw = to_float(torch.from_numpy(np.ascontiguousarray(x_tchw)).to(next(model.parameters()).device)).contiguous(memory_format=torch.channels_last)
-    with evaluating(model): return model.fusion.weight(model.sil_layer1(model.sil_layer0(x_fchw[:, -1:])), model.map_layer1(model.map_layer0(x_fchw[:, :-1])))
+    "Return the weights of some frames, all computed at once."
+    device = next(model.parameters()).device
+    x_fchw = to_float(torch.from_numpy(np.ascontiguousarray(x_tchw)).to(device))
+    x_fchw = x_fchw.contiguous(memory_format=torch.channels_last)
+    with evaluating(model):
+        sil_fchw = model.sil_layer1(model.sil_layer0(x_fchw[:, -1:]))
+        map_fchw = model.map_layer1(model.map_layer0(x_fchw[:, :-1]))
+        return model.fusion.weight(sil_fchw, map_fchw)
 
 # %% ../../nbs/viewers/07_fusion.ipynb #3c3b397b
 PIECE = 16 # frames at once: some 100 MB at the published width (chosen)
 
 def each_piece(
     model:SkeletonGaitPP,
-    x_tchw:np.ndarray, # Frames, as `network_frames` makes them
+    x_tchw:np.ndarray, # Frames, as `network_frames` returns them
 ) -> Iterator[torch.Tensor]: # `(f, c, h, w)`, one piece after the other
-    "The weights of all frames; a `SkeletonGaitError` if the network has none, or does not take the frames."
+    "Yield the weights of all frames; a `SkeletonGaitError` if the network has none, or does not take the frames."
     check_fusion(model)
     model.check(torch.from_numpy(np.ascontiguousarray(x_tchw[:1]))[None])
-    for t in range(0, len(x_tchw), PIECE): yield piece_weights(model, x_tchw[t:t+PIECE])
+    for t in range(0, len(x_tchw), PIECE):
+        yield piece_weights(model, x_tchw[t:t+PIECE])
 
 def fusion_weights(
     model:SkeletonGaitPP,
     x_tchw:np.ndarray, # Frames, `(T, 3, h, w)` uint8, or float32 in [0, 1]
 ) -> np.ndarray: # `(T, c, h, w)` float32: the silhouette's weight in [0, 1], for each channel and pixel
-    "The weights that SkeletonGait++ gives to silhouettes; skeletons get the rest."
+    "Return the weights that SkeletonGait++ gives to silhouettes; skeletons get the rest."
     return np.concatenate([w_fchw.cpu().numpy() for w_fchw in each_piece(model, x_tchw)])
 
 # %% ../../nbs/viewers/07_fusion.ipynb #8b77d6b8
 NOBODY, EQUAL = (90, 90, 90), (245, 245, 245) # RGB
 
 def scale_rgb() -> np.ndarray: # RGB of each level, `(255, 3)` uint8
-    "Nobody, then from equal to either end: orange, the skeleton, at odd levels, and blue, the silhouette, at even ones."
-    k, silhouette = np.divmod(np.arange(254), 2)
+    "Return the colours: nobody, then from equal to orange, the skeleton (odd levels), and to blue (even levels)."
+    distance, silhouette = np.divmod(np.arange(254), 2)
     ends = np.where(silhouette[:, None], SIL_RGB, MAP_RGB)
-    return np.concatenate([[NOBODY], EQUAL + k[:, None]/126*(ends - EQUAL)]).astype(np.uint8)
+    colours = EQUAL + distance[:, None]/126*(ends - EQUAL)
+    return np.concatenate([[NOBODY], colours]).astype(np.uint8)
 
 def trust_levels(
     weights:np.ndarray, # Of the silhouette, in [0, 1]; NaN where nobody is; any shape
     half:float=.5,      # The ends of the scale are .5 - half and .5 + half
 ) -> np.ndarray: # uint8, 0 to 254
-    "Weights as levels of the scale, the more one-sided the higher."
+    "Return weights as levels of the scale, the more one-sided the higher."
     one_sided = np.clip((weights - .5)/half, -1, 1)
-    levels = 1 + 2*np.rint(np.abs(np.nan_to_num(one_sided))*126) + (one_sided > 0)
+    distance = np.rint(np.abs(np.nan_to_num(one_sided))*126)
+    levels = 1 + 2*distance + (one_sided > 0)
     return np.where(np.isnan(weights), 0, levels).astype(np.uint8)
 
 def paint_trust(
     weights:np.ndarray, # As `trust_levels` takes them
     half:float=.5,      # Likewise
 ) -> np.ndarray: # RGB, one axis more
-    "Weights in colour."
+    "Return weights in colour."
     return scale_rgb()[trust_levels(weights, half)]
 
 # %% ../../nbs/viewers/07_fusion.ipynb #19e29f42
@@ -118,12 +138,13 @@ def trust_on_body(
     x_chw:np.ndarray,      # The frame, uint8
     half:float=.5,         # As `trust_levels` takes it
 ) -> np.ndarray: # RGB
-    "Weights in colour, as bright as map or silhouette."
-    return (paint_trust(weights_hw, half)*(x_chw.max(0)[..., None]/255)).astype(np.uint8)
+    "Return weights in colour, as bright as map or silhouette."
+    brightness = x_chw.max(0)[..., None]/255
+    return (paint_trust(weights_hw, half)*brightness).astype(np.uint8)
 
 # %% ../../nbs/viewers/07_fusion.ipynb #517a29be
 def body_mask(x_tchw:np.ndarray) -> np.ndarray: # bool `(T, h, w)`
-    "Where the body is: map or silhouette at 128 or more (chosen)."
+    "Return where the body is: map or silhouette at 128 or more (chosen)."
     return x_tchw.max(1) >= 128
 
 def strip_weights(
@@ -131,14 +152,14 @@ def strip_weights(
     body_thw:np.ndarray, # bool
     strips:int=STRIPS,   # 1: the whole body
 ) -> np.ndarray: # `(T, strips)` float32, from head to feet; NaN where nobody is
-    "The mean weight on the body in each horizontal strip."
-    rows = lambda x: x.reshape(len(x), strips, -1).sum(2, dtype=np.float32)
-    total, n = rows(mean_thw*body_thw), rows(body_thw)
-    return np.divide(total, n, out=np.full_like(total, np.nan), where=n > 0)
+    "Return the mean weight on the body in each horizontal strip."
+    def sums(x_thw): return x_thw.reshape(len(x_thw), strips, -1).sum(2, dtype=np.float32)
+    total_ts, pixels_ts = sums(mean_thw*body_thw), sums(body_thw)
+    return np.divide(total_ts, pixels_ts, out=np.full_like(total_ts, np.nan), where=pixels_ts > 0)
 
 # %% ../../nbs/viewers/07_fusion.ipynb #4a09cbe8
 class Weights(NamedTuple):
-    "A silhouette's weights: their mean in memory, single channels when they are wanted."
+    "A silhouette's weights: their mean in memory, single channels when they are needed."
     mean_thw: np.ndarray                    # float32, over channels
     channels: int                           # how many
     one: Callable[[int,int],np.ndarray]     # frame and channel to `(h, w)`
@@ -146,45 +167,66 @@ class Weights(NamedTuple):
 def as_weights(
     weights:Any, # `(T, c, h, w)` or `(T, h, w)` of floats in [0, 1]; or `Weights`
 ) -> Weights:
-    "Weights, checked; a `SkeletonGaitError` for anything else."
+    "Return checked weights; a `SkeletonGaitError` for anything else."
     if isinstance(weights, Weights): return weights
     a = as_array(weights, 'weights')
-    if a.ndim not in (3, 4) or a.dtype.kind != 'f': raise SkeletonGaitError(f"weights: found an array of shape {a.shape} and dtype {a.dtype}; expected floats (T, c, h, w) or (T, h, w)")
-    if not (a.min() >= 0 and a.max() <= 1): raise SkeletonGaitError(f"weights: found values from {a.min():g} to {a.max():g}; expected 0 to 1")
+    if a.ndim not in (3, 4) or a.dtype.kind != 'f':
+        raise SkeletonGaitError(
+            f'weights: found an array of shape {a.shape} and dtype {a.dtype}; '
+            'expected floats (T, c, h, w) or (T, h, w)')
+    low, high = a.min(), a.max()
+    if not (low >= 0 and high <= 1): # NaN too
+        raise SkeletonGaitError(f'weights: found values from {low:g} to {high:g}; expected 0 to 1')
     a_tchw = a if a.ndim == 4 else a[:, None]
-    return Weights(a_tchw.mean(1, dtype=np.float32), a_tchw.shape[1], lambda t, c: a_tchw[t, c])
+    def one(t, c): return a_tchw[t, c]
+    return Weights(a_tchw.mean(1, dtype=np.float32), a_tchw.shape[1], one)
 
+# %% ../../nbs/viewers/07_fusion.ipynb #e605a5f8
 def model_weights(
     model:SkeletonGaitPP,
-    x_tchw:np.ndarray, # As `network_frames` makes it
+    x_tchw:np.ndarray, # As `network_frames` returns it
 ) -> Weights:
-    "The weights of a network; it is asked again for a single channel."
-    means = [(w_fchw.mean(1).cpu().numpy(), w_fchw.shape[1]) for w_fchw in each_piece(model, x_tchw)]
-    one = lru_cache(maxsize=4)(lambda t, c: piece_weights(model, x_tchw[t:t+1])[0, c].cpu().numpy()) # two panels show the same
-    return Weights(np.concatenate([m for m, _ in means]), means[0][1], one)
+    "Return the weights of a network, which is asked again for a single channel."
+    means = []
+    for w_fchw in each_piece(model, x_tchw):
+        channels = w_fchw.shape[1]
+        means.append(w_fchw.mean(1).cpu().numpy())
+
+    @lru_cache(maxsize=4) # two panels show the same
+    def one(t, c): return piece_weights(model, x_tchw[t:t+1])[0, c].cpu().numpy()
+
+    return Weights(np.concatenate(means), channels, one)
 
 # %% ../../nbs/viewers/07_fusion.ipynb #4c883c7e
-SCALES = {'0 to 100 %': .5, '25 to 75 %': .25, '40 to 60 %': .1, '45 to 55 %': .05, '48 to 52 %': .02, '49 to 51 %': .01} # half the width of the scale
+SCALES = { # half the width of each scale
+    '0 to 100 %': .5, '25 to 75 %': .25, '40 to 60 %': .1, '45 to 55 %': .05, '48 to 52 %': .02, '49 to 51 %': .01}
 
 def fitting_scale(
     weights:np.ndarray, # Any shape, in [0, 1]
 ) -> str: # One of `SCALES`
-    "The narrowest scale that holds 99 of 100 weights."
+    "Return the narrowest scale that holds 99 of 100 weights."
     off = np.quantile(np.abs(weights - .5), .99)
     return next(name for name, half in reversed(SCALES.items()) if half == .5 or off <= half)
 
 # %% ../../nbs/viewers/07_fusion.ipynb #f7b256fe
-HARDLY = .02 # a preference of less is none to speak of (chosen)
+HARDLY = .02 # a smaller preference does not count (chosen)
+
+def percent_range(weights:np.ndarray) -> str:
+    "Return the range of weights in percent."
+    return f'{100*np.nanmin(weights):.1f} to {100*np.nanmax(weights):.1f} %'
 
 def range_words(
     body_t:np.ndarray,    # Mean weight on the body in each frame; NaN where nobody is
     strips_ts:np.ndarray, # And in each strip of it
 ) -> str:
-    "Over all frames: how far the weights reach on the body."
+    "Return the range of the weights on the body over all frames, in words."
     if np.isnan(body_t).all(): return 'all frames: nobody in the picture'
-    percent = lambda a: f'{100*np.nanmin(a):.1f} to {100*np.nanmax(a):.1f} %'
-    verdict = ': this network hardly prefers either'*bool(np.nanquantile(np.abs(strips_ts - .5), .99) <= HARDLY)
-    return f'all frames: {percent(body_t)} silhouette on the body, single strips {percent(strips_ts)}{verdict}'
+    words = (f'all frames: {percent_range(body_t)} silhouette on the body, '
+             f'single strips {percent_range(strips_ts)}')
+    preference = np.nanquantile(np.abs(strips_ts - .5), .99)
+    if preference <= HARDLY:
+        words += ': this network hardly prefers either'
+    return words
 
 # %% ../../nbs/viewers/07_fusion.ipynb #79530f11
 HEIGHT = 192 # of the pictures, in pixels: a network's pixel as 3 x 3, so that four stand beside each other (chosen)
@@ -194,144 +236,217 @@ class FusionViewer(Viewer):
     def __init__(self,
         maps:np.ndarray,        # `(T, 2, h, w)` or `(T, h, w)` uint8
         silhouettes:np.ndarray, # `(T, h, w')` uint8 or bool
-        weights:np.ndarray|Weights, # The silhouette's weights `(T, c, h, w)` or `(T, h, w)`, float in [0, 1], of the frames as the network sees them
+        weights:np.ndarray|Weights, # As `as_weights` takes them, of the frames as the network sees them
         fps:float=25,           # Frames per second
     ):
         super().__init__()
         self.add_class('sg-fusion')
-        with self.guard(): self.build(network_frames(maps, silhouettes), as_weights(weights), fps)
+        with self.guard():
+            self.build(network_frames(maps, silhouettes), as_weights(weights), fps)
+
+    def show(self, t:int) -> None:
+        "Show frame `t` in all panels, in the timeline and in words."
+        for panel in self.panels.values():
+            panel.show(t)
+        self.timeline.show(t)
+        self.words.value = text(self.sentence(t), 'sg-title')
 
 # %% ../../nbs/viewers/07_fusion.ipynb #3b684544
+def check_sizes(x_tchw:np.ndarray, weights:Weights) -> None:
+    "Raise a `SkeletonGaitError` if frames and weights do not belong together."
+    n, _, h, w = x_tchw.shape
+    if weights.mean_thw.shape != (n, h, w):
+        raise SkeletonGaitError(
+            f"weights: found {' x '.join(map(str, weights.mean_thw.shape))} (frames, height, width); "
+            f'expected {n} x {h} x {w}, as the frames the network sees')
+    if h % STRIPS:
+        raise SkeletonGaitError(
+            f'found frames {h} high; expected a multiple of {STRIPS}, which is how many strips the network pools')
+
 @patch
 def build(self:FusionViewer, x_tchw:np.ndarray, weights:Weights, fps:float) -> None:
     "Check that frames and weights belong together, and make the widgets."
-    n, _, h, w = x_tchw.shape
-    if weights.mean_thw.shape != (n, h, w): raise SkeletonGaitError(f"weights: found {' x '.join(map(str, weights.mean_thw.shape))} (frames, height, width); expected {n} x {h} x {w}, as the frames the network sees")
-    if h % STRIPS: raise SkeletonGaitError(f"found frames {h} high; expected a multiple of {STRIPS}, which is how many strips the network pools")
-    self.x_tchw, self.weights, self.n_frames, self.fps = x_tchw, weights, n, fps
+    check_sizes(x_tchw, weights)
+    self.x_tchw, self.weights = x_tchw, weights
+    self.n_frames, self.fps = len(x_tchw), fps
     body_thw = body_mask(x_tchw)
-    self.strips_ts, self.body_t = strip_weights(weights.mean_thw, body_thw), strip_weights(weights.mean_thw, body_thw, 1)[:, 0]
+    self.strips_ts = strip_weights(weights.mean_thw, body_thw)
+    self.body_t = strip_weights(weights.mean_thw, body_thw, 1)[:, 0]
     self.make_controls()
     self.make_panels()
     self.arrange()
 
+# %% ../../nbs/viewers/07_fusion.ipynb #4b9f3e1d
 @patch
 def make_controls(self:FusionViewer) -> None:
-    "Which map, which weights, and how far the scale is stretched."
-    narrow = dict(layout=W.Layout(width='auto'))
-    both = self.x_tchw.shape[1] > 2
-    self.channel = W.Dropdown(options={'limb map': 'limb', 'joint map': 'joint', 'both': 'both'} if both else {'map': 'limb'}, description='map', disabled=not both, **WORDS, **narrow)
-    self.scale = W.Dropdown(options=[*SCALES], value=fitting_scale(self.weights.mean_thw), description='scale', tooltip='what the ends of the colours mean', **WORDS, **narrow)
-    self.single = W.Checkbox(description='one channel', indent=False, disabled=self.weights.channels < 2, tooltip='the weights of a single channel instead of their mean', **narrow)
-    self.which = W.IntSlider(max=max(self.weights.channels-1, 1), description='number', disabled=True, **WORDS)
+    "Make the controls: which map, which weights, and how far the scale is stretched."
+    def narrow(): return W.Layout(width='auto')
+    channels = self.weights.channels
+    self.channel = channel_control(self.x_tchw.shape[1] > 2)
+    self.scale = W.Dropdown(
+        options=[*SCALES], value=fitting_scale(self.weights.mean_thw), description='scale', layout=narrow(),
+        tooltip='what the ends of the colours mean', **WORDS)
+    self.single = W.Checkbox(
+        description='one channel', indent=False, disabled=channels < 2, layout=narrow(),
+        tooltip='the weights of a single channel instead of their mean')
+    self.which = W.IntSlider(max=max(channels-1, 1), description='number', disabled=True, **WORDS)
 
 # %% ../../nbs/viewers/07_fusion.ipynb #b8654d59
 @patch
 def weights_of(self:FusionViewer, t:int) -> np.ndarray: # `(h, w)`
-    "The weights of frame `t`: their mean over channels, or those of one channel."
-    return self.weights.one(t, self.which.value) if self.single.value else self.weights.mean_thw[t]
+    "Return the weights of frame `t`: their mean over channels, or those of one channel."
+    if self.single.value: return self.weights.one(t, self.which.value)
+    return self.weights.mean_thw[t]
 
 @patch
+def half(self:FusionViewer) -> float:
+    "Return half the width of the scale that is chosen."
+    return SCALES[self.scale.value]
+
+@patch
+def draw_silhouette(self:FusionViewer, t:int) -> np.ndarray: # Grey
+    return self.x_tchw[t, -1]
+
+@patch
+def draw_map(self:FusionViewer, t:int) -> np.ndarray: # RGB
+    return paint(CHANNELS[self.channel.value](self.x_tchw[t, :-1]))
+
+@patch
+def draw_weights(self:FusionViewer, t:int) -> np.ndarray: # RGB
+    return paint_trust(self.weights_of(t), self.half())
+
+@patch
+def draw_on_body(self:FusionViewer, t:int) -> np.ndarray: # RGB
+    return trust_on_body(self.weights_of(t), self.x_tchw[t], self.half())
+
+# %% ../../nbs/viewers/07_fusion.ipynb #47657234
+@patch
 def make_panels(self:FusionViewer) -> None:
-    "The panels by name, and what each draws."
-    x, half = self.x_tchw, lambda: SCALES[self.scale.value]
-    self.draws = {'silhouette': lambda t: x[t, -1], 'map': lambda t: paint(CHANNELS[self.channel.value](x[t, :-1])),
-                  'weights': lambda t: paint_trust(self.weights_of(t), half()), 'weights on the body': lambda t: trust_on_body(self.weights_of(t), x[t], half())}
-    self.panels = {k: Panel(k, HEIGHT) for k in self.draws}
-    self.player, self.timeline = Player(self.n_frames, self.fps), Timeline(row_height=8)
+    "Make the panels; `panels` and `draws` know them by name."
+    self.draws = {
+        'silhouette': self.draw_silhouette, 'map': self.draw_map, 'weights': self.draw_weights,
+        'weights on the body': self.draw_on_body}
+    self.panels = {name: Panel(name, HEIGHT) for name in self.draws}
+    self.player = Player(self.n_frames, self.fps)
+    self.timeline = Timeline(row_height=8)
 
 @patch
 def redraw(self:FusionViewer, *names:str) -> None:
-    "Forget the pictures of these panels, and draw the frame in view."
-    for k in names: self.panels[k].redraw(self.draws[k], self.n_frames, self.player.index)
+    "Replace the pictures of these panels, and draw the frame in view."
+    for name in names:
+        self.panels[name].redraw(self.draws[name], self.n_frames, self.player.index)
 
 # %% ../../nbs/viewers/07_fusion.ipynb #1d4eedcc
 @patch
 def sentence(self:FusionViewer, t:int) -> str:
-    "The mean weight on the body of frame `t`, over all channels."
+    "Return the mean weight on the body of frame `t`, over all channels, in words."
     w = self.body_t[t]
-    return f'frame {t}: nobody in the picture' if np.isnan(w) else f'frame {t}: {w:.1%} silhouette, {1-w:.1%} skeleton on the body'
+    if np.isnan(w): return f'frame {t}: nobody in the picture'
+    return f'frame {t}: {w:.1%} silhouette, {1-w:.1%} skeleton on the body'
 
 @patch
 def legend(self:FusionViewer) -> tuple[str,str]:
-    "What the two ends of the scale mean."
-    end = .5 + SCALES[self.scale.value]
-    return tuple(f"{colour}: {end:.0%} {stream}{' or more'*(end < 1)}" for colour, stream in (('orange', 'skeleton'), ('blue', 'silhouette')))
+    "Return what the two ends of the scale mean."
+    end = .5 + self.half()
+    more = ' or more' if end < 1 else ''
+    return f'orange: {end:.0%} skeleton{more}', f'blue: {end:.0%} silhouette{more}'
 
 BAR = paint_trust(np.linspace(0, 1, 160))[None].repeat(14, 0)
 
 # %% ../../nbs/viewers/07_fusion.ipynb #b5706b88
 @patch
 def change_scale(self:FusionViewer, change:dict|None=None) -> None:
-    "Another stretch: the timeline, the weights and the words at the ends of the bar."
-    self.timeline.load(trust_levels(self.strips_ts.T, SCALES[self.scale.value]), scale_rgb())
+    "Stretch the scale anew: the timeline, the weights and the words at the ends of the bar."
+    self.timeline.load(trust_levels(self.strips_ts.T, self.half()), scale_rgb())
     self.timeline.show(self.player.index)
-    for label, words in zip(self.ends, self.legend()): label.value = text(words)
+    for label, words in zip(self.ends, self.legend()):
+        label.value = text(words)
     self.change_weights()
 
 @patch
 def change_weights(self:FusionViewer, change:dict|None=None) -> None:
-    "Another channel, or the mean."
+    "Show another channel, or the mean."
     self.which.disabled = not self.single.value
     self.redraw('weights', 'weights on the body')
 
 @patch
-def show(self:FusionViewer, t:int) -> None:
-    for o in (*self.panels.values(), self.timeline): o.show(t)
-    self.words.value = text(self.sentence(t), 'sg-title')
+def change_map(self:FusionViewer, change:dict) -> None:
+    "Show another map."
+    self.redraw('map')
 
 # %% ../../nbs/viewers/07_fusion.ipynb #bbc52e83
 @patch
 def below(self:FusionViewer) -> str:
-    "What the timeline shows."
-    crowded = '; of frames that share a pixel the most one-sided' if self.n_frames > self.timeline.width else ''
-    return f'mean weight on the body, all channels, by strip from head to feet; grey: nobody{crowded}'
+    "Return what the timeline shows."
+    words = 'mean weight on the body, all channels, by strip from head to feet; grey: nobody'
+    if self.n_frames > self.timeline.width:
+        words += '; of frames that share a pixel the most one-sided'
+    return words
 
 @patch
 def arrange(self:FusionViewer) -> None:
-    "Put the widgets together and connect them."
-    gap, bar = dict(grid_gap='4px 12px'), W.Image(value=image_bytes(BAR), format='png', layout=W.Layout(margin='0 8px'))
-    self.words, self.range, self.ends = W.HTML(), W.HTML(text(range_words(self.body_t, self.strips_ts))), (W.HTML(), W.HTML())
+    "Put the widgets together, and attach the observers."
+    self.words = W.HTML()
+    self.range = W.HTML(text(range_words(self.body_t, self.strips_ts)))
+    self.ends = W.HTML(), W.HTML()
     self.redraw('silhouette', 'map')
     self.change_scale()
-    self.channel.observe(lambda _: self.redraw('map'), 'value')
+    self.channel.observe(self.change_map, 'value')
     self.scale.observe(self.change_scale, 'value')
-    for control in (self.single, self.which): control.observe(self.change_weights, 'value')
-    self.fill(self.words, self.range, row(*self.panels.values(), **gap), self.player, W.HTML(text(self.below())), self.timeline,
-              row(self.ends[0], bar, self.ends[1], **gap), row(self.channel, self.scale, self.single, self.which, **gap))
+    for control in (self.single, self.which):
+        control.observe(self.change_weights, 'value')
+    gap = dict(grid_gap='4px 12px')
+    bar = W.Image(value=image_bytes(BAR), format='png', layout=W.Layout(margin='0 8px'))
+    self.fill(
+        self.words, self.range, row(*self.panels.values(), **gap), self.player, W.HTML(text(self.below())),
+        self.timeline, row(self.ends[0], bar, self.ends[1], **gap),
+        row(self.channel, self.scale, self.single, self.which, **gap))
     self.player.watch(self.show)
 
 # %% ../../nbs/viewers/07_fusion.ipynb #d9ccd118
 @patch
 def snapshot(self:FusionViewer, t:int) -> np.ndarray:
+    "Return the panels at frame `t` with the sentences above, and the timeline and the bar below."
     panels = side_by_side([draw(t) for draw in self.draws.values()], self.draws, HEIGHT)
-    line = caption(self.timeline.picture(t).repeat(self.timeline.row_height, 0), self.below())
-    parts = [caption(caption(panels, range_words(self.body_t, self.strips_ts)), self.sentence(t)), line, caption(BAR, ' ... white: equal ... '.join(self.legend()))]
-    return stacked(parts, 8)
+    panels = caption(panels, range_words(self.body_t, self.strips_ts))
+    panels = caption(panels, self.sentence(t))
+    line = self.timeline.picture(t).repeat(self.timeline.row_height, 0)
+    bar = caption(BAR, ' ... white: equal ... '.join(self.legend()))
+    return stacked([panels, caption(line, self.below()), bar], 8)
 
 # %% ../../nbs/viewers/07_fusion.ipynb #02bbd1be
 @patch(cls_method=True)
 def from_model(cls:FusionViewer,
     model:SkeletonGaitPP,   # On any device; its mode is left as it is
     maps:np.ndarray,        # As `FusionViewer` takes them
-    silhouettes:np.ndarray,
+    silhouettes:np.ndarray, # Likewise
     fps:float=25,           # Frames per second
 ) -> FusionViewer:
-    "The viewer of what a network makes of a sequence."
-    return cls.opened(lambda: cls(maps, silhouettes, model_weights(model, network_frames(maps, silhouettes)), fps))
+    "Return the viewer of what a network makes of a sequence."
+    def make():
+        weights = model_weights(model, network_frames(maps, silhouettes))
+        return cls(maps, silhouettes, weights, fps)
+    return cls.opened(make)
 
 # %% ../../nbs/viewers/07_fusion.ipynb #b6762acd
+def run_frames(
+    trained:TrainedRun,  # As `load_run` returns it
+    folder:str|PathLike, # A linked sequence: maps or poses, and silhouettes
+) -> np.ndarray: # As `network_frames` returns them
+    "Return the frames of a sequence as a run's own settings load them."
+    data = trained.cfg.data_cfg
+    files = sequence_files(folder, data.data_in_use)
+    return load_sequence(files, render_settings(data.render), Limits(data.max_file_mb, data.max_frames))
+
 @patch(cls_method=True)
 def from_run(cls:FusionViewer,
     run:str|PathLike,    # A run's folder, with `config.yaml` and `checkpoints`; or a checkpoint
     folder:str|PathLike, # A linked sequence: maps or poses, and silhouettes
     fps:float=25,        # Frames per second
 ) -> FusionViewer:
-    "The viewer of what a run's newest network makes of a sequence."
+    "Return the viewer of what a run's newest network makes of a sequence."
     def make():
         trained = load_run(run)
-        data = trained.cfg.data_cfg
-        files, limits = sequence_files(folder, data.data_in_use), Limits(data.max_file_mb, data.max_frames)
-        x_tchw = load_sequence(files, render_settings(data.render), limits)
+        x_tchw = run_frames(trained, folder)
         return cls.from_model(trained.model, x_tchw[:, :-1], x_tchw[:, -1], fps)
     return cls.opened(make)

@@ -7,7 +7,7 @@ __all__ = ['TIMES', 'NUMBERS', 'MOST_KINDS', 'MOST_PANELS', 'COLOURS', 'DASHES',
            'check_records', 'RunRecords', 'read_total', 'RunFolder', 'span_of_time', 'silence', 'run_status', 'is_over',
            'Curves', 'curves_of', 'smoothed', 'thinned', 'Style', 'style', 'plot_curve', 'plot_events', 'plot_tests',
            'plot_seconds', 'value_names', 'between', 'draw_runs', 'Box', 'drawn', 'with_cursor', 'lines_table',
-           'tests_table', 'TrainingMonitor', 'as_runs', 'short_names', 'complain']
+           'tests_table', 'as_runs', 'short_names', 'TrainingMonitor', 'span_after', 'Key', 'complain', 'last_line']
 
 # %% ../../nbs/viewers/05_monitor.ipynb #ed99939e
 import asyncio
@@ -17,7 +17,7 @@ import math
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import ipywidgets as W
 import matplotlib
@@ -26,6 +26,7 @@ from fastcore.basics import patch
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.gridspec import GridSpecBase
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogFormatter, MaxNLocator, StrMethodFormatter
 
@@ -38,53 +39,77 @@ from .player import Player, Viewer, WORDS, caption, row, text
 # %% ../../nbs/viewers/05_monitor.ipynb #6fdc43c5
 class Tail:
     "The records of a growing `metrics.jsonl`, of which each reading takes only what is new."
-    def __init__(self, path:str|os.PathLike): # The file; it need not exist yet
-        self.path, self.stamp = Path(path), None
+    def __init__(self, path:str|os.PathLike): # the file; it need not exist yet
+        self.path = Path(path)
+        self.stamp = None # device, inode, size and time of change when last read; None: no file
         self.forget()
 
     def forget(self) -> None:
-        self.records, self.whole, self.at, self.mark = [], 0, 0, b'' # all; those that stay; where to go on; the bytes before
+        "Start anew: no records, and the next reading begins at the first byte."
+        self.records = []
+        self.whole = 0   # records whose lines are complete; a last one may still change
+        self.at = 0      # where reading goes on
+        self.mark = b'' # the bytes before that place
 
-    def read(self) -> bool: # Was the file touched since the last time?
+    def read(self) -> bool: # was the file touched since the last time?
         "Take in what is new; a `SkeletonGaitError` for a damaged file, or one that cannot be read."
         try:
             with open(self.path, 'rb') as f:
-                s = os.fstat(f.fileno())
-                stamp = s.st_dev, s.st_ino, s.st_size, s.st_mtime_ns
-                check_size(self.path, s.st_size)
-                if stamp != self.stamp: self.go_on(f, same=self.stamp is not None and stamp[:2] == self.stamp[:2])
-        except FileNotFoundError: stamp = self.forget()
-        except OSError as e: raise SkeletonGaitError(f"{self.path}: cannot be read ({e.strerror}); expected the metrics.jsonl of a run") from None
-        touched, self.stamp = stamp != self.stamp, stamp
+                stamp = self.read_new(f)
+        except FileNotFoundError:
+            self.forget()
+            stamp = None
+        except OSError as e:
+            raise SkeletonGaitError(
+                f'{self.path}: cannot be read ({e.strerror}); expected the metrics.jsonl of a run') from None
+        touched = stamp != self.stamp
+        self.stamp = stamp
         return touched
 
 # %% ../../nbs/viewers/05_monitor.ipynb #2d133490
 @patch
-def go_on(self:Tail, f, same:bool) -> None: # An open file; has it the number of the last one?
+def read_new(self:Tail, f:BinaryIO) -> tuple: # the file's stamp
+    "Read an open file if its stamp has changed."
+    s = os.fstat(f.fileno())
+    stamp = s.st_dev, s.st_ino, s.st_size, s.st_mtime_ns
+    check_size(self.path, s.st_size)
+    if stamp != self.stamp:
+        same = self.stamp is not None and stamp[:2] == self.stamp[:2]
+        self.go_on(f, same)
+    return stamp
+
+@patch
+def go_on(self:Tail, f:BinaryIO, same:bool) -> None: # is it the same file (inode) as before?
+    "Read on where the last reading ended; another file from its beginning."
     f.seek(self.at-len(self.mark))
     new = f.read()
     if not (same and new.startswith(self.mark)):
         self.forget()
         f.seek(0)
         new = f.read()
-    self.take(new[len(self.mark):])
+    self.add(new[len(self.mark):])
 
+# %% ../../nbs/viewers/05_monitor.ipynb #d12c416f
 @patch
-def take(self:Tail, new:bytes) -> None:
-    "Parse lines; a last one that is not whole, or not ended, will be read once more."
+def add(self:Tail, new:bytes) -> None:
+    "Parse lines; a last one that is damaged, or does not end, will be read once more."
     lines = [line for line in new.split(b'\n') if line]
     parsed = [parse_record(line) for line in lines]
     if None in parsed[:-1]:
         k = parsed.index(None)
-        raise SkeletonGaitError(f"{self.path}: line {self.whole+k+1} is {lines[k][:40]!r}; expected a JSON object with an iteration; remove the line, or the file")
+        raise SkeletonGaitError(
+            f'{self.path}: line {self.whole+k+1} is {lines[k][:40]!r}; expected a JSON object with an iteration; '
+            'remove the line, or the file')
     waits = bool(lines) and (parsed[-1] is None or not new.endswith(b'\n'))
     end = new.rstrip(b'\n').rfind(b'\n')+1 if waits else len(new)
     self.records[self.whole:] = [o for o in parsed if o is not None]
-    self.whole, self.at, self.mark = self.whole+len(lines)-waits, self.at+end, (self.mark+new[:end])[-200:]
+    self.whole += len(lines)-waits
+    self.at += end
+    self.mark = (self.mark+new[:end])[-200:]
 
 # %% ../../nbs/viewers/05_monitor.ipynb #f32546bf
-TIMES = ('seconds', 'data', 'compute', 'other')    # Of an iteration, and its three parts
-NUMBERS = ('lr', *TIMES, 'throughput', 'n')        # What a log line has beside its values
+TIMES = ('seconds', 'data', 'compute', 'other')    # of an iteration, and its three parts
+NUMBERS = ('lr', *TIMES, 'throughput', 'n')        # what a log line has besides its values
 
 def _is_finite(o:Any) -> bool: return o is None or type(o) in (int, float) and abs(o) < 1e300
 
@@ -93,67 +118,103 @@ def _is_number(o:Any) -> bool: return _is_finite(o) or type(o) is float # a loss
 def _is_name(o:Any) -> bool: return isinstance(o, str) and o.isprintable() and bool(o.strip())
 
 def _is_moment(o:Any) -> bool:
-    try: return datetime.datetime.fromisoformat(o).tzinfo is None
-    except (TypeError, ValueError): return False
+    try:
+        return datetime.datetime.fromisoformat(o).tzinfo is None
+    except (TypeError, ValueError):
+        return False
 
-def _wrong(o:Any) -> str: # Empty if nothing is
-    "What is wrong with a record."
-    if not isinstance(o, dict): return f'found {type(o).__name__}, expected a dict'
-    if type(o.get('iteration')) is not int or not 0 <= o['iteration'] < 2**53: return f"found iteration {o.get('iteration')!r:.40}, expected a whole number from 0 to 2^53"
-    if not _is_moment(o.get('time')): return f"found time {o.get('time')!r:.40}, expected one like 2024-01-31T12:00:00"
+# %% ../../nbs/viewers/05_monitor.ipynb #4fee6c2d
+def _wrong(o:Any) -> str:
+    "Say what is wrong with a record; empty if nothing is."
+    if not isinstance(o, dict):
+        return f'found {type(o).__name__}, expected a dict'
+    iteration = o.get('iteration')
+    if type(iteration) is not int or not 0 <= iteration < 2**53:
+        return f'found iteration {iteration!r:.40}, expected a whole number from 0 to 2^53'
+    if not _is_moment(o.get('time')):
+        return f"found time {o.get('time')!r:.40}, expected one like 2024-01-31T12:00:00"
     for part in ('values', 'test', 'headline'):
-        if part in o and not isinstance(o[part], dict): return f'found {part} {o[part]!r:.40}, expected a dict'
-    names = [*o.get('values', ()), *o.get('test', ()), *(n for n in (o.get('headline', {}).get('name'), o.get('event')) if n is not None)]
-    unreadable = next((n for n in names if not _is_name(n)), None)
-    if unreadable is not None: return f'found the name {unreadable!a:.40}, expected a word'
-    numbers = [*o.get('values', {}).items(), *o.get('test', {}).items(), ('headline', o.get('headline', {}).get('value'))]
+        if part in o and not isinstance(o[part], dict):
+            return f'found {part} {o[part]!r:.40}, expected a dict'
+    return _wrong_name(o) or _wrong_number(o)
+
+def _wrong_name(o:dict) -> str:
+    optional = o.get('headline', {}).get('name'), o.get('event')
+    names = [*o.get('values', ()), *o.get('test', ()), *(name for name in optional if name is not None)]
+    unreadable = [name for name in names if not _is_name(name)]
+    return f'found the name {unreadable[0]!a:.40}, expected a word' if unreadable else ''
+
+def _wrong_number(o:dict) -> str:
+    figures = [*o.get('values', {}).items(), *o.get('test', {}).items()]
+    figures.append(('headline', o.get('headline', {}).get('value')))
     times = [(k, o.get(k, 'nothing')) for k in NUMBERS] if 'values' in o else []
-    bad = [(k, v) for k, v in numbers if not _is_number(v)] + [(k, v) for k, v in times if not _is_finite(v)]
-    return f'found {bad[0][0]:.40} {bad[0][1]!r:.40}, expected a number' if bad else ''
+    bad = [(k, v) for k, v in figures if not _is_number(v)] + [(k, v) for k, v in times if not _is_finite(v)]
+    if not bad: return ''
+    name, value = bad[0]
+    return f'found {name:.40} {value!r:.40}, expected a number'
 
 # %% ../../nbs/viewers/05_monitor.ipynb #7eecc898
-MOST_KINDS, MOST_PANELS = 500, 24 # Kinds of values in a run, and those that are drawn (chosen: a run with five terms of the loss has 20 and 6)
+# Most kinds of values in a run, and most that are drawn (chosen: a run with five terms of the loss has 20 and 6)
+MOST_KINDS, MOST_PANELS = 500, 24
 
 def _has_panel(name:str) -> bool: return name.split('/')[-1] in ('loss', 'accuracy')
 
 def check_records(
-    records:Any, # What should be records of a run
-    what:str,    # Where they are from, for messages
+    records:Any, # what should be records of a run
+    what:str,    # where they are from, for messages
 ) -> list[dict]:
-    "The records; a `SkeletonGaitError` for the first that will not do."
-    if not isinstance(records, (list, tuple)): raise SkeletonGaitError(f'{what}: found {type(records).__name__}; expected a list of records, as read_metrics returns it')
-    before, values = 0, set()
-    for k, o in enumerate(records):
-        wrong = _wrong(o) or (f"found iteration {o['iteration']} after {before}, expected ever later ones" if o['iteration'] < before else '')
-        if wrong: raise SkeletonGaitError(f'{what}: record {k+1}: {wrong}; expected records as a run writes them to metrics.jsonl')
+    "Return the records; a `SkeletonGaitError` for the first invalid one."
+    if not isinstance(records, (list, tuple)):
+        raise SkeletonGaitError(
+            f'{what}: found {type(records).__name__}; expected a list of records, as read_metrics returns it')
+    before = 0
+    for k, o in enumerate(records, 1):
+        wrong = _wrong(o)
+        if not wrong and o['iteration'] < before:
+            wrong = f"found iteration {o['iteration']} after {before}, expected iterations that never decrease"
+        if wrong:
+            raise SkeletonGaitError(
+                f'{what}: record {k}: {wrong}; expected records as a run writes them to metrics.jsonl')
         before = o['iteration']
-        values |= o.get('values', {}).keys()
-    panels = sum(_has_panel(k) for k in values)
-    if len(values) > MOST_KINDS or panels > MOST_PANELS: raise SkeletonGaitError(
-        f'{what}: found {len(values):,} kinds of values, {panels:,} of them losses and accuracies; expected at most {MOST_KINDS:,} and {MOST_PANELS}')
+    _check_kinds(records, what)
     return list(records)
+
+def _check_kinds(records:list[dict], what:str) -> None:
+    kinds = {name for o in records for name in o.get('values', ())}
+    panels = sum(map(_has_panel, kinds))
+    if len(kinds) > MOST_KINDS or panels > MOST_PANELS:
+        raise SkeletonGaitError(
+            f'{what}: found {len(kinds):,} kinds of values, {panels:,} of them losses and accuracies; '
+            f'expected at most {MOST_KINDS:,} and {MOST_PANELS}')
 
 # %% ../../nbs/viewers/05_monitor.ipynb #71b718ad
 class RunRecords:
     "A run that is known by its records alone."
-    problem = ''  # Why it cannot be read
+    problem = ''  # why it cannot be read
+
     def __init__(self,
-        records:list[dict], # As `read_metrics` returns them
-        total:int=0,        # The run's last iteration; 0: not known
-        what:str='run',     # Its name, for messages
-    ): self.records, self.total = check_records(records, what), total
-    def read(self) -> bool: return False
+        records:list[dict], # as `read_metrics` returns them
+        total:int=0,        # the run's last iteration; 0: not known
+        what:str='run',     # its name, for messages
+    ):
+        self.records = check_records(records, what)
+        self.total = total
+
+    def read(self) -> bool: return False # nothing is ever new
+
     def nothing(self) -> str: return 'no records'
 
 # %% ../../nbs/viewers/05_monitor.ipynb #b9850d76
 def read_total(
     path:Path, # `config.yaml` of a run
 ) -> int: # 0 if it is not there yet, or does not say
-    "How far a run is meant to go."
+    "Read the last iteration of a run."
     if not os.path.exists(path): return 0
     content = read_text(path, 'the settings of a run')
-    try: cfg = read_yaml(content)
-    except SkeletonGaitError as e: raise SkeletonGaitError(f'{path}: {e}; expected the settings of a run') from None
+    try:
+        cfg = read_yaml(content)
+    except SkeletonGaitError as e:
+        raise SkeletonGaitError(f'{path}: {e}; expected the settings of a run') from None
     trainer = cfg.get('trainer_cfg') if isinstance(cfg, dict) else None
     total = trainer.get('total_iter') if isinstance(trainer, dict) else None
     return total if type(total) is int else 0
@@ -162,52 +223,81 @@ def read_total(
 class RunFolder:
     "A run as its folder tells it, however often it is asked."
     def __init__(self, folder:str|os.PathLike): # `<output>/<dataset>/<model>/<save_name>`; it need not exist yet
-        self.folder, self.tail, self.total, self.problem = Path(folder), Tail(Path(folder)/'metrics.jsonl'), 0, ''
-        if self.folder.is_file(): raise SkeletonGaitError(f"{folder}: a file; expected the folder of a run, <output>/<dataset>/<model>/<save_name>")
-        self.records, self.unread = [], True # nothing yet, and no settings
+        self.folder = Path(folder)
+        if self.folder.is_file():
+            raise SkeletonGaitError(
+                f'{folder}: a file; expected the folder of a run, <output>/<dataset>/<model>/<save_name>')
+        self.tail = Tail(self.folder/'metrics.jsonl')
+        self.records = []
+        self.total = 0
+        self.problem = ''
+        self.unread = True # are the settings still to be read?
 
-    def read(self) -> bool: # Is there anything new?
-        "Take in what the run wrote since the last time; what hinders that is the `problem`."
+    def read(self) -> bool: # is there anything new?
+        "Take in what the run wrote since the last time; what prevents that becomes the `problem`."
         touched, before = False, self.problem
         try:
-            if touched := self.tail.read(): self.records, self.problem, self.unread = check_records(self.tail.records, str(self.tail.path)), '', True
-            if self.unread and self.records: self.total, self.unread, self.problem = read_total(self.folder/'config.yaml'), False, '' # may be half written still
-        except SkeletonGaitError as e: self.problem = str(e)
+            touched = self.tail.read()
+            if touched:
+                self.records = check_records(self.tail.records, str(self.tail.path))
+                self.problem, self.unread = '', True
+            if self.unread and self.records: # the settings may be half written still
+                self.total = read_total(self.folder/'config.yaml')
+                self.problem, self.unread = '', False
+        except SkeletonGaitError as e:
+            self.problem = str(e)
         return touched or self.problem != before
 
-    def nothing(self) -> str: return f'waits for {self.tail.path}' + ('' if self.folder.is_dir() else '; the folder does not exist yet')
+# %% ../../nbs/viewers/05_monitor.ipynb #50c82374
+@patch
+def nothing(self:RunFolder) -> str:
+    "Say why there are no records yet."
+    words = f'waits for {self.tail.path}'
+    return words if self.folder.is_dir() else f'{words}; the folder does not exist yet'
 
 # %% ../../nbs/viewers/05_monitor.ipynb #5c9ee2ca
 def span_of_time(
-    seconds:float, # Below zero counts as zero: clocks of two machines differ
+    seconds:float, # below zero counts as zero: clocks of two machines differ
 ) -> str:
-    "A length of time in words."
+    "Say a length of time in words."
     s = max(seconds, 0)
     for unit, length in (('days', 86400), ('h', 3600), ('min', 60)):
         if s >= 2*length: return f'{s/length:.0f} {unit}'
     return f'{s:.0f} s'
 
-def silence(
-    records:list[dict],      # At least one
-    now:datetime.datetime,
-) -> str:
-    "How long nothing was heard of a run, and what that means."
-    line = next((o for o in reversed(records) if 'values' in o), {})
-    silent = (now-datetime.datetime.fromisoformat(records[-1]['time'])).total_seconds()
-    long = silent > max(120, 10*(line.get('seconds') or 0)*(line.get('n') or 0))
-    return f'last heard of {span_of_time(silent)} ago' + (', seems stopped' if long else '')
+def _last_line(records:list[dict]) -> dict:
+    "The last log line; empty if there is none."
+    return next((o for o in reversed(records) if 'values' in o), {})
 
-def run_status(
-    records:list[dict],   # At least one
-    total:int,            # The run's last iteration; 0: not known
+def _seconds_since(record:dict, now:datetime.datetime) -> float:
+    return (now-datetime.datetime.fromisoformat(record['time'])).total_seconds()
+
+def silence(
+    records:list[dict],      # at least one
     now:datetime.datetime,
 ) -> str:
-    "How a run stands: iteration, and then that it has finished or was stopped, or how fast it goes, when it will be done and when it was last heard of."
-    last, line = records[-1], next((o for o in reversed(records) if 'values' in o), {})
-    where = f"iteration {last['iteration']:,}" + (f' of {total:,}' if total else '')
-    if total and last['iteration'] >= total: return f"{where}, finished {last['time'].replace('T', ' ')}"
-    if last.get('event') == 'stopped': return f"{where}, stopped {last['time'].replace('T', ' ')}"
-    seconds = line.get('seconds') or 0
+    "Say how long nothing was heard of a run, and whether it seems stopped."
+    line = _last_line(records)
+    silent = _seconds_since(records[-1], now)
+    per_line = (line.get('seconds') or 0)*(line.get('n') or 0)
+    words = f'last heard of {span_of_time(silent)} ago'
+    return f'{words}, seems stopped' if silent > max(120, 10*per_line) else words
+
+# %% ../../nbs/viewers/05_monitor.ipynb #bdbdf095
+def run_status(
+    records:list[dict],   # at least one
+    total:int,            # the run's last iteration; 0: not known
+    now:datetime.datetime,
+) -> str:
+    "Say a run's iteration, and that it has finished or stopped, or its speed, its ETA and when it last wrote."
+    last = records[-1]
+    where = f"iteration {last['iteration']:,}"
+    if total:
+        where += f' of {total:,}'
+    when = last['time'].replace('T', ' ')
+    if total and last['iteration'] >= total: return f'{where}, finished {when}'
+    if last.get('event') == 'stopped': return f'{where}, stopped {when}'
+    seconds = _last_line(records).get('seconds') or 0
     rate = f', {1/seconds:.3g} it/s' if seconds else ''
     ahead = seconds*(total-last['iteration'])
     left = f', ETA {datetime.timedelta(seconds=round(ahead))}' if 0 < ahead < 1e9 else ''
@@ -215,21 +305,22 @@ def run_status(
 
 def is_over(
     records:list[dict],
-    total:int,            # The run's last iteration; 0: not known
+    total:int,            # the run's last iteration; 0: not known
     now:datetime.datetime,
 ) -> bool:
     "Will nothing more come? After the last iteration there is the last test, or ten minutes' silence (chosen)."
-    if not records or not total or records[-1]['iteration'] < total: return False
-    return 'test' in records[-1] or (now-datetime.datetime.fromisoformat(records[-1]['time'])).total_seconds() > 600
+    if not records or not total: return False
+    if records[-1]['iteration'] < total: return False
+    return 'test' in records[-1] or _seconds_since(records[-1], now) > 600
 
 # %% ../../nbs/viewers/05_monitor.ipynb #f7d10779
 class Curves(NamedTuple):
     "The records of a run as arrays."
-    lines: list[dict]                   # Its log lines
-    x: np.ndarray                       # Their iterations
-    values: dict[str,np.ndarray]        # Name -> value at each of them; NaN where there is none
-    tests: list[dict]                   # Its tests
-    events: list[tuple[str,int]]        # What happened, and after which iteration
+    lines: list[dict]                   # its log lines
+    x: np.ndarray                       # their iterations
+    values: dict[str,np.ndarray]        # name -> value at each of them; NaN where there is none
+    tests: list[dict]                   # its tests
+    events: list[tuple[str,int]]        # what happened, and after which iteration
 
 def _column(lines:list[dict], key:str) -> np.ndarray:
     "One value of each line; NaN where it is missing, or too large to be drawn."
@@ -237,48 +328,58 @@ def _column(lines:list[dict], key:str) -> np.ndarray:
     return np.where(abs(y) < 1e300, y, np.nan)
 
 def curves_of(
-    records:list[dict], # Of a run
+    records:list[dict], # of a run
 ) -> Curves:
     "Sort records into curves, tests and events."
     lines = [o for o in records if 'values' in o]
-    values = {k: _column([o['values'] for o in lines], k) for k in dict.fromkeys(k for o in lines for k in o['values'])}
-    values |= {k: _column(lines, k) for k in ('lr', 'throughput', *TIMES)}
-    return Curves(lines, np.array([o['iteration'] for o in lines], int), values, [o for o in records if 'test' in o], [(o['event'], o['iteration']) for o in records if 'event' in o])
+    names = dict.fromkeys(name for o in lines for name in o['values']) # in order
+    values = {name: _column([o['values'] for o in lines], name) for name in names}
+    values |= {key: _column(lines, key) for key in ('lr', 'throughput', *TIMES)}
+    x = np.array([o['iteration'] for o in lines], int)
+    tests = [o for o in records if 'test' in o]
+    events = [(o['event'], o['iteration']) for o in records if 'event' in o]
+    return Curves(lines, x, values, tests, events)
 
 # %% ../../nbs/viewers/05_monitor.ipynb #16d585d8
 def smoothed(
-    y:np.ndarray,   # Values in order, NaN where there is none
-    weight:float,   # Of the past, 0 (as it is) to below 1
-) -> np.ndarray: # Of the same length
-    "The exponential average: each value counts `weight` times as much as the next one."
+    y:np.ndarray,   # values in order, NaN where there is none
+    weight:float,   # of the past, 0 (no smoothing) to below 1
+) -> np.ndarray: # of the same length
+    "Compute the exponential average: each value counts `weight` times as much as the next one."
     if weight == 0: return y
-    out, total, counted = np.full(len(y), np.nan), 0., 0.
+    out = np.full(len(y), np.nan)
+    total, counted = 0., 0.
     for k, v in enumerate(y.tolist()):
-        if not math.isfinite(v): continue
-        total, counted = total*weight+v, counted*weight+1
-        out[k] = total/counted
+        if math.isfinite(v):
+            total = total*weight+v
+            counted = counted*weight+1
+            out[k] = total/counted
     return out
 
 # %% ../../nbs/viewers/05_monitor.ipynb #df9abbfa
 def thinned(
-    x:np.ndarray, # Iterations
-    y:np.ndarray, # Values; NaN where there is none
-    n:int=1500,   # About so many points are left; one more for each group with a hole
+    x:np.ndarray, # iterations
+    y:np.ndarray, # values; NaN where there is none
+    n:int=1500,   # about so many points are left; one more for each group with a hole
 ) -> tuple[np.ndarray,np.ndarray]:
-    "Fewer points, with every peak and every hole."
-    size = -(-len(y)*2//n) # of a group, which gives two
+    "Keep fewer points, but every peak and every hole."
+    size = -(-len(y)*2//n) # of a group, which gives two points
     if size <= 2: return x, y
     grouped = np.pad(y, (0, -len(y) % size), constant_values=y[-1]).reshape(-1, size)
-    hole, start = np.isnan(grouped), np.arange(len(grouped))*size
-    low, high = np.where(hole, np.inf, grouped).argmin(1), np.where(hole, -np.inf, grouped).argmax(1)
-    keep = np.unique(np.minimum(np.concatenate([start+low, start+high, (start+hole.argmax(1))[hole.any(1)], [0, len(y)-1]]), len(y)-1))
+    start = np.arange(len(grouped))*size
+    hole = np.isnan(grouped)
+    low = start + np.where(hole, np.inf, grouped).argmin(1)
+    high = start + np.where(hole, -np.inf, grouped).argmax(1)
+    first_hole = (start + hole.argmax(1))[hole.any(1)]
+    keep = np.concatenate([low, high, first_hole, [0, len(y)-1]])
+    keep = np.unique(np.minimum(keep, len(y)-1)) # the padding repeats the last point
     return x[keep], y[keep]
 
 # %% ../../nbs/viewers/05_monitor.ipynb #d4fed009
 class Style(NamedTuple):
     "How the lines of a run look."
     colour: str
-    dash: Any   # As matplotlib takes it
+    dash: Any   # as matplotlib takes it
     marker: str
 
 COLOURS = ('#0072b2', '#d55e00', '#009e73', '#cc79a7', '#56b4e9', '#000000', '#e69f00')
@@ -286,69 +387,99 @@ DASHES = ('-', (0, (5, 1.5)), (0, (1.5, 1)), (0, (6, 1.5, 1.5, 1.5)))
 MARKERS = 'os^DvPX*'
 
 def style(
-    k:int, # Which run, from 0
+    k:int, # which run, from 0
 ) -> Style:
-    "The looks of the k-th run; the first 56 differ."
+    "Return the style of the k-th run; the first 56 differ."
     return Style(COLOURS[k % len(COLOURS)], DASHES[k % len(DASHES)], MARKERS[k % len(MARKERS)])
 
 # %% ../../nbs/viewers/05_monitor.ipynb #2880d258
-EVENTS = {'stopped': ('X', 1), 'resumed': ('>', .93), 'saved': ('|', 0)} # What is marked, how, and how high in the panel
+EVENTS = {'stopped': ('X', 1), 'resumed': ('>', .93), 'saved': ('|', 0)} # event -> marker, height in the panel
 
-def plot_curve(ax:Axes, x:np.ndarray, y:np.ndarray, s:Style, smooth:float=0) -> None: # Iterations, values, looks, weight of the past
-    "One curve; where it is smoothed, the values it is made of stay as a shade."
-    if smooth: ax.plot(*thinned(x, y), color=s.colour, lw=.7, alpha=.25)
+def plot_curve(
+    ax:Axes,
+    x:np.ndarray,   # iterations
+    y:np.ndarray,   # values
+    s:Style,
+    smooth:float=0, # weight of the past
+) -> None:
+    "Draw one curve; where it is smoothed, the raw values stay as a pale line."
+    if smooth:
+        ax.plot(*thinned(x, y), color=s.colour, lw=.7, alpha=.25)
     x, y = thinned(x, smoothed(y, smooth))
-    ax.plot(x, y, color=s.colour, ls=s.dash, lw=1.3, marker=s.marker, ms=3.5, markevery=max(len(x)//8, 1))
+    every = max(len(x)//8, 1)
+    ax.plot(x, y, color=s.colour, ls=s.dash, lw=1.3, marker=s.marker, ms=3.5, markevery=every)
 
 def plot_events(ax:Axes, events:list[tuple[str,int]], s:Style) -> None:
-    "Marks on the frame: resumed and stopped above, saved below."
+    "Mark events on the frame: resumed and stopped above, saved below."
+    to_frame = ax.get_xaxis_transform()
     for kind, (marker, y) in EVENTS.items():
         at = [i for e, i in events if e == kind]
-        ax.plot(at, [y]*len(at), ls='', marker=marker, color=s.colour, ms=6, transform=ax.get_xaxis_transform(), clip_on=False, zorder=5)
-        if y: ax.vlines(at, 0, 1, color=s.colour, lw=.8, ls=':', transform=ax.get_xaxis_transform())
+        ax.plot(at, [y]*len(at), ls='', marker=marker, color=s.colour, ms=6, transform=to_frame,
+                clip_on=False, zorder=5)
+        if y:
+            ax.vlines(at, 0, 1, color=s.colour, lw=.8, ls=':', transform=to_frame)
 
 # %% ../../nbs/viewers/05_monitor.ipynb #150b6464
-PARTS = {'compute': ('#777777', ''), 'data': ('#e69f00', '///'), 'other': ('#cccccc', '...')} # Colour and hatching
+PARTS = {'compute': ('#777777', ''), 'data': ('#e69f00', '///'), 'other': ('#cccccc', '...')} # colour and hatching
 
 def plot_tests(ax:Axes, tests:list[dict], s:Style) -> None:
-    "The headline figure of each test."
-    points = [(o['iteration'], o['headline']['value']) for o in tests if (v := o.get('headline', {}).get('value')) is not None and abs(v) < 1e300]
-    ax.plot(*(zip(*points) if points else ((), ())), color=s.colour, ls=s.dash, lw=1.3, marker=s.marker, ms=4.5)
+    "Draw the primary metric of each test."
+    points = [(o['iteration'], o.get('headline', {}).get('value')) for o in tests]
+    points = [(i, v) for i, v in points if v is not None and abs(v) < 1e300]
+    x, y = [i for i, _ in points], [v for _, v in points]
+    ax.plot(x, y, color=s.colour, ls=s.dash, lw=1.3, marker=s.marker, ms=4.5)
 
 def plot_seconds(ax:Axes, runs:dict[str,Curves], styles:dict[str,Style]) -> None:
-    "Where the time of an iteration goes: mean seconds of each run's parts."
+    "Draw where the time of an iteration goes: mean seconds of each run's parts."
     longest = 0.
     for k, (name, c) in enumerate(runs.items()):
-        left, line = 0., dict(height=.62, edgecolor='white', lw=0)
-        for part, (colour, hatch) in PARTS.items():
-            mean = float(np.nanmean(c.values[part])) if np.isfinite(c.values[part]).any() else 0.
-            ax.barh(k, mean, left=left, color=colour, hatch=hatch, label=part if k == 0 else None, **line)
-            left += mean
-        ax.text(left, k, f' {left:.3g} s', va='center', fontsize=7.5)
-        longest = max(longest, left)
+        total = _plot_parts(ax, k, c)
+        ax.text(total, k, f' {total:.3g} s', va='center', fontsize=7.5)
+        longest = max(longest, total)
         ax.plot([0], [k], marker=styles[name].marker, color=styles[name].colour, ms=7, clip_on=False, zorder=5)
     ax.set(yticks=[], ylim=(max(len(runs), 2)-.3, -.6), xlim=(0, 1.4*longest or 1))
     ax.xaxis.set_major_locator(MaxNLocator(3))
-    if runs: ax.legend(fontsize=7, ncols=3, frameon=False, loc='lower right', columnspacing=1, handlelength=1.2)
+    if runs:
+        ax.legend(fontsize=7, ncols=3, frameon=False, loc='lower right', columnspacing=1, handlelength=1.2)
+
+# %% ../../nbs/viewers/05_monitor.ipynb #4a68e5e3
+def _mean(y:np.ndarray) -> float:
+    "The mean of the finite values; 0 if there are none."
+    return float(np.nanmean(y)) if np.isfinite(y).any() else 0.
+
+def _plot_parts(ax:Axes, k:int, c:Curves) -> float: # the length of the bar, seconds
+    "Draw the parts of an iteration's time end to end, as the k-th bar."
+    left = 0.
+    for part, (colour, hatch) in PARTS.items():
+        mean = _mean(c.values[part])
+        ax.barh(k, mean, left=left, color=colour, hatch=hatch, label=part if k == 0 else None,
+                height=.62, edgecolor='white', lw=0)
+        left += mean
+    return left
 
 # %% ../../nbs/viewers/05_monitor.ipynb #16f54a46
-SIZE = (960, 600) # Width and height of the picture, pixels
+SIZE = (960, 600) # width and height of the picture, pixels
 
 def value_names(
     runs:Iterable[Curves],
 ) -> list[str]:
-    "What gets a panel of its own: losses, then accuracies."
-    names = dict.fromkeys(k for c in runs for k in c.values)
-    return [k for end in ('loss', 'accuracy') for k in names if k.split('/')[-1] == end] or ['loss']
+    "List what gets a panel of its own: losses, then accuracies."
+    names = dict.fromkeys(name for c in runs for name in c.values)
+    ordered = [name for end in ('loss', 'accuracy') for name in names if name.split('/')[-1] == end]
+    return ordered or ['loss']
 
 def between(
     c:Curves,
-    span:tuple[int,int], # First and last iteration, both included
+    span:tuple[int,int], # first and last iteration, both included
 ) -> Curves:
-    "The part of a run in a range of iterations."
-    keep = (c.x >= span[0]) & (c.x <= span[1])
-    return Curves([o for o, k in zip(c.lines, keep) if k], c.x[keep], {k: y[keep] for k, y in c.values.items()},
-                  [o for o in c.tests if span[0] <= o['iteration'] <= span[1]], [(e, i) for e, i in c.events if span[0] <= i <= span[1]])
+    "Cut out the part of a run in a range of iterations."
+    lo, hi = span
+    keep = (c.x >= lo) & (c.x <= hi)
+    lines = [o for o, k in zip(c.lines, keep) if k]
+    values = {name: y[keep] for name, y in c.values.items()}
+    tests = [o for o in c.tests if lo <= o['iteration'] <= hi]
+    events = [(e, i) for e, i in c.events if lo <= i <= hi]
+    return Curves(lines, c.x[keep], values, tests, events)
 
 # %% ../../nbs/viewers/05_monitor.ipynb #f906aa95
 def _panel(fig:Figure, place:Any, title:str, span:tuple[int,int]) -> Axes:
@@ -363,189 +494,479 @@ def _panel(fig:Figure, place:Any, title:str, span:tuple[int,int]) -> Axes:
     ax.xaxis.set_major_formatter(StrMethodFormatter('{x:,.0f}'))
     return ax
 
-def _legend(fig:Figure, labels:dict[str,str], styles:dict[str,Style], kinds:list[str]) -> int:
-    "Which line is which, and what the marks mean; in how many rows."
+def _legend(fig:Figure, labels:dict[str,str], styles:dict[str,Style], kinds:list[str]) -> int: # rows of runs
+    "Say which line is which run, and what the marks mean."
     ncols = 1 if any(len(label) > 30 for label in labels.values()) else 4
-    lines = [Line2D([], [], color=styles[n].colour, ls=styles[n].dash, marker=styles[n].marker, lw=1.5, ms=5) for n in labels]
-    marks = [Line2D([], [], color='.4', ls='', marker=EVENTS[k][0], ms=6, label=k) for k in kinds]
+    looks = [styles[name] for name in labels]
+    lines = [Line2D([], [], color=s.colour, ls=s.dash, marker=s.marker, lw=1.5, ms=5) for s in looks]
+    marks = [Line2D([], [], color='.4', ls='', marker=EVENTS[kind][0], ms=6, label=kind) for kind in kinds]
     look = dict(frameon=False, fontsize=9, borderaxespad=.2)
-    if lines: named_legend(fig, lines, labels.values(), loc='upper left', ncols=ncols, handlelength=3.5, **look)
-    if marks: fig.legend(handles=marks, loc='upper right', ncols=3, handletextpad=.1, columnspacing=1, **look)
+    if lines:
+        named_legend(fig, lines, labels.values(), loc='upper left', ncols=ncols, handlelength=3.5, **look)
+    if marks:
+        fig.legend(handles=marks, loc='upper right', ncols=3, handletextpad=.1, columnspacing=1, **look)
     return -(-len(lines)//ncols)
 
-# %% ../../nbs/viewers/05_monitor.ipynb #049e9ba1
-def draw_runs(
-    runs:dict[str,Curves],      # By name
-    styles:dict[str,Style],     # Of each
-    labels:dict[str,str],       # What the legend says of each
-    span:tuple[int,int],        # First and last iteration in view
-    smooth:float=0,             # Weight of the past in the curves, 0 to below 1
-    log_y:bool=False,           # Are losses on a logarithmic scale?
-) -> Figure: # Of `SIZE`, on an Agg canvas
-    "Losses and accuracies above; tests, learning rate, throughput and time below."
-    runs = {name: between(c, span) for name, c in runs.items()}
-    names = value_names(runs.values())
-    with matplotlib.style.context('default'), matplotlib.rc_context({'font.size': 8, 'axes.unicode_minus': False}), names_as_text():
-        fig = Figure(figsize=(SIZE[0]/100, SIZE[1]/100), dpi=100, facecolor='white')
-        FigureCanvasAgg(fig)
-        rows = _legend(fig, labels, styles, [k for k in EVENTS if any(k == e for c in runs.values() for e, _ in c.events)])
-        above, below = fig.add_gridspec(2, 1, left=.05, right=.985, bottom=.08, top=.93-.033*max(rows, 1), hspace=.32, height_ratios=(1.35, 1))
-        above, below = above.subgridspec(1, len(names), wspace=.2), below.subgridspec(1, 4, wspace=.3)
-        for k, name in enumerate(names): _plot_values(_panel(fig, above[k], name + ', 0 to 1'*name.endswith('accuracy'), span), runs, styles, name, smooth, log_y and name.endswith('loss'))
-        headlines = dict.fromkeys(o['headline'].get('name') for c in runs.values() for o in c.tests if 'headline' in o)
-        ax = _panel(fig, below[0], f"test: {', '.join(map(in_picture, headlines))}, %" if headlines else 'no test yet', span)
-        for name, c in runs.items(): plot_tests(ax, c.tests, styles[name]); plot_events(ax, c.events, styles[name])
-        _plot_values(_panel(fig, below[1], 'learning rate', span), runs, styles, 'lr')
-        _plot_values(_panel(fig, below[2], 'sequences per second', span), runs, styles, 'throughput', smooth)
-        for ax in fig.axes[-3:]: ax.set_xlabel('iteration', labelpad=2)
-        ax = fig.add_subplot(below[3], xlabel='seconds')
-        ax.set_title('time per iteration', loc='left', fontsize=9, fontweight='bold', pad=9); ax.spines[['top', 'right']].set_visible(False)
-        plot_seconds(ax, {name: c for name, c in runs.items() if len(c.x)}, styles)
-    return fig
+# %% ../../nbs/viewers/05_monitor.ipynb #f2f21f2d
+class _PlainLog(LogFormatter):
+    "Writes the numbers of a logarithmic scale plainly, where matplotlib would write one."
+    def __call__(self, x, pos=None): return f'{x:g}' if super().__call__(x, pos) else ''
 
-def _plot_values(ax:Axes, runs:dict[str,Curves], styles:dict[str,Style], name:str, smooth:float=0, log_y:bool=False) -> None:
-    "One value of all runs that have it, with their marks."
+def _plot_values(
+    ax:Axes,
+    runs:dict[str,Curves],
+    styles:dict[str,Style],
+    name:str,          # of the value
+    smooth:float=0,    # weight of the past
+    log_y:bool=False,  # is the scale logarithmic?
+) -> None:
+    "Draw one value of all runs that have it, with their marks."
     for run, c in runs.items():
-        if name in c.values: plot_curve(ax, c.x, c.values[name], styles[run], smooth)
+        if name in c.values:
+            plot_curve(ax, c.x, c.values[name], styles[run], smooth)
         plot_events(ax, c.events, styles[run])
     if log_y:
         ax.set_yscale('log', nonpositive='mask')
-        for axis in ('major', 'minor'): getattr(ax.yaxis, f'set_{axis}_formatter')(_PlainLog(minor_thresholds=(2, .5)))
+        ax.yaxis.set_major_formatter(_PlainLog(minor_thresholds=(2, .5)))
+        ax.yaxis.set_minor_formatter(_PlainLog(minor_thresholds=(2, .5)))
 
-class _PlainLog(LogFormatter):
-    "Where matplotlib puts the numbers of a logarithmic scale, and written plainly."
-    def __call__(self, x, pos=None): return f'{x:g}' if super().__call__(x, pos) else ''
+# %% ../../nbs/viewers/05_monitor.ipynb #ae4fe49a
+def _draw_values(
+    fig:Figure, row:GridSpecBase, runs:dict[str,Curves], styles:dict[str,Style],
+    span:tuple[int,int], smooth:float, log_y:bool,
+) -> None:
+    "Draw losses and accuracies."
+    for k, name in enumerate(value_names(runs.values())):
+        title = f'{name}, 0 to 1' if name.endswith('accuracy') else name
+        ax = _panel(fig, row[k], title, span)
+        _plot_values(ax, runs, styles, name, smooth, log_y and name.endswith('loss'))
+
+def _draw_tests(fig:Figure, place:Any, runs:dict[str,Curves], styles:dict[str,Style], span:tuple[int,int]) -> None:
+    "Draw the tests; the title names their primary metrics."
+    headlines = [o['headline'] for c in runs.values() for o in c.tests if 'headline' in o]
+    names = dict.fromkeys(o.get('name') for o in headlines)
+    title = f"test: {', '.join(map(in_picture, names))}, %" if names else 'no test yet'
+    ax = _panel(fig, place, title, span)
+    for name, c in runs.items():
+        plot_tests(ax, c.tests, styles[name])
+        plot_events(ax, c.events, styles[name])
+
+def _draw_seconds(fig:Figure, place:Any, runs:dict[str,Curves], styles:dict[str,Style]) -> None:
+    "Draw the time per iteration of the runs that have log lines."
+    ax = fig.add_subplot(place, xlabel='seconds')
+    ax.set_title('time per iteration', loc='left', fontsize=9, fontweight='bold', pad=9)
+    ax.spines[['top', 'right']].set_visible(False)
+    plot_seconds(ax, {name: c for name, c in runs.items() if len(c.x)}, styles)
+
+# %% ../../nbs/viewers/05_monitor.ipynb #049e9ba1
+def draw_runs(
+    runs:dict[str,Curves],      # by name
+    styles:dict[str,Style],     # of each
+    labels:dict[str,str],       # what the legend says of each
+    span:tuple[int,int],        # first and last iteration in view
+    smooth:float=0,             # weight of the past in the curves, 0 to below 1
+    log_y:bool=False,           # are losses on a logarithmic scale?
+) -> Figure: # of `SIZE`, on an Agg canvas
+    "Draw losses and accuracies above; tests, learning rate, throughput and time below."
+    runs = {name: between(c, span) for name, c in runs.items()}
+    happened = {e for c in runs.values() for e, _ in c.events}
+    own_look = {'font.size': 8, 'axes.unicode_minus': False}
+    with matplotlib.style.context('default'), matplotlib.rc_context(own_look), names_as_text():
+        fig = Figure(figsize=(SIZE[0]/100, SIZE[1]/100), dpi=100, facecolor='white')
+        FigureCanvasAgg(fig)
+        legend_rows = _legend(fig, labels, styles, [kind for kind in EVENTS if kind in happened])
+        rows = fig.add_gridspec(2, 1, left=.05, right=.985, bottom=.08, top=.93-.033*max(legend_rows, 1), hspace=.32,
+                                height_ratios=(1.35, 1))
+        above = rows[0].subgridspec(1, len(value_names(runs.values())), wspace=.2)
+        below = rows[1].subgridspec(1, 4, wspace=.3)
+        _draw_values(fig, above, runs, styles, span, smooth, log_y)
+        _draw_tests(fig, below[0], runs, styles, span)
+        _plot_values(_panel(fig, below[1], 'learning rate', span), runs, styles, 'lr')
+        _plot_values(_panel(fig, below[2], 'sequences per second', span), runs, styles, 'throughput', smooth)
+        for ax in fig.axes[-3:]:
+            ax.set_xlabel('iteration', labelpad=2)
+        _draw_seconds(fig, below[3], runs, styles)
+    return fig
 
 # %% ../../nbs/viewers/05_monitor.ipynb #9db7bf53
 class Box(NamedTuple):
     "Where a panel lies in the picture, and its iterations."
-    top: int     # Rows
+    top: int     # rows
     bottom: int
-    left: float  # Columns of the iterations `lo` and `hi`
+    left: float  # columns of the iterations `lo` and `hi`
     right: float
     lo: float
     hi: float
 
 def drawn(
-    fig:Figure, # On an Agg canvas
+    fig:Figure, # on an Agg canvas
 ) -> tuple[np.ndarray,list[Box]]: # RGB `(h, w, 3)` uint8, and the panels with iterations
-    "A figure as pixels."
-    with any_glyph(): fig.canvas.draw()
+    "Draw a figure as pixels."
+    with any_glyph():
+        fig.canvas.draw()
     picture = np.asarray(fig.canvas.buffer_rgba())[..., :3].copy()
-    extents = [(ax.get_window_extent(), ax.get_xlim()) for ax in fig.axes if ax.get_gid() == 'iterations']
     h = len(picture)
-    return picture, [Box(round(h-e.y1), round(h-e.y0), e.x0, e.x1, *x) for e, x in extents]
+    boxes = []
+    for ax in fig.axes:
+        if ax.get_gid() == 'iterations':
+            extent = ax.get_window_extent() # counted from the lower edge
+            top, bottom = round(h-extent.y1), round(h-extent.y0)
+            boxes.append(Box(top, bottom, extent.x0, extent.x1, *ax.get_xlim()))
+    return picture, boxes
 
+# %% ../../nbs/viewers/05_monitor.ipynb #5269d54c
 def with_cursor(
-    picture:np.ndarray, # RGB, as `drawn`
-    boxes:list[Box],    # As `drawn`
+    picture:np.ndarray, # RGB, as `drawn` returns it
+    boxes:list[Box],    # as `drawn` returns them
     iteration:int,
-) -> np.ndarray: # A copy
-    "A dark line, two pixels wide, at an iteration in every panel that shows it."
+) -> np.ndarray: # a copy
+    "Paint a dark line, two pixels wide, at an iteration in every panel that shows it."
     out = picture.copy()
-    for b in boxes:
-        if not b.lo <= iteration <= b.hi: continue
-        x = round(b.left+(iteration-b.lo)/(b.hi-b.lo)*(b.right-b.left))
-        out[b.top:b.bottom, x-1:x+1] = 20
+    for box in boxes:
+        if box.lo <= iteration <= box.hi:
+            share = (iteration-box.lo)/(box.hi-box.lo)
+            x = round(box.left+share*(box.right-box.left))
+            out[box.top:box.bottom, x-1:x+1] = 20
     return out
 
 # %% ../../nbs/viewers/05_monitor.ipynb #599a9052
-def _table(rows:list[tuple]) -> str: # HTML
-    "A table whose first row is its head; a narrow page can scroll it."
-    look = lambda k: f'padding: 0 .7em 0 0; white-space: nowrap; text-align: {"right" if k else "left"}'
-    cells = lambda row, tag: ''.join(f'<{tag} style="{look(k)}">{html.escape(one_line(c))}</{tag}>' for k, c in enumerate(row))
-    return '<div style="overflow-x: auto; font-size: 12px"><table style="font-size: inherit">' + ''.join(f"<tr>{cells(row, 'td' if k else 'th')}</tr>" for k, row in enumerate(rows)) + '</table></div>'
+def _table_row(cells:tuple, tag:str) -> str: # HTML
+    "A row of a table: the first cell to the left, the others to the right."
+    html_cells = []
+    for k, cell in enumerate(cells):
+        align = 'right' if k else 'left'
+        look = f'padding: 0 .7em 0 0; white-space: nowrap; text-align: {align}'
+        html_cells.append(f'<{tag} style="{look}">{html.escape(one_line(cell))}</{tag}>')
+    return f"<tr>{''.join(html_cells)}</tr>"
+
+def _table(head:tuple, rows:list[tuple]) -> str: # HTML
+    "A table; a narrow page can scroll it."
+    body = ''.join(_table_row(row, 'td') for row in rows)
+    table = f'<table style="font-size: inherit">{_table_row(head, "th")}{body}</table>'
+    return f'<div style="overflow-x: auto; font-size: 12px">{table}</div>'
 
 def _number(v:float|None, digits:int=4) -> str: return 'nan' if v is None else f'{v:.{digits}g}'
 
+# %% ../../nbs/viewers/05_monitor.ipynb #e690c2e5
 def lines_table(
-    lines:dict[str,dict|None], # Name of a run -> its log line, or None
+    lines:dict[str,dict|None], # name of a run -> its log line, or None
 ) -> str: # HTML
-    "Log lines, one row per run."
+    "Make a table of log lines, one row per run."
     there = {name: o for name, o in lines.items() if o}
     if not there: return text('no log line yet')
-    keys = list(dict.fromkeys(k for o in there.values() for k in o['values']))
-    values = lambda o: (_number(o['values'][k]) if k in o['values'] else '' for k in keys)
-    rows = [(name, f"{o['iteration']:,}", *values(o), _number(o['lr'], 3), *(_number(o[k], 3) for k in ('seconds', 'data', 'throughput'))) for name, o in there.items()]
-    rows += [(name, 'no log line yet') for name in lines.keys()-there.keys()]
-    return _table([('at the cursor', 'iteration', *keys, 'lr', 's/it', 'of it data', 'sequences/s'), *rows])
+    keys = list(dict.fromkeys(key for o in there.values() for key in o['values']))
+    rows = [_line_cells(name, o, keys) for name, o in there.items()]
+    rows += [(name, 'no log line yet') for name in lines if name not in there]
+    return _table(('at the cursor', 'iteration', *keys, 'lr', 's/it', 'data, s/it', 'sequences/s'), rows)
+
+def _line_cells(name:str, o:dict, keys:list[str]) -> tuple:
+    values = [_number(o['values'][key]) if key in o['values'] else '' for key in keys]
+    rest = [_number(o[key], 3) for key in ('lr', 'seconds', 'data', 'throughput')]
+    return (name, f"{o['iteration']:,}", *values, *rest)
 
 # %% ../../nbs/viewers/05_monitor.ipynb #36178c60
 def tests_table(
     runs:dict[str,Curves],
 ) -> str: # HTML; empty where nothing was tested
-    "The figures of each run's last test: percent, and numbers of probes."
+    "Make a table of each run's last test: percentages, and numbers of probes."
     last = {name: c.tests[-1] for name, c in runs.items() if c.tests}
     if not last: return ''
-    keys = [k for k in dict.fromkeys(k for o in last.values() for k in o['test']) if 'probes_' not in k or any(o['test'].get(k) for o in last.values())]
-    counted = lambda k: k.split()[-1].startswith(('probes', 'gallery'))
-    title = lambda k: k.replace('_', ' ') + ' %'*(not counted(k))
-    cell = lambda v: '' if v is None else f'{v:.4g}' if isinstance(v, float) else f'{v:,}'
-    rows = [(name, f"{o['iteration']:,}", *(cell(o['test'].get(k)) for k in keys)) for name, o in last.items()]
-    return _table([('last test', 'iteration', *map(title, keys)), *rows])
+    names = dict.fromkeys(key for o in last.values() for key in o['test'])
+    keys = [key for key in names if 'probes_' not in key or any(o['test'].get(key) for o in last.values())]
+    rows = []
+    for name, o in last.items():
+        rows.append((name, f"{o['iteration']:,}", *(_figure_cell(o['test'].get(key)) for key in keys)))
+    return _table(('last test', 'iteration', *map(_figure_title, keys)), rows)
+
+def _figure_title(key:str) -> str:
+    "The key in words, with % unless it is a count."
+    words = key.replace('_', ' ')
+    is_count = key.split()[-1].startswith(('probes', 'gallery'))
+    return words if is_count else f'{words} %'
+
+def _figure_cell(v:float|int|None) -> str:
+    if v is None: return ''
+    return f'{v:.4g}' if isinstance(v, float) else f'{v:,}'
+
+# %% ../../nbs/viewers/05_monitor.ipynb #84d45eb4
+def as_runs(
+    runs:Any,              # what should be runs by name
+    totals:dict[str,int],  # last iterations, where known
+) -> dict[str,RunRecords|RunFolder]:
+    "Return runs that can be read; a `SkeletonGaitError` for anything else."
+    if not isinstance(runs, dict):
+        raise SkeletonGaitError(
+            f'runs: found {type(runs).__name__}; expected a dict, name to records, as read_metrics returns them')
+    if not runs:
+        raise SkeletonGaitError(
+            'runs: found none; expected at least one, name to records, or the folder of a run')
+    readable = {}
+    for name, o in runs.items():
+        is_folder = isinstance(o, RunFolder)
+        readable[str(name)] = o if is_folder else RunRecords(o, totals.get(name, 0), str(name))
+    return readable
+
+# %% ../../nbs/viewers/05_monitor.ipynb #50fa6858
+def short_names(
+    folders:Iterable[str|os.PathLike],
+) -> list[str]:
+    "Return the last parts of each path, as many as tell them apart; a `SkeletonGaitError` if two are the same."
+    folders = list(folders)
+    paths = [Path(os.path.abspath(f)) for f in folders]
+    for k, folder in enumerate(folders):
+        if paths[k] in paths[:k]:
+            raise SkeletonGaitError(f'{folder}: found twice among the folders; expected each once')
+    longest = max((len(p.parts) for p in paths), default=1)
+    for n in range(1, longest+1):
+        names = ['/'.join(p.parts[-n:]) for p in paths]
+        if len(set(names)) == len(names): return names
 
 # %% ../../nbs/viewers/05_monitor.ipynb #35b4ab59
 class TrainingMonitor(Viewer):
     "Runs as they train, live or finished: curves, tests, times and marks."
     fps = 10.
-    every = 2.  # Seconds between two looks at the folders
-    task = None # That looks
+    every = 2.  # seconds between two looks at the folders
+    task = None # the asyncio task that follows the runs
+
     def __init__(self,
-        runs:dict[str,list[dict]|RunFolder], # By name: records as `read_metrics` returns them, or folders
-        totals:dict[str,int]|None=None,      # The last iteration of runs that are records, where it is known
+        runs:dict[str,list[dict]|RunFolder], # by name: records as `read_metrics` returns them, or folders
+        totals:dict[str,int]|None=None,      # the last iteration of runs that are records, where it is known
     ):
         super().__init__()
         self.add_class('sg-monitor')
-        with self.guard(): self.build(as_runs(runs, totals or {}))
+        with self.guard():
+            readable = as_runs(runs, totals or {})
+            self.build(readable)
 
     @classmethod
     def from_folders(cls,
         *folders:str|os.PathLike, # `<output>/<dataset>/<model>/<save_name>` of each run; they need not exist yet
-        follow:bool=True,         # Look again and again for what is new, until all runs are over
+        follow:bool=True,         # look again and again for what is new, until all runs are over
     ) -> 'TrainingMonitor':
-        "The runs in these folders."
-        viewer = cls.opened(lambda: cls({name: RunFolder(f) for name, f in zip(short_names(folders), folders)}))
-        if follow and not viewer.problem and not viewer.over(): viewer.follow.value = True
+        "Watch the runs in these folders."
+        def make(): return cls({name: RunFolder(f) for name, f in zip(short_names(folders), folders)})
+        viewer = cls.opened(make)
+        if follow and not viewer.problem and not viewer.over():
+            viewer.follow.value = True
         return viewer
 
-# %% ../../nbs/viewers/05_monitor.ipynb #84d45eb4
-def as_runs(
-    runs:Any,              # What should be runs by name
-    totals:dict[str,int],  # Last iterations, where known
-) -> dict[str,RunRecords|RunFolder]:
-    "Runs that can be read; a `SkeletonGaitError` for anything else."
-    if not isinstance(runs, dict): raise SkeletonGaitError(f'runs: found {type(runs).__name__}; expected a dict, name to records, as read_metrics returns them')
-    if not runs: raise SkeletonGaitError('runs: found none; expected at least one, name to records, or the folder of a run')
-    return {str(name): o if isinstance(o, RunFolder) else RunRecords(o, totals.get(name, 0), str(name)) for name, o in runs.items()}
+    def close(self) -> None:
+        "Stop following, and close the widget."
+        self.stop()
+        super().close()
 
-def short_names(
-    folders:Iterable[str|os.PathLike],
-) -> list[str]:
-    "The last parts of each path, as many as tell them apart; a `SkeletonGaitError` if two are the same."
-    folders = list(folders)
-    paths = [Path(os.path.abspath(f)) for f in folders]
-    twice = next((f for k, f in enumerate(folders) if paths[k] in paths[:k]), None)
-    if twice is not None: raise SkeletonGaitError(f'{twice}: found twice among the folders; expected each once')
-    names = [['/'.join(p.parts[-n:]) for p in paths] for n in range(1, max((len(p.parts) for p in paths), default=1)+1)]
-    return next(o for o in names if len({*o}) == len(o))
+# %% ../../nbs/viewers/05_monitor.ipynb #f78bea0c
+def _checkbox(name:str, value:bool=False, margin:str|None=None) -> W.Checkbox:
+    return W.Checkbox(value, description=name, indent=False, layout=W.Layout(width='auto', margin=margin))
 
-# %% ../../nbs/viewers/05_monitor.ipynb #4f01cbde
+def _slider(kind:type, name:str, width:int, **values) -> W.Widget:
+    "A slider that reports only where it comes to rest."
+    layout = W.Layout(width=f'{width}px')
+    return kind(description=name, continuous_update=False, layout=layout, **values, **WORDS)
+
+@patch
+def make_controls(self:TrainingMonitor, names:Iterable[str]) -> None:
+    "Make a checkbox and a status line for each run, and all other controls."
+    self.shown = {name: _checkbox(one_line(name), True, '0 1em 0 0') for name in names}
+    self.status = {name: W.HTML() for name in names}
+    self.smooth = _slider(W.FloatSlider, 'smoothing', 280, max=.99, step=.01)
+    self.span = _slider(W.IntRangeSlider, 'iterations', 360, max=1, value=(0, 1))
+    self.log_y = _checkbox('log losses')
+    narrow = W.Layout(width='90px')
+    self.follow = W.ToggleButton(description='follow', icon='eye', layout=narrow,
+                                 tooltip='look for new records every few seconds')
+    self.look = W.Button(description='refresh', icon='refresh', layout=W.Layout(width='90px'),
+                         tooltip='look for new records now')
+
+# %% ../../nbs/viewers/05_monitor.ipynb #1d58b0f0
+def span_after(
+    span:tuple[int,int], # in view
+    before:int,          # the last iteration so far
+    now:int,             # the last iteration now
+) -> tuple[int,int]:
+    "Move the range in view when the last iteration has changed."
+    if now < before: return 0, now # a run has begun anew
+    return (span[0], now) if span[1] == before else span
+
+@patch
+def take(self:TrainingMonitor) -> None:
+    "Sort what the runs have read, and show it."
+    self.curves = {name: curves_of(run.records) for name, run in self.runs.items()}
+    self.news += 1
+    span, before = self.span.value, self.span.max
+    lasts = [run.records[-1]['iteration'] for run in self.runs.values() if run.records]
+    self.span.max = max(lasts, default=1) or 1
+    self.span.value = span_after(span, before, self.span.max)
+    self.tell()
+    self.redraw()
+
+@patch
+def tell(self:TrainingMonitor) -> None:
+    "Say how each run stands."
+    for name in self.runs:
+        self.status[name].value = text(self.stands(name))
+
+# %% ../../nbs/viewers/05_monitor.ipynb #54ed2fbf
+@patch
+def stands(self:TrainingMonitor, name:str) -> str:
+    "Say how a run stands, why it cannot be read, or that there is nothing yet."
+    run = self.runs[name]
+    if run.problem: return run.problem
+    return run_status(run.records, run.total, datetime.datetime.now()) if run.records else run.nothing()
+
+# %% ../../nbs/viewers/05_monitor.ipynb #f98def83
+class Key(NamedTuple):
+    "What a picture shows; a picture of an equal key need not be drawn anew."
+    news: int               # how often there were new records
+    names: tuple[str,...]   # runs that are shown
+    span: tuple[int,int]    # first and last iteration in view
+    smooth: float
+    log_y: bool
+
+def complain(views:list[Curves], log_y:bool) -> None:
+    "Raise a `SkeletonGaitError` where the controls leave nothing to see."
+    if not views:
+        raise SkeletonGaitError('no run is shown: tick one above')
+    losses = [c.values[n] for c in views for n in value_names(views) if n in c.values and n.endswith('loss')]
+    if log_y and not any((y > 0).any() for y in losses):
+        raise SkeletonGaitError('log losses: no loss in view is above zero; untick it to see them')
+
+def last_line(c:Curves, iteration:int) -> dict|None:
+    "Return the last log line of a run up to an iteration; None if there is none."
+    k = int(np.searchsorted(c.x, iteration, 'right'))-1
+    return c.lines[k] if k >= 0 else None
+
+# %% ../../nbs/viewers/05_monitor.ipynb #1579dc91
+@patch
+def redraw(self:TrainingMonitor, change:Any=None) -> None: # what ipywidgets tells of a control
+    "Draw the curves anew if anything about them has changed."
+    names = tuple(name for name, box in self.shown.items() if box.value)
+    key = Key(self.news, names, self.span.value, self.smooth.value, self.log_y.value)
+    if key == self.key: return
+    before, at_end = self.cursor(), self.player.index >= self.n_frames-1
+    self.key = key
+    self.tests.value = tests_table({name: self.curves[name] for name in names})
+    something = any(self.runs[name].records for name in names)
+    for part in (self.image, self.player):
+        part.layout.display = None if something else 'none'
+    self.picture, self.boxes = drawn(self.draw({name: name for name in names}))
+    views = [between(self.curves[name], key.span) for name in names]
+    self.set_points(views)
+    self.player.index = self.n_frames-1 if at_end else int(np.searchsorted(self.points, before))
+    self.show(self.player.index)
+    with self.noticing():
+        complain(views, key.log_y)
+
+@patch
+def set_points(self:TrainingMonitor, views:list[Curves]) -> None:
+    "Let the slider count the iterations of all log lines in view."
+    self.points = np.unique(np.concatenate([[], *(c.x for c in views)]).astype(int))
+    self.n_frames = max(len(self.points), 1)
+    self.player.resize(self.n_frames)
+
+# %% ../../nbs/viewers/05_monitor.ipynb #83d4e713
+@patch
+def draw(self:TrainingMonitor, labels:dict[str,str]) -> Figure: # runs to show -> what the legend says
+    "Draw the curves of some runs as the controls say."
+    curves = {name: self.curves[name] for name in labels}
+    return draw_runs(curves, self.styles, labels, self.span.value, self.smooth.value, self.log_y.value)
+
+@patch
+def cursor(self:TrainingMonitor, t:int|None=None) -> int: # which log line; None: the present one
+    "Return the iteration of a log line; the first in view if there is none."
+    if not len(self.points): return self.span.value[0]
+    return int(self.points[self.player.index if t is None else t])
+
+@patch
+def show(self:TrainingMonitor, t:int) -> None:
+    "Put the cursor on a log line, and give its values."
+    i = self.cursor(t)
+    self.image.value = image_bytes(with_cursor(self.picture, self.boxes, i))
+    lines = {name: last_line(self.curves[name], i) for name in self.key.names}
+    self.words.value = lines_table(lines) if lines else ''
+
+# %% ../../nbs/viewers/05_monitor.ipynb #ccf89630
+@patch
+def refresh(self:TrainingMonitor) -> None:
+    "Read what is new."
+    touched = [run.read() for run in self.runs.values()] # all are read
+    if any(touched):
+        self.take()
+    else:
+        self.tell()
+
+@patch
+def over(self:TrainingMonitor) -> bool:
+    "Are all runs over, also those that are not shown?"
+    now = datetime.datetime.now()
+    return all(is_over(run.records, run.total, now) for run in self.runs.values())
+
+@patch
+async def keep_looking(self:TrainingMonitor) -> None:
+    "Read what is new, every few seconds, until all runs are over."
+    while not self.over():
+        await asyncio.sleep(self.every)
+        self.refresh()
+
+# %% ../../nbs/viewers/05_monitor.ipynb #14385771
+@patch
+def start(self:TrainingMonitor) -> None:
+    "Follow the runs; a `SkeletonGaitError` without an event loop, and if all runs are over."
+    if self.task: return
+    self.refresh()
+    if self.over():
+        raise SkeletonGaitError('all runs are over, so there is nothing to follow; refresh reads once more')
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        raise SkeletonGaitError(
+            'no event loop runs here, so nothing is followed; refresh reads what is new') from None
+    self.task = loop.create_task(self.keep_looking())
+    self.task.add_done_callback(self.ended)
+
+@patch
+def stop(self:TrainingMonitor) -> None:
+    "Stop following."
+    task, self.task = self.task, None
+    if task:
+        task.cancel()
+
+# %% ../../nbs/viewers/05_monitor.ipynb #c3d16b17
+@patch
+def toggled(self:TrainingMonitor, change:Any) -> None: # of `follow`
+    "Start or stop following, as the button says."
+    if not change.new:
+        self.stop()
+        return
+    with self.noticing():
+        self.start()
+    self.follow.value = self.task is not None
+
+@patch
+def ended(self:TrainingMonitor, task:asyncio.Task) -> None:
+    "Switch `follow` off when the task is done; if an error ended it, say which."
+    if task.cancelled(): return
+    self.follow.value = False
+    error = task.exception()
+    if error:
+        words = f'nothing is followed any more: {type(error).__name__}: {error}'
+        self.notice.value = text(words, 'sg-message')
+
+# %% ../../nbs/viewers/05_monitor.ipynb #e8d37127
 @patch
 def build(self:TrainingMonitor, runs:dict[str,RunRecords|RunFolder]) -> None:
-    "The controls, and all that was written so far."
-    self.runs, self.styles = runs, {name: style(k) for k, name in enumerate(runs)}
-    self.shown = {name: W.Checkbox(True, description=one_line(name), indent=False, layout=W.Layout(width='auto', margin='0 1em 0 0')) for name in runs}
-    self.status = {name: W.HTML() for name in runs}
-    self.smooth = W.FloatSlider(max=.99, step=.01, description='smoothing', continuous_update=False, layout=W.Layout(width='280px'), **WORDS)
-    self.span = W.IntRangeSlider(max=1, value=(0, 1), description='iterations', continuous_update=False, layout=W.Layout(width='360px'), **WORDS)
-    self.log_y = W.Checkbox(description='log losses', indent=False, layout=W.Layout(width='auto'))
-    self.follow = W.ToggleButton(description='follow', icon='eye', tooltip='look for new records every few seconds', layout=W.Layout(width='90px'))
-    self.look = W.Button(description='refresh', icon='refresh', tooltip='look for new records now', layout=W.Layout(width='90px'))
+    "Make the widgets, and show all that was written so far."
+    self.runs = runs
+    self.styles = {name: style(k) for k, name in enumerate(runs)}
+    self.make_controls(runs)
     self.image = W.Image(format='png', layout=W.Layout(width='100%', max_width=f'{SIZE[0]}px', height='auto'))
-    self.player, self.words, self.tests = Player(1, self.fps, 'iteration'), *(W.HTML(layout=W.Layout(max_width='100%', overflow='auto')) for _ in range(2))
+    self.player = Player(1, self.fps, 'iteration')
     self.player.slider.readout = False # the words say it
+    self.words, self.tests = (W.HTML(layout=W.Layout(max_width='100%', overflow='auto')) for _ in range(2))
     self.news, self.key = 0, None
-    for run in runs.values(): run.read()
+    self.points = np.array([], int)
+    for run in runs.values():
+        run.read()
     self.take()
     self.player.watch(self.show)
     self.listen()
@@ -553,87 +974,19 @@ def build(self:TrainingMonitor, runs:dict[str,RunRecords|RunFolder]) -> None:
 
 @patch
 def listen(self:TrainingMonitor) -> None:
-    "Let the controls work."
-    for control in (*self.shown.values(), self.smooth, self.span, self.log_y): control.observe(self.redraw, 'value')
+    "Attach the observers."
+    for control in (*self.shown.values(), self.smooth, self.span, self.log_y):
+        control.observe(self.redraw, 'value')
     self.follow.observe(self.toggled, 'value')
     self.look.on_click(lambda button: self.refresh())
 
+# %% ../../nbs/viewers/05_monitor.ipynb #89915b45
 @patch
 def arrange(self:TrainingMonitor) -> None:
-    "One row per run, the controls, the picture, and below it what the cursor and the tests say."
+    "One row per run, the controls, the picture, and below it the values at the cursor and the tests."
     heads = [row(self.shown[name], self.status[name]) for name in self.runs]
-    self.fill(*heads, row(self.smooth, self.span, self.log_y, self.follow, self.look), self.image, self.player, self.words, self.tests)
-
-# %% ../../nbs/viewers/05_monitor.ipynb #1d58b0f0
-@patch
-def take(self:TrainingMonitor) -> None:
-    "Sort what the runs have read, and show it."
-    self.curves, self.news = {name: curves_of(run.records) for name, run in self.runs.items()}, self.news+1
-    to_the_end, before = self.span.value[1] == self.span.max, self.span.max
-    self.span.max = max((run.records[-1]['iteration'] for run in self.runs.values() if run.records), default=1) or 1
-    if self.span.max < before: self.span.value = 0, self.span.max # a run has begun anew
-    elif to_the_end: self.span.value = self.span.value[0], self.span.max
-    self.tell()
-    self.redraw()
-
-@patch
-def tell(self:TrainingMonitor) -> None:
-    "Say how each run stands."
-    for name in self.runs: self.status[name].value = text(self.stands(name))
-
-@patch
-def stands(self:TrainingMonitor, name:str) -> str:
-    run = self.runs[name]
-    return run.problem or (run_status(run.records, run.total, datetime.datetime.now()) if run.records else run.nothing())
-
-# %% ../../nbs/viewers/05_monitor.ipynb #f98def83
-@patch
-def redraw(self:TrainingMonitor, change:Any=None) -> None: # What ipywidgets tells of a control
-    "Draw the curves anew if anything about them has changed."
-    key = self.news, tuple(n for n, box in self.shown.items() if box.value), self.span.value, self.smooth.value, self.log_y.value
-    if key == self.key: return
-    before, at_end, self.key = self.cursor(), self.player.index >= self.n_frames-1, key
-    self.tests.value = tests_table({n: self.curves[n] for n in key[1]})
-    for part in (self.image, self.player): part.layout.display = None if any(self.runs[n].records for n in key[1]) else 'none'
-    self.picture, self.boxes = drawn(self.draw({n: n for n in key[1]}))
-    views = [between(self.curves[n], self.span.value) for n in key[1]]
-    self.points = np.unique(np.concatenate([[], *(c.x for c in views)]).astype(int))
-    self.n_frames = max(len(self.points), 1)
-    self.player.resize(self.n_frames)
-    self.player.index = self.n_frames-1 if at_end else int(np.searchsorted(self.points, before))
-    self.show(self.player.index)
-    with self.noticing(): complain(views, self.log_y.value)
-
-def complain(views:list[Curves], log_y:bool) -> None:
-    "A `SkeletonGaitError` where the controls leave nothing to see."
-    if not views: raise SkeletonGaitError('no run is shown: tick one above')
-    losses = [c.values[n] for c in views for n in value_names(views) if n in c.values and n.endswith('loss')]
-    if log_y and not any((y > 0).any() for y in losses): raise SkeletonGaitError('log losses: no loss in view is above zero; untick it to see them')
-
-# %% ../../nbs/viewers/05_monitor.ipynb #83d4e713
-@patch
-def draw(self:TrainingMonitor, labels:dict[str,str]) -> Figure: # Of the runs to show, what the legend says
-    return draw_runs({n: self.curves[n] for n in labels}, self.styles, labels, self.span.value, self.smooth.value, self.log_y.value)
-
-@patch
-def cursor(self:TrainingMonitor, t:int|None=None) -> int: # Which log line; None: the present one
-    "The iteration of a log line; the first in view if there is none."
-    lines = getattr(self, 'points', ())
-    return int(lines[self.player.index if t is None else t]) if len(lines) else self.span.value[0]
-
-@patch
-def show(self:TrainingMonitor, t:int) -> None:
-    "Put the cursor on a log line, and say what it said."
-    i = self.cursor(t)
-    self.image.value = image_bytes(with_cursor(self.picture, self.boxes, i))
-    self.words.value = lines_table({n: self.said(n, i) for n in self.key[1]}) if self.key[1] else ''
-
-@patch
-def said(self:TrainingMonitor, name:str, iteration:int) -> dict|None:
-    "The last log line of a run up to an iteration."
-    c = self.curves[name]
-    k = int(np.searchsorted(c.x, iteration, 'right'))-1
-    return c.lines[k] if k >= 0 else None
+    controls = row(self.smooth, self.span, self.log_y, self.follow, self.look)
+    self.fill(*heads, controls, self.image, self.player, self.words, self.tests)
 
 # %% ../../nbs/viewers/05_monitor.ipynb #7efc317a
 @patch
@@ -644,64 +997,9 @@ def snapshot(self:TrainingMonitor, t:int) -> np.ndarray: # RGB `(622, 960, 3)` u
 
 @patch
 def figure(self:TrainingMonitor) -> Figure:
-    "The curves as a figure, with the cursor, and how each run stands in its legend."
-    fig = self.draw({n: f'{n}: {self.stands(n)}' for n in self.key[1]})
+    "Draw the curves with the cursor, and how each run stands in the legend."
+    fig = self.draw({name: f'{name}: {self.stands(name)}' for name in self.key.names})
     for ax in fig.axes:
-        if ax.get_gid() == 'iterations': ax.axvline(self.cursor(), color='.1', lw=1.2)
+        if ax.get_gid() == 'iterations':
+            ax.axvline(self.cursor(), color='.1', lw=1.2)
     return fig
-
-# %% ../../nbs/viewers/05_monitor.ipynb #ccf89630
-@patch
-def refresh(self:TrainingMonitor) -> None:
-    "Read what is new."
-    if any([run.read() for run in self.runs.values()]): self.take() # a list: all are read
-    else: self.tell()
-
-@patch
-def over(self:TrainingMonitor) -> bool:
-    "Are all runs over, those that are not shown too?"
-    return all(is_over(run.records, run.total, datetime.datetime.now()) for run in self.runs.values())
-
-@patch
-async def keep_looking(self:TrainingMonitor) -> None:
-    "Read what is new, every few seconds, until all runs are over."
-    while not self.over():
-        await asyncio.sleep(self.every)
-        self.refresh()
-
-@patch
-def start(self:TrainingMonitor) -> None:
-    "Follow the runs; a `SkeletonGaitError` where no event loop would do it."
-    if self.task: return
-    self.refresh()
-    if self.over(): raise SkeletonGaitError('all runs are over, so there is nothing to follow; refresh reads once more')
-    try: loop = asyncio.get_running_loop()
-    except RuntimeError: raise SkeletonGaitError('no event loop runs here, so nothing is followed; refresh reads what is new') from None
-    self.task = loop.create_task(self.keep_looking())
-    self.task.add_done_callback(self.ended)
-
-# %% ../../nbs/viewers/05_monitor.ipynb #c3d16b17
-@patch
-def stop(self:TrainingMonitor) -> None:
-    "Follow no longer."
-    task, self.task = self.task, None
-    if task: task.cancel()
-
-@patch
-def toggled(self:TrainingMonitor, change:Any) -> None: # Of `follow`
-    if not change.new: return self.stop()
-    with self.noticing(): self.start()
-    self.follow.value = self.task is not None
-
-@patch
-def ended(self:TrainingMonitor, task:asyncio.Task) -> None:
-    "The task is done; if by an error, say which."
-    if task.cancelled(): return
-    self.follow.value = False
-    if task.exception(): self.notice.value = text(f'nothing is followed any more: {type(task.exception()).__name__}: {task.exception()}', 'sg-message')
-
-@patch
-def close(self:TrainingMonitor) -> None:
-    "Follow no longer, and close the widget."
-    self.stop()
-    super(TrainingMonitor, self).close()

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['NAMES', 'KEY', 'CROPPED', 'BADGES', 'DONE', 'CHANNELS', 'HEIGHT', 'Fit', 'fit_streams', 'key', 'badge',
            'kept_columns', 'veil', 'training_transform', 'steps', 'is_random', 'applied', 'draw_words', 'as_streams',
-           'OverlayViewer', 'load_frames']
+           'OverlayViewer', 'channel_control', 'load_frames', 'one_or_two_files']
 
 # %% ../../nbs/viewers/03_overlay.ipynb #2ccbdeac
 import html
@@ -27,58 +27,75 @@ from ..maps.settings import HeatmapConfig
 from ..pictures import BLENDS, MAP_RGB, SIL_RGB, overlay
 from ..runs.config import load_config, packaged_configs
 from .player import (
-    Panel, Player, Viewer, WORDS, as_frames, caption, paint, row, side_by_side, stacked)
+    BAD, GOOD, Panel, Player, Viewer, WORDS, as_frames, caption, css_rgb, paint, row, side_by_side, stacked)
 
 # %% ../../nbs/viewers/03_overlay.ipynb #07f3f5d3
 class Fit(NamedTuple):
     "How maps and silhouettes go together."
-    n: int             # frames that both have
+    n: int             # number of frames that both have
     joins: bool        # can one be laid over the other?
     problem: str = ''  # what is wrong, in words; empty if nothing is
 
-NAMES = Path('sequence')/'maps', Path('sequence')/'silhouettes' # of streams that come from no file, for messages
+NAMES = Path('sequence')/'maps', Path('sequence')/'silhouettes' # names in messages of streams that come from no file
+
+def _length_problem(streams:list[np.ndarray]) -> str:
+    "Say how lengths differ, or nothing."
+    n = min(map(len, streams))
+    if max(map(len, streams)) == n: return ''
+    lengths = ' and '.join(f'{len(x):,} {p.name}' for x, p in zip(streams, NAMES))
+    return f'the lengths differ: {lengths}; the first {n:,} of both are shown, a training refuses the sequence'
+
+def _size_problem(streams:list[np.ndarray]) -> str:
+    "Say why the loader refuses the sizes, or nothing."
+    try:
+        join_streams([x[:1] for x in streams], NAMES)
+    except SkeletonGaitError as e:
+        sizes = ', '.join(f'{p.name} of {x.shape[2]} x {x.shape[3]}' for x, p in zip(streams, NAMES))
+        reason = str(e).split(': ')[1].split(';')[0]
+        return f'found {sizes}; {reason}, to lay one over the other'
+    return ''
+
+# %% ../../nbs/viewers/03_overlay.ipynb #fc65540e
+def _level_problem(streams:list[np.ndarray]) -> str:
+    "Say that silhouettes are dark, or nothing."
+    if len(streams) < 2 or streams[1].max() > 1: return ''
+    return (f'silhouettes hold levels from 0 to {streams[1].max()}, expected 0 to 255: '
+            'they are dark, to the network too')
 
 def fit_streams(
     streams:list[np.ndarray], # Maps, and silhouettes if there are any: each `(T, c, h, w)`
 ) -> Fit:
-    "Ask the loader whether the streams fit."
-    n, problems, joins = min(map(len, streams)), [], True
-    if len({*map(len, streams)}) > 1: problems.append(
-        f"the lengths differ: {' and '.join(f'{len(x):,} {p.name}' for x, p in zip(streams, NAMES))}; the first {n:,} of both are shown, a training refuses the sequence")
-    try: join_streams([x[:1] for x in streams], NAMES)
-    except SkeletonGaitError as e:
-        joins = False
-        sizes = ', '.join(f'{p.name} of {x.shape[2]} x {x.shape[3]}' for x, p in zip(streams, NAMES))
-        problems.append(f"found {sizes}; {str(e).split(': ')[1].split(';')[0]}, to lay one over the other")
-    if len(streams) > 1 and streams[1].max() <= 1: problems.append(f"silhouettes hold levels from 0 to {streams[1].max()}, expected 0 to 255: they are dark, to the network too")
-    return Fit(n, joins, '; '.join(problems))
+    "Return whether the streams fit: whether the loader would join them."
+    sizes = _size_problem(streams)
+    problems = [_length_problem(streams), sizes, _level_problem(streams)]
+    return Fit(min(map(len, streams)), not sizes, '; '.join(filter(None, problems)))
 
 # %% ../../nbs/viewers/03_overlay.ipynb #0c58612b
 KEY = {'orange: skeleton map': MAP_RGB, 'blue: silhouette': SIL_RGB} # colours of `overlay`
 CROPPED = 'each cropped by its own extent: heads and hands need not meet'
 
 def key() -> str: # HTML
-    "What the colours of an overlay mean."
-    chips = [f'<span style="color: rgb({", ".join(f"{c:.0f}" for c in rgb)})">&#9632;</span> {words}' for words, rgb in KEY.items()]
+    "Return what the colours of an overlay mean."
+    chips = [f'<span style="color: rgb({css_rgb(rgb)})">&#9632;</span> {words}' for words, rgb in KEY.items()]
     return f'<div class="sg-note sg-key">{", ".join(chips)}; {CROPPED}</div>'
 
 # %% ../../nbs/viewers/03_overlay.ipynb #bbee7ce4
-BADGES = {True: ('✓', '0, 158, 115'), False: ('▲', '213, 94, 0')} # mark, RGB of `player.GOOD` and `player.BAD`
+BADGES = {True: ('✓', css_rgb(GOOD)), False: ('▲', css_rgb(BAD))} # mark, and RGB as CSS writes it
 
 def badge(
     words:str,
     good:bool, # Is all well?
 ) -> str: # HTML
-    "A line with a mark, on a tinted ground."
+    "Return a line with a mark, on a tinted ground."
     mark, rgb = BADGES[good]
-    return (f'<div class="sg-badge" style="padding: .2em .8em; border-left: 4px solid rgb({rgb}); background: rgba({rgb}, .12); line-height: 1.4">'
-            f'{mark} {html.escape(words)}</div>')
+    look = f'padding: .2em .8em; border-left: 4px solid rgb({rgb}); background: rgba({rgb}, .12); line-height: 1.4'
+    return f'<div class="sg-badge" style="{look}">{mark} {html.escape(words)}</div>'
 
 # %% ../../nbs/viewers/03_overlay.ipynb #659890cb
 def kept_columns(
     widths:list[int], # Of the maps, and of the silhouettes if there are any
 ) -> np.ndarray: # bool, one for each column of the maps
-    "Which columns of a map the network sees."
+    "Return which columns of a map the network sees."
     numbers = [np.arange(w)[None, None, None] for w in widths]
     kept = fit_width(join_streams(numbers, NAMES))[0, 0, 0]
     return np.isin(np.arange(widths[0]), kept)
@@ -87,7 +104,7 @@ def veil(
     rgb:np.ndarray,  # `(h, w, 3)` uint8
     kept:np.ndarray, # bool `(w,)`
 ) -> np.ndarray:
-    "The picture with the columns that are cut behind a grey veil."
+    "Return the picture with the columns that are cut behind a grey veil."
     out = rgb.copy()
     out[:, ~kept] = out[:, ~kept]//2 + 60
     return out
@@ -96,59 +113,84 @@ def veil(
 def training_transform(
     entry:str|PathLike|dict|list, # A packaged configuration, the path of a YAML, or an entry `transform` itself
 ) -> Callable: # `t(x_tchw, rng)`
-    "The transform of a training; a `SkeletonGaitError` if there is no such configuration, or the entry is none."
+    "Return the transform of a training; a `SkeletonGaitError` for an unknown configuration or an invalid entry."
     if isinstance(entry, dict|list): return build_transform(entry)
-    if not isinstance(entry, str|PathLike): raise SkeletonGaitError(f'transform: found {type(entry).__name__}; expected the name of a packaged configuration, a YAML file, or an entry')
-    return build_transform(load_config(entry)[0].trainer_cfg.transform[0])
+    if not isinstance(entry, str|PathLike):
+        raise SkeletonGaitError(
+            f'transform: found {type(entry).__name__}; '
+            'expected the name of a packaged configuration, a YAML file, or an entry')
+    cfg, _ = load_config(entry)
+    return build_transform(cfg.trainer_cfg.transform[0])
 
 def steps(
     transform:Callable, # `t(x_tchw, rng)`
 ) -> list[Callable]:
-    "The single transforms, in order."
-    return [s for t in transform.transforms for s in steps(t)] if isinstance(transform, Compose) else [transform]
+    "Return the single transforms, in order."
+    if not isinstance(transform, Compose): return [transform]
+    return [step for t in transform.transforms for step in steps(t)]
 
 def is_random(
     transform:Callable, # `t(x_tchw, rng)`
 ) -> bool:
-    "Can two draws differ?"
+    "Return whether two draws can differ."
     return any(isinstance(step, RandomTransform) for step in steps(transform))
 
+# %% ../../nbs/viewers/03_overlay.ipynb #e6f8fa1d
 def applied(
-    transform:Callable,        # `t(x_tchw, rng)`
+    transform:Callable,         # `t(x_tchw, rng)`
     rng:np.random.Generator,
     hw:tuple[int,int]=(64, 64), # Size of the frames
 ) -> list[str]:
-    "The names of the transforms that change a picture, for one draw."
-    names, x_tchw = [], (np.arange(hw[0]*hw[1]) % 251).astype(np.uint8).reshape(1, 1, *hw) # no two neighbours are the same
+    "Return the names of the transforms that change a picture, for one draw."
+    names = []
+    levels = (np.arange(hw[0]*hw[1]) % 251).astype(np.uint8) # no two neighbours are the same
+    x_tchw = levels.reshape(1, 1, *hw)
     for step in steps(transform):
-        before, x_tchw = x_tchw, step(x_tchw, rng)
-        if not np.array_equal(before, x_tchw): names.append(type(step).__name__)
+        before = x_tchw
+        x_tchw = step(x_tchw, rng)
+        if not np.array_equal(before, x_tchw):
+            names.append(type(step).__name__)
     return names
 
 # %% ../../nbs/viewers/03_overlay.ipynb #78ae9ee5
-DONE = dict(RandomHorizontalFlip='mirrored', RandomPerspective='seen askew', RandomRotate='rotated', RandomAffine='sheared', RandomErasing='partly erased', BaseSilCuttingTransform='sides cut')
+DONE = dict( # what each transform has done, in words
+    RandomHorizontalFlip='mirrored', RandomPerspective='seen askew', RandomRotate='rotated', RandomAffine='sheared',
+    RandomErasing='partly erased', BaseSilCuttingTransform='sides cut')
 
 def draw_words(
-    names:list[str],  # As `applied` gives them
+    names:list[str],  # As `applied` returns them
     random:bool=True, # Can another draw differ?
 ) -> str: # HTML; the classes' names are its tooltip
-    "What a draw has done, in words."
+    "Return what a draw has done, in words."
     done = ', '.join(DONE.get(name, name) for name in names) or 'frames left as they are'
-    return f'<span title="{html.escape(", ".join(names))}">{"this draw" if random else "nothing random"}: {html.escape(done)}</span>'
+    which = 'this draw' if random else 'nothing random'
+    return f'<span title="{html.escape(", ".join(names))}">{which}: {html.escape(done)}</span>'
 
 # %% ../../nbs/viewers/03_overlay.ipynb #ae2cf197
-CHANNELS = {'limb': lambda x_chw: x_chw[0], 'joint': lambda x_chw: x_chw[-1], 'both': lambda x_chw: x_chw.max(0)} # which map is shown; both: the brighter
+def _limb(x_chw): return x_chw[0]
+def _joint(x_chw): return x_chw[-1]
+def _brighter(x_chw): return x_chw.max(0)
+
+CHANNELS = {'limb': _limb, 'joint': _joint, 'both': _brighter} # which map is shown
 
 def as_streams(
-    maps:np.ndarray,            # `(T, 2, h, w)` or `(T, h, w)` uint8
+    maps:np.ndarray,             # `(T, 2, h, w)` or `(T, h, w)` uint8
     silhouettes:np.ndarray|None, # `(T, h, w')` uint8 or bool
 ) -> list[np.ndarray]: # Each `(T, c, h, w)` uint8
-    "What a viewer is given, checked; a `SkeletonGaitError` if it is something else."
-    streams = [as_frames(maps, 'maps')] + ([] if silhouettes is None else [as_frames(silhouettes, 'silhouettes')])
-    for x, name, most in zip(streams, ('maps', 'silhouettes'), (2, 1)):
-        if x.shape[1] > most: raise SkeletonGaitError(f"{name}: found {x.shape[1]} channels, shape {x.shape}; expected {'(T, 2, h, w) or '*(most == 2)}(T, h, w)")
+    "Return checked maps, and silhouettes if there are any; a `SkeletonGaitError` for anything else."
+    streams = [_one_stream(maps, 'maps', 2, '(T, 2, h, w) or (T, h, w)')]
+    if silhouettes is not None:
+        streams.append(_one_stream(silhouettes, 'silhouettes', 1, '(T, h, w)'))
     return streams
 
+def _one_stream(x, name, most, expected):
+    "Return the frames of a stream of at most `most` channels."
+    x_tchw = as_frames(x, name)
+    if x_tchw.shape[1] <= most: return x_tchw
+    raise SkeletonGaitError(
+        f'{name}: found {x_tchw.shape[1]} channels, shape {x_tchw.shape}; expected {expected}')
+
+# %% ../../nbs/viewers/03_overlay.ipynb #315e9569
 HEIGHT = 320 # of the pictures, in pixels: a map's pixel as 5 x 5 (chosen)
 
 class OverlayViewer(Viewer):
@@ -156,7 +198,7 @@ class OverlayViewer(Viewer):
     def __init__(self,
         maps:np.ndarray,                  # `(T, 2, h, w)`: limb and joint map, or `(T, h, w)`: one of them; uint8
         silhouettes:np.ndarray|None=None, # `(T, h, w')` uint8 or bool
-        transform:str|PathLike|dict|list|None=None, # A configuration or an entry, as `training_transform` takes it; None: that of Gait3D
+        transform:str|PathLike|dict|list|None=None, # As `training_transform` takes it; None: that of Gait3D
         fps:float=25,                     # Frames per second
     ):
         super().__init__()
@@ -169,136 +211,239 @@ class OverlayViewer(Viewer):
             self.make_panels()
             self.arrange()
 
+    @property
+    def paired(self) -> bool: return len(self.streams) > 1 # are there silhouettes?
+
 # %% ../../nbs/viewers/03_overlay.ipynb #9c6cb1be
-_NARROW = dict(layout=W.Layout(width='auto'))
+def _narrow(): return W.Layout(width='auto')
+
+def channel_control(
+    both:bool, # Are there a limb map and a joint map?
+) -> W.Dropdown:
+    "Return the control that chooses which map is shown."
+    options = {'limb map': 'limb', 'joint map': 'joint', 'both': 'both'} if both else {'map': 'limb'}
+    return W.Dropdown(options=options, description='map', disabled=not both, layout=_narrow(), **WORDS)
 
 @patch
 def make_controls(self:OverlayViewer, transform:str|PathLike|dict|list|None) -> None:
-    "Everything that can be set."
-    own = {} if transform is None or transform in packaged_configs() else {'my own': transform}
-    choices = own | {'none': {'type': 'Compose', 'trf_cfg': []}} | {name: name for name in packaged_configs()}
-    first = 'my own' if own else transform or f"skeletongait{'++'*(len(self.streams) > 1)}_Gait3D"
-    self.transforms, self.warp = choices, training_transform(choices[first])
-    both = self.streams[0].shape[1] > 1
-    self.channel = W.Dropdown(options={'limb map': 'limb', 'joint map': 'joint', 'both': 'both'} if both else {'map': 'limb'}, description='map', disabled=not both, **WORDS, **_NARROW)
-    self.alpha = W.FloatSlider(value=.8, min=0, max=1, step=.05, description="map's weight", tooltip='alpha: how much of the map covers the silhouette where it is brightest', layout=W.Layout(width='260px'), **WORDS)
-    self.blend = W.Dropdown(options=[*BLENDS], description='blend', tooltip='difference: orange is map outside the body', **WORDS, **_NARROW)
-    self.cut = W.Checkbox(value=True, indent=False, tooltip='grey: columns that the network does not see', **_NARROW)
-    self.transform = W.Dropdown(options=[*choices], value=first, description='transform', **WORDS, **_NARROW)
-    self.seed = W.BoundedIntText(value=0, min=0, max=10**6, description='draw number', tooltip='seed: the same number draws the same', layout=W.Layout(width='160px'), **WORDS)
-    self.draw_button = W.Button(description='draw again', icon='random', tooltip='another draw of the random transform: the next number', **_NARROW)
+    "Make everything that can be set."
+    self.make_transforms(transform)
+    self.channel = channel_control(self.streams[0].shape[1] > 1)
+    self.alpha = W.FloatSlider(
+        value=.8, min=0, max=1, step=.05, description="map's weight", layout=W.Layout(width='260px'), **WORDS,
+        tooltip='alpha: how much of the map covers the silhouette where it is brightest')
+    self.blend = W.Dropdown(
+        options=[*BLENDS], description='blend', layout=_narrow(), **WORDS,
+        tooltip='difference: orange is map outside the body')
+    self.cut = W.Checkbox(
+        value=True, indent=False, layout=_narrow(), tooltip='grey: columns that the network does not see')
+
+# %% ../../nbs/viewers/03_overlay.ipynb #71bb6849
+@patch
+def make_transforms(self:OverlayViewer, transform:str|PathLike|dict|list|None) -> None:
+    "Make the list of transforms, the number of the draw, and the button for another draw."
+    packaged = packaged_configs()
+    own = {} if transform is None or transform in packaged else {'my own': transform}
+    nothing = {'type': 'Compose', 'trf_cfg': []}
+    self.transforms = own | {'none': nothing} | {name: name for name in packaged}
+    if own:
+        first = 'my own'
+    elif transform:
+        first = transform
+    else:
+        first = 'skeletongait++_Gait3D' if self.paired else 'skeletongait_Gait3D'
+    self.warp = training_transform(self.transforms[first])
+    self.transform = W.Dropdown(
+        options=[*self.transforms], value=first, description='transform', layout=_narrow(), **WORDS)
+    self.seed = W.BoundedIntText(
+        value=0, min=0, max=10**6, description='draw number', layout=W.Layout(width='160px'), **WORDS,
+        tooltip='seed: the same number draws the same')
+    self.draw_button = W.Button(
+        description='draw again', icon='random', layout=_narrow(),
+        tooltip='another draw of the random transform: the next number')
 
 # %% ../../nbs/viewers/03_overlay.ipynb #1e1643b6
 @patch
 def joined(self:OverlayViewer, t:int) -> np.ndarray: # `(1, c, h, w)` uint8
-    "Frame `t` of both streams as the loader joins them."
+    "Return frame `t` of both streams as the loader joins them."
     return join_streams([x[t:t+1] for x in self.streams], NAMES)
 
 @patch
 def seen(self:OverlayViewer, t:int) -> np.ndarray: # `(c, h, w)` uint8
-    "Frame `t` as the network sees it in training, for this seed."
-    return fit_width(self.warp(self.joined(t), np.random.default_rng(self.seed.value)))[0]
+    "Return frame `t` as the network sees it in training, for this seed."
+    rng = np.random.default_rng(self.seed.value)
+    return fit_width(self.warp(self.joined(t), rng))[0]
 
 @patch
 def paint_over(self:OverlayViewer, maps_chw:np.ndarray, sil_hw:np.ndarray|None) -> np.ndarray: # RGB
-    "The chosen map over the silhouette, or alone where there is none."
+    "Return the chosen map over the silhouette, or alone if there is none."
     shown = CHANNELS[self.channel.value](maps_chw)
-    return paint(shown) if sil_hw is None else overlay(shown, sil_hw, self.alpha.value, self.blend.value)
+    if sil_hw is None: return paint(shown)
+    return overlay(shown, sil_hw, self.alpha.value, self.blend.value)
 
 @patch
 def draw_overlay(self:OverlayViewer, t:int) -> np.ndarray: # RGB, as wide as the maps
-    "The overlay of frame `t` before any transform."
-    picture = self.paint_over(self.streams[0][t], self.joined(t)[0, -1] if len(self.streams) > 1 else None)
+    "Return the overlay of frame `t` before any transform."
+    sil_hw = self.joined(t)[0, -1] if self.paired else None
+    picture = self.paint_over(self.streams[0][t], sil_hw)
     return veil(picture, self.kept) if self.cut.value else picture
 
 @patch
 def draw_seen(self:OverlayViewer, t:int) -> np.ndarray: # RGB, as wide as the network's frames
-    "The overlay of what the network sees."
+    "Return the overlay of what the network sees."
     x_chw = self.seen(t)
-    return self.paint_over(x_chw[:-1], x_chw[-1]) if len(self.streams) > 1 else self.paint_over(x_chw, None)
+    return self.paint_over(x_chw[:-1], x_chw[-1]) if self.paired else self.paint_over(x_chw, None)
 
 # %% ../../nbs/viewers/03_overlay.ipynb #c236135c
 @patch
+def panel_draws(self:OverlayViewer) -> dict[str,tuple[str,Callable]]: # Name: title, and frame number to picture
+    "Return what the panels are called and what they draw."
+    if not self.fit.joins:
+        return {'maps': ('map', self.draw_map), 'silhouettes': ('silhouette', self.draw_silhouette)}
+    h, w = self.seen(0).shape[1:]
+    return {
+        'overlay': ('overlay' if self.paired else 'map', self.draw_overlay),
+        'seen': (f'what the network sees, {h} x {w}', self.draw_seen)}
+
+@patch
+def draw_map(self:OverlayViewer, t:int) -> np.ndarray: # RGB
+    "Return the chosen map of frame `t`."
+    return self.paint_over(self.streams[0][t], None)
+
+@patch
+def draw_silhouette(self:OverlayViewer, t:int) -> np.ndarray: # Grey
+    "Return the silhouette of frame `t`."
+    return self.streams[1][t, 0]
+
+# %% ../../nbs/viewers/03_overlay.ipynb #18074dfe
+@patch
 def make_panels(self:OverlayViewer) -> None:
-    "The panels, and what each draws; `panels` knows them by name."
+    "Make the panels; `panels` and `draws` know them by name."
     if self.fit.joins:
         self.kept = kept_columns([x.shape[3] for x in self.streams])
-        h, w = self.seen(0).shape[1:]
-        draws = {'overlay': ('overlay' if len(self.streams) > 1 else 'map', self.draw_overlay), 'seen': (f'what the network sees, {h} x {w}', self.draw_seen)}
-    else: draws = {'maps': ('map', lambda t: paint(CHANNELS[self.channel.value](self.streams[0][t]))), 'silhouettes': ('silhouette', lambda t: self.streams[1][t, 0])}
-    self.panels, self.draws = {k: Panel(title, HEIGHT) for k, (title, _) in draws.items()}, draws
+    self.draws = self.panel_draws()
+    self.panels = {name: Panel(title, HEIGHT) for name, (title, _) in self.draws.items()}
     self.player = Player(self.n_frames, self.fps)
 
 @patch
 def redraw(self:OverlayViewer, *names:str) -> None:
-    "Forget the pictures of these panels, and draw the frame in view."
-    for k in names: self.panels[k].redraw(self.draws[k][1], self.n_frames, self.player.index)
+    "Replace the pictures of these panels, and draw the frame in view."
+    for name in names:
+        _, draw = self.draws[name]
+        self.panels[name].redraw(draw, self.n_frames, self.player.index)
 
 # %% ../../nbs/viewers/03_overlay.ipynb #147b6455
 @patch
 def state(self:OverlayViewer) -> str:
-    "What the badge says: sizes and lengths, or what is wrong with them."
+    "Return what the badge says: sizes and lengths, or what is wrong with them."
     if self.fit.problem: return self.fit.problem
     sizes = ', '.join(f'{p.name} {x.shape[2]} x {x.shape[3]}' for x, p in zip(self.streams, NAMES))
-    return f"{self.n_frames:,} frame{'s'*(self.n_frames > 1)}{' of both'*(len(self.streams) > 1)}: {sizes}"
+    frames = 'frames' if self.n_frames > 1 else 'frame'
+    if self.paired:
+        frames += ' of both'
+    return f'{self.n_frames:,} {frames}: {sizes}'
 
 @patch
 def change_draw(self:OverlayViewer, change:dict|None=None) -> None:
-    "Another seed, or another transform."
-    names = applied(self.warp, np.random.default_rng(self.seed.value), self.joined(0).shape[2:])
-    self.seed.disabled = self.draw_button.disabled = not is_random(self.warp)
-    self.drawn.value = draw_words(names, is_random(self.warp))
+    "Show another draw: another seed, or another transform."
+    rng = np.random.default_rng(self.seed.value)
+    names = applied(self.warp, rng, self.joined(0).shape[2:])
+    random = is_random(self.warp)
+    self.seed.disabled = self.draw_button.disabled = not random
+    self.drawn.value = draw_words(names, random)
     self.redraw('seen')
 
 @patch
 def change_transform(self:OverlayViewer, change:dict) -> None:
-    "Make the transform that was chosen."
+    "Take the transform that was chosen."
     self.warp = training_transform(self.transforms[self.transform.value])
     self.change_draw()
 
+@patch
+def draw_again(self:OverlayViewer, button:W.Button) -> None:
+    "Take the next seed."
+    self.seed.value += 1
+
 # %% ../../nbs/viewers/03_overlay.ipynb #f97f472a
+_GAP = dict(grid_gap='4px 12px')
+
 @patch
 def arrange(self:OverlayViewer) -> None:
-    "Put the widgets together and connect them."
-    self.badge, self.drawn = W.HTML(badge(self.state(), not self.fit.problem)), W.HTML()
-    overlaid = [self.alpha, self.blend] if len(self.streams) > 1 else []
-    looks, draws = [self.channel, *overlaid, self.cut], [self.transform, self.draw_button, self.seed, self.drawn]
+    "Put the widgets together, and attach the observers."
+    self.badge = W.HTML(badge(self.state(), not self.fit.problem))
+    self.drawn = W.HTML()
+    overlaid = self.fit.joins and self.paired
+    self.key = W.HTML(key() if overlaid else '')
+    looks = [self.channel, self.alpha, self.blend] if self.paired else [self.channel]
+    for control in looks:
+        control.observe(self.redraw_all, 'value')
     if self.fit.joins:
-        self.cut.disabled, n = bool(self.kept.all()), int(self.kept.sum())
-        self.cut.description = 'nothing is cut' if self.cut.disabled else f'show the cut to {n} columns'
-        self.transform.observe(self.change_transform, 'value')
-        self.seed.observe(self.change_draw, 'value')
-        self.draw_button.on_click(lambda _: setattr(self.seed, 'value', self.seed.value + 1))
-        self.cut.observe(lambda _: self.redraw('overlay'), 'value')
-    else: looks, draws = [self.channel], []
-    for control in (self.channel, *overlaid): control.observe(lambda _: self.redraw(*self.panels), 'value')
-    gap = dict(grid_gap='4px 12px')
-    self.key = W.HTML(key() if self.fit.joins and overlaid else '')
-    self.fill(self.badge, row(*self.panels.values(), **gap), self.key, self.player, row(*looks, **gap), *[row(*draws, **gap)]*bool(draws))
-    self.redraw(*self.panels)
-    if draws: self.change_draw()
+        controls = self.joined_controls(looks)
+    else:
+        controls = [row(self.channel, **_GAP)]
+    self.fill(self.badge, row(*self.panels.values(), **_GAP), self.key, self.player, *controls)
+    self.redraw_all()
+    if self.fit.joins:
+        self.change_draw()
     self.player.watch(self.show)
 
 @patch
+def redraw_all(self:OverlayViewer, change:dict|None=None) -> None:
+    "Draw all panels again."
+    self.redraw(*self.panels)
+
+# %% ../../nbs/viewers/03_overlay.ipynb #7f75dff1
+@patch
+def joined_controls(self:OverlayViewer, looks:list[W.Widget]) -> list[W.Widget]: # Two rows
+    "Return the controls of streams that can be joined, with their observers attached."
+    def redraw_overlay(change): self.redraw('overlay')
+    self.cut.disabled = bool(self.kept.all())
+    self.cut.description = 'nothing is cut' if self.cut.disabled else f'show the cut to {self.kept.sum()} columns'
+    self.cut.observe(redraw_overlay, 'value')
+    self.transform.observe(self.change_transform, 'value')
+    self.seed.observe(self.change_draw, 'value')
+    self.draw_button.on_click(self.draw_again)
+    return [row(*looks, self.cut, **_GAP), row(self.transform, self.draw_button, self.seed, self.drawn, **_GAP)]
+
+@patch
 def show(self:OverlayViewer, t:int) -> None:
-    for panel in self.panels.values(): panel.show(t)
+    "Show frame `t` in all panels."
+    for panel in self.panels.values():
+        panel.show(t)
 
 @patch
 def snapshot(self:OverlayViewer, t:int) -> np.ndarray:
-    out = side_by_side([draw(t) for _, draw in self.draws.values()], [title for title, _ in self.draws.values()], HEIGHT)
-    for line in reversed(textwrap.wrap(self.state(), out.shape[1]//8)): out = caption(out, line)
+    "Return the panels at frame `t`, with the badge above and the key below."
+    pictures = [draw(t) for _, draw in self.draws.values()]
+    titles = [title for title, _ in self.draws.values()]
+    out = side_by_side(pictures, titles, HEIGHT)
+    lines = textwrap.wrap(self.state(), out.shape[1]//8)
+    for line in reversed(lines):
+        out = caption(out, line)
     if not self.key.value: return out
-    words = caption(np.zeros((0, 1, 3), np.uint8), CROPPED)
-    return stacked([out, caption(words, ', '.join(KEY))])
+    nothing = np.zeros((0, 1, 3), np.uint8)
+    return stacked([out, caption(caption(nothing, CROPPED), ', '.join(KEY))])
 
 # %% ../../nbs/viewers/03_overlay.ipynb #2d69c951
 def load_frames(
-    path:str|PathLike,                   # A `.pkl`, `.npy` or `.npz` with frames, or with poses
+    path:str|PathLike,                    # A `.pkl`, `.npy` or `.npz` with frames, or with poses
     render:HeatmapConfig=HeatmapConfig(), # How poses are drawn
 ) -> np.ndarray: # `(T, c, h, w)`
-    "The frames of a file, drawn if it holds poses."
+    "Return the frames of a file, drawn if it holds poses."
     x = load_stream(Path(path), render)
     return x if x.ndim == 4 else draw_maps(x, render)
+
+# %% ../../nbs/viewers/03_overlay.ipynb #cdb6b403
+def one_or_two_files(
+    folder:str|PathLike,                   # A linked sequence
+    data_in_use:list[bool]|list[int]|None, # Which of its files; None: all
+) -> list[Path]:
+    "Return the files of a sequence; a `SkeletonGaitError` if there are more than maps and silhouettes."
+    files = sequence_files(folder, data_in_use)
+    if len(files) <= 2: return files
+    raise SkeletonGaitError(
+        f"{folder}: found {len(files)} files, {', '.join(f.name for f in files)}; "
+        'expected maps and silhouettes: name two by data_in_use, such as [0, 1]')
 
 # %% ../../nbs/viewers/03_overlay.ipynb #7b1af1eb
 @patch(cls_method=True)
@@ -308,21 +453,20 @@ def from_files(cls:OverlayViewer,
     render:HeatmapConfig=HeatmapConfig(),   # How poses are drawn
     **kwargs,                               # `transform` and `fps`, as `OverlayViewer` takes them
 ) -> OverlayViewer:
-    "The viewer of two files."
-    paths = [p for p in (map_path, silhouette_path) if p]
-    viewer = cls.opened(lambda: cls(*[load_frames(p, render) for p in paths], **kwargs))
-    if viewer.problem and not any(str(p) in viewer.problem for p in paths): viewer.fail(f"{' and '.join(map(str, paths))}: {viewer.problem}")
+    "Return the viewer of two files."
+    paths = [str(p) for p in (map_path, silhouette_path) if p]
+    def make(): return cls(*[load_frames(p, render) for p in paths], **kwargs)
+    viewer = cls.opened(make)
+    named = any(p in viewer.problem for p in paths)
+    if viewer.problem and not named:
+        viewer.fail(f"{' and '.join(paths)}: {viewer.problem}")
     return viewer
 
 @patch(cls_method=True)
 def from_folder(cls:OverlayViewer,
-    folder:str|PathLike, # A linked sequence: maps or poses, then silhouettes if there are any
+    folder:str|PathLike,                        # A linked sequence: maps or poses, then silhouettes if there are any
     data_in_use:list[bool]|list[int]|None=None, # Which two of its files, where it has more
-    **kwargs,            # As `from_files` takes them
+    **kwargs,                                   # As `from_files` takes them
 ) -> OverlayViewer:
-    "The viewer of a sequence's folder."
-    def make():
-        files = sequence_files(folder, data_in_use)
-        if len(files) > 2: raise SkeletonGaitError(f"{folder}: found {len(files)} files, {', '.join(f.name for f in files)}; expected maps and silhouettes: name two by data_in_use, such as [0, 1]")
-        return cls.from_files(*files, **kwargs)
-    return cls.opened(make)
+    "Return the viewer of a sequence's folder."
+    return cls.opened(lambda: cls.from_files(*one_or_two_files(folder, data_in_use), **kwargs))

@@ -6,8 +6,8 @@
 __all__ = ['MOST_VIEWS', 'ALL', 'ERRORS', 'HARDEST', 'EAGER', 'Entry', 'Ranking', 'score_words', 'rank_probe', 'Verdict', 'judge',
            'strip_bars', 'balance_bars', 'share_bars', 'far', 'verdict_words', 'as_protocol', 'galleries',
            'strip_major', 'Questions', 'read_failures', 'named', 'Failures', 'why_no_views', 'Walk', 'find_walk',
-           'same_name', 'tree_walks', 'looks', 'RetrievalExplorer', 'entry_title', 'share_title', 'newest_results',
-           'read_results', 'open_questions', 'result_walks']
+           'same_name', 'tree_walks', 'looks', 'entry_title', 'share_title', 'pick_questions', 'RetrievalExplorer',
+           'question_words', 'newest_results', 'read_results', 'open_questions', 'result_walks']
 
 # %% ../../nbs/viewers/06_retrieval.ipynb #48316223
 import csv
@@ -53,29 +53,36 @@ class Entry(NamedTuple):
     at:int=-1         # Which embedding; -1: embeddings were not kept
 
 class Ranking(NamedTuple):
-    "A probe and those of the gallery that matter to it."
+    "A probe, and the gallery sequences that matter to it."
     probe:Sequence
     entries:list[Entry]   # The nearest, nearest first
     right:Entry|None      # The nearest of the probe's own subject
     wrong:Entry|None      # The nearest of all others
     says:str              # How it was scored, in words
     at:int=-1             # Which embedding
+
     @property
     def shown(self) -> list[Entry]:
-        "The nearest, and the nearest right one, if it comes later."
-        return [*self.entries, *[e for e in [self.right] if e and e not in self.entries]]
+        "The nearest, and the nearest right one if it comes later."
+        later = self.right is not None and self.right not in self.entries
+        return [*self.entries, self.right] if later else list(self.entries)
 
 # %% ../../nbs/viewers/06_retrieval.ipynb #a09207c5
 def score_words(
     first:float, # Rank of the first hit; infinite: there is none
     ap:float,    # Average precision
-    among:float, # Gallery sequences that were ranked
+    among:float, # How many gallery sequences were ranked
 ) -> str:
-    "What a probe scored, for people."
+    "Say in words what a probe scored."
     if not among: return 'nobody is left in the gallery after exclusions'
-    return f'the first right one has rank {first:.0f} of {among:.0f}, average precision {100*ap:.0f} %' if first < np.inf else f'no right one among {among:.0f}'
+    if first == np.inf: return f'no right one among {among:.0f}'
+    return f'the first right one has rank {first:.0f} of {among:.0f}, average precision {100*ap:.0f} %'
 
 # %% ../../nbs/viewers/06_retrieval.ipynb #6db29b07
+def _nearest(d_1m:Tensor, n:int) -> list[Tensor]:
+    "Columns of the `n` nearest, without excluded ones."
+    return [c for c in top_k(d_1m, n)[0] if d_1m[0, c] < torch.inf]
+
 def rank_probe(
     test:EmbeddingSet,         # Embeddings and names
     seen:EmbeddingSet,         # The same as the protocol sees it: views cut
@@ -89,22 +96,27 @@ def rank_probe(
     (_, d_1m), = distance_blocks(seen, [probe], gallery, metric, exclude)
     subject = name_codes(seen, ('subject',))
     subject_m = subject[torch.as_tensor(gallery, device=subject.device)]
-    own_m, scores = subject_m == subject[probe], score_ranks(rank_hits(d_1m, hit_columns(subject[[probe]], subject_m)), count_ranked(d_1m))
-    def nearest(d, n): return [c for c in top_k(d, n)[0] if d[0, c] < torch.inf]
-    def entry(c, place): return Entry(test.sequences[i := int(gallery[c])], place, float(d_1m[0, c]), bool(own_m[c]), i)
-    right, wrong = ([entry(c, int(rank_hits(d_1m, c[None, None]))) for c in nearest(d_1m.masked_fill(hide, torch.inf), 1)] for hide in (~own_m, own_m))
-    entries = [entry(c, place) for place, c in enumerate(nearest(d_1m, k), 1)]
-    return Ranking(test.sequences[probe], entries, *(o[0] if o else None for o in (right, wrong)), score_words(*(float(o[0]) for o in (scores.first, scores.ap, scores.among))), probe)
+    own_m = subject_m == subject[probe]
+    hits = rank_hits(d_1m, hit_columns(subject[[probe]], subject_m))
+    scores = score_ranks(hits, count_ranked(d_1m))
+    def entry(c, place):
+        at = int(gallery[c])
+        return Entry(test.sequences[at], place, float(d_1m[0, c]), bool(own_m[c]), at)
+    def nearest_except(hidden_m):
+        for c in _nearest(d_1m.masked_fill(hidden_m, torch.inf), 1):
+            return entry(c, int(rank_hits(d_1m, c[None, None])))
+    entries = [entry(c, place) for place, c in enumerate(_nearest(d_1m, k), 1)]
+    says = score_words(float(scores.first[0]), float(scores.ap[0]), float(scores.among[0]))
+    return Ranking(test.sequences[probe], entries, nearest_except(~own_m), nearest_except(own_m), says, probe)
 
 # %% ../../nbs/viewers/06_retrieval.ipynb #0e39b468
 class Verdict(NamedTuple):
     "A wrong and a right gallery sequence, strip by strip; strips from top to bottom."
     wrong:Entry
     right:Entry
-    speaks_p:np.ndarray  # For the right one, if positive; they add up to the difference of the distances
-    share_2p:np.ndarray  # Of each strip in the distance of the wrong one and of the right one; each row adds up to 1
+    speaks_p:np.ndarray  # For the right one, if positive; the sum is the difference of the distances
+    share_2p:np.ndarray  # Of each strip in the distance of the wrong and of the right one; each row adds up to 1
 
-# %% ../../nbs/viewers/06_retrieval.ipynb #cc9a5d62
 def judge(
     test:EmbeddingSet,
     probe:int,         # Which embedding
@@ -115,60 +127,87 @@ def judge(
     "Compare two gallery sequences with a probe in every strip."
     x = test.embeddings
     d_2p = strip_distances(x[probe], x[[wrong.at, right.at]], metric).cpu().numpy()
+    n_strips = d_2p.shape[1]
     total_21 = d_2p.sum(1, keepdims=True)
-    share_2p = np.divide(d_2p, total_21, out=np.full_like(d_2p, 1/d_2p.shape[1]), where=total_21 > 0)
-    return Verdict(wrong, right, (d_2p[0] - d_2p[1])/d_2p.shape[1], share_2p)
+    equal_2p = np.full_like(d_2p, 1/n_strips) # where the distance is zero
+    share_2p = np.divide(d_2p, total_21, out=equal_2p, where=total_21 > 0)
+    return Verdict(wrong, right, (d_2p[0] - d_2p[1])/n_strips, share_2p)
 
 # %% ../../nbs/viewers/06_retrieval.ipynb #ab100aff
+def _write(image:np.ndarray, word:str, middle:float, size:float) -> None:
+    "Write a word at the left edge, around this row."
+    place = 4, round(middle + 11*size)
+    cv2.putText(image, word, place, cv2.FONT_HERSHEY_SIMPLEX, size, (20, 20, 20), 1, cv2.LINE_AA)
+
 def strip_bars(
     values_p:np.ndarray,   # From top to bottom; positive to the right, negative to the left
     words:list[str],       # Written beside each bar
     colours:tuple=(BAD, GOOD), # Of negative and positive bars
     size:tuple[int,int]=(448, 320), # Height and width, pixels
 ) -> np.ndarray: # RGB `(*size, 3)`
-    "Horizontal bars beside their words, one per strip, each at its strip's height; together they take all the width."
+    "Draw horizontal bars beside their words, each at the height of its strip; the longest ones fill the width."
     (h, w), p = size, len(values_p)
-    font, out, edge = min(.029*h/p, .8), np.full((h, w, 3), 255, np.uint8), np.linspace(0, h, p+1).round().astype(int)
-    left = 10 + max(cv2.getTextSize(o, cv2.FONT_HERSHEY_SIMPLEX, font, 1)[0][0] for o in words)
+    font = min(.029*h/p, .8)
+    out = np.full((h, w, 3), 255, np.uint8)
+    edges = np.linspace(0, h, p+1).round().astype(int)
+    left = 10 + max(cv2.getTextSize(word, cv2.FONT_HERSHEY_SIMPLEX, font, 1)[0][0] for word in words)
     low, high = min(values_p.min(), 0), max(values_p.max(), 0)
-    x = lambda v: round(float(left + (v-low)/((high-low) or 1)*(w-left-4)))
-    for v, word, a, b in zip(values_p, words, edge, edge[1:]):
-        out[a+1:b, slice(*sorted((x(0), x(v))))] = colours[int(v > 0)]
-        out[b-1:b] = 225
-        cv2.putText(out, word, (4, round((a+b)/2 + 11*font)), cv2.FONT_HERSHEY_SIMPLEX, font, (20, 20, 20), 1, cv2.LINE_AA)
-    out[:, x(0)] = 20
+    span = high-low if high > low else 1
+    def column(v): return round(float(left + (v-low)/span*(w-left-4)))
+    for v, word, top, bottom in zip(values_p, words, edges, edges[1:]):
+        begin, end = sorted((column(0), column(v)))
+        out[top+1:bottom, begin:end] = colours[int(v > 0)]
+        out[bottom-1:bottom] = 225
+        _write(out, word, (top+bottom)/2, font)
+    out[:, column(0)] = 20
     return out
 
 # %% ../../nbs/viewers/06_retrieval.ipynb #39e18d4f
 def balance_bars(v:Verdict, height:int=448) -> np.ndarray:
-    "What each strip says, as a picture."
-    return strip_bars(v.speaks_p, [f'{o:+.2g}' for o in v.speaks_p], size=(height, height*3//4))
+    "Draw what each strip says."
+    words = [f'{o:+.2g}' for o in v.speaks_p]
+    return strip_bars(v.speaks_p, words, size=(height, height*3//4))
 
 def share_bars(v:Verdict, which:int, height:int=448) -> np.ndarray: # 0: of the wrong one, 1: of the right one
-    "Each strip's share of a distance, as a picture."
-    return strip_bars(v.share_2p[which], [f'{100*o:.1f} %' for o in v.share_2p[which]], (MIDDLE, MIDDLE), (height, height*4//9))
+    "Draw each strip's share of a distance."
+    share_p = v.share_2p[which]
+    words = [f'{100*o:.1f} %' for o in share_p]
+    return strip_bars(share_p, words, (MIDDLE, MIDDLE), (height, height*4//9))
 
 # %% ../../nbs/viewers/06_retrieval.ipynb #580419f3
 def far(distance:float) -> str:
-    "A distance for people, with four digits whatever they are."
+    "Say a distance in four digits, whatever they are."
     return f'distance {distance:#.4g}'
 
+def _strip_names(strips:Iterable[int]) -> str:
+    "Numbers of strips, counted from 1."
+    return ', '.join(str(i+1) for i in strips) or 'none'
+
 def verdict_words(v:Verdict) -> str:
-    "What the strips say, in a sentence or two."
-    p, most = len(v.speaks_p), np.argsort(v.speaks_p, kind='stable')
-    name = lambda some: ', '.join(str(i+1) for i in some) or 'none'
-    return (f"{v.wrong.sequence} (wrong) has {far(v.wrong.distance)}, {v.right.sequence} (right, rank {v.right.place}) {far(v.right.distance)}: the bars add up to the difference, {v.speaks_p.sum():+.3g}. "
-            f"Of {p} strips, counted from the top, most for the wrong one: {name([i for i in most[:3] if v.speaks_p[i] < 0])}; most for the right one: {name([i for i in most[::-1][:3] if v.speaks_p[i] > 0])}.")
+    "Say in a sentence or two what the strips say."
+    rising = np.argsort(v.speaks_p, kind='stable')
+    for_wrong = [i for i in rising[:3] if v.speaks_p[i] < 0]
+    for_right = [i for i in rising[::-1][:3] if v.speaks_p[i] > 0]
+    return (
+        f'{v.wrong.sequence} (wrong) has {far(v.wrong.distance)}, '
+        f'{v.right.sequence} (right, rank {v.right.place}) {far(v.right.distance)}: '
+        f'the bars add up to the difference, {v.speaks_p.sum():+.3g}. '
+        f'Of {len(v.speaks_p)} strips, counted from the top, most for the wrong one: {_strip_names(for_wrong)}; '
+        f'most for the right one: {_strip_names(for_right)}.')
 
 # %% ../../nbs/viewers/06_retrieval.ipynb #7a27f47c
 def as_protocol(
-    o:str|Mapping|GalleryProbe|None, # A name out of `PROTOCOLS`, the mapping of a YAML file, a protocol; None: probes from a list, all others are the gallery
-) -> GalleryProbe:
-    "A protocol by any of its names; a `SkeletonGaitError` for anything else."
+    o:str|Mapping|GalleryProbe|None, # A name in `PROTOCOLS`, the mapping of a YAML file, or a protocol
+) -> GalleryProbe: # For None: probes from a list, all others are the gallery
+    "Return the protocol; a `SkeletonGaitError` for any other type."
     if isinstance(o, GalleryProbe): return o
     if isinstance(o, str): return pick('protocol', o, PROTOCOLS)
-    if o is None or isinstance(o, Mapping): return GalleryProbe.from_dict(o or {})
-    raise SkeletonGaitError(f"protocol: found {type(o).__name__}, expected a name ({', '.join(PROTOCOLS)}), a mapping with gallery and probe, or a GalleryProbe")
+    if o is None: return GalleryProbe.from_dict({})
+    if isinstance(o, Mapping): return GalleryProbe.from_dict(o)
+    names = ', '.join(PROTOCOLS)
+    raise SkeletonGaitError(
+        f'protocol: found {type(o).__name__}, expected a name ({names}), '
+        'a mapping with gallery and probe, or a GalleryProbe')
 
 # %% ../../nbs/viewers/06_retrieval.ipynb #3b39cc34
 def galleries(
@@ -176,7 +215,7 @@ def galleries(
     gallery:np.ndarray,   # Of a condition: indices
     seen:EmbeddingSet,    # Views cut
 ) -> dict[str,np.ndarray]: # Name of the gallery's view, or empty where all views count as one
-    "The galleries that the first table ranks one by one."
+    "Return the galleries that the first table ranks one by one."
     if protocol.tables[0].per != 'view_pair': return {'': gallery}
     view = np.array([seen.sequences[i].view for i in gallery])
     return {v: gallery[view == v] for v in sorted(set(view.tolist()))}
@@ -185,8 +224,9 @@ def galleries(
 def strip_major(
     test:EmbeddingSet,
 ) -> EmbeddingSet:
-    "The same embeddings, in memory strip after strip."
-    return test._replace(embeddings=test.embeddings.permute(2, 0, 1).contiguous().permute(1, 2, 0))
+    "Return the same embeddings, in memory strip after strip."
+    x_pnc = test.embeddings.permute(2, 0, 1).contiguous()
+    return test._replace(embeddings=x_pnc.permute(1, 2, 0))
 
 # %% ../../nbs/viewers/06_retrieval.ipynb #dea1493b
 class Questions:
@@ -197,47 +237,79 @@ class Questions:
         metric:str='euc',
         probes:Iterable[str]|None=None, # Names of the probes, where the protocol has no probe rule
     ):
-        self.protocol, self.metric, self.probes, self.test = protocol, metric, None if probes is None else list(probes), strip_major(test)
-        self.sequences, self.seen = test.sequences, protocol.seen(self.test)
-        self.splits = splits = protocol.split(self.sequences, self.probes)
-        self.conditions = [s.condition.name for s in splits]
-        self.galleries = [galleries(protocol, s.gallery, self.seen) for s in splits]
-        self.views = sorted({v for g in self.galleries for v in g})
+        self.protocol, self.metric = protocol, metric
+        self.probes = None if probes is None else list(probes)
+        self.test = strip_major(test)
+        self.sequences = test.sequences
+        self.seen = protocol.seen(self.test)
+        self.splits = protocol.split(self.sequences, self.probes)
+        self.conditions = [s.condition.name for s in self.splits]
+        self.galleries = [galleries(protocol, s.gallery, self.seen) for s in self.splits]
+        self.views = sorted({v for by_view in self.galleries for v in by_view})
         self.exclude = table_exclude(protocol.tables[0], protocol.exclude)
-        self.n3 = np.concatenate([_grid(c, s.probe, [self.views.index(v) for v in g]) for c, (s, g) in enumerate(zip(splits, self.galleries))])
-        self.failed_n, self.pairs = None, sum(len(s.probe)*len(s.gallery) for s in splits)
+        self.n3 = self.list_questions()
+        self.failed_n = None # for each question its place among the failures, -1: none; None: not known yet
+        self.pairs = sum(len(s.probe)*len(s.gallery) for s in self.splits)
 
-def _grid(c:int, probe:np.ndarray, views:list[int]) -> np.ndarray: # int64 `(len(probe)*len(views), 3)`: condition, probe, view
-    return np.stack([o.ravel() for o in np.meshgrid([c], probe, views, indexing='ij')], 1)
+    def list_questions(self) -> np.ndarray: # int64 `(questions, 3)`: condition, probe, gallery view
+        "List all questions by their indices."
+        parts = []
+        for c, (s, by_view) in enumerate(zip(self.splits, self.galleries)):
+            views = [self.views.index(v) for v in by_view]
+            grid = np.meshgrid([c], s.probe, views, indexing='ij')
+            parts.append(np.stack([o.ravel() for o in grid], 1))
+        return np.concatenate(parts)
 
 # %% ../../nbs/viewers/06_retrieval.ipynb #87ab41fa
 @patch
 def ranking(self:Questions, question:int, k:int) -> Ranking:
-    "The gallery of one question, ranked."
+    "Rank the gallery of one question."
     c, probe, v = self.n3[question].tolist()
-    return rank_probe(self.test, self.seen, probe, self.galleries[c][self.views[v]], k, self.metric, self.exclude)
+    gallery = self.galleries[c][self.views[v]]
+    return rank_probe(self.test, self.seen, probe, gallery, k, self.metric, self.exclude)
 
 @patch
 def verdict(self:Questions, r:Ranking, e:Entry) -> Verdict|None:
-    "An entry against the nearest of the other kind; None where there is none."
-    other = r.wrong if e.right else r.right
-    return None if other is None else judge(self.test, r.at, *((other, e) if e.right else (e, other)), self.metric)
+    "Compare an entry with the nearest of the other kind; None where there is none."
+    wrong, right = (r.wrong, e) if e.right else (e, r.right)
+    if wrong is None or right is None: return None
+    return judge(self.test, r.at, wrong, right, self.metric)
 
 # %% ../../nbs/viewers/06_retrieval.ipynb #116f8a75
+def _gallery_numbers(conditions:list[str], galleries:list[dict[str,np.ndarray]]) -> dict[tuple[str,str],int]:
+    "Number the galleries by condition and view; equal ones share a number."
+    numbers, same = {}, {}
+    for condition, by_view in zip(conditions, galleries):
+        for view, gallery in by_view.items():
+            numbers[condition, view] = same.setdefault((view, gallery.tobytes()), len(same))
+    return numbers
+
+def _places_among(found:list[int], asked_n:np.ndarray) -> np.ndarray:
+    "The first place in `found` of each number asked for; -1 where it is not there."
+    found = np.array(found, dtype=np.int64)
+    if not len(found): return np.full(len(asked_n), -1)
+    order = np.argsort(found, kind='stable')
+    at = np.searchsorted(found, asked_n, sorter=order).clip(max=len(found)-1)
+    return np.where(found[order][at] == asked_n, order[at], -1)
+
+# %% ../../nbs/viewers/06_retrieval.ipynb #abb83841
 @patch
 def note_failures(self:Questions,
     rows:list[dict], # As `failures` returns them
 ) -> None:
-    "Mark the questions that failed, by their place among the failures; a `SkeletonGaitError` for failures of other data."
-    same, number = {}, {str(s): i for i, s in enumerate(self.sequences)}
-    of = {(name, v): same.setdefault((v, g.tobytes()), len(same)) for name, gs in zip(self.conditions, self.galleries) for v, g in gs.items()}
-    key = lambda gallery, probe: gallery*len(self.sequences) + probe
-    try: failed = np.array([key(of[o['condition'], o['gallery_view']], number[o['probe']]) for o in rows], dtype=np.int64)
-    except KeyError as e: raise SkeletonGaitError(f"the failures speak of {e.args[0]!r}, which the embeddings or the protocol do not have; do they belong to another test?") from None
-    of_cv = np.array([[of.get((name, v), -1) for v in self.views] for name in self.conditions])
-    asked_n, order = key(of_cv[self.n3[:, 0], self.n3[:, 2]], self.n3[:, 1]), np.argsort(failed, kind='stable')
-    at = np.searchsorted(failed, asked_n, sorter=order).clip(max=max(len(failed)-1, 0))
-    self.failed_n = np.where(failed[order][at] == asked_n, order[at], -1) if len(failed) else np.full(len(asked_n), -1)
+    "Mark the questions that failed by their place among the failures; a `SkeletonGaitError` for those of other data."
+    n = len(self.sequences)
+    number = {str(s): i for i, s in enumerate(self.sequences)}
+    gallery = _gallery_numbers(self.conditions, self.galleries)
+    try:
+        failed = [gallery[o['condition'], o['gallery_view']]*n + number[o['probe']] for o in rows]
+    except KeyError as e:
+        raise SkeletonGaitError(
+            f'the failures speak of {e.args[0]!r}, which the embeddings or the protocol do not have; '
+            'do they belong to another test?') from None
+    gallery_cv = np.array([[gallery.get((name, v), -1) for v in self.views] for name in self.conditions])
+    condition, probe, view = self.n3.T
+    self.failed_n = _places_among(failed, gallery_cv[condition, view]*n + probe)
 
 # %% ../../nbs/viewers/06_retrieval.ipynb #67b75edf
 @patch
@@ -247,56 +319,79 @@ def evaluate(self:Questions) -> dict[str,Any]: # As the protocol's `results`
     return self.protocol.results(self.test, self.metric, self.probes)
 
 # %% ../../nbs/viewers/06_retrieval.ipynb #f84cacaa
-MOST_VIEWS = 20 # a matrix of more is no longer read (chosen)
+MOST_VIEWS = 20 # a larger matrix is hard to read (chosen)
 
 @patch
 def views_seen(self:Questions) -> list[str]:
-    "The views of probes and galleries, as the protocol cuts them."
+    "Return the views of probes and galleries, as the protocol cuts them."
     return self.protocol.views(self.splits, self.sequences)
 
 @patch
 def view_pairs(self:Questions) -> dict[str,Any]: # As `plot_matrix` takes it; an entry per condition
-    "Rank-1 of each probe view in each gallery view."
-    table = Table('view_pair', ('Rank-1',), self.exclude, '{condition} {measure}, mean', self.protocol.tables[0].unmatched)
-    cells = [make_cells(table, s, self.seen, self.views_seen(), (), self.metric) for s in self.splits]
-    return {'tables': [make_entry(0, table, s.condition, 'Rank-1', c) for s, c in zip(self.splits, cells)]}
+    "Compute rank-1 of each probe view in each gallery view."
+    unmatched = self.protocol.tables[0].unmatched
+    table = Table('view_pair', ('Rank-1',), self.exclude, '{condition} {measure}, mean', unmatched)
+    entries = []
+    for s in self.splits:
+        cells = make_cells(table, s, self.seen, self.views_seen(), (), self.metric)
+        entries.append(make_entry(0, table, s.condition, 'Rank-1', cells))
+    return {'tables': entries}
 
 # %% ../../nbs/viewers/06_retrieval.ipynb #108904d6
+_HEAD = ('condition', 'probe', 'gallery_view', 'rank', 'right', 'right_distance') # one failure has one of each
+
+def _failure(key:tuple[str,...], lines:Iterable[dict[str,str]]) -> dict[str,Any]:
+    "One failure from its lines of the file: a line for each sequence that came before the right one."
+    o = dict(zip(_HEAD, key))
+    before = [{'sequence': line['sequence'], 'distance': float(line['distance'])} for line in lines]
+    return o | {'rank': int(o['rank']), 'right_distance': float(o['right_distance']), 'before': before}
+
 def read_failures(
     path:str|Path, # `<name>-failures.csv`, as a test writes it
 ) -> list[dict]: # As `failures` returns them
     "Read the failures of a test; a `SkeletonGaitError` for any other file."
     try:
-        with open(path, newline='', encoding='utf-8') as f: content = unescaped(f.read())
+        with open(path, newline='', encoding='utf-8') as f:
+            content = unescaped(f.read())
         lines = list(csv.DictReader(io.StringIO(content, newline='')))
-        head = ('condition', 'probe', 'gallery_view', 'rank', 'right', 'right_distance')
-        return [{**dict(zip(head, key)), 'rank': int(key[3]), 'right_distance': float(key[5]), 'before': [{'sequence': o['sequence'], 'distance': float(o['distance'])} for o in some]}
-                for key, some in groupby(lines, key=lambda o: tuple(o[k] for k in head))]
+        grouped = groupby(lines, key=lambda line: tuple(line[k] for k in _HEAD))
+        return [_failure(key, some) for key, some in grouped]
     except (KeyError, TypeError, ValueError, csv.Error) as e:
-        raise SkeletonGaitError(f"{path}: not the failures of a test ({type(e).__name__}: {str(e)[:80]}); expected the columns condition, probe, gallery_view, rank, right, ...") from None
+        raise SkeletonGaitError(
+            f'{path}: not the failures of a test ({type(e).__name__}: {str(e)[:80]}); '
+            'expected the columns condition, probe, gallery_view, rank, right, ...') from None
 
 # %% ../../nbs/viewers/06_retrieval.ipynb #ec1a1c7e
 def named(name:str) -> Sequence: # `str` gives `name` again; dashes count to the type
-    "The sequence of a name `<subject>-<type>-<view>`."
-    subject, *type, view = name.split('-') if name.count('-') > 1 else (name, '', '')
-    return Sequence(subject, '-'.join(type), view)
+    "Cut a name `<subject>-<type>-<view>` into its parts."
+    if name.count('-') < 2: return Sequence(name, '', '')
+    subject, *type_, view = name.split('-')
+    return Sequence(subject, '-'.join(type_), view)
 
 # %% ../../nbs/viewers/06_retrieval.ipynb #654678cf
 class Failures:
     "The failed questions of a test, as its file of failures tells them."
     def __init__(self, rows:list[dict]): # As `failures` returns them
-        if not rows: raise SkeletonGaitError("no probe failed, and no embeddings were kept: there is no ranking to show. With evaluator_cfg.save_embeddings: true a test keeps them")
-        self.rows, self.sequences = rows, [named(o['probe']) for o in rows]
-        self.conditions, self.views = (list(dict.fromkeys(o[k] for o in rows)) for k in ('condition', 'gallery_view'))
-        self.n3 = np.array([[self.conditions.index(o['condition']), i, self.views.index(o['gallery_view'])] for i, o in enumerate(rows)])
+        if not rows:
+            raise SkeletonGaitError(
+                'no probe failed, and no embeddings were kept: there is no ranking to show. '
+                'With evaluator_cfg.save_embeddings: true a test keeps them')
+        self.rows = rows
+        self.sequences = [named(o['probe']) for o in rows]
+        self.conditions = list(dict.fromkeys(o['condition'] for o in rows))
+        self.views = list(dict.fromkeys(o['gallery_view'] for o in rows))
+        condition = [self.conditions.index(o['condition']) for o in rows]
+        view = [self.views.index(o['gallery_view']) for o in rows]
         self.failed_n = np.arange(len(rows))
+        self.n3 = np.stack([condition, self.failed_n, view], 1)
 
     def ranking(self, question:int, k:int) -> Ranking:
-        "What the file says of one failure: those before the right one, and the right one."
+        "Return what the file says of one failure: those before the right one, and the right one."
         o = self.rows[question]
-        wrong = [Entry(named(b['sequence']), i, b['distance'], False) for i, b in enumerate(o['before'], 1)]
+        wrong = [Entry(named(e['sequence']), place, e['distance'], False) for place, e in enumerate(o['before'], 1)]
         right = Entry(named(o['right']), o['rank'], o['right_distance'], True)
-        return Ranking(self.sequences[question], wrong[:k], right, wrong[0], f"the first right one has rank {o['rank']}")
+        says = f"the first right one has rank {o['rank']}"
+        return Ranking(self.sequences[question], wrong[:k], right, wrong[0], says)
 
     def verdict(self, r:Ranking, e:Entry) -> None:
         "There is none: strips are not in the file."
@@ -305,11 +400,16 @@ class Failures:
 def why_no_views(
     questions:Questions|Failures,
     results:dict|None,      # As a test writes them
-) -> str|None: # Empty: the protocol's own figures have them; None: there is nothing against it
-    "Why rank-1 by views is not to be drawn."
-    if results and any(e['per'] == 'view_pair' and e['matrix'] for e in results['tables']): return ''
-    if isinstance(questions, Failures): return 'Rank-1 by views cannot be said without embeddings; with evaluator_cfg.save_embeddings: true a test keeps them beside its results.'
-    if not 2 <= (n := len(questions.views_seen())) <= MOST_VIEWS: return f'Rank-1 by views is drawn for 2 to {MOST_VIEWS} views; these sequences have {n}.'
+) -> str|None: # Empty: the protocol's own figures have them; None: they can be drawn
+    "Say why rank-1 by views is not drawn."
+    tables = results['tables'] if results else []
+    if any(e['per'] == 'view_pair' and e['matrix'] for e in tables): return ''
+    if isinstance(questions, Failures):
+        return ('Rank-1 by views cannot be said without embeddings; '
+                'with evaluator_cfg.save_embeddings: true a test keeps them beside its results.')
+    n = len(questions.views_seen())
+    if not 2 <= n <= MOST_VIEWS:
+        return f'Rank-1 by views is drawn for 2 to {MOST_VIEWS} views; these sequences have {n}.'
 
 # %% ../../nbs/viewers/06_retrieval.ipynb #a5919373
 class Walk(NamedTuple):
@@ -317,71 +417,146 @@ class Walk(NamedTuple):
     n:int                                # How many
     frame:Callable[[int],np.ndarray]     # Frame number to `(c, h, w)` uint8
 
-# %% ../../nbs/viewers/06_retrieval.ipynb #0565689a
 def find_walk(
     pictures:Callable|Mapping|None, # Sequence to frames `(T, c, h, w)` or `(T, h, w)` uint8, or to a `Walk`
     s:Sequence,
 ) -> Walk|None: # None: there are no pictures of it
-    "The frames of a sequence; a `SkeletonGaitError` for anything that is none."
-    try: x = None if pictures is None else pictures(s) if callable(pictures) else pictures.get(s)
-    except LookupError: x = None
+    "Return the frames of a sequence; a `SkeletonGaitError` for any other type."
+    if pictures is None: return None
+    try:
+        x = pictures(s) if callable(pictures) else pictures.get(s)
+    except LookupError:
+        return None
     if x is None or isinstance(x, Walk): return x
     x_tchw = as_frames(x, f'pictures of {s}')
     return Walk(len(x_tchw), x_tchw.__getitem__)
 
 # %% ../../nbs/viewers/06_retrieval.ipynb #f3def52e
 def same_name(s:Sequence) -> Iterator[Sequence]:
-    "All sequences that have the name of `s`, itself first: a dash may be part of subject, type or view."
+    "Yield all sequences that have the name of `s`, itself first: a dash may be part of subject, type or view."
     yield s
     parts = str(s).split('-')
     for i, j in combinations(range(1, len(parts)), 2):
-        yield Sequence(*map('-'.join, (parts[:i], parts[i:j], parts[j:])))
+        yield Sequence('-'.join(parts[:i]), '-'.join(parts[i:j]), '-'.join(parts[j:]))
 
-def _is_name(o:str) -> bool: return o not in ('', '.', '..') and Path(o).name == o
+def _is_folder_name(o:str) -> bool: return o not in ('', '.', '..') and Path(o).name == o
 
+def _find_folder(root:str|Path, s:Sequence) -> Path:
+    "The folder of a sequence, or of one of the same name; a `SkeletonGaitError` if there is none."
+    for o in same_name(s):
+        if all(map(_is_folder_name, o)) and os.path.isdir(o.path(root)):
+            return o.path(root)
+    raise SkeletonGaitError(f'{root}: holds no sequence {s}')
+
+# %% ../../nbs/viewers/06_retrieval.ipynb #a8530859
 def tree_walks(
-    root:str|Path,                               # Top of a `<subject>/<type>/<view>/*` tree: maps, silhouettes, both, or poses
+    root:str|Path,                               # A tree `<subject>/<type>/<view>/*`: maps, silhouettes, both, or poses
     data_in_use:list[bool]|list[int]|None=None,  # Which files of a sequence
     render:HeatmapConfig|None=None,              # How poses are drawn
 ) -> Callable[[Sequence],Walk]:
-    "Look up sequences in a tree; a `SkeletonGaitError` if it is missing."
-    if not Path(root).is_dir(): raise SkeletonGaitError(f"{root}: no such folder; expected a tree <subject>/<type>/<view>/* with the frames or poses of these sequences")
-    def look_up(s):
-        there = (o.path(root) for o in same_name(s) if all(map(_is_name, o)) and os.path.isdir(o.path(root)))
-        if (folder := next(there, None)) is None: raise SkeletonGaitError(f"{root}: holds no sequence {s}")
+    "Return a function that finds sequences in a tree; a `SkeletonGaitError` if the tree is missing."
+    if not Path(root).is_dir():
+        raise SkeletonGaitError(
+            f'{root}: no such folder; expected a tree <subject>/<type>/<view>/* with the frames or poses '
+            'of these sequences')
+    def look_up(s:Sequence) -> Walk:
+        folder = _find_folder(root, s)
         files = sequence_files(folder, data_in_use)
         streams = load_streams(files, render)
-        return Walk(len(streams[0]), lambda t: as_frames(take_frames(streams, np.array([t]), files, render), str(folder))[0])
+        def frame(t:int) -> np.ndarray:
+            return as_frames(take_frames(streams, np.array([t]), files, render), str(folder))[0]
+        return Walk(len(streams[0]), frame)
     return look_up
 
-# %% ../../nbs/viewers/06_retrieval.ipynb #4c227d99
-def _channel(i:int, cmap:str='magma') -> Callable: return lambda x_chw: paint(x_chw[min(i, len(x_chw)-1)], cmap)
-
 # %% ../../nbs/viewers/06_retrieval.ipynb #353d4a31
+def _channel(i:int, cmap:str='magma') -> Callable:
+    "Paint one channel; the last one of frames that have fewer."
+    return lambda x_chw: paint(x_chw[min(i, len(x_chw)-1)], cmap)
+
 def looks(
     n_channels:int,
 ) -> dict[str,Callable[[np.ndarray],np.ndarray]]: # Name -> `(c, h, w)` uint8 to RGB
-    "The ways to show a frame, the best one first."
-    maps, sil = {'limb map': _channel(0), 'joint map': _channel(1)}, {'silhouette': _channel(n_channels-1, 'gray')}
-    if n_channels == 3: return {'map on silhouette': lambda x_chw: overlay(x_chw[0], x_chw[2]), **maps, **sil}
-    return sil if n_channels == 1 else maps if n_channels == 2 else {f'channel {i}': _channel(i) for i in range(n_channels)}
+    "Return the ways to show a frame, the best one first."
+    maps = {'limb map': _channel(0), 'joint map': _channel(1)}
+    sil = {'silhouette': _channel(n_channels-1, 'gray')}
+    if n_channels == 1: return sil
+    if n_channels == 2: return maps
+    if n_channels == 3:
+        return {'map on silhouette': lambda x_chw: overlay(x_chw[0], x_chw[2]), **maps, **sil}
+    return {f'channel {i}': _channel(i) for i in range(n_channels)}
 
 # %% ../../nbs/viewers/06_retrieval.ipynb #cfc0ca8d
-ALL, ERRORS, HARDEST = 'all probes', 'errors only', 'hardest errors first'
-EAGER = 2**34 # multiplications of an evaluation that is made at once: some seconds (chosen)
-
-# %% ../../nbs/viewers/06_retrieval.ipynb #08d6aad1
 def _choice(name:str, options:list[str], tooltip:str='') -> W.Dropdown:
     "A picker that disappears where there is nothing to pick."
-    several, named = len(options) > 1, [(one_line(o), o) for o in options]
-    if several: named.insert(0, ('all', ''))
+    several = len(options) > 1
+    named = [(one_line(o), o) for o in options]
+    if several:
+        named.insert(0, ('all', ''))
     look = W.Layout(width='auto', display=None if several else 'none')
     return W.Dropdown(options=named, description=name, tooltip=tooltip, layout=look, **WORDS)
 
-def _level(*panels:Panel, **layout) -> W.HBox:
-    "Panels side by side, their pictures at one height."
-    for panel in panels: panel.layout.flex, panel.layout.border = '0 0 auto', '3px solid transparent'
+def _side_by_side(*panels:Panel, **layout) -> W.HBox:
+    "Panels in a row, their pictures at one height."
+    for panel in panels:
+        panel.layout.flex = '0 0 auto'
+        panel.layout.border = '3px solid transparent'
     return W.HBox(panels, layout=W.Layout(align_items='flex-end', width='100%', **layout))
+
+def _dress(panel:Panel, title:str, words:tuple[str,...], frames:Frames|None, colour:tuple) -> None:
+    "Give a panel its words, its border and its pictures."
+    panel.title.value = text(title, 'sg-title') + ''.join(map(text, words))
+    panel.frames = frames
+    panel.layout.border = f'3px solid rgb{colour}'
+    panel.image.layout.display = None if frames else 'none'
+
+# %% ../../nbs/viewers/06_retrieval.ipynb #08d6aad1
+def entry_title(e:Entry) -> str:
+    "Place and verdict."
+    return f"{e.place} {'right' if e.right else 'WRONG'}"
+
+def share_title(e:Entry) -> str:
+    "Title of an entry's shares."
+    return f"share ({'right' if e.right else 'wrong'})"
+
+def _colour(e:Entry) -> tuple: return GOOD if e.right else BAD
+
+def _mark(e:Entry) -> str: return '✓' if e.right else '✗'
+
+# %% ../../nbs/viewers/06_retrieval.ipynb #8c052957
+def _framed(image:np.ndarray, lines:list[str], colour:tuple) -> np.ndarray:
+    "A picture in its border, with lines above."
+    out = np.stack([np.pad(image[..., c], 4, constant_values=colour[c]) for c in range(3)], 2)
+    for line in lines[::-1]:
+        out = caption(out, line)
+    return out
+
+def _image(png:bytes) -> np.ndarray: # RGB
+    "Decode a PNG."
+    return cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+
+# %% ../../nbs/viewers/06_retrieval.ipynb #4d3b973b
+ALL, ERRORS, HARDEST = 'all probes', 'errors only', 'hardest errors first'
+
+def pick_questions(
+    q:Questions|Failures,
+    which:str=ALL,             # Or `ERRORS`, or `HARDEST`
+    columns:Mapping[int,int]={}, # Column of `n3` -> its value: 0 is the condition, 2 the gallery view
+    fields:Mapping[str,str]={},  # Field of the probe -> its name
+) -> np.ndarray: # int64
+    "Return the questions that were asked for, in order; a `SkeletonGaitError` if the failures are not known yet."
+    keep = np.ones(len(q.n3), dtype=bool)
+    if which != ALL:
+        if q.failed_n is None:
+            raise SkeletonGaitError("which probes failed is not known yet: press 'rank all probes' first")
+        keep &= q.failed_n >= 0
+    for column, value in columns.items():
+        keep &= q.n3[:, column] == value
+    for field, name in fields.items():
+        names = np.array([one_line(getattr(s, field)) for s in q.sequences], dtype=object)
+        keep &= names[q.n3[:, 1]] == name
+    found = np.flatnonzero(keep)
+    if which != HARDEST: return found
+    return found[np.argsort(q.failed_n[found], kind='stable')]
 
 # %% ../../nbs/viewers/06_retrieval.ipynb #22c314f9
 class RetrievalExplorer(Viewer):
@@ -394,13 +569,302 @@ class RetrievalExplorer(Viewer):
         pictures:Callable|Mapping|None=None, # Sequence to frames `(T, c, h, w)` or `(T, h, w)`, uint8; None: names only
         protocol:str|Mapping|GalleryProbe|None=None, # As `as_protocol` takes it
         metric:str='euc',               # `euc` or `cos`
-        probes:Iterable[str]|None=None, # `<subject>-<type>-<view>` of the probes, for protocols that take them from a list
+        probes:Iterable[str]|None=None, # Names `<subject>-<type>-<view>`, for protocols with a list of probes
         k:int=8,                        # How many of the nearest are shown
     ):
         super().__init__()
-        with self.guard(): self.build(Questions(make_embedding_set(embeddings if isinstance(embeddings, Tensor) else as_array(embeddings, 'embeddings'), labels, types, views), as_protocol(protocol), metric, probes), pictures, k)
+        with self.guard():
+            x = embeddings if isinstance(embeddings, Tensor) else as_array(embeddings, 'embeddings')
+            test = make_embedding_set(x, labels, types, views)
+            questions = Questions(test, as_protocol(protocol), metric, probes)
+            self.build(questions, pictures, k)
+
+    def evaluate(self) -> None:
+        "Rank all probes, and take the pickers' list anew: what the button does."
+        with self.noticing():
+            self.notice.value = text(f'ranking: {self.questions.pairs:,} pairs of sequences ...')
+            results = self.questions.evaluate()
+            self.show_results(results, now=True)
+            self.refilter()
+
+# %% ../../nbs/viewers/06_retrieval.ipynb #74736297
+def _select(name:str, options:list[str], value:str|None=None) -> W.Dropdown:
+    return W.Dropdown(options=options, value=value, description=name, layout=W.Layout(width='auto'), **WORDS)
+
+@patch
+def make_pickers(self:RetrievalExplorer) -> None:
+    "Make what narrows the list of questions."
+    q = self.questions
+    asked = [q.sequences[i] for i in np.unique(q.n3[:, 1])]
+    def names(field): return sorted({getattr(s, field) for s in asked})
+    known = q.failed_n is not None and (q.failed_n >= 0).any()
+    orders = [ALL, ERRORS, HARDEST] if isinstance(q, Questions) else [HARDEST, ERRORS]
+    self.which = _select('show', orders, HARDEST if known else ALL)
+    self.condition = _choice('condition', q.conditions)
+    self.gallery_view = _choice('gallery view', q.views, 'each gallery view is ranked by itself')
+    self.type = _choice('probe type', names('type'))
+    self.view = _choice('probe view', names('view'))
+    self.subject = W.Combobox(options=list(map(one_line, names('subject'))), placeholder='all', description='subject',
+                              continuous_update=False, layout=W.Layout(width='170px'), **WORDS)
+    self.evaluate_button = W.Button(description='rank all probes', icon='calculator',
+                                    tooltip='find all errors, and draw the figures below')
+    narrowing = self.which, self.condition, self.gallery_view, self.subject, self.type, self.view
+    self.pickers = row(*narrowing, self.evaluate_button)
+    for picker in narrowing:
+        picker.observe(lambda change: self.refilter(), 'value')
+    self.evaluate_button.on_click(lambda _: self.evaluate())
+
+# %% ../../nbs/viewers/06_retrieval.ipynb #eb42752e
+def _step_button(name:str, icon:str) -> W.Button:
+    return W.Button(description=name, icon=icon, layout=W.Layout(width='110px'))
+
+@patch
+def make_steps(self:RetrievalExplorer, n:int) -> None: # Questions
+    "Make what steps through the list of questions."
+    self.previous = _step_button('previous', 'arrow-left')
+    self.next = _step_button('next', 'arrow-right')
+    self.position = W.IntSlider(value=1, min=1, max=n, description='probe', continuous_update=False,
+                                layout=W.Layout(flex='1 1 240px'), **WORDS)
+    self.count = W.HTML(layout=W.Layout(margin='0 8px 0 -16px'))
+    self.heading = W.HTML()
+    self.steps = row(self.previous, self.position, self.count, self.next, width='100%', max_width='760px')
+    def step(by:int) -> None: self.position.value += by
+    self.previous.on_click(lambda _: step(-1))
+    self.next.on_click(lambda _: step(1))
+    self.position.observe(lambda change: self.go(change.new), 'value')
+
+# %% ../../nbs/viewers/06_retrieval.ipynb #cc6319b2
+@patch
+def make_panels(self:RetrievalExplorer) -> None:
+    "Make places for the probe, its nearest and the comparison; all walk together."
+    self.probe_panel = Panel('probe', 128)
+    self.panels = [Panel('', 128) for _ in range(self.k+1)]
+    self.top = _side_by_side(self.probe_panel, *self.panels, flex_flow='row wrap')
+    probe, wrong, right = self.compared = [Panel(name, 160) for name in ('probe', 'wrong', 'right')]
+    self.bars, self.shares = Panel('wrong | right', 160), Panel('', 160)
+    for panel in (self.bars, self.shares):
+        panel.image.remove_class('sg-pixels')
+    self.beside = _side_by_side(probe, wrong, self.bars, right, self.shares, overflow='auto hidden')
+    self.entry = W.ToggleButtons(style=dict(button_width='auto'), tooltips=())
+    self.channel = _select('picture', [])
+    self.words = W.HTML()
+    choose = W.HBox((W.Label('compare', layout=W.Layout(flex='0 0 auto')), self.entry))
+    self.comparison = W.VBox((row(choose, self.channel), self.beside, self.words), layout=W.Layout(width='100%'))
+    self.player = Player(1, self.fps)
+    self.player.watch(self.show)
+    self.entry.observe(lambda change: self.compare(), 'value')
+    self.channel.observe(lambda change: self.repaint(), 'value')
+
+# %% ../../nbs/viewers/06_retrieval.ipynb #a0af3ca7
+@patch
+def show(self:RetrievalExplorer, t:int) -> None:
+    "Show frame `t` of all walks; each begins anew at its end."
+    for panel in (self.probe_panel, *self.panels, *self.compared):
+        if panel.frames is not None:
+            panel.show(t % len(panel.frames))
+
+@patch
+def make_figures(self:RetrievalExplorer) -> None:
+    "Make places for the figures of all probes."
+    self.scores, self.matrix = (
+        W.Image(format='png', layout=W.Layout(max_width='100%', flex='0 0 auto')) for _ in range(2))
+    self.no_views = W.HTML()
+    self.figures = row(self.scores, self.matrix, width='100%')
+
+# %% ../../nbs/viewers/06_retrieval.ipynb #bcb5db4d
+def _picked(pickers:Mapping[Any,W.Dropdown]) -> dict[Any,W.Dropdown]:
+    "The pickers that narrow; the first choice of each is all."
+    return {key: picker for key, picker in pickers.items() if picker.index}
+
+@patch
+def chosen(self:RetrievalExplorer) -> np.ndarray: # Questions, int64
+    "Return the questions that the pickers leave, in the order asked for; a `SkeletonGaitError` if there are none."
+    indices = _picked({0: self.condition, 2: self.gallery_view})
+    columns = {column: picker.index-1 for column, picker in indices.items()}
+    names = _picked({'type': self.type, 'view': self.view})
+    fields = {field: picker.label for field, picker in names.items()}
+    if self.subject.value:
+        fields['subject'] = self.subject.value
+    which = self.which.value
+    found = pick_questions(self.questions, which, columns, fields)
+    if not len(found):
+        kind = 'probe' if which == ALL else 'failed probe'
+        raise SkeletonGaitError(
+            f'no {kind} is left by these pickers: 0 of {len(self.questions.n3)}. The one before stays in view')
+    return found
+
+# %% ../../nbs/viewers/06_retrieval.ipynb #a604b9ed
+@patch
+def refilter(self:RetrievalExplorer) -> None:
+    "Take the list that the pickers ask for, and show its first question; if it is empty, say so and stay."
+    self.position.readout = False
+    self.count.value = text(f'0 of {len(self.questions.n3)}')
+    self.position.disabled = self.previous.disabled = self.next.disabled = True
+    with self.noticing():
+        self.list = self.chosen()
+        at = self.position.value
+        self.position.value = 1 # goes there, if it was elsewhere
+        self.position.max = len(self.list)
+        self.count.value = text(f'of {len(self.list)}')
+        self.position.readout, self.position.disabled = True, False
+        if at == 1:
+            self.go(1)
+
+# %% ../../nbs/viewers/06_retrieval.ipynb #d99a0cec
+@patch
+def go(self:RetrievalExplorer, n:int) -> None: # From 1
+    "Show the n-th question of the list."
+    with self.noticing():
+        question = self.list[n-1]
+        self.ranking = self.questions.ranking(question, self.k)
+        self.headline = f'{question_words(self.questions, question)}: {self.ranking.says}'
+        self.heading.value = text(self.headline, 'sg-title')
+        self.previous.disabled = n == 1
+        self.next.disabled = n == len(self.list)
+        problems = self.load_walks()
+        self.verdict = None
+        self.repaint()
+        self.entry.options = [(f'{e.place}{_mark(e)}', i) for i, e in enumerate(self.ranking.shown)]
+        self.entry.index = 0 if self.ranking.shown else None
+        if problems:
+            raise SkeletonGaitError(problems[0])
+
+def question_words(q:Questions|Failures, question:int) -> str:
+    "Name a question: probe, condition and gallery view."
+    condition, probe, view = q.n3[question]
+    words = [f'probe {q.sequences[probe]}', q.conditions[condition]]
+    if q.views[view]:
+        words.append(f'gallery view {q.views[view]}')
+    return ', '.join(o for o in words if o)
+
+# %% ../../nbs/viewers/06_retrieval.ipynb #d4faab55
+@patch
+def load_walks(self:RetrievalExplorer) -> list[str]: # What went wrong
+    "Find the pictures of all that is shown, and set the player to the longest walk."
+    r = self.ranking
+    walks, channels = {}, []
+    problems = []
+    entries = [e for e in (*r.shown, r.wrong) if e]
+    for s in dict.fromkeys([r.probe, *(e.sequence for e in entries)]):
+        walks[s] = None
+        try:
+            walk = self.walks.get(s) or find_walk(self.pictures, s)
+            if walk:
+                channels.append(len(walk.frame(0)))
+            walks[s] = walk
+        except (SkeletonGaitError, OSError) as e:
+            problems.append(str(e))
+    self.walks = walks
+    self.n_frames = max((walk.n for walk in walks.values() if walk), default=1)
+    self.player.resize(self.n_frames)
+    self.player.layout.display = 'none' if self.n_frames == 1 else None
+    if channels:
+        self.offer_looks(channels[0])
+    self.channel.layout.display = None if len(self.channel.options) > 1 else 'none'
+    return problems
+
+@patch
+def offer_looks(self:RetrievalExplorer, n_channels:int) -> None:
+    "Offer the ways to show a frame, unless there are some already."
+    if not self.channel.options:
+        self.channel.options = list(looks(n_channels))
+        self.channel.index = 0 # options alone choose none
+
+# %% ../../nbs/viewers/06_retrieval.ipynb #ef2b63be
+@patch
+def picture(self:RetrievalExplorer, s:Sequence, t:int) -> np.ndarray: # RGB
+    "Draw frame `t` of a walk, which begins anew at its end; a grey field where there is no picture."
+    walk = self.walks.get(s)
+    if walk is None: return np.full((64, 44, 3), 200, np.uint8)
+    x_chw = walk.frame(t % walk.n)
+    ways = looks(len(x_chw))
+    best = next(iter(ways.values()))
+    return ways.get(self.channel.value, best)(x_chw)
+
+# %% ../../nbs/viewers/06_retrieval.ipynb #3274aec2
+@patch
+def repaint(self:RetrievalExplorer) -> None:
+    "Take new pictures in all places: frames are drawn when they are looked at."
+    r = self.ranking
+    self.frames = {s: self.frames_of(s, walk.n) for s, walk in self.walks.items() if walk}
+    _dress(self.probe_panel, 'probe', (str(r.probe),), self.frames.get(r.probe), MIDDLE)
+    for panel, e in zip(self.panels, r.shown):
+        words = str(e.sequence), far(e.distance)
+        _dress(panel, f'{_mark(e)} {entry_title(e)}', words, self.frames.get(e.sequence), _colour(e))
+    for i, panel in enumerate(self.panels):
+        panel.layout.display = None if i < len(r.shown) else 'none'
+    self.comparison.layout.display = None if r.shown else 'none'
+    self.compare()
+    self.show(self.player.index)
+
+@patch
+def frames_of(self:RetrievalExplorer, s:Sequence, n:int) -> Frames:
+    "The frames of a walk, `n` of them, as pictures."
+    return Frames(lambda t: self.picture(s, t), n)
+
+# %% ../../nbs/viewers/06_retrieval.ipynb #de090c84
+@patch
+def compare(self:RetrievalExplorer) -> None:
+    "Show probe, wrong and right one, and what each strip says."
+    r, i = self.ranking, self.entry.value
+    if i is None or i >= len(r.shown): return # between two probes
+    chosen = r.shown[i]
+    v = self.verdict = self.questions.verdict(r, chosen)
+    pair = v or r # without a verdict the nearest of each kind, if there is one
+    self.show_compared(pair.wrong, pair.right)
+    for panel in (self.bars, self.shares):
+        panel.layout.display = None if v else 'none'
+    if v:
+        self.bars.image.value = image_bytes(balance_bars(v))
+        self.shares.image.value = image_bytes(share_bars(v, int(chosen.right)))
+    self.shares.title.value = text(share_title(chosen), 'sg-title') + text('of distance')
+    self.words.value = text(verdict_words(v) if v else self.why_no_verdict())
+    self.show(self.player.index)
+
+@patch
+def show_compared(self:RetrievalExplorer, wrong:Entry|None, right:Entry|None) -> None:
+    "Fill the three panels of the comparison."
+    sequences = self.ranking.probe, wrong and wrong.sequence, right and right.sequence
+    names, colours = ('probe', '✗ wrong', '✓ right'), (MIDDLE, BAD, GOOD)
+    for panel, s, name, colour in zip(self.compared, sequences, names, colours):
+        _dress(panel, name, (str(s) if s else 'none',), self.frames.get(s), colour)
+
+# %% ../../nbs/viewers/06_retrieval.ipynb #17e97b12
+@patch
+def why_no_verdict(self:RetrievalExplorer) -> str:
+    "Say why strips cannot be compared."
+    if isinstance(self.questions, Failures):
+        return ('Which strips decided cannot be said without embeddings; '
+                'with evaluator_cfg.save_embeddings: true a test keeps them beside its results.')
+    lacking = 'right' if self.ranking.right is None else 'wrong'
+    return f'There is nothing to compare with: the gallery has no {lacking} one for this probe.'
+
+# %% ../../nbs/viewers/06_retrieval.ipynb #edaa23bf
+def _draw(image:W.Image, fig:plt.Figure|None) -> None:
+    "Show a figure; None: show nothing."
+    image.value = figure_png(fig) if fig else b''
+    image.layout.display = None if fig else 'none'
+
+@patch
+def show_results(self:RetrievalExplorer,
+    results:dict|None,
+    now:bool, # Count the pairs of views at once, or leave it to the button
+) -> None:
+    "Draw what all probes scored; offer or explain what is missing."
+    why = why_no_views(self.questions, results)
+    self.results = results
+    self.by_view = self.questions.view_pairs() if now and why is None else None
+    _draw(self.scores, plot_results(results) if results else None)
+    _draw(self.matrix, plot_matrix(self.by_view) if self.by_view else None)
+    later = why is None and not self.by_view
+    if later:
+        why = "Rank-1 by views: press 'rank all probes'."
+    self.no_views.value = text(why)
+    self.evaluate_button.layout.display = None if later or self.questions.failed_n is None else 'none'
 
 # %% ../../nbs/viewers/06_retrieval.ipynb #18e82b8f
+EAGER = 2**34 # multiplications of an evaluation that is made at once: some seconds (chosen)
+
 @patch
 def build(self:RetrievalExplorer,
     questions:Questions|Failures,
@@ -410,341 +874,204 @@ def build(self:RetrievalExplorer,
     remark:str='',          # Said below the heading, whatever is shown
 ) -> None:
     "Make all widgets, and show the first question."
-    if type(k) is not int or not 1 <= k <= 50: raise SkeletonGaitError(f"k: found {k!r}, expected a whole number from 1 to 50: how many of the nearest are shown")
-    self.questions, self.pictures, self.k, self.results, self.walks = questions, pictures, k, None, {}
-    self.list, self.ranking, self.verdict, self.frames = np.arange(len(questions.n3)), None, None, {}
+    if type(k) is not int or not 1 <= k <= 50:
+        raise SkeletonGaitError(
+            f'k: found {k!r}, expected a whole number from 1 to 50: how many of the nearest are shown')
+    self.questions, self.k = questions, k
+    self.pictures = pictures
+    self.walks, self.frames = {}, {}
+    self.ranking = self.verdict = None
     now = isinstance(questions, Questions) and questions.pairs*questions.test.embeddings[0].numel() <= EAGER
-    if results is None and now: results = questions.evaluate()
+    if results is None and now:
+        results = questions.evaluate()
     self.add_class('sg-retrieval')
     self.make_pickers()
+    self.make_steps(len(questions.n3))
     self.make_panels()
-    self.fill(self.pickers, self.steps, self.heading, W.HTML(text(remark)), self.top, self.player, self.comparison, self.figures, self.no_views)
+    self.make_figures()
+    self.fill(self.pickers, self.steps, self.heading, W.HTML(text(remark)), self.top, self.player, self.comparison,
+              self.figures, self.no_views)
     self.show_results(results, now)
     self.refilter()
-
-# %% ../../nbs/viewers/06_retrieval.ipynb #74736297
-@patch
-def make_pickers(self:RetrievalExplorer) -> None:
-    "What narrows the list of questions, and what steps through it."
-    q = self.questions
-    asked = [q.sequences[i] for i in np.unique(q.n3[:, 1])]
-    of = lambda field: sorted({getattr(s, field) for s in asked})
-    begin = HARDEST if q.failed_n is not None and (q.failed_n >= 0).any() else ALL
-    self.which = W.Dropdown(options=[ALL, ERRORS, HARDEST] if isinstance(q, Questions) else [HARDEST, ERRORS], value=begin, description='show', layout=W.Layout(width='auto'), **WORDS)
-    self.condition, self.gallery_view = _choice('condition', q.conditions), _choice('gallery view', q.views, 'each gallery view is ranked by itself')
-    self.type, self.view = _choice('probe type', of('type')), _choice('probe view', of('view'))
-    self.subject = W.Combobox(options=[one_line(o) for o in of('subject')], placeholder='all', description='subject', continuous_update=False, layout=W.Layout(width='170px'), **WORDS)
-    self.evaluate_button = W.Button(description='rank all probes', icon='calculator', tooltip='find all errors, and draw the figures below')
-    self.pickers = row(self.which, self.condition, self.gallery_view, self.subject, self.type, self.view, self.evaluate_button)
-    self.previous, self.next = (W.Button(description=name, icon=icon, layout=W.Layout(width='110px')) for name, icon in (('previous', 'arrow-left'), ('next', 'arrow-right')))
-    self.position = W.IntSlider(value=1, min=1, max=len(self.list), description='probe', continuous_update=False, layout=W.Layout(flex='1 1 240px'), **WORDS)
-    self.count, self.heading = W.HTML(layout=W.Layout(margin='0 8px 0 -16px')), W.HTML()
-    self.steps = row(self.previous, self.position, self.count, self.next, width='100%', max_width='760px')
-    for o in (self.which, self.condition, self.gallery_view, self.subject, self.type, self.view): o.observe(lambda change: self.refilter(), 'value')
-    self.position.observe(lambda change: self.go(change.new), 'value')
-    for button, step in ((self.previous, -1), (self.next, 1)): button.on_click(lambda _, step=step: setattr(self.position, 'value', self.position.value+step))
-    self.evaluate_button.on_click(lambda _: self.evaluate())
-
-# %% ../../nbs/viewers/06_retrieval.ipynb #cc6319b2
-@patch
-def make_panels(self:RetrievalExplorer) -> None:
-    "Places for the probe, its nearest, the comparison and the figures; all walk together."
-    self.probe_panel, self.panels = Panel('probe', 128), [Panel('', 128) for _ in range(self.k+1)]
-    self.compared = [Panel(name, 160) for name in ('probe', 'wrong', 'right')]
-    self.bars, self.shares = Panel('wrong | right', 160), Panel('', 160)
-    for panel in (self.bars, self.shares): panel.image.remove_class('sg-pixels')
-    self.entry = W.ToggleButtons(style=dict(button_width='auto'), tooltips=())
-    self.channel = W.Dropdown(description='picture', layout=W.Layout(width='auto'), **WORDS)
-    self.words, self.top = W.HTML(), _level(self.probe_panel, *self.panels, flex_flow='row wrap')
-    choose = W.HBox((W.Label('compare', layout=W.Layout(flex='0 0 auto')), self.entry))
-    probe, wrong, right = self.compared
-    self.beside = _level(probe, wrong, self.bars, right, self.shares, overflow='auto hidden')
-    self.comparison = W.VBox((row(choose, self.channel), self.beside, self.words), layout=W.Layout(width='100%'))
-    self.scores, self.matrix = (W.Image(format='png', layout=W.Layout(max_width='100%', flex='0 0 auto')) for _ in range(2))
-    self.no_views, self.figures = W.HTML(), row(self.scores, self.matrix, width='100%')
-    self.player = Player(1, self.fps)
-    self.player.watch(self.show)
-    self.entry.observe(lambda change: self.compare(), 'value')
-    self.channel.observe(lambda change: self.repaint(), 'value')
-
-# %% ../../nbs/viewers/06_retrieval.ipynb #bcb5db4d
-@patch
-def chosen(self:RetrievalExplorer) -> np.ndarray: # Questions, int64
-    "The questions that the pickers leave, in the order asked for; a `SkeletonGaitError` if there are none."
-    q, keep = self.questions, np.ones(len(self.questions.n3), dtype=bool)
-    if self.which.value != ALL:
-        if q.failed_n is None: raise SkeletonGaitError("which probes failed is not known yet: press 'rank all probes' first")
-        keep &= q.failed_n >= 0
-    of_probe = lambda field: np.array([one_line(getattr(s, field)) for s in q.sequences], dtype=object)[q.n3[:, 1]]
-    for picker, column in ((self.condition, 0), (self.gallery_view, 2)): # the first choice is all of them
-        if picker.index: keep &= q.n3[:, column] == picker.index-1
-    for picker, field in ((self.type, 'type'), (self.view, 'view')):
-        if picker.index: keep &= of_probe(field) == picker.label
-    if self.subject.value: keep &= of_probe('subject') == self.subject.value
-    found = np.flatnonzero(keep)
-    if not len(found): raise SkeletonGaitError(f"no {'failed ' if self.which.value != ALL else ''}probe is left by these pickers: 0 of {len(q.n3)}. The one before stays in view")
-    return found[np.argsort(q.failed_n[found], kind='stable')] if self.which.value == HARDEST else found
-
-# %% ../../nbs/viewers/06_retrieval.ipynb #a604b9ed
-@patch
-def refilter(self:RetrievalExplorer) -> None:
-    "Take the list that the pickers ask for, and show its first question; without any, say so and stay."
-    self.position.readout, self.count.value = False, text(f'0 of {len(self.questions.n3)}')
-    self.position.disabled = self.previous.disabled = self.next.disabled = True
-    with self.noticing():
-        self.list = self.chosen()
-        at, self.position.value = self.position.value, 1
-        self.position.max, self.count.value = len(self.list), text(f'of {len(self.list)}')
-        self.position.readout, self.position.disabled = True, False
-        if at == 1: self.go(1)
-
-# %% ../../nbs/viewers/06_retrieval.ipynb #d99a0cec
-@patch
-def go(self:RetrievalExplorer, n:int) -> None: # From 1
-    "Show the n-th question of the list."
-    with self.noticing():
-        question = self.list[n-1]
-        self.ranking = self.questions.ranking(question, self.k)
-        c, _, v = self.questions.n3[question]
-        where = [o for o in (self.questions.conditions[c], f'gallery view {self.questions.views[v]}' if self.questions.views[v] else '') if o]
-        self.headline = f"{', '.join([f'probe {self.ranking.probe}', *where])}: {self.ranking.says}"
-        self.heading.value = text(self.headline, 'sg-title')
-        self.previous.disabled, self.next.disabled = n == 1, n == len(self.list)
-        problems = self.load_walks()
-        self.verdict = None
-        self.repaint()
-        self.entry.options = [(f"{e.place}{'✓' if e.right else '✗'}", i) for i, e in enumerate(self.ranking.shown)]
-        self.entry.index = 0 if self.ranking.shown else None
-        if problems: raise SkeletonGaitError(problems[0])
-
-# %% ../../nbs/viewers/06_retrieval.ipynb #d4faab55
-@patch
-def load_walks(self:RetrievalExplorer) -> list[str]: # What went wrong
-    "Find the pictures of all that is shown, and set the player to the longest."
-    r, problems, walks, channels = self.ranking, [], {}, []
-    for s in dict.fromkeys([r.probe, *(e.sequence for e in (*r.shown, r.wrong) if e)]):
-        try:
-            walks[s] = self.walks.get(s) or find_walk(self.pictures, s)
-            if walks[s]: channels.append(len(walks[s].frame(0)))
-        except (SkeletonGaitError, OSError) as e: walks[s], problems = None, [*problems, str(e)]
-    self.walks, self.n_frames = walks, max((w.n for w in walks.values() if w), default=1)
-    self.player.resize(self.n_frames)
-    self.player.layout.display = 'none' if self.n_frames == 1 else None
-    if channels and not self.channel.options: self.channel.options, self.channel.index = list(looks(channels[0])), 0 # options alone choose none
-    self.channel.layout.display = None if len(self.channel.options) > 1 else 'none'
-    return problems
-
-# %% ../../nbs/viewers/06_retrieval.ipynb #ef2b63be
-@patch
-def picture(self:RetrievalExplorer, s:Sequence, t:int) -> np.ndarray: # RGB
-    "Frame `t` of a walk, which begins anew at its end; a grey field where there is no picture."
-    if (walk := self.walks.get(s)) is None: return np.full((64, 44, 3), 200, np.uint8)
-    x_chw = walk.frame(t % walk.n)
-    ways = looks(len(x_chw))
-    return ways.get(self.channel.value, next(iter(ways.values())))(x_chw)
-
-# %% ../../nbs/viewers/06_retrieval.ipynb #928a375d
-def entry_title(e:Entry) -> str:
-    "Place and verdict."
-    return f"{e.place} {'right' if e.right else 'WRONG'}"
-
-def _dress(panel:Panel, title:str, words:tuple[str,...], frames:Frames|None, colour:tuple) -> None:
-    "Give a panel its words, its border and its pictures."
-    panel.title.value, panel.frames = text(title, 'sg-title') + ''.join(map(text, words)), frames
-    panel.layout.border = f'3px solid rgb{colour}'
-    panel.image.layout.display = None if frames else 'none'
-
-# %% ../../nbs/viewers/06_retrieval.ipynb #3274aec2
-@patch
-def repaint(self:RetrievalExplorer) -> None:
-    "New pictures in all places: frames are drawn when they are wanted."
-    r = self.ranking
-    self.frames = {s: Frames(lambda t, s=s: self.picture(s, t), w.n) for s, w in self.walks.items() if w}
-    _dress(self.probe_panel, 'probe', (str(r.probe),), self.frames.get(r.probe), MIDDLE)
-    for panel, e in zip(self.panels, r.shown): _dress(panel, f"{'✓' if e.right else '✗'} {entry_title(e)}", (str(e.sequence), far(e.distance)), self.frames.get(e.sequence), GOOD if e.right else BAD)
-    for i, panel in enumerate(self.panels): panel.layout.display = None if i < len(r.shown) else 'none'
-    self.comparison.layout.display = None if r.shown else 'none'
-    self.compare()
-    self.show(self.player.index)
-
-# %% ../../nbs/viewers/06_retrieval.ipynb #dd519ac2
-@patch
-def show(self:RetrievalExplorer, t:int) -> None:
-    "Frame `t` of all walks."
-    for panel in (self.probe_panel, *self.panels, *self.compared):
-        if panel.frames is not None: panel.show(t % len(panel.frames))
-
-# %% ../../nbs/viewers/06_retrieval.ipynb #de090c84
-@patch
-def compare(self:RetrievalExplorer) -> None:
-    "Probe, wrong and right one, and what each strip says."
-    r, i = self.ranking, self.entry.value
-    if i is None or i >= len(r.shown): return # between two probes
-    self.verdict = v = self.questions.verdict(r, r.shown[i])
-    wrong, right = (v.wrong, v.right) if v else (r.wrong, r.right)
-    for panel, o, name, colour in zip(self.compared, (r.probe, wrong and wrong.sequence, right and right.sequence), ('probe', '✗ wrong', '✓ right'), (MIDDLE, BAD, GOOD)):
-        _dress(panel, name, (str(o) if o else 'none',), self.frames.get(o), colour)
-    for panel in (self.bars, self.shares): panel.layout.display = None if v else 'none'
-    if v: self.bars.image.value, self.shares.image.value = image_bytes(balance_bars(v)), image_bytes(share_bars(v, int(r.shown[i].right)))
-    self.shares.title.value = text(share_title(r.shown[i]), 'sg-title') + text('of distance')
-    self.words.value = text(verdict_words(v) if v else self.why_no_verdict())
-    self.show(self.player.index)
-
-# %% ../../nbs/viewers/06_retrieval.ipynb #17e97b12
-def share_title(e:Entry) -> str: return f"share ({'right' if e.right else 'wrong'})"
-
-@patch
-def why_no_verdict(self:RetrievalExplorer) -> str:
-    "Why strips cannot be compared."
-    if isinstance(self.questions, Failures): return 'Which strips decided cannot be said without embeddings; with evaluator_cfg.save_embeddings: true a test keeps them beside its results.'
-    return f"There is nothing to compare with: the gallery has no {'right' if self.ranking.right is None else 'wrong'} one for this probe."
-
-def _image(png:bytes) -> np.ndarray: return cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
-
-# %% ../../nbs/viewers/06_retrieval.ipynb #edaa23bf
-def _draw(image:W.Image, fig:plt.Figure|None) -> None:
-    image.value = figure_png(fig) if fig else b''
-    image.layout.display = None if fig else 'none'
-
-@patch
-def show_results(self:RetrievalExplorer,
-    results:dict|None,
-    now:bool, # Count the pairs of views at once, or leave it to the button
-) -> None:
-    "Draw what all probes scored; what is lacking is offered or explained."
-    why = why_no_views(self.questions, results)
-    self.results, self.by_view = results, self.questions.view_pairs() if now and why is None else None
-    _draw(self.scores, plot_results(results) if results else None)
-    _draw(self.matrix, plot_matrix(self.by_view) if self.by_view else None)
-    later = why is None and not self.by_view
-    self.no_views.value = text("Rank-1 by views: press 'rank all probes'." if later else why or '')
-    self.evaluate_button.layout.display = None if later or self.questions.failed_n is None else 'none'
-
-# %% ../../nbs/viewers/06_retrieval.ipynb #4f9b748c
-@patch
-def evaluate(self:RetrievalExplorer) -> None:
-    "Rank all probes, and take the pickers' list anew: what the button does."
-    with self.noticing():
-        self.notice.value = text(f'ranking: {self.questions.pairs:,} pairs of sequences ...')
-        self.show_results(self.questions.evaluate(), True)
-        self.refilter()
-
-# %% ../../nbs/viewers/06_retrieval.ipynb #8c052957
-def _framed(image:np.ndarray, lines:list[str], colour:tuple) -> np.ndarray:
-    "A picture in its border, with lines above."
-    out = np.stack([np.pad(image[..., c], 4, constant_values=colour[c]) for c in range(3)], 2)
-    for line in lines[::-1]: out = caption(out, line)
-    return out
 
 # %% ../../nbs/viewers/06_retrieval.ipynb #df451704
 @patch
 def snapshot(self:RetrievalExplorer, t:int) -> np.ndarray:
     "The probe and its nearest at frame `t`."
     r = self.ranking
-    big = lambda s: side_by_side([self.picture(s, t)], height=128)
-    tiles = [_framed(big(r.probe), ['', 'probe', in_picture(r.probe)], MIDDLE)]
-    tiles += [_framed(big(e.sequence), [entry_title(e), in_picture(e.sequence), far(e.distance)], GOOD if e.right else BAD) for e in r.shown]
+    def tile(s, lines, colour):
+        picture = side_by_side([self.picture(s, t)], height=128)
+        return _framed(picture, lines, colour)
+    tiles = [tile(r.probe, ['', 'probe', in_picture(r.probe)], MIDDLE)]
+    for e in r.shown:
+        lines = [entry_title(e), in_picture(e.sequence), far(e.distance)]
+        tiles.append(tile(e.sequence, lines, _colour(e)))
     return side_by_side(tiles, height=1)
 
 # %% ../../nbs/viewers/06_retrieval.ipynb #11953f5e
 @patch
 def comparison_picture(self:RetrievalExplorer, t:int) -> np.ndarray|None: # RGB; None where nothing can be compared
-    "Probe, wrong and right one at frame `t`, and the strips between them."
-    if (v := self.verdict) is None: return None
-    pictures, chosen = [enlarge(self.picture(s, t), 192) for s in (self.ranking.probe, v.wrong.sequence, v.right.sequence)], self.ranking.shown[self.entry.value]
-    h, (probe, wrong, right) = max(map(len, pictures)), pictures
-    return side_by_side([probe, wrong, balance_bars(v, h), right, share_bars(v, int(chosen.right), h)], ('probe', 'wrong', 'wrong | right', 'right', share_title(chosen)), height=h)
+    "Draw probe, wrong and right one at frame `t`, and the strips between them."
+    v = self.verdict
+    if v is None: return None
+    chosen = self.ranking.shown[self.entry.value]
+    sequences = self.ranking.probe, v.wrong.sequence, v.right.sequence
+    probe, wrong, right = (enlarge(self.picture(s, t), 192) for s in sequences)
+    h = max(len(probe), len(wrong), len(right))
+    pictures = [probe, wrong, balance_bars(v, h), right, share_bars(v, int(chosen.right), h)]
+    titles = 'probe', 'wrong', 'wrong | right', 'right', share_title(chosen)
+    return side_by_side(pictures, titles, height=h)
 
 # %% ../../nbs/viewers/06_retrieval.ipynb #76514afd
 @patch
 def walk_strip(self:RetrievalExplorer, s:Sequence, n:int=7) -> np.ndarray: # RGB
-    "Some frames of a walk side by side."
+    "Draw some frames of a walk side by side."
     walk = self.walks.get(s)
-    return side_by_side([self.picture(s, t) for t in pick_frames(walk.n, n)] if walk else [self.picture(s, 0)], height=1, gap=2)
+    frames = pick_frames(walk.n, n) if walk else [0]
+    return side_by_side([self.picture(s, t) for t in frames], height=1, gap=2)
+
+def _draw_strip(ax:plt.Axes, strip:np.ndarray, title:str, colour:tuple) -> None:
+    "Draw frames of a walk in a border, its title to the left."
+    ax.imshow(strip)
+    ax.set(xticks=[], yticks=[])
+    ax.set_ylabel(title, rotation=0, ha='right', va='center', fontsize=7)
+    for spine in ax.spines.values():
+        spine.set(color=np.array(colour)/255, linewidth=2)
 
 # %% ../../nbs/viewers/06_retrieval.ipynb #5f88dcc7
 @patch
 @names_as_text()
 def figure(self:RetrievalExplorer) -> plt.Figure:
-    "The probe and its nearest as strips of frames, the comparison, and the figures of all probes."
-    r, beside = self.ranking, self.comparison_picture(self.player.index)
-    rows = [(r.probe, f'probe\n{in_picture(r.probe)}', MIDDLE)] + [(e.sequence, f'{entry_title(e)}, {far(e.distance)}\n{in_picture(e.sequence)}', GOOD if e.right else BAD) for e in r.shown]
+    "Draw the probe and its nearest as strips of frames, the comparison, and the figures of all probes."
+    r = self.ranking
+    rows = [(r.probe, f'probe\n{in_picture(r.probe)}', MIDDLE)]
+    for e in r.shown:
+        title = f'{entry_title(e)}, {far(e.distance)}\n{in_picture(e.sequence)}'
+        rows.append((e.sequence, title, _colour(e)))
     fig = plt.figure(figsize=(10.5, max(4.2, .57*len(rows)+.3)), layout='constrained')
     left, right = fig.subfigures(1, 2, width_ratios=(1, 1.15))
     for ax, (s, title, colour) in zip(left.subplots(len(rows), 1, squeeze=False).flat, rows):
-        ax.imshow(self.walk_strip(s))
-        ax.set(xticks=[], yticks=[]); ax.set_ylabel(title, rotation=0, ha='right', va='center', fontsize=7)
-        for spine in ax.spines.values(): spine.set(color=np.array(colour)/255, linewidth=2)
+        _draw_strip(ax, self.walk_strip(s), title, colour)
     fig.suptitle(in_picture(self.headline, 160), fontsize=9)
     fig.get_layout_engine().set(w_pad=.1)
-    scores = [_image(o.value) for o in (self.scores, self.matrix) if o.value]
-    below = [o for o in (beside, side_by_side(scores, height=1) if scores else None) if o is not None]
-    for ax, image in zip(right.subplots(len(below), 1, squeeze=False).flat if below else (), below): ax.imshow(image); ax.axis('off')
+    pictures = self.pictures_beside()
+    if pictures:
+        for ax, picture in zip(right.subplots(len(pictures), 1, squeeze=False).flat, pictures):
+            ax.imshow(picture)
+            ax.axis('off')
     return fig
+
+@patch
+def pictures_beside(self:RetrievalExplorer) -> list[np.ndarray]:
+    "The comparison and the figures of all probes, where there are any."
+    comparison = self.comparison_picture(self.player.index)
+    figures = [_image(o.value) for o in (self.scores, self.matrix) if o.value]
+    pictures = [] if comparison is None else [comparison]
+    if figures:
+        pictures.append(side_by_side(figures, height=1))
+    return pictures
 
 # %% ../../nbs/viewers/06_retrieval.ipynb #e20c4d08
 _TESTED = re.compile(r'-([0-9]{5,})(?=-|$)') # the iteration in a file's name, last or before the words for the test
 
 def _iteration_of(file:Path) -> int|None:
-    "Which iteration a file of results belongs to; None for another file."
+    "Return which iteration a file of results belongs to; None for another file."
     run = file.parent.parent.name + '-' # a run's files begin with its name, which may hold numbers itself
-    begin = len(run) - 1 if file.stem.startswith(run) and _TESTED.match(file.stem, len(run) - 1) else 0
-    m = _TESTED.search(file.stem, begin)
-    return int(m[1]) if m else None
+    after_run = len(run) - 1
+    of_run = file.stem.startswith(run) and _TESTED.match(file.stem, after_run)
+    found = _TESTED.search(file.stem, after_run if of_run else 0)
+    return int(found[1]) if found else None
 
 def newest_results(
     path:str|Path, # A JSON file, a folder of results, or a run's folder
 ) -> Path:
-    "The results of the latest iteration; of several tests of it those that were written last."
-    if (path := Path(path)).is_file(): return path
+    "Return the results of the latest iteration; of several tests of it those that were written last."
+    path = Path(path)
+    if path.is_file(): return path
     files = {f: _iteration_of(f) for f in (*path.glob('*.json'), *path.glob('results/*.json'))}
     found = [(i, f.stat().st_mtime_ns, f) for f, i in files.items() if i is not None]
-    if not found: raise SkeletonGaitError(
-        f"{path}: no results of a test; expected <save_name>-<iteration>-<test>.json, "
-        "as a test writes it into the run's folder results")
+    if not found:
+        raise SkeletonGaitError(
+            f"{path}: no results of a test; expected <save_name>-<iteration>-<test>.json, "
+            "as a test writes it into the run's folder results")
     return max(found)[2]
 
 # %% ../../nbs/viewers/06_retrieval.ipynb #6e3a5281
+def _are_words(v:Any) -> bool: return isinstance(v, list) and all(isinstance(w, str) for w in v)
+
+def _is_figure(n:Any) -> bool: return n is None or type(n) in (int, float) and abs(n) < 1e9
+
+def _are_numbers(v:Any) -> bool: return isinstance(v, list) and all(map(_is_figure, v))
+
+def _is_curve(e:dict[str,Any], about:dict[str,Any]) -> bool:
+    "Has a figure a curve, and its gallery a size?"
+    size = about.get(f"{e['condition']} gallery".strip())
+    whole = _are_numbers(e['cmc']) and len(e['cmc']) >= 20 and None not in e['cmc']
+    return whole and type(size) is int and size > 0
+
+def _is_matrix(e:dict[str,Any]) -> bool:
+    "Is the matrix empty, or are there a row for each probe view and a column for each gallery view?"
+    matrix, columns = e['matrix'], len(e['gallery_views'])
+    if not isinstance(matrix, list): return False
+    if matrix and len(matrix) != len(e['probe_views']): return False
+    return all(_are_numbers(r) and len(r) == columns for r in matrix)
+
+def _is_entry(e:dict[str,Any], about:dict[str,Any]) -> bool:
+    "Is a figure of the results as a test writes it, with as many cells as views?"
+    named = _are_words([e[k] for k in ('condition', 'measure', 'label', 'key')])
+    placed = e['per'] in get_args(Per) and type(e['table']) is int
+    views = _are_words(e['probe_views']) and _are_words(e['gallery_views'])
+    if not (named and placed and views): return False
+    return _is_figure(e['value']) and _is_matrix(e) and (not e.get('cmc') or _is_curve(e, about))
+
+# %% ../../nbs/viewers/06_retrieval.ipynb #66e98dc1
+_ENTRY = {'per', 'table', 'condition', 'measure', 'label', 'key', 'value', 'matrix', 'probe_views', 'gallery_views'}
+
+def _can_be_drawn(entries:list[dict]) -> bool:
+    "Are matrices and views so few that a picture holds them? At most 100 matrices of 100 views, and 50,000 cells."
+    # chosen: the largest public protocols have 10 matrices of 144 cells
+    matrices = [e for e in entries if e['per'] != 'all']
+    views = [max(len(e['probe_views']), len(e['gallery_views'])) for e in matrices]
+    return len(views) <= 100 and max(views, default=0) <= 100 and sum(v*v for v in views) <= 50_000
+
+def _is_data_cfg(data:Any) -> bool:
+    "Are the two settings that we need of a kind that will do, if they are there?"
+    if not isinstance(data, dict): return False
+    root, in_use = data.get('dataset_root'), data.get('data_in_use')
+    return isinstance(root, str|None) and (in_use is None or fits(in_use, list[bool]|list[int]))
+
+def _wrong_key(o:dict[str,Any]) -> str|None:
+    "The first key of the results whose value is invalid; None if all are valid."
+    names = o.get('probe_names')
+    if o['metric'] not in METRICS: return 'metric'
+    if not _is_data_cfg(o.get('data_cfg') or {}): return 'data_cfg'
+    if names is not None and not _are_words(names): return 'probe_names'
+    if not all(_is_entry(e, o) for e in o['tables']): return 'tables'
+    return None if _can_be_drawn(o['tables']) else 'tables'
+
+# %% ../../nbs/viewers/06_retrieval.ipynb #6be5ecae
+_KINDS = {'tables': list, 'protocol': dict, 'metric': str} # what the results of a test must have
+
 def read_results(
     path:Path, # As a test writes it
 ) -> dict[str,Any]:
     "Read the JSON of a test; a `SkeletonGaitError` for any other file."
     content = read_text(path, 'the results of a test')
-    try: o = read_json(content)
-    except SkeletonGaitError as e: raise SkeletonGaitError(f"{path}: {e}; expected the results of a test") from None
-    lacks = [k for k, kind in (('tables', list), ('protocol', dict), ('metric', str)) if not isinstance(o, dict) or not isinstance(o.get(k), kind)]
-    if lacks or not all(isinstance(e, dict) and {'per', 'table', 'condition', 'measure', 'label', 'key', 'value', 'matrix', 'probe_views', 'gallery_views'} <= e.keys() for e in o['tables']):
-        raise SkeletonGaitError(f"{path}: not the results of a test{f', without {lacks[0]}' if lacks else ''}; expected the JSON that a test writes")
-    if wrong := next((k for k, ok in _kinds(o).items() if not ok), ''): raise SkeletonGaitError(f"{path}: {wrong} is {ascii(str(o.get(wrong)))[1:-1]:.60}; expected the JSON that a test writes")
+    try:
+        o = read_json(content)
+    except SkeletonGaitError as e:
+        raise SkeletonGaitError(f'{path}: {e}; expected the results of a test') from None
+    expected = 'expected the JSON that a test writes'
+    lacks = [k for k, kind in _KINDS.items() if not isinstance(o, dict) or not isinstance(o.get(k), kind)]
+    if lacks:
+        raise SkeletonGaitError(f'{path}: not the results of a test, without {lacks[0]}; {expected}')
+    if not all(isinstance(e, dict) and _ENTRY <= e.keys() for e in o['tables']):
+        raise SkeletonGaitError(f'{path}: not the results of a test; {expected}')
+    wrong = _wrong_key(o)
+    if wrong:
+        found = ascii(str(o.get(wrong)))[1:-1]
+        raise SkeletonGaitError(f'{path}: {wrong} is {found:.60}; {expected}')
     return o
-
-def _kinds(o:dict[str,Any]) -> dict[str,bool]: # Key of the JSON -> will it do?
-    data, names = o.get('data_cfg') or {}, o.get('probe_names')
-    in_use = data.get('data_in_use') if isinstance(data, dict) else None
-    return {'metric': o['metric'] in METRICS, 'data_cfg': isinstance(data, dict) and isinstance(data.get('dataset_root'), str|None) and (in_use is None or fits(in_use, list[bool]|list[int])),
-            'probe_names': names is None or _are_words(names), 'tables': all(_is_entry(e, o) for e in o['tables']) and _can_be_drawn(o['tables'])}
-
-def _are_words(v:Any) -> bool: return isinstance(v, list) and all(isinstance(w, str) for w in v)
-
-def _are_numbers(v:Any) -> bool: return isinstance(v, list) and all(n is None or type(n) in (int, float) and abs(n) < 1e9 for n in v)
-
-def _is_entry(e:dict[str,Any], about:dict[str,Any]) -> bool:
-    "Is a figure of the results such as a test writes it, with as many cells as views?"
-    named = _are_words([e[k] for k in ('condition', 'measure', 'label', 'key')]) and e['per'] in get_args(Per) and type(e['table']) is int
-    views = _are_words(e['probe_views']) and _are_words(e['gallery_views'])
-    if not named or not views or not isinstance(e['matrix'], list) or not _are_numbers([e['value']]): return False
-    whole = not e['matrix'] or len(e['matrix']) == len(e['probe_views'])
-    return whole and all(_are_numbers(r) and len(r) == len(e['gallery_views']) for r in e['matrix']) and (not e.get('cmc') or _is_curve(e, about))
-
-def _is_curve(e:dict[str,Any], about:dict[str,Any]) -> bool:
-    "Has a figure a curve, and its gallery a size?"
-    size = about.get(f"{e['condition']} gallery".strip())
-    return _are_numbers(e['cmc']) and len(e['cmc']) >= 20 and None not in e['cmc'] and type(size) is int and size > 0
-
-def _can_be_drawn(entries:list[dict]) -> bool:
-    "Are there so few matrices, and views in each, that a picture holds them? (Chosen: 100, 100, and 50,000 cells; the largest public protocols have 10 matrices of 144 cells.)"
-    views = [max(len(e['probe_views']), len(e['gallery_views'])) for e in entries if e['per'] != 'all']
-    return len(views) <= 100 and max(views, default=0) <= 100 and sum(v*v for v in views) <= 50_000
 
 # %% ../../nbs/viewers/06_retrieval.ipynb #7dc9aa6d
 def open_questions(
@@ -752,27 +1079,37 @@ def open_questions(
     about:dict,       # What is in it
     probes:Iterable[str]|None=None, # Names of the probes, where the JSON has none and the protocol needs them
 ) -> Questions|Failures:
-    "All questions of a test if its embeddings were kept, else those that failed."
-    kept, told = embeddings_file(file), file.with_name(f'{file.stem}-failures.csv')
+    "Return all questions of a test if its embeddings were kept, else those that failed."
+    kept = embeddings_file(file)
+    told = file.with_name(f'{file.stem}-failures.csv')
     rows = read_failures(told) if told.is_file() else None
     if kept.is_file():
-        q = Questions(read_embeddings(kept), GalleryProbe.from_dict(about['protocol']), about['metric'], probes or about.get('probe_names'))
-        if rows is not None: q.note_failures(rows)
+        protocol = GalleryProbe.from_dict(about['protocol'])
+        q = Questions(read_embeddings(kept), protocol, about['metric'], probes or about.get('probe_names'))
+        if rows is not None:
+            q.note_failures(rows)
         return q
-    if rows is None: raise SkeletonGaitError(f"{file}: found neither {kept.name} nor {told.name} beside it; set evaluator_cfg.save_embeddings: true and test again")
+    if rows is None:
+        raise SkeletonGaitError(
+            f'{file}: found neither {kept.name} nor {told.name} beside it; '
+            'set evaluator_cfg.save_embeddings: true and test again')
     return Failures(rows)
 
 # %% ../../nbs/viewers/06_retrieval.ipynb #01375610
 def result_walks(
     about:dict,             # The JSON of a test
-    data:str|Path|None,     # Another tree than was tested
-) -> tuple[Callable|None,str]: # Where pictures come from, if there are any; what has to be said
-    "Pictures for the sequences of a test."
-    d = about.get('data_cfg') or {}
-    render, root = render_settings(o if isinstance(o := d.get('render'), dict) else {}), d.get('dataset_root')
+    data:str|Path|None,     # Another tree than the tested one
+) -> tuple[Callable|None,str]: # Where pictures come from, if there are any; what the reader should know
+    "Find pictures for the sequences of a test."
+    cfg = about.get('data_cfg') or {}
+    drawn, root = cfg.get('render'), cfg.get('dataset_root')
+    render = render_settings(drawn if isinstance(drawn, dict) else {})
     if data is not None: return tree_walks(data, None, render), ''
-    if root and Path(root).is_dir(): return tree_walks(root, d.get('data_in_use'), render), ''
-    return None, f"Names only: the tree that was tested{f', {root},' if root else ''} is not there. Pass data=... with a tree of maps, silhouettes or poses to see the walks."
+    if root and Path(root).is_dir():
+        return tree_walks(root, cfg.get('data_in_use'), render), ''
+    which = f', {root},' if root else ''
+    return None, (f'Names only: the tree that was tested{which} is not there. '
+                  'Pass data=... with a tree of maps, silhouettes or poses to see the walks.')
 
 # %% ../../nbs/viewers/06_retrieval.ipynb #fc2f6313
 @patch(cls_method=True)
@@ -782,9 +1119,10 @@ def from_results(cls:RetrievalExplorer,
     probes:Iterable[str]|None=None, # Names of the probes, for results that do not tell them
     k:int=8,                        # How many of the nearest are shown
 ) -> RetrievalExplorer:
-    "Look at a test that was written to disk."
+    "Open a test that was written to disk."
     def make():
-        about = read_results(file := newest_results(results))
+        file = newest_results(results)
+        about = read_results(file)
         viewer = cls.__new__(cls)
         Viewer.__init__(viewer)
         pictures, remark = result_walks(about, data)

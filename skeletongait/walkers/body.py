@@ -27,13 +27,15 @@ def harmonics(
     phase:np.ndarray,         # `(...)`, in periods: 0 and 1 are the same
     n:int=4,                  # How many harmonics to keep, less than half of the samples
 ) -> np.ndarray: # `(...)`
-    "The first `n` harmonics of a sampled period, at any phase."
-    c, k = np.fft.rfft(samples)/len(samples), np.arange(1, n+1)
-    return c[0].real + 2*(np.exp(2j*np.pi*np.multiply.outer(phase, k)) @ c[1:n+1]).real
+    "Return the first `n` harmonics of a sampled period, at any phase."
+    coefficients = np.fft.rfft(samples)/len(samples)
+    k = np.arange(1, n+1)
+    waves = np.exp(2j*np.pi*np.multiply.outer(phase, k))
+    return coefficients[0].real + 2*(waves @ coefficients[1:n+1]).real
 
 # %% ../../nbs/walkers/01_body.ipynb #96b9eabc
 def _trait(mean:float, half:float, daily:float=0.):
-    "A number of a person: its average, the half-range between people, the deviation from walk to walk of one of them."
+    "A number of a person: its average, the half-range between people, one person's deviation from walk to walk."
     return field(default=mean, metadata=dict(half=half, daily=daily))
 
 @dataclass(frozen=True)
@@ -77,19 +79,24 @@ class Walker:
 
     @classmethod
     def draw(cls, rng:np.random.Generator) -> 'Walker':
-        "A new person."
+        "Draw a new person."
         return cls(**{f.name: f.default + f.metadata['half']*rng.uniform(-1, 1) for f in fields(cls)})
 
     def vary(self, rng:np.random.Generator) -> 'Walker':
-        "The same person on another walk: the same bones, a slightly different gait."
-        return replace(self, **{f.name: getattr(self, f.name) + f.metadata['daily']*rng.normal() for f in fields(self) if f.metadata['daily']})
+        "Return the same person on another walk: the same bones, a slightly different gait."
+        changes = {}
+        for f in fields(self):
+            daily = f.metadata['daily']
+            if daily:
+                changes[f.name] = getattr(self, f.name) + daily*rng.normal()
+        return replace(self, **changes)
 
 # %% ../../nbs/walkers/01_body.ipynb #b174bf27
 def make_walker(
     seed:int,      # Which population
     subject:int=0, # Which of its people
 ) -> Walker:
-    "Person number `subject` of population `seed`."
+    "Return person number `subject` of population `seed`."
     return Walker.draw(np.random.default_rng([seed, subject]))
 
 # %% ../../nbs/walkers/01_body.ipynb #a921e898
@@ -98,7 +105,7 @@ CONDITIONS = ('nm', 'bg', 'cl')
 class Outfit(NamedTuple):
     "What a walker wears and carries."
     coat:bool=False # a long coat
-    bag:str=''      # '', 'hand' (hangs from the hand) or 'shoulder' (on the hip, its strap over the shoulder, held by the hand)
+    bag:str=''      # '': none; 'hand': hangs from the hand; 'shoulder': on the hip, its strap held by the hand
     side:int=1      # which arm has the bag: 1 left, -1 right
 
 # %% ../../nbs/walkers/01_body.ipynb #f14f42fc
@@ -106,10 +113,14 @@ def draw_outfit(
     type:str,                # Type of the sequence: a condition, and after a dash anything
     rng:np.random.Generator, # Chooses the kind of bag and its side
 ) -> Outfit:
-    "The outfit of a sequence; a `SkeletonGaitError` if its type names no condition."
-    condition, bag, side = type.split('-')[0], ('hand', 'shoulder')[rng.integers(2)], int(rng.choice((-1, 1)))
-    if condition not in CONDITIONS: raise SkeletonGaitError(
-        f"type {type!r}: found condition {condition!r}, expected one of {', '.join(CONDITIONS)}; name types like nm-01, bg-01, cl-02")
+    "Return the outfit of a sequence; a `SkeletonGaitError` if its type names no condition."
+    condition = type.split('-')[0]
+    bag = ('hand', 'shoulder')[rng.integers(2)]
+    side = int(rng.choice((-1, 1)))
+    if condition not in CONDITIONS:
+        raise SkeletonGaitError(
+            f"type {type!r}: found condition {condition!r}, expected one of {', '.join(CONDITIONS)}; "
+            "name types like nm-01, bg-01, cl-02")
     return Outfit(condition == 'cl', bag if condition == 'bg' else '', side)
 
 # %% ../../nbs/walkers/01_body.ipynb #79315447
@@ -119,13 +130,16 @@ def _hang(pitch, out) -> np.ndarray: # `(T, 3)` unit vectors
     return np.stack([np.sin(pitch)*np.cos(out), np.sin(out), -np.cos(pitch)*np.cos(out)], -1)
 
 def _crossbar(half:float, side:int, turn, tilt) -> np.ndarray: # `(T, 3)`
-    "One end of the bar between both hips or shoulders: turned about the vertical, tilted (left end up +)."
-    return side*half*np.stack(np.broadcast_arrays(-np.sin(turn), np.cos(turn), np.sin(tilt)), -1)
+    "One end of the bar between both hips or shoulders: turned about the vertical, tilted (left end up +), in radians."
+    ends = np.broadcast_arrays(-np.sin(turn), np.cos(turn), np.sin(tilt))
+    return side*half*np.stack(ends, -1)
 
 # %% ../../nbs/walkers/01_body.ipynb #ce555e10
-def _leg(w:Walker, phase:np.ndarray, side:int) -> dict[str,np.ndarray]: # Each `(T, 3)`, from the middle of the pelvis, in metres
+def _leg(w:Walker, phase:np.ndarray, side:int) -> dict[str,np.ndarray]: # Each `(T, 3)`, from mid-pelvis, in metres
     "Hip, knee, ankle, heel and toe of the left (`side` 1) or right (-1) leg; `phase` `(T,)` is the left foot's."
-    H, turn, drop = w.height, -np.radians(w.pelvis_turn)*np.cos(2*np.pi*phase), np.radians(w.pelvis_drop)*np.sin(2*np.pi*phase)
+    H = w.height
+    turn = -np.radians(w.pelvis_turn)*np.cos(2*np.pi*phase)
+    drop = np.radians(w.pelvis_drop)*np.sin(2*np.pi*phase)
     own = phase + (0 if side == 1 else .5)
     thigh = np.radians(w.hip_swing*(1+side*w.step_asymmetry)*harmonics(THIGH, own) + w.crouch/2)
     shank = thigh - np.radians(w.knee_swing*harmonics(KNEE, own) + w.crouch)
@@ -134,8 +148,8 @@ def _leg(w:Walker, phase:np.ndarray, side:int) -> dict[str,np.ndarray]: # Each `
     out = np.arcsin((side*w.step_width/2*H - hip[:, 1])/((w.thigh+w.shank)*H))
     knee = hip + w.thigh*H*_hang(thigh, out)
     ankle = knee + w.shank*H*_hang(shank, out)
-    sole = ankle + .039*H*_hang(pitch, 0)                                      # the point below the ankle
-    along = w.foot*H*_hang(pitch+np.pi/2, side*np.radians(w.toe_out))          # heel to toe
+    sole = ankle + .039*H*_hang(pitch, 0)                             # the point below the ankle
+    along = w.foot*H*_hang(pitch+np.pi/2, side*np.radians(w.toe_out)) # heel to toe
     return dict(hip=hip, knee=knee, ankle=ankle, heel=sole-.25*along, toe=sole+.5*along)
 
 # %% ../../nbs/walkers/01_body.ipynb #8773ba39
@@ -145,91 +159,130 @@ def _lowest(z_tp:np.ndarray, soft:float=.006) -> np.ndarray: # `(T,)`
     return low - soft*np.log(np.exp(-(z_tp-low[..., None])/soft).sum(-1))
 
 # %% ../../nbs/walkers/01_body.ipynb #adbd88d1
-def _arm(w:Walker, phase:np.ndarray, side:int, outfit:Outfit) -> dict[str,np.ndarray]: # Each `(T, 3)`, from the top of the trunk, in metres
-    "Shoulder, elbow, wrist and hand of the left (`side` 1) or right (-1) arm; `phase` `(T,)` is the left foot's."
-    H, carries = w.height, outfit.bag if outfit.side == side else ''
-    beat = -side*np.cos(2*np.pi*(phase-w.arm_lag))                                 # the left arm is back when the left heel strikes
+def _arm_angles(w:Walker, phase:np.ndarray, side:int, outfit:Outfit) -> tuple[np.ndarray,np.ndarray,float]:
+    "Pitch of the upper arm `(T,)`, bend of the elbow `(T,)` and the angle away from the trunk, in radians."
+    carries = outfit.bag if outfit.side == side else ''
+    beat = -side*np.cos(2*np.pi*(phase-w.arm_lag)) # the left arm is back when the left heel strikes
     calm = {'': 1, 'hand': .3, 'shoulder': .35}[carries]*(.85 if outfit.coat else 1)
     pitch = np.radians(w.arm_forward + calm*w.arm_swing*(1+side*w.arm_asymmetry)*beat)
-    bend = np.radians({'': w.elbow, 'hand': .3*w.elbow, 'shoulder': w.elbow+65}[carries] + calm*w.elbow_swing*(1+beat))
-    out = side*np.radians(w.arm_out + 4*outfit.coat + 3*(carries == 'hand'))
-    pull = -outfit.side*np.radians(2.5)*bool(outfit.bag)
-    shoulder = _crossbar(w.shoulders/2*H, side, np.radians(w.shoulder_turn)*np.cos(2*np.pi*phase), np.radians(w.shoulder_tilt)+pull)
+    elbow = {'': w.elbow, 'hand': .3*w.elbow, 'shoulder': w.elbow+65}[carries]
+    bend = np.radians(elbow + calm*w.elbow_swing*(1+beat))
+    away = w.arm_out + (4 if outfit.coat else 0) + (3 if carries == 'hand' else 0)
+    return pitch, bend, side*np.radians(away)
+
+def _arm(w:Walker, phase:np.ndarray, side:int, outfit:Outfit) -> dict[str,np.ndarray]: # Each `(T, 3)`
+    "Shoulder, elbow, wrist and hand of the left (`side` 1) or right (-1) arm, in metres from the top of the trunk."
+    H = w.height
+    pitch, bend, out = _arm_angles(w, phase, side, outfit)
+    turn = np.radians(w.shoulder_turn)*np.cos(2*np.pi*phase)
+    pull = -outfit.side*np.radians(2.5) if outfit.bag else 0.
+    shoulder = _crossbar(w.shoulders/2*H, side, turn, np.radians(w.shoulder_tilt)+pull)
     elbow = shoulder + w.upper_arm*H*_hang(pitch, out)
     forearm = _hang(pitch+bend, .4*out)
     wrist = elbow + w.forearm*H*forearm
     return dict(shoulder=shoulder, elbow=elbow, wrist=wrist, hand=wrist+.045*H*forearm)
 
 # %% ../../nbs/walkers/01_body.ipynb #a8d9287e
+_FACE = dict( # from the middle of an average head, fractions of the body's height: forward, left, up (chosen)
+    nose=(.062, 0, -.010),
+    left_eye=(.050, .018, .012),
+    right_eye=(.050, -.018, .012),
+    left_ear=(-.004, .046, 0),
+    right_ear=(-.004, -.046, 0),
+    chin=(.022, 0, -.042))
+
 def _head(w:Walker) -> dict[str,np.ndarray]: # Each `(3,)`, from the middle of the head, in metres
-    "Nose, eyes, ears and chin, as the face is turned and pitched (proportions chosen)."
-    face = dict(nose=(.062, 0, -.010), left_eye=(.050, .018, .012), right_eye=(.050, -.018, .012), left_ear=(-.004, .046, 0), right_ear=(-.004, -.046, 0),
-        chin=(.022, 0, -.042))
+    "Nose, eyes, ears and chin, as the face is turned and pitched."
     a, b = np.radians(w.gaze), np.radians(w.nod)
     yaw = np.array([[np.cos(a), -np.sin(a), 0], [np.sin(a), np.cos(a), 0], [0, 0, 1]])
     nod = np.array([[np.cos(b), 0, -np.sin(b)], [0, 1, 0], [np.sin(b), 0, np.cos(b)]])
-    return {k: w.height*w.head/.058*yaw @ nod @ np.array(v) for k, v in face.items()}
+    return {k: w.height*w.head/.058*yaw @ nod @ np.array(v) for k, v in _FACE.items()}
 
 # %% ../../nbs/walkers/01_body.ipynb #29352662
 BODY = JOINTS + ('head', 'chin', 'neck') + tuple(f'{s}_{p}' for p in ('hand', 'heel', 'toe') for s in ('left', 'right'))
 
 # %% ../../nbs/walkers/01_body.ipynb #eff74354
 def walking_speed(walker:Walker) -> float: # metres per second
-    "How fast the body advances so that the standing foot stays where it is."
-    ends = np.array([0., .5])
-    left, right = _leg(walker, ends, 1)['ankle'][:, 0], _leg(walker, ends, -1)['ankle'][:, 0]
+    "Return how fast the body advances, so that the standing foot stays where it is."
+    heel_strikes = np.array([0., .5])
+    left = _leg(walker, heel_strikes, 1)['ankle'][:, 0]
+    right = _leg(walker, heel_strikes, -1)['ankle'][:, 0]
     return (left[0]-left[1] + right[1]-right[0])*walker.cadence/120
 
 # %% ../../nbs/walkers/01_body.ipynb #70b16c09
+def _in_outfit(walker:Walker, outfit:Outfit) -> Walker:
+    "The walker with the slightly different gait that a coat or a bag makes."
+    lean = walker.lean + (1.5 if outfit.bag else 0.)
+    swing = .96 if outfit.coat or outfit.bag else 1
+    return replace(walker, lean=lean, hip_swing=walker.hip_swing*swing)
+
+def _pose(w:Walker, phase:np.ndarray, outfit:Outfit) -> tuple[np.ndarray,np.ndarray]: # `(T, 26, 3)`, `(T,)`, in metres
+    "The joints of `BODY` at each phase, from the middle of the pelvis, and the height of the ground below it."
+    sway = w.sway*w.height*np.sin(2*np.pi*phase)[:, None]*np.array([0, 1, 0])
+    top = w.trunk*w.height*_hang(np.pi-np.radians(w.lean), 0) + 1.6*sway
+    middle = top + w.height*np.array([w.head_forward + .5*w.neck*np.sin(np.radians(w.lean)), 0, w.neck])
+    points = {'neck': top, 'head': middle} | {k: middle+v for k, v in _head(w).items()}
+    soles = []
+    for side, name in ((1, 'left'), (-1, 'right')):
+        leg, arm = _leg(w, phase, side), _arm(w, phase, side, outfit)
+        points |= {f'{name}_{k}': v for k, v in leg.items()}
+        points |= {f'{name}_{k}': v+top for k, v in arm.items()}
+        soles += [leg['heel'][:, 2], leg['toe'][:, 2]]
+    return np.stack([points[k] for k in BODY], 1), _lowest(np.stack(soles, -1))
+
+# %% ../../nbs/walkers/01_body.ipynb #eda53565
 def joint_positions(
-    walker:Walker,          # Who
+    walker:Walker,          # Whose body and gait
     n_frames:int=30,        # T
     fps:float=25,           # Frames per second
     outfit:Outfit=Outfit(), # Coat or bag
     phase:float=0,          # Of the gait cycle at the first frame, in cycles; 0 = left heel strike
 ) -> np.ndarray: # `(T, 26, 3)` metres, joints as in `BODY`; x forward, y left, z up
-    "The skeleton of a walk in 3-D: over the origin half-way through, feet on the ground z = 0."
-    w = replace(walker, lean=walker.lean+1.5*bool(outfit.bag), hip_swing=walker.hip_swing*(.96 if outfit.coat or outfit.bag else 1))
+    "Return the skeleton of a walk in 3-D: over the origin half-way through, feet on the ground z = 0."
+    w = _in_outfit(walker, outfit)
     t = (np.arange(n_frames) - (n_frames-1)/2)/fps
-    ph = phase + np.arange(n_frames)*w.cadence/120/fps
-    legs, arms = ({side: part(w, ph, side, *a) for side in (1, -1)} for part, a in ((_leg, ()), (_arm, (outfit,))))
-    sway = w.sway*w.height*np.sin(2*np.pi*ph)[:, None]*np.array([0, 1, 0])
-    top = w.trunk*w.height*_hang(np.pi-np.radians(w.lean), 0) + 1.6*sway
-    middle = top + w.height*np.array([w.head_forward + .5*w.neck*np.sin(np.radians(w.lean)), 0, w.neck])
-    p = {'neck': top, 'head': middle} | {k: middle+v for k, v in _head(w).items()}
-    for side, name in ((1, 'left'), (-1, 'right')):
-        p |= {f'{name}_{k}': v for k, v in legs[side].items()} | {f'{name}_{k}': v+top for k, v in arms[side].items()}
-    ground = _lowest(np.stack([legs[s][k][:, 2] for s in (1, -1) for k in ('heel', 'toe')], -1))
-    xyz = np.stack([p[k] for k in BODY], 1)
-    return xyz + np.stack([t*walking_speed(w), 0*t, -ground], -1)[:, None]
+    phases = phase + np.arange(n_frames)*w.cadence/120/fps
+    xyz, ground = _pose(w, phases, outfit)
+    path = np.stack([t*walking_speed(w), 0*t, -ground], -1)
+    return xyz + path[:, None]
 
 # %% ../../nbs/walkers/01_body.ipynb #84a70c15
-_SIDE = (('shoulder', 'elbow'), ('elbow', 'wrist'), ('shoulder', 'hip'), ('hip', 'knee'), ('knee', 'ankle'), ('ankle', 'heel'), ('heel', 'toe'),
-         ('ankle', 'toe'))
+_SIDE = (
+    ('shoulder', 'elbow'), ('elbow', 'wrist'), ('shoulder', 'hip'), ('hip', 'knee'), ('knee', 'ankle'),
+    ('ankle', 'heel'), ('heel', 'toe'), ('ankle', 'toe'))
 BODY_BONES = [
-    ('left_shoulder', 'right_shoulder'), ('left_hip', 'right_hip'), ('neck', 'head'), ('nose', 'left_eye'), ('nose', 'right_eye'),
-    ('left_eye', 'left_ear'), ('right_eye', 'right_ear'), *((f'{side}_{a}', f'{side}_{b}') for side in ('left', 'right') for a, b in _SIDE)]
+    ('left_shoulder', 'right_shoulder'), ('left_hip', 'right_hip'), ('neck', 'head'),
+    ('nose', 'left_eye'), ('nose', 'right_eye'), ('left_eye', 'left_ear'), ('right_eye', 'right_ear'),
+    *((f'{side}_{a}', f'{side}_{b}') for side in ('left', 'right') for a, b in _SIDE)]
 
 def _side_color(*names:str) -> str:
     "Blue where all are on the left, red where all are on the right, else grey."
     if all('left' in name for name in names): return 'C0'
     return 'C3' if all('right' in name for name in names) else '.35'
 
+def _plot_bone(ax, bone:tuple[str,str], xy:np.ndarray, alpha:np.ndarray, lw:float) -> None:
+    "Draw one bone, as faint as the fainter of its joints; nothing if `xy` lacks one of them."
+    i, j = BODY.index(bone[0]), BODY.index(bone[1])
+    if max(i, j) >= len(xy): return
+    fainter = float(min(alpha[i], alpha[j]))
+    ax.plot(xy[[i, j], 0], xy[[i, j], 1], color=_side_color(*bone), alpha=fainter, lw=lw, solid_capstyle='round')
+
+# %% ../../nbs/walkers/01_body.ipynb #9c58de76
 def plot_body(
     ax,              # Axes to draw on
     xy:np.ndarray,   # `(J, 2)`: the points of `BODY`, or the first 17 of them
     alpha:np.ndarray|None=None, # `(J,)`, 0 to 1; a joint with 0 is left out. None: all 1
-    shift:float=0,   # Added to x
-    lw:float=1.6,    # Width of a bone
-    ms:float=0,      # Size of a joint's dot
+    lw:float=1.6,    # Width of a bone, points
+    ms:float=0,      # Size of a joint's dot, square points
 ) -> None:
     "Draw one frame of a walker: left blue, right red."
-    alpha = np.ones(len(xy)) if alpha is None else alpha
-    for a, b in BODY_BONES:
-        i, j = BODY.index(a), BODY.index(b)
-        if max(i, j) >= len(xy): continue
-        ax.plot(xy[[i, j], 0]+shift, xy[[i, j], 1], color=_side_color(a, b), alpha=float(min(alpha[i], alpha[j])), lw=lw, solid_capstyle='round')
-    if ms: ax.scatter(xy[:17, 0]+shift, xy[:17, 1], s=ms, c=[*map(_side_color, JOINTS)], alpha=alpha[:17], zorder=3, linewidths=0)
+    if alpha is None:
+        alpha = np.ones(len(xy))
+    for bone in BODY_BONES:
+        _plot_bone(ax, bone, xy, alpha, lw)
+    if ms:
+        colors = [_side_color(k) for k in JOINTS]
+        ax.scatter(xy[:17, 0], xy[:17, 1], s=ms, c=colors, alpha=alpha[:17], zorder=3, linewidths=0)
 
 # %% ../../nbs/walkers/01_body.ipynb #3f3f70f4
 @dataclass(frozen=True)
@@ -242,11 +295,12 @@ class Camera:
     size:tuple[int,int]=(1280, 720)   # width and height of the picture, pixels
     aim:float=.9                      # metres above the ground: the point it looks at
 
-    def axes(self) -> tuple[np.ndarray,np.ndarray]: # Place `(3,)` in metres; rows `(3, 3)`: picture's right, picture's down, forward
-        "Where the camera is and how it is turned."
+    def axes(self) -> tuple[np.ndarray,np.ndarray]: # Place `(3,)`, metres; rows `(3, 3)`: right, down, forward
+        "Return where the camera is and how it is turned."
         a = np.radians(self.azimuth)
         place = np.array([self.distance*np.cos(a), self.distance*np.sin(a), self.height])
-        ahead = (np.array([0, 0, self.aim])-place)/np.hypot(self.distance, self.height-self.aim)
+        target = np.array([0, 0, self.aim])
+        ahead = (target-place)/np.hypot(self.distance, self.height-self.aim)
         right = np.array([-np.sin(a), np.cos(a), 0])
         return place, np.stack([right, np.cross(ahead, right), ahead])
 
@@ -254,11 +308,12 @@ class Camera:
         self,
         xyz:np.ndarray, # `(..., 3)` metres
     ) -> np.ndarray: # `(..., 3)`: pixel x, pixel y, depth in metres
-        "Where points of the world appear; a `SkeletonGaitError` if one is not in front of the camera."
+        "Return where points of the world appear; a `SkeletonGaitError` if one is not in front of the camera."
         place, axes = self.axes()
         p = (xyz-place) @ axes.T
         depth = p[..., 2:]
-        if not depth.min() > .1: raise SkeletonGaitError(
-            f"camera at azimuth {self.azimuth:g}: the walk passes through it (nearest depth {depth.min():.1f} m); "
-            f"expected more than 0.1 m; raise its distance ({self.distance:g} m)")
+        if not depth.min() > .1: # a NaN is an error too
+            raise SkeletonGaitError(
+                f"camera at azimuth {self.azimuth:g}: the walk passes through it (nearest depth {depth.min():.1f} m); "
+                f"expected more than 0.1 m; raise its distance ({self.distance:g} m)")
         return np.concatenate([p[..., :2]/depth*self.focal + np.array(self.size)/2, depth], -1)

@@ -21,38 +21,47 @@ from ..files.tree import Sequence, Tree, read_tree
 from ..maps.heatmap import pose_to_heatmap
 from ..poses.joints import COCO17_FROM, JOINTS
 from .body import CONDITIONS
-from .recording import make_sequence
+from .recording import Recording, make_sequence
 
 # %% ../../nbs/walkers/04_datasets.ipynb #6e801ed8
+def _in_use(path:Path) -> bool:
+    "Is there a file, a link, or a folder with something in it?"
+    return path.is_symlink() or path.is_file() or path.is_dir() and any(path.iterdir())
+
 def _begin(root:Path, name:str, partition:dict) -> None:
-    "Write the partition; a `SkeletonGaitError` where the folder holds data that go by another one."
-    path, content = root/name, json.dumps(partition, indent=1)
-    used = lambda p: p.is_symlink() or p.is_file() or p.is_dir() and any(p.iterdir())
-    there = next(filter(used, (path, root/'pose', root/'silhouette')), None)
+    "Write the partition; a `SkeletonGaitError` where the folder holds data with another one."
+    path = root/name
+    content = json.dumps(partition, indent=1)
     ours = path.is_file() and path.read_text(encoding='utf-8', errors='replace') == content
-    if there and not ours: raise SkeletonGaitError(
-        f"{there}: is there already, and is not of these walkers; expected a new folder, or one of an earlier run "
-        'with the same subjects; choose another root, or remove it')
+    if not ours:
+        for there in (path, root/'pose', root/'silhouette'):
+            if _in_use(there):
+                raise SkeletonGaitError(
+                    f"{there}: is there already, and is not of these walkers; expected a new folder, "
+                    "or one of an earlier run with the same subjects; choose another root, or remove it")
     save_text(content, path)
 
 # %% ../../nbs/walkers/04_datasets.ipynb #98147d5c
 def write_walkers(
-    root:str|Path,       # A new folder, or one of an earlier run (same files are written anew)
+    root:str|Path,       # A new folder, or one of an earlier run (its files are overwritten)
     n_subjects:int=100,  # People in all
     n_train:int=80,      # How many of them are for training
-    types:tuple[str,...]=('nm-01', 'nm-02', 'bg-01', 'cl-01'),
+    types:tuple[str,...]=('nm-01', 'nm-02', 'bg-01', 'cl-01'), # As `make_sequence` takes them
     views:tuple[str,...]=('000', '045', '090'), # Azimuths of the cameras, in degrees
-    n_frames:int=30,
+    n_frames:int=30,     # Of each sequence
     seed:int=0,          # Which population
     fps:float=25,        # Frames per second
-) -> dict[str,list[str]]: # The partition
-    "Write `root/pose/<subject>/<type>/<view>/<view>.pkl`, the same below `root/silhouette`, and `root/partition.json`; a `SkeletonGaitError` where `root` holds other data."
-    if not 0 <= n_train <= n_subjects: raise SkeletonGaitError(f"n_train: found {n_train}, expected 0 to {n_subjects}, the number of subjects")
-    root, names = Path(root), [f'{i:03d}' for i in range(n_subjects)]
+) -> dict[str,list[str]]: # The partition, as in `root/partition.json`
+    "Write `<subject>/<type>/<view>/<view>.pkl` in `root/pose` and in `root/silhouette`, and the partition beside them."
+    if not 0 <= n_train <= n_subjects:
+        raise SkeletonGaitError(f"n_train: found {n_train}, expected 0 to {n_subjects}, the number of subjects")
+    root = Path(root)
+    names = [f'{i:03d}' for i in range(n_subjects)]
     partition = dict(TRAIN_SET=names[:n_train], TEST_SET=names[n_train:])
     _begin(root, 'partition.json', partition)
     for (i, name), type, view in itertools.product(enumerate(names), types, views):
-        rec, folder = make_sequence(seed, i, type, view, n_frames, fps), Sequence(name, type, view).path('')
+        rec = make_sequence(seed, i, type, view, n_frames, fps)
+        folder = Sequence(name, type, view).path('')
         save_pickle(rec.pose, root/'pose'/folder/f'{view}.pkl')
         save_pickle(rec.silhouette, root/'silhouette'/folder/f'{view}.pkl')
     return partition
@@ -60,15 +69,16 @@ def write_walkers(
 # %% ../../nbs/walkers/04_datasets.ipynb #ef94e5e3
 def write_linked(
     root:str|Path, # As for `write_walkers`
-    **walkers,     # What `write_walkers` takes
+    **walkers,     # The other arguments of `write_walkers`
 ) -> Tree: # `root/linked`, each sequence with `0_heatmap.pkl` and `1_sil.pkl`
     "Write walkers, and their skeleton maps and silhouettes as one linked tree."
     root = Path(root)
     write_walkers(root, **walkers)
     for sequence, (pose_file,) in read_tree(root/'pose').sequences.items():
         folder = sequence.path(root/'linked')
+        silhouette_file = sequence.path(root/'silhouette')/pose_file.name
         save_pickle(pose_to_heatmap(load_pickle(pose_file)), folder/'0_heatmap.pkl')
-        save_pickle(load_pickle(sequence.path(root/'silhouette')/pose_file.name), folder/'1_sil.pkl')
+        save_pickle(load_pickle(silhouette_file), folder/'1_sil.pkl')
     return read_tree(root/'linked')
 
 # %% ../../nbs/walkers/04_datasets.ipynb #8ab81a20
@@ -79,15 +89,17 @@ class Take(NamedTuple):
     azimuth:str # Of the camera, in degrees
 
 def _grid(types:dict[str,str], views:dict[str,str]) -> tuple[Take,...]:
-    "Every type in every view; both from the data set's names to walks and azimuths."
-    return tuple(Take(f'{{subject}}/{t}/{v}', walk, azimuth) for t, walk in types.items() for v, azimuth in views.items())
+    "Every type in every view; `types` maps the data set's names to walks, `views` to azimuths."
+    return tuple(
+        Take(f'{{subject}}/{t}/{v}', walk, azimuth)
+        for t, walk in types.items() for v, azimuth in views.items())
 
 class Layout(NamedTuple):
     "How a data set names things."
     train:tuple[str,range]   # Form and numbers of its training subjects
-    test:tuple[str,range]    # Of its test subjects
+    test:tuple[str,range]    # Form and numbers of its test subjects
     takes:tuple[Take,...]    # Some of its sequences: enough for every condition of its protocol
-    test_takes:tuple[Take,...] = () # Where the test subjects' differ
+    test_takes:tuple[Take,...] = () # Those of the test subjects, where they differ
     pose_file:str = '{view}.pkl'
     silhouette_file:str = '{view}.pkl'
     width:int = 64           # Columns of its silhouettes; all are 64 high
@@ -95,63 +107,114 @@ class Layout(NamedTuple):
     probe:str = ''           # `<type>-<view>` of the test sequences that its partition lists as probes
 
 # %% ../../nbs/walkers/04_datasets.ipynb #d83d1ca5
-_PLAIN = {v: v for v in ('000', '045', '090')}
-_CASIA_E = {f'{height}-scene{scene}-{kind}-1': f'{kind}-{i:02d}' for i, (height, (scene, kind)) in enumerate(
-    itertools.product('HL', [('1', 'nm'), *itertools.product(('2', '3', '3_s'), CONDITIONS)]))}
+def _as_named(*names:str) -> dict[str,str]:
+    "Names that the walkers use too."
+    return {n: n for n in names}
+
+_PLAIN = _as_named('000', '045', '090')
+_CASIA_B = _as_named(*(f'nm-{i:02d}' for i in range(1, 7)), 'bg-01', 'bg-02', 'cl-01', 'cl-02')
+_CASIA_E_SCENES = [('1', 'nm'), *itertools.product(('2', '3', '3_s'), CONDITIONS)]
+_CASIA_E = {
+    f'{height}-scene{scene}-{kind}-1': f'{kind}-{i:02d}'
+    for i, (height, (scene, kind)) in enumerate(itertools.product('HL', _CASIA_E_SCENES))}
+_CCPG = dict(
+    U0_D0='nm-00', U0_D0_BG='bg-00', U0_D3='nm-03', U1_D0='cl-10', U1_D1='cl-11', U2_D2='cl-22', U3_D3='cl-33')
+_SUSTECH1K = {
+    '00-nm': 'nm-00', '01-nm': 'nm-01', '01-bg': 'bg-01', '01-cl': 'cl-01', '02-cr': 'bg-02', '02-ub': 'nm-02',
+    '03-uf': 'cl-03', '03-oc': 'nm-03', '04-nt': 'nm-04'}
+_GAIT3D = (
+    Take('{subject}/camid0_videoid2/seq0', 'nm-00', '000'),
+    Take('{subject}/camid9_videoid1/seq0', 'nm-01', '045'),
+    Take('{subject}/camid9_videoid1/seq1', 'bg-01', '045'),
+    Take('{subject}/camid24_videoid3/seq0', 'nm-02', '090'))
+_GREW = tuple(Take('{subject}/00/{video}', f'nm-{i:02d}', azimuth) for i, azimuth in enumerate(_PLAIN))
+_GREW_TEST = (
+    Take('{subject}/01/{video}', 'nm-01', '000'),
+    Take('{subject}/02/{video}', 'nm-02', '045'),
+    Take('probe/03/{video}', 'nm-03', '090'))
+
+# %% ../../nbs/walkers/04_datasets.ipynb #1b1225f6
 LAYOUTS = {
-    'CASIA-B': Layout(('{:03d}', range(1, 75)), ('{:03d}', range(75, 125)), _grid(
-        {o: o for o in (*(f'nm-{i:02d}' for i in range(1, 7)), 'bg-01', 'bg-02', 'cl-01', 'cl-02')}, {v: v for v in ('000', '036', '090')})),
-    'CASIA-E': Layout(('{:03d}', range(1, 201)), ('{:03d}', range(201, 1015)), _grid(_CASIA_E, {v: v for v in ('000', '090')})),
-    'OUMVLP': Layout(('{:05d}', range(1, 10306, 2)), ('{:05d}', range(2, 10307, 2)), _grid(
-        {'00': 'nm-00', '01': 'nm-01'}, {v: v for v in ('000', '030', '060', '090')}), joints=18),
-    'CCPG': Layout(('{:03d}', range(100)), ('{:03d}', range(100, 200)), _grid(
-        dict(U0_D0='nm-00', U0_D0_BG='bg-00', U0_D3='nm-03', U1_D0='cl-10', U1_D1='cl-11', U2_D2='cl-22', U3_D3='cl-33'),
-        {'01_0': '000', '02_0': '045', '03_1': '090'}), silhouette_file='{view}-aligned-sils.pkl'),
-    'SUSTech1K': Layout(('{:04d}', range(250)), ('{:04d}', range(250, 1050)), _grid(
-        {'00-nm': 'nm-00', '01-nm': 'nm-01', '01-bg': 'bg-01', '01-cl': 'cl-01', '02-cr': 'bg-02', '02-ub': 'nm-02', '03-uf': 'cl-03', '03-oc': 'nm-03', '04-nt': 'nm-04'}, _PLAIN),
+    'CASIA-B': Layout(
+        ('{:03d}', range(1, 75)), ('{:03d}', range(75, 125)), _grid(_CASIA_B, _as_named('000', '036', '090'))),
+    'CASIA-E': Layout(
+        ('{:03d}', range(1, 201)), ('{:03d}', range(201, 1015)), _grid(_CASIA_E, _as_named('000', '090'))),
+    'OUMVLP': Layout(
+        ('{:05d}', range(1, 10306, 2)), ('{:05d}', range(2, 10307, 2)),
+        _grid({'00': 'nm-00', '01': 'nm-01'}, _as_named('000', '030', '060', '090')), joints=18),
+    'CCPG': Layout(
+        ('{:03d}', range(100)), ('{:03d}', range(100, 200)),
+        _grid(_CCPG, {'01_0': '000', '02_0': '045', '03_1': '090'}), silhouette_file='{view}-aligned-sils.pkl'),
+    'SUSTech1K': Layout(
+        ('{:04d}', range(250)), ('{:04d}', range(250, 1050)), _grid(_SUSTECH1K, _PLAIN),
         pose_file='03-{view}-Camera-Pose.pkl', silhouette_file='06-{view}-Camera-Sils_aligned.pkl'),
-    'Gait3D': Layout(('{:04d}', range(3000)), ('{:04d}', range(3000, 4000)), (
-        Take('{subject}/camid0_videoid2/seq0', 'nm-00', '000'), Take('{subject}/camid9_videoid1/seq0', 'nm-01', '045'),
-        Take('{subject}/camid9_videoid1/seq1', 'bg-01', '045'), Take('{subject}/camid24_videoid3/seq0', 'nm-02', '090')), width=44, probe='camid0_videoid2-seq0'),
-    'GREW': Layout(('{:05d}train', range(1, 20001)), ('{:05d}', range(1, 6001)),
-        tuple(Take('{subject}/00/{video}', f'nm-{i:02d}', azimuth) for i, azimuth in enumerate(_PLAIN)),
-        (Take('{subject}/01/{video}', 'nm-01', '000'), Take('{subject}/02/{video}', 'nm-02', '045'), Take('probe/03/{video}', 'nm-03', '090')))}
+    'Gait3D': Layout(
+        ('{:04d}', range(3000)), ('{:04d}', range(3000, 4000)), _GAIT3D, width=44, probe='camid0_videoid2-seq0'),
+    'GREW': Layout(
+        ('{:05d}train', range(1, 20001)), ('{:05d}', range(1, 6001)), _GREW, _GREW_TEST),
+}
 
 # %% ../../nbs/walkers/04_datasets.ipynb #c8377916
 def _with_neck(pose_tjc:np.ndarray) -> np.ndarray: # `(T, 18, 3)`
     "COCO-18 from COCO-17: the neck is half-way between the shoulders; missed, if one of them is."
     out = np.zeros((len(pose_tjc), 18, 3), pose_tjc.dtype)
     out[:, COCO17_FROM[18]] = pose_tjc
-    sides = pose_tjc[:, [JOINTS.index('left_shoulder'), JOINTS.index('right_shoulder')]]
-    out[:, 1] = np.where((sides[..., :2] == 0).any((1, 2))[:, None], [0, 0, .1], sides.mean(1))
+    shoulders = pose_tjc[:, [JOINTS.index('left_shoulder'), JOINTS.index('right_shoulder')]]
+    missed = (shoulders[..., :2] == 0).any((1, 2))
+    out[:, 1] = np.where(missed[:, None], [0, 0, .1], shoulders.mean(1))
     return out
 
-def _takes(layout:Layout, n_train:int, n_test:int) -> list[tuple[int,str,Take]]: # Who walks, as which subject, which take
+def _first(side:tuple[str,range], n:int) -> list[str]:
+    "The names of the first `n` subjects of a side."
+    form, numbers = side
+    return [form.format(i) for i in numbers[:n]]
+
+def _takes(layout:Layout, n_train:int, n_test:int) -> list[tuple[int,str,Take]]: # Person, subject's name, take
     "Every sequence of the first subjects of a data set; training subjects are the first people."
-    names = [layout.train[0].format(i) for i in layout.train[1][:n_train]] + [layout.test[0].format(i) for i in layout.test[1][:n_test]]
-    return [(i, name, take) for i, name in enumerate(names) for take in (layout.test_takes or layout.takes if i >= n_train else layout.takes)]
+    train, test = _first(layout.train, n_train), _first(layout.test, n_test)
+    takes = [layout.takes]*len(train) + [layout.test_takes or layout.takes]*len(test)
+    return [(i, name, take) for i, name in enumerate(train + test) for take in takes[i]]
 
 # %% ../../nbs/walkers/04_datasets.ipynb #be7c29d5
+def _partition(layout:Layout, subjects:list[str], n_train:int) -> dict[str,list[str]]:
+    "The partition as the data set's own file has it."
+    train, test = subjects[:n_train], subjects[n_train:]
+    partition = dict(TRAIN_SET=train, TEST_SET=test)
+    if any(o.name.startswith('probe/') for o in layout.test_takes):
+        partition['TEST_SET'] = [*test, 'probe']
+    if layout.probe:
+        partition['PROBE_SET'] = [f'{o}-{layout.probe}' for o in test]
+    return partition
+
+def _write_take(root:Path, layout:Layout, subject:str, take:Take, rec:Recording) -> None:
+    "Write one recording as its data set has it: its names, its joints, its width."
+    video = f'{zlib.crc32(f"{subject} {take}".encode()):08x}'
+    folder = take.name.format(subject=subject, video=video)
+    view = Path(folder).name
+    side = (64-layout.width)//2
+    pose = rec.pose if layout.joints == 17 else _with_neck(rec.pose)
+    save_pickle(pose, root/'pose'/folder/layout.pose_file.format(view=view))
+    save_pickle(rec.silhouette[..., side:64-side], root/'silhouette'/folder/layout.silhouette_file.format(view=view))
+
+# %% ../../nbs/walkers/04_datasets.ipynb #2dabfae4
 def write_like(
-    root:str|Path,    # A new folder, or one of an earlier run (same files are written anew)
+    root:str|Path,    # A new folder, or one of an earlier run (its files are overwritten)
     dataset_name:str, # Whose names: one of `LAYOUTS`
     n_train:int=4,    # Training subjects
     n_test:int=4,     # Test subjects
-    n_frames:int=30,
+    n_frames:int=30,  # Of each sequence
     seed:int=0,       # Which population
-) -> dict[str,list[str]]: # The partition
-    "Write walkers as a public data set names its sequences: poses below `root/pose`, silhouettes below `root/silhouette`, and `root/<dataset_name>.json`; a `SkeletonGaitError` where `root` holds other data."
-    layout, root = pick('data set', dataset_name, LAYOUTS), Path(root)
-    if n_train < 1 or n_test < 1: raise SkeletonGaitError(f"n_train, n_test: found {n_train}, {n_test}; expected at least 1 of each")
+) -> dict[str,list[str]]: # The partition, as in `root/<dataset_name>.json`
+    "Write walkers in `root/pose` and `root/silhouette` as a public data set names them, and the partition beside them."
+    layout = pick('data set', dataset_name, LAYOUTS)
+    root = Path(root)
+    if n_train < 1 or n_test < 1:
+        raise SkeletonGaitError(f"n_train, n_test: found {n_train}, {n_test}; expected at least 1 of each")
     takes = _takes(layout, n_train, n_test)
-    subjects = [*dict.fromkeys(name for _, name, _ in takes)]
-    partition = dict(TRAIN_SET=subjects[:n_train], TEST_SET=subjects[n_train:] + ['probe']*any(o.name.startswith('probe/') for o in layout.test_takes))
-    if layout.probe: partition['PROBE_SET'] = [f'{o}-{layout.probe}' for o in subjects[n_train:]]
+    subjects = list(dict.fromkeys(name for _, name, _ in takes))
+    partition = _partition(layout, subjects, n_train)
     _begin(root, f'{dataset_name}.json', partition)
     for i, subject, take in takes:
-        rec, video = make_sequence(seed, i, take.walk, take.azimuth, n_frames), f'{zlib.crc32(f"{subject} {take}".encode()):08x}'
-        folder = take.name.format(subject=subject, video=video)
-        view, side = Path(folder).name, (64-layout.width)//2
-        save_pickle(rec.pose if layout.joints == 17 else _with_neck(rec.pose), root/'pose'/folder/layout.pose_file.format(view=view))
-        save_pickle(rec.silhouette[..., side:64-side], root/'silhouette'/folder/layout.silhouette_file.format(view=view))
+        rec = make_sequence(seed, i, take.walk, take.azimuth, n_frames)
+        _write_take(root, layout, subject, take, rec)
     return partition

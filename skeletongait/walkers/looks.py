@@ -21,98 +21,153 @@ class Ball(NamedTuple):
     "A ball of a body; lengths are fractions of the body height."
     at:str                    # joint
     r:float                   # radius
-    to:str=''                 # a second joint, and
-    t:float=0.                # how far the ball lies on the way to it
-    shift:tuple[float,float,float]=(0., 0., 0.) # metres per metre of height: forward, left, up
+    to:str=''                 # a second joint, if the ball lies between two
+    t:float=0.                # how far on the way to it, 0 to 1
+    shift:tuple[float,float,float]=(0., 0., 0.) # forward, left, up
 
 # %% ../../nbs/walkers/02_looks.ipynb #a42e7098
-def _limbs(s:str, coat:bool) -> dict[str,list[Ball]]:
-    "Arm and leg of side `s`."
-    wide = .009*coat
-    calf = Ball(f'{s}_knee', .034, f'{s}_ankle', .3)
-    return {f'{s}_upper_arm': [Ball(f'{s}_shoulder', .030+wide), Ball(f'{s}_elbow', .023+wide)],
+def _arm_parts(s:str, coat:bool) -> dict[str,list[Ball]]:
+    "The arm of side `s`, in a wide sleeve with a coat."
+    wide = .009 if coat else 0
+    return {
+        f'{s}_upper_arm': [Ball(f'{s}_shoulder', .030+wide), Ball(f'{s}_elbow', .023+wide)],
         f'{s}_forearm': [Ball(f'{s}_elbow', .023+wide), Ball(f'{s}_wrist', .016+wide)],
-        f'{s}_hand': [Ball(f'{s}_wrist', .016), Ball(f'{s}_hand', .021)],
-        f'{s}_thigh': [Ball(f'{s}_hip', .050), Ball(f'{s}_knee', .033)],
-        f'{s}_calf': [Ball(f'{s}_knee', .032), calf], f'{s}_shin': [calf, Ball(f'{s}_ankle', .021)],
-        f'{s}_foot': [Ball(f'{s}_heel', .016, shift=(0, 0, .014)), Ball(f'{s}_ankle', .020), Ball(f'{s}_toe', .016, shift=(.016, 0, .013))]}
+        f'{s}_hand': [Ball(f'{s}_wrist', .016), Ball(f'{s}_hand', .021)]}
 
-def _trunk(chest:float, waist:float, hips:float) -> dict[str,list[Ball]]:
+def _leg_parts(s:str) -> dict[str,list[Ball]]:
+    "The leg of side `s`."
+    calf = Ball(f'{s}_knee', .034, f'{s}_ankle', .3)
+    heel = Ball(f'{s}_heel', .016, shift=(0, 0, .014))
+    toe = Ball(f'{s}_toe', .016, shift=(.016, 0, .013))
+    return {
+        f'{s}_thigh': [Ball(f'{s}_hip', .050), Ball(f'{s}_knee', .033)],
+        f'{s}_calf': [Ball(f'{s}_knee', .032), calf],
+        f'{s}_shin': [calf, Ball(f'{s}_ankle', .021)],
+        f'{s}_foot': [heel, Ball(f'{s}_ankle', .020), toe]}
+
+# %% ../../nbs/walkers/02_looks.ipynb #0b72dfdb
+def _both(at:str, r:float, to:str='', t:float=0.) -> list[Ball]:
+    "The same ball on the left and on the right."
+    return [Ball(f'{s}_{at}', r, f'{s}_{to}' if to else '', t) for s in ('left', 'right')]
+
+def _trunk() -> dict[str,list[Ball]]:
     "Shoulders to hips, in two parts that meet at the waist."
-    line = lambda r, t: [Ball(f'{s}_shoulder', r, f'{s}_hip', t) for s in ('left', 'right')]
-    return {'chest': [Ball('neck', .030, shift=(0, 0, .022))] + line(.026, 0) + line(chest, .25) + line(waist, .62), 'belly': line(waist, .62) + line(hips, 1)}
+    waist = _both('shoulder', .055, 'hip', .62)
+    top = [Ball('neck', .030, shift=(0, 0, .022))] + _both('shoulder', .026, 'hip', 0)
+    return {
+        'chest': top + _both('shoulder', .060, 'hip', .25) + waist,
+        'belly': waist + _both('shoulder', .058, 'hip', 1)}
+
+def _coat() -> dict[str,list[Ball]]:
+    "From the shoulders to half-way down the thighs."
+    return {
+        'coat_top': _both('shoulder', .036) + _both('hip', .072),
+        'coat_skirt': _both('hip', .074) + _both('hip', .066, 'knee', .75)}
+
+def _bag(kind:str, side:int) -> list[Ball]:
+    "A bag that hangs from the hand or lies on the hip."
+    s = 'left' if side == 1 else 'right'
+    if kind == 'hand':
+        return [Ball(f'{s}_hand', .042, shift=(x, 0, z)) for x in (-.065, .065) for z in (-.075, -.14)]
+    return [Ball(f'{s}_hip', .040, shift=(x, .065*side, z)) for x in (-.07, .05) for z in (.01, .09)]
 
 # %% ../../nbs/walkers/02_looks.ipynb #0465b1c1
 def body_parts(outfit:Outfit=Outfit()) -> dict[str,list[Ball]]: # Each part is the convex hull of its balls
-    "The filled body, as balls on the joints, with coat or bag."
-    parts = {'skull': [Ball('head', .058, shift=(-.006, 0, .006)), Ball('chin', .030)], 'throat': [Ball('neck', .034), Ball('head', .032)]}
-    parts |= _trunk(.060, .055, .058) | _limbs('left', outfit.coat) | _limbs('right', outfit.coat)
+    "Return the filled body, as balls on the joints, with coat or bag."
+    parts = {
+        'skull': [Ball('head', .058, shift=(-.006, 0, .006)), Ball('chin', .030)],
+        'throat': [Ball('neck', .034), Ball('head', .032)]}
+    parts |= _trunk()
+    for s in ('left', 'right'):
+        parts |= _arm_parts(s, outfit.coat) | _leg_parts(s)
     if outfit.coat:
-        hem = [Ball(f'{s}_hip', .066, f'{s}_knee', .75) for s in ('left', 'right')]
-        parts |= {'coat_top': [Ball(f'{s}_shoulder', .036) for s in ('left', 'right')] + [Ball(f'{s}_hip', .072) for s in ('left', 'right')],
-            'coat_skirt': [Ball(f'{s}_hip', .074) for s in ('left', 'right')] + hem}
-    s = 'left' if outfit.side == 1 else 'right'
-    if outfit.bag == 'hand': parts['bag'] = [Ball(f'{s}_hand', .042, shift=(x, 0, z)) for x in (-.065, .065) for z in (-.075, -.14)]
-    if outfit.bag == 'shoulder': parts['bag'] = [Ball(f'{s}_hip', .040, shift=(x, .065*outfit.side, z)) for x in (-.07, .05) for z in (.01, .09)]
+        parts |= _coat()
+    if outfit.bag:
+        parts['bag'] = _bag(outfit.bag, outfit.side)
     return parts
 
 # %% ../../nbs/walkers/02_looks.ipynb #adbbcd15
+def _centres(balls:list[Ball], xyz_tjc:np.ndarray, height:float) -> np.ndarray: # `(T, B, 3)` metres
+    "Where the balls of a body lie."
+    at = [BODY.index(b.at) for b in balls]
+    to = [BODY.index(b.to or b.at) for b in balls]
+    t = np.array([[b.t] for b in balls])
+    shift = np.array([b.shift for b in balls])
+    return (1-t)*xyz_tjc[:, at] + t*xyz_tjc[:, to] + shift*height
+
 def body_balls(
     walker:Walker,          # Whose build
     xyz_tjc:np.ndarray,     # `(T, 26, 3)` from `joint_positions`
     outfit:Outfit=Outfit(), # Coat or bag
-) -> tuple[np.ndarray, dict[str,slice]]: # Balls `(T, B, 4)`: x, y, z, radius in metres; and which of them make each part
+) -> tuple[np.ndarray, dict[str,slice]]: # `(T, B, 4)`: x, y, z, radius in metres; and the balls of each part
     "Put the balls of the body on a moving skeleton."
     parts = body_parts(outfit)
-    balls = [b for p in parts.values() for b in p]
-    at, to = ([BODY.index(k) for k in ks] for ks in ([b.at for b in balls], [b.to or b.at for b in balls]))
-    t, shift, r = (np.array(v) for v in ([[b.t] for b in balls], [b.shift for b in balls], [b.r for b in balls]))
+    balls = [b for part in parts.values() for b in part]
+    centres = _centres(balls, xyz_tjc, walker.height)
+    r = np.array([b.r for b in balls])
     size = np.array([walker.head/.058 if b.at in ('head', 'chin') else walker.girth for b in balls])
-    centres = (1-t)*xyz_tjc[:, at] + t*xyz_tjc[:, to] + shift*walker.height
-    ends = np.cumsum([0]+[len(p) for p in parts.values()])
     radii = np.broadcast_to((r*size*walker.height)[:, None], (*centres.shape[:2], 1))
-    return np.concatenate([centres, radii], -1), {k: slice(a, b) for k, a, b in zip(parts, ends, ends[1:])}
+    ends = np.cumsum([0]+[len(part) for part in parts.values()])
+    slices = {k: slice(a, b) for k, a, b in zip(parts, ends, ends[1:])}
+    return np.concatenate([centres, radii], -1), slices
 
 # %% ../../nbs/walkers/02_looks.ipynb #657e5420
-def project_balls(camera:Camera, balls_tbc:np.ndarray) -> np.ndarray: # `(T, B, 4)`: pixel x, pixel y, depth in metres, radius in pixels
-    "How the balls of a body appear to a camera."
+def project_balls(
+    camera:Camera,
+    balls_tbc:np.ndarray, # `(T, B, 4)` from `body_balls`
+) -> np.ndarray: # `(T, B, 4)`: pixel x, pixel y, depth in metres, radius in pixels
+    "Return how the balls of a body appear to a camera."
     p = camera.project(balls_tbc[..., :3])
-    return np.concatenate([p, camera.focal*balls_tbc[..., 3:]/p[..., 2:]], -1)
+    radii = camera.focal*balls_tbc[..., 3:]/p[..., 2:]
+    return np.concatenate([p, radii], -1)
 
 # %% ../../nbs/walkers/02_looks.ipynb #7b3a710e
 _CIRCLE = np.stack([np.cos(np.arange(16)*np.pi/8), np.sin(np.arange(16)*np.pi/8)], -1) # `(16, 2)`
+
+def _rims(discs_tbc:np.ndarray, side:int) -> np.ndarray: # int32 `(T, B, 16, 2)`, sixteenths of a pixel
+    "Points on the rims of the discs, in a window that follows the body and shows it three quarters high."
+    xy, r = discs_tbc[..., :2], discs_tbc[..., 3:]
+    low, high = (xy-r).min(1), (xy+r).max(1) # `(T, 2)`, the body's box
+    middle = ((low+high)/2)[:, None, None]
+    scale = .75*side/np.ptp(np.stack([low, high])[..., 1], axis=0).max()
+    rims = (xy[:, :, None] + r[:, :, None]*_CIRCLE - middle)*scale + side/2
+    return np.round(rims*16).astype(np.int32)
 
 def draw_silhouette(
     discs_tbc:np.ndarray, # `(T, B, 4)` from `project_balls`: pixel x, pixel y, depth, radius
     parts:dict[str,slice], # Which discs make each part, from `body_balls`
     side:int=160,         # Height and width of the window, pixels
 ) -> np.ndarray: # uint8 `(T, side, side)`, 0 or 255
-    "The filled outline of every frame, in a window that follows the body and shows it three quarters high."
-    xy, r = discs_tbc[..., :2], discs_tbc[..., 3:]
-    low, high = (xy-r).min(1), (xy+r).max(1)                                  # `(T, 2)`, the body's box
-    scale = .75*side/np.ptp(np.stack([low, high])[..., 1], axis=0).max()
-    rim = (xy[:, :, None] + r[:, :, None]*_CIRCLE - ((low+high)/2)[:, None, None])*scale + side/2
-    rim = np.round(rim*16).astype(np.int32)                                   # `(T, B, 16, 2)`, in sixteenths of a pixel
-    out = np.zeros((len(xy), side, side), np.uint8)
-    for frame, points in zip(out, rim):
-        for p in parts.values(): cv2.fillConvexPoly(frame, cv2.convexHull(points[p].reshape(-1, 2)), 255, cv2.LINE_8, 4)
+    "Draw the filled outline of every frame, in a window that follows the body and shows it three quarters high."
+    out = np.zeros((len(discs_tbc), side, side), np.uint8)
+    for frame, points in zip(out, _rims(discs_tbc, side)):
+        for p in parts.values():
+            hull = cv2.convexHull(points[p].reshape(-1, 2))
+            cv2.fillConvexPoly(frame, hull, 255, cv2.LINE_8, 4)
     return out
 
 # %% ../../nbs/walkers/02_looks.ipynb #d07c0034
+def _align_frame(sil:np.ndarray, size:int) -> np.ndarray: # uint8 `(size, size)`, grey at the edges
+    "Align one frame, as `align_silhouette` does."
+    rows = np.flatnonzero(sil.any(1))
+    if not len(rows): return np.zeros((size, size), np.uint8)
+    body = sil[rows[0]:rows[-1]+1]
+    width = round(body.shape[1]*size/len(body))
+    body = cv2.resize(body, (width, size), interpolation=cv2.INTER_AREA)
+    columns = np.cumsum(body.sum(0, dtype=np.int64))
+    middle = np.searchsorted(columns, columns[-1]/2)
+    wide = cv2.copyMakeBorder(body, 0, 0, size, size, cv2.BORDER_CONSTANT)
+    left = middle+size//2
+    return wide[:, left:left+size]
+
 def align_silhouette(
     sil_thw:np.ndarray, # uint8 `(T, h, w)`, 0 or 255
     size:int=64,        # Height and width wanted
 ) -> np.ndarray: # uint8 `(T, size, size)`, 0 or 255; an empty frame stays empty
     "Cut to the rows of the body, resize to `size` rows, centre on the column that halves the body."
     out = np.zeros((len(sil_thw), size, size), np.uint8)
-    for sil, o in zip(sil_thw, out):
-        rows = np.flatnonzero(sil.any(1))
-        if not len(rows): continue
-        body = sil[rows[0]:rows[-1]+1]
-        body = cv2.resize(body, (round(body.shape[1]*size/len(body)), size), interpolation=cv2.INTER_AREA)
-        columns = np.cumsum(body.sum(0, dtype=np.int64))
-        middle = np.searchsorted(columns, columns[-1]/2)
-        o[:] = cv2.copyMakeBorder(body, 0, 0, size, size, cv2.BORDER_CONSTANT)[:, middle+size//2:middle+size//2+size]
+    for o, sil in zip(out, sil_thw):
+        o[:] = _align_frame(sil, size)
     return np.where(out > 127, 255, 0).astype(np.uint8)
 
 # %% ../../nbs/walkers/02_looks.ipynb #25cd13a3
@@ -121,9 +176,10 @@ def drift(
     shape:tuple[int,...], # `(T, ...)`
     memory:float=.7,      # Correlation of one frame with the next (chosen)
 ) -> np.ndarray: # `shape`
-    "Noise of mean 0 and deviation 1 that changes slowly over frames."
+    "Draw noise of mean 0 and deviation 1 that changes slowly over frames."
     x = rng.normal(size=shape)
-    for t in range(1, len(x)): x[t] = memory*x[t-1] + np.sqrt(1-memory**2)*x[t]
+    for t in range(1, len(x)):
+        x[t] = memory*x[t-1] + np.sqrt(1-memory**2)*x[t]
     return x
 
 # %% ../../nbs/walkers/02_looks.ipynb #6e9c6663
@@ -132,7 +188,7 @@ def rough(
     rng:np.random.Generator,
     amount:float=.006,    # Deviation of places and radii, fractions of the body's height in the picture (chosen)
 ) -> np.ndarray: # `(T, B, 4)`
-    "The discs as an imperfect segmenter sees them: each a little off its place, a little too large or small."
+    "Return the discs as an imperfect segmenter sees them: each a little displaced, a little too large or small."
     height = np.ptp(discs_tbc[..., 1], axis=1).mean()
     noise = amount*height*drift(rng, (*discs_tbc.shape[:2], 3))
     out = discs_tbc.copy()
@@ -141,25 +197,41 @@ def rough(
     return out
 
 # %% ../../nbs/walkers/02_looks.ipynb #e5e5f8b9
+def _fill(discs_tbc:np.ndarray, parts:dict[str,slice]) -> np.ndarray: # `(T, D, 4)`
+    "The discs of the parts that can hide a joint, and more between them."
+    between = [(i, j, t)
+        for name, p in parts.items() if not name.endswith(('hand', 'foot'))
+        for i, j in itertools.combinations(range(p.start, p.stop), 2)
+        for t in (.1, .3, .5, .7, .9)]
+    i, j, t = zip(*between)
+    t = np.array(t)[:, None]
+    return (1-t)*discs_tbc[:, i] + t*discs_tbc[:, j]
+
 def hidden_joints(
     joints_tjc:np.ndarray, # `(T, J, 3)` projected joints: pixel x, pixel y, depth
     discs_tbc:np.ndarray,  # `(T, B, 4)` from `project_balls`
     parts:dict[str,slice], # Which discs make each part
     margin:float=.05,      # How much nearer than the joint a part must be, in metres (chosen)
 ) -> np.ndarray: # `(T, J)`: 0 in plain sight, 1 well hidden
-    "How far the body hides each of its own joints from the camera."
-    i, j, t = zip(*[(i, j, t) for k, p in parts.items() if not k.endswith(('hand', 'foot'))
-        for i, j in itertools.combinations(range(p.start, p.stop), 2) for t in (.1, .3, .5, .7, .9)])
-    t = np.array(t)[:, None]
-    d = ((1-t)*discs_tbc[:, i] + t*discs_tbc[:, j])[:, None]                      # `(T, 1, D, 4)`
-    dx, dy = (joints_tjc[:, :, None, k]-d[..., k] for k in (0, 1))
-    off = np.sqrt(dx*dx + dy*dy)/d[..., 3]
-    cover = np.clip((1.05-off)/.35, 0, 1)*(d[..., 2] < joints_tjc[:, :, None, 2]-margin)
+    "Return how far the body hides each of its own joints from the camera."
+    discs = _fill(discs_tbc, parts)[:, None]        # `(T, 1, D, 4)`
+    joints = joints_tjc[:, :, None]                 # `(T, J, 1, 3)`
+    dx = joints[..., 0]-discs[..., 0]
+    dy = joints[..., 1]-discs[..., 1]
+    off = np.sqrt(dx*dx + dy*dy)/discs[..., 3]      # 0 at the centre of the disc, 1 at its rim
+    nearer = discs[..., 2] < joints[..., 2]-margin
+    cover = np.clip((1.05-off)/.35, 0, 1)*nearer
     return cover.max(-1)
 
 # %% ../../nbs/walkers/02_looks.ipynb #61c6bc56
-# How far annotators differ, by joint: the constants of COCO's object keypoint similarity (nose, eyes, ears, shoulders, ... ankles)
+# How far annotators differ, by joint: the constants of COCO's object keypoint similarity
 _OKS = np.array([.026] + [v for v in (.025, .035, .079, .072, .062, .107, .087, .089) for _ in range(2)])
+
+def _confidence(hidden_tj:np.ndarray, coat:bool, rng:np.random.Generator) -> np.ndarray: # `(T, 17)`, .05 to 1
+    "How sure the estimator is of each joint."
+    under = np.array([coat and k.split('_')[-1] in ('hip', 'knee') for k in JOINTS])
+    sure = rng.normal(.9, .015) - .45*hidden_tj - .15*under + .04*drift(rng, hidden_tj.shape)
+    return np.clip(sure, .05, 1)
 
 def estimate_pose(
     joints_tjc:np.ndarray,    # `(T, 17, 2 or more)` true pixel x, pixel y
@@ -167,12 +239,14 @@ def estimate_pose(
     rng:np.random.Generator,
     coat:bool=False,          # Is there a coat over the hips and knees?
 ) -> np.ndarray: # float32 `(T, 17, 3)`: pixel x, pixel y, confidence in [0, 1]; a missed joint is exactly (0, 0, c)
-    "What a pose estimator makes of the true joints: jitter, confidence, missed joints."
+    "Return what a pose estimator makes of the true joints: jitter, confidence, missed joints."
     height = np.ptp(joints_tjc[..., 1], axis=1).mean()
-    under = np.array([coat and k.split('_')[-1] in ('hip', 'knee') for k in JOINTS])
-    sure = rng.normal(.9, .015) - .45*hidden_tj - .15*under + .04*drift(rng, hidden_tj.shape)
-    sure = np.clip(sure, .05, 1)
-    error = height*(_OKS/_OKS.mean()*(.006 + .025*(1-sure)))[..., None]*(.8*drift(rng, (*sure.shape, 2)) + .6*rng.normal(size=(*sure.shape, 2)))
+    sure = _confidence(hidden_tj, coat, rng)
+    spread = height*(_OKS/_OKS.mean()*(.006 + .025*(1-sure)))[..., None]
+    slow = drift(rng, (*sure.shape, 2))
+    new = rng.normal(size=(*sure.shape, 2))
+    error = spread*(.8*slow + .6*new)
     missed = drift(rng, sure.shape) > 2.5 - 1.0*hidden_tj
     xy = np.where(missed[..., None], 0, joints_tjc[..., :2]+error)
-    return np.concatenate([xy, np.where(missed, .2*sure, sure)[..., None]], -1).astype(np.float32)
+    confidence = np.where(missed, .2*sure, sure)[..., None]
+    return np.concatenate([xy, confidence], -1).astype(np.float32)

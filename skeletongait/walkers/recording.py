@@ -26,38 +26,52 @@ class Recording(NamedTuple):
     hidden:np.ndarray     # float64 `(T, 17)`: how far the body hides each joint, 0 to 1
 
 def record(
-    walker:Walker,
-    camera:Camera,
+    walker:Walker,           # Who walks
+    camera:Camera,           # Who looks on
     rng:np.random.Generator, # Draws the noise
-    n_frames:int=30,
+    n_frames:int=30,         # T
     fps:float=25,            # Frames per second
-    outfit:Outfit=Outfit(),
+    outfit:Outfit=Outfit(),  # Coat or bag
     phase:float=0,           # Of the gait cycle at the first frame, in cycles
     aside:float=0,           # How far the path lies to the walker's left, in metres
 ) -> Recording:
-    "Let somebody walk past a camera."
+    "Record a walk past a camera."
     xyz = joint_positions(walker, n_frames, fps, outfit, phase) + [0, aside, 0]
     balls, parts = body_balls(walker, xyz, outfit)
-    true, discs = camera.project(xyz)[:, :len(JOINTS)], project_balls(camera, balls)
+    true = camera.project(xyz)[:, :len(JOINTS)]
+    discs = project_balls(camera, balls)
     hidden = hidden_joints(true, discs, parts)
-    sil = align_silhouette(draw_silhouette(rough(discs, rng), parts))
-    return Recording(estimate_pose(true, hidden, rng, outfit.coat), sil, true, hidden)
+    silhouette = align_silhouette(draw_silhouette(rough(discs, rng), parts))
+    pose = estimate_pose(true, hidden, rng, outfit.coat)
+    return Recording(pose, silhouette, true, hidden)
 
 # %% ../../nbs/walkers/03_recording.ipynb #27c76464
+def _draw_camera(azimuth:int, walker:Walker, seconds:float, rng:np.random.Generator) -> Camera:
+    "A camera near `azimuth`, zoomed and aimed to the person, and far enough for a walk of so many seconds."
+    return Camera(
+        azimuth=azimuth+rng.normal(0, 2),
+        distance=rng.uniform(5, 7.5) + seconds,
+        height=rng.uniform(1.1, 1.7),
+        focal=rng.uniform(1100, 1500)*1.72/walker.height,
+        aim=rng.uniform(.4, .64)*walker.height)
+
 def make_sequence(
     seed:int,       # Which population
     subject:int,    # Which of its people
     type:str,       # Condition (nm, bg or cl) and number of the walk, such as `bg-01`
     view:str,       # Azimuth of the camera in degrees, such as `090`
-    n_frames:int=30,
+    n_frames:int=30, # At least 1
     fps:float=25,   # Frames per second
 ) -> Recording:
-    "One sequence of one person; a `SkeletonGaitError` if the type names no condition, the view is no angle, or there is no frame."
-    if n_frames < 1: raise SkeletonGaitError(f"n_frames: found {n_frames}, expected at least 1")
-    if not view.isdecimal(): raise SkeletonGaitError(f"view {view!r}: expected the camera's azimuth in whole degrees, such as 090")
-    rng = np.random.default_rng([seed, subject, zlib.crc32(type.encode('utf-8', 'surrogateescape')), zlib.crc32(view.encode())])
+    "Make one sequence of one person; a `SkeletonGaitError` for an unknown condition, no angle, or no frame."
+    if n_frames < 1:
+        raise SkeletonGaitError(f"n_frames: found {n_frames}, expected at least 1")
+    if not view.isdecimal():
+        raise SkeletonGaitError(f"view {view!r}: expected the camera's azimuth in whole degrees, such as 090")
+    names = [zlib.crc32(type.encode('utf-8', 'surrogateescape')), zlib.crc32(view.encode())]
+    rng = np.random.default_rng([seed, subject, *names])
     outfit = draw_outfit(type, rng)
     walker = make_walker(seed, subject).vary(rng)
-    camera = Camera(int(view)+rng.normal(0, 2), rng.uniform(5, 7.5) + n_frames/fps, rng.uniform(1.1, 1.7),
-        rng.uniform(1100, 1500)*1.72/walker.height, aim=rng.uniform(.4, .64)*walker.height)
-    return record(walker, camera, rng, n_frames, fps, outfit, rng.uniform(), rng.uniform(-.4, .4))
+    camera = _draw_camera(int(view), walker, n_frames/fps, rng)
+    phase, aside = rng.uniform(), rng.uniform(-.4, .4)
+    return record(walker, camera, rng, n_frames, fps, outfit, phase, aside)

@@ -35,7 +35,7 @@ from skeletongait.files.arrays import ENDINGS, Limits, PoseError, UnsafePickleEr
 from skeletongait.poses.joints import COCO17_FROM, JOINTS
 from skeletongait.runs.folder import Run
 from skeletongait.runs.checkpoint import load_checkpoint
-from skeletongait.runs.loop import test_model as run_test_phase, train
+from skeletongait.runs.loop import TrainingRun, test_model as run_test_phase, train
 from skeletongait.runs.trainer import make_dataset, make_trainer
 from skeletongait.runs.watch import read_scalars
 from skeletongait.data.transforms import build_transform
@@ -418,10 +418,12 @@ def outcome(cfg, folder):
 
 
 def run_all_with_workers(cfg, folder):
-    run, trainer = Run(cfg, folder), make_trainer(cfg, Ranks(0, 1, 0))
+    one = Ranks(0, 1, 0)
+    training = TrainingRun(make_trainer(cfg, one), Run(cfg, folder), cfg, one)
     data, _, _ = make_dataset(cfg, training=True)
-    train(trainer, make_loader(data, to_dict(cfg.trainer_cfg.sampler), cfg.trainer_cfg.seed, num_workers=cfg.data_cfg.num_workers), run, cfg, Ranks(0, 1, 0))
-    return trainer, run
+    t = cfg.trainer_cfg
+    train(training, make_loader(data, to_dict(t.sampler), t.seed, num_workers=cfg.data_cfg.num_workers))
+    return training.trainer, training.run
 
 
 @pytest.mark.parametrize('net', NETS)

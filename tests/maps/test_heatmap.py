@@ -30,7 +30,8 @@ def test_golden(case):
     pose, want = GOLDEN[f'in_{case}'], GOLDEN[f'out_{case}']
     made = pose_to_heatmap(pose, SETTINGS.get(case))
     assert made.dtype == np.uint8 and made.shape == want.shape
-    if pose.dtype == np.float64: np.testing.assert_array_equal(made, want)
+    if pose.dtype == np.float64:
+        np.testing.assert_array_equal(made, want)
     else:
         off = np.abs(made.astype(int) - want)
         assert off.max() <= 1 and (off > 0).mean() <= 1e-4
@@ -66,8 +67,10 @@ def test_a_pose_with_holes_equals_plain(seed, n, dtype, missing, sigma, gone):
     pose = walk(n, dtype, seed)
     pose[..., 2] = rng.choice([0, 9.9e-4, 1e-3, .3, 1], pose.shape[:2]).astype(dtype)
     pose[rng.random(pose.shape[:2]) < missing, :2] = 0
-    if gone == 'frame' and n > 1: pose[rng.integers(n), :, :2] = 0
-    if gone == 'joint': pose[:, rng.integers(17), :2] = 0
+    if gone == 'frame' and n > 1:
+        pose[rng.integers(n), :, :2] = 0
+    if gone == 'joint':
+        pose[:, rng.integers(17), :2] = 0
     assume(np.ptp(plain.impute(pose[..., :2])[..., 1], axis=1).all())
     placed = np.concatenate([plain.place(plain.impute(pose[..., :2])), pose[..., 2:]], -1).astype('f8')
     np.testing.assert_array_equal(pose_to_heatmap(pose, HeatmapConfig(sigma=sigma)), plain.draw(placed, sigma))
@@ -80,8 +83,10 @@ def test_imputing_equals_scikit_learn(seed, n, dtype, kind, missing, single, emp
     rng = np.random.default_rng(seed)
     xy = {'walk': walk(n, dtype, seed)[..., :2], 'ties': rng.integers(1, 6, (n, 17, 2)), 'copies': np.repeat(walk(n//4 + 1, dtype, seed)[..., :2], 4, 0)[:n]}[kind].astype(dtype)
     xy[rng.random((n, 17)) < missing] = 0
-    if single: xy[rng.random(xy.shape) < .05] = 0
-    if empty: xy[rng.integers(n)] = 0
+    if single:
+        xy[rng.random(xy.shape) < .05] = 0
+    if empty:
+        xy[rng.integers(n)] = 0
     np.testing.assert_array_equal(impute_knn(xy), plain.impute(xy))
     gone = (xy == 0).all(0)
     assume(not gone.all())
@@ -124,7 +129,8 @@ def test_a_long_walk_is_imputed_window_by_window(seed, n, window, missing):
         filled = impute_knn(xy)
     assert np.isfinite(filled).all() and (filled != 0).all() and (filled == xy)[xy != 0].all()
     want = plain.impute(xy) if n <= window else nearby(xy, window)
-    if want is not None: np.testing.assert_allclose(filled, want, rtol=1e-12)
+    if want is not None:
+        np.testing.assert_allclose(filled, want, rtol=1e-12)
 
 
 @pytest.mark.parametrize('n', [2000, 2001])
@@ -136,22 +142,28 @@ def test_the_bound_of_imputation(n):
     xy[0] = xy[-1] # the last frame's best donor, if it may ask it
     xy[-1, 9] = 0
     filled, table = impute_knn(xy), xy.reshape(n, -1)
-    if n == 2000: np.testing.assert_array_equal(filled, plain.impute(xy))
-    else: np.testing.assert_allclose(filled[-1].ravel(), KNN.fit(table[1:]).transform(table[-1:])[0], rtol=1e-12)
+    if n == 2000:
+        np.testing.assert_array_equal(filled, plain.impute(xy))
+    else:
+        np.testing.assert_allclose(filled[-1].ravel(), KNN.fit(table[1:]).transform(table[-1:])[0], rtol=1e-12)
     assert np.allclose(filled[-1, 9], xy[0, 9], atol=.01) == (n == 2000)
 
 
 def test_what_lies_outside_its_window_does_not_move_a_frame(monkeypatch):
     monkeypatch.setattr(heatmap, 'WINDOW', 20)
     xy = long_walk(3, 100, .05)
-    other = xy.copy(); other[:40] += 7*(xy[:40] != 0); other[70:] = other[69]
+    other = xy.copy()
+    other[:40] += 7*(xy[:40] != 0)
+    other[70:] = other[69]
     np.testing.assert_array_equal(impute_knn(other)[50:60], impute_knn(xy)[50:60]) # asks 45 to 64
     assert (impute_knn(other)[40:50] != impute_knn(xy)[40:50]).any()               # asks 35 to 54
 
 
 def test_doubtful_pixels_are_settled_by_the_definition():
     "Confidences that put whole limbs exactly on the border of two grey levels."
-    k = np.zeros((1, 17, 3)); k[0, :, 0] = np.arange(17)*7 + 4; k[0, :, 1] = 40 + 20*(np.arange(17) % 2)
+    k = np.zeros((1, 17, 3))
+    k[0, :, 0] = np.arange(17)*7 + 4
+    k[0, :, 1] = 40 + 20*(np.arange(17) % 2)
     for c in (np.arange(1, 256, 5)/256): # exactly a border where the distance is 0
         k[0, :, 2] = c
         np.testing.assert_array_equal(draw_maps(k), plain.draw(k))
@@ -170,19 +182,22 @@ def test_ratios_that_are_whole_or_nearly(shape, size, align):
 
 @pytest.mark.parametrize('joints, says', [(np.ones((3, 5, 3)), 'shape (3, 5, 3)'), (np.ones((3, 17, 2)), 'shape (3, 17, 2)'), (np.ones((17, 3)), 'shape (17, 3)'), (np.full((1, 17, 3), np.nan), 'NaN')])
 def test_joints_that_cannot_be_drawn(joints, says):
-    with pytest.raises(PoseError, match=re.escape(says)): draw_maps(joints)
+    with pytest.raises(PoseError, match=re.escape(says)):
+        draw_maps(joints)
 
 
 @pytest.mark.parametrize('sigma', [0, -3, np.nan, np.inf])
 def test_sigmas_that_cannot_be_drawn(sigma):
-    with pytest.raises(PoseError, match='sigma'): render(np.ones((1, 17, 2)), np.ones((1, 17)), sigma)
+    with pytest.raises(PoseError, match='sigma'):
+        render(np.ones((1, 17, 2)), np.ones((1, 17)), sigma)
 
 
 def test_compiled_code_that_cannot_be_kept(monkeypatch):
     "A full disk under numba's cache is not the fault of a pose."
     def full(*args): raise OSError(28, 'No space left on device', '/cache')
     monkeypatch.setattr(draw, 'draw_images', full)
-    with pytest.raises(SkeletonGaitError, match='/cache.*No space left.*NUMBA_CACHE_DIR'): draw.compile_loops()
+    with pytest.raises(SkeletonGaitError, match='/cache.*No space left.*NUMBA_CACHE_DIR'):
+        draw.compile_loops()
 
 
 @pytest.mark.slow
@@ -195,8 +210,11 @@ def test_no_place_for_compiled_code(tmp_path):
 
 
 def test_absurdly_far_joints_equal_plain():
-    k = np.random.default_rng(0).normal(64, 20, (3, 17, 3)); k[..., 2] = .7
-    k[0, 0, :2] = 1e7; k[1, 9, 0] = -3e9; k[2, 5:9, 1] = 1e6
+    k = np.random.default_rng(0).normal(64, 20, (3, 17, 3))
+    k[..., 2] = .7
+    k[0, 0, :2] = 1e7
+    k[1, 9, 0] = -3e9
+    k[2, 5:9, 1] = 1e6
     np.testing.assert_array_equal(draw_maps(k), plain.draw(k))
 
 
@@ -216,7 +234,8 @@ def test_align(grey, size, offset):
 @given(st.integers(0, 10**6), st.floats(.5, 4), st.floats(-500, 500))
 def test_place_and_distance_do_not_matter(seed, factor, shift):
     pose = walk(2, seed=seed)
-    moved = pose.copy(); moved[..., :2] = pose[..., :2]*factor + shift + 3000
+    moved = pose.copy()
+    moved[..., :2] = pose[..., :2]*factor + shift + 3000
     assert np.abs(pose_to_heatmap(moved).astype(int) - pose_to_heatmap(pose)).max() <= 2
 
 
@@ -231,8 +250,10 @@ def test_float32_stays_near_float64():
 
 
 def test_input_is_not_changed():
-    pose = walk(); pose[2:4, 5] = 0
-    before = pose.copy(); pose_to_heatmap(pose)
+    pose = walk()
+    pose[2:4, 5] = 0
+    before = pose.copy()
+    pose_to_heatmap(pose)
     np.testing.assert_array_equal(pose, before)
     assert not np.shares_memory(impute_knn(pose[..., :2]), pose)
 
@@ -249,7 +270,9 @@ def test_shape_decides_the_format(n_joints, setting):
 
 
 def test_simple_padding_fills_with_the_mean():
-    pose = walk(); pose[3, 7] = 0; pose[:, 9, 0] = 0
+    pose = walk()
+    pose[3, 7] = 0
+    pose[:, 9, 0] = 0
     filled = impute_mean(pose[..., :2])
     np.testing.assert_allclose(filled[3, 7], np.delete(pose[:, 7, :2], 3, 0).mean(0))
     assert (filled[:, 9, 0] == 0).all() and (filled[pose[..., :2] != 0] == pose[..., :2][pose[..., :2] != 0]).all()
@@ -257,30 +280,39 @@ def test_simple_padding_fills_with_the_mean():
 
 
 def test_a_joint_never_seen():
-    pose = walk(); pose[:, 9, :2] = 0; pose[4, 7, :2] = 0
+    pose = walk()
+    pose[:, 9, :2] = 0
+    pose[4, 7, :2] = 0
     np.testing.assert_array_equal(impute_knn(pose[..., :2]), pose[..., :2])                # as published
     filled = impute_knn(pose[..., :2], impute_others=True)
     assert (filled[4, 7] != 0).all() and (filled[:, 9] == 0).all()
 
 
 def test_without_confidences():
-    pose = walk(); pose[..., 2] = np.linspace(0, 1, 17)
-    ones = pose.copy(); ones[..., 2] = 1
+    pose = walk()
+    pose[..., 2] = np.linspace(0, 1, 17)
+    ones = pose.copy()
+    ones[..., 2] = 1
     for made in (pose_to_heatmap(pose, {'padkeypoints_args': {'use_conf': False}}), pose_to_heatmap(pose, {'heatmap_generator_args': {'use_score': False}}), pose_to_heatmap(pose[..., :2])):
         np.testing.assert_array_equal(made, pose_to_heatmap(ones))
 
 
 @pytest.mark.parametrize('value', [np.nan, np.inf, -np.inf])
 def test_frames_that_cannot_be_drawn_are_named(value):
-    pose = walk(); pose[[2, 7], 3, 1] = value
-    with pytest.raises(PoseError, match='frames 2, 7:'): pose_to_heatmap(pose)
-    flat = walk(); flat[5, :, 1] = 7.
-    with pytest.raises(PoseError, match='frames 5: all joints have the same y'): pose_to_heatmap(flat)
+    pose = walk()
+    pose[[2, 7], 3, 1] = value
+    with pytest.raises(PoseError, match='frames 2, 7:'):
+        pose_to_heatmap(pose)
+    flat = walk()
+    flat[5, :, 1] = 7.
+    with pytest.raises(PoseError, match='frames 5: all joints have the same y'):
+        pose_to_heatmap(flat)
 
 
 def test_offset_is_clamped():
     pose = walk()
-    for offset in (0, 3, 200): assert pose_to_heatmap(pose, {'align_args': {'offset': offset}}).any((2, 3)).all()
+    for offset in (0, 3, 200):
+        assert pose_to_heatmap(pose, {'align_args': {'offset': offset}}).any((2, 3)).all()
     np.testing.assert_array_equal(pose_to_heatmap(pose, {'align_args': {'offset': 128}}), pose_to_heatmap(pose, {'align_args': {'offset': 300}}))
 
 
@@ -294,12 +326,15 @@ def test_confidences_above_one_are_white(dtype, value):
 
 
 def test_coordinates_too_large_to_scale_are_named():
-    pose = walk(); pose[4, 11:13, 0] = 1.7e308
-    with pytest.raises(PoseError, match='frames 4'), np.errstate(over='ignore', invalid='ignore'): pose_to_heatmap(pose)
+    pose = walk()
+    pose[4, 11:13, 0] = 1.7e308
+    with pytest.raises(PoseError, match='frames 4'), np.errstate(over='ignore', invalid='ignore'):
+        pose_to_heatmap(pose)
 
 
 def test_far_away_joints_cost_nothing():
-    pose = walk(); pose[0, 0, :2] = 1e12
+    pose = walk()
+    pose[0, 0, :2] = 1e12
     assert pose_to_heatmap(pose).shape == (12, 2, 64, 64)
 
 
@@ -312,7 +347,8 @@ def test_far_away_joints_cost_nothing():
     ({'heatmap_generator_args': {'joints_off': ['left_nee']}}, r'joints_off\[0\]: found "left_nee" .*, no joint; did you mean left_knee\?'), ({'heatmap_generator_args': {'joints_off': [['nose']]}}, 'joints_off: found .*, expected a list, each entry text'),
     ({'heatmap_generator_args': {'joints_off': [13]}}, r'joints_off: found \[13\] .*, expected a list, each entry text'), ({'min_conf': .3}, 'it belongs at padkeypoints_args.min_conf'), ({'joints_off': []}, 'it belongs at heatmap_generator_args.joints_off')])
 def test_settings_that_are_wrong(cfg, says):
-    with pytest.raises(SkeletonGaitError, match=says): heatmap_config(cfg)
+    with pytest.raises(SkeletonGaitError, match=says):
+        heatmap_config(cfg)
 
 
 def test_settings_from_a_file(tmp_path):
@@ -323,7 +359,8 @@ def test_settings_from_a_file(tmp_path):
     assert pose_to_heatmap(walk(), cfg).shape == (12, 2, 64, 64)
     for text, says in (('a: [', 'line 1'), ('false', 'mapping'), ('[]', 'mapping'), ('norm_args: {}\nnorm_args: {}', 'line 2: the key norm_args appears twice'), ('norm: {}', 'norm: unknown key; did you mean norm_args'), ('- 1', 'mapping')):
         path.write_text(text)
-        with pytest.raises(SkeletonGaitError, match=says) as e: load_heatmap_config(path)
+        with pytest.raises(SkeletonGaitError, match=says) as e:
+            load_heatmap_config(path)
         assert str(path) in str(e.value)
 
 
@@ -333,7 +370,9 @@ def test_threshold_makes_joints_missing():
     "A joint below the threshold is drawn as if the estimator had not found it; one at the threshold counts."
     pose = walk()
     pose[3:6, 15, 2], pose[7, 9, 2], pose[8, 7, 2] = .1, .3, .2999
-    gone = pose.copy(); gone[3:6, 15, :2] = 0; gone[8, 7, :2] = 0
+    gone = pose.copy()
+    gone[3:6, 15, :2] = 0
+    gone[8, 7, :2] = 0
     for o in (dict(), dict(pad_method='simple'), dict(use_conf=False), dict(align=False)):
         cfg = HeatmapConfig(min_conf=.3, **o)
         np.testing.assert_array_equal(found_joints(pose, .3), np.where(pose[..., 2:] < .3, 0, pose[..., :2]))
@@ -351,7 +390,8 @@ def test_new_settings_at_their_defaults_change_no_byte(case):
     off = {'heatmap_generator_args': {'joints_off': []}, 'padkeypoints_args': {'min_conf': 0}}
     assert heatmap_config(off) == HeatmapConfig() and hash(HeatmapConfig(joints_off=['nose'])) == hash(HeatmapConfig(joints_off=('nose',)))
     lowest = pose[..., 2][pose[..., 2] > 0].min()/2 if pose.ndim == 3 and pose.shape[2] == 3 and (pose[..., 2][(pose[..., :2] != 0).any(-1)] > 0).all() else None
-    if lowest: np.testing.assert_array_equal(pose_to_heatmap(pose, HeatmapConfig(min_conf=float(lowest))), pose_to_heatmap(pose))  # a threshold that nobody is below
+    if lowest:
+        np.testing.assert_array_equal(pose_to_heatmap(pose, HeatmapConfig(min_conf=float(lowest))), pose_to_heatmap(pose))  # a threshold that nobody is below
 
 
 @settings(max_examples=40, deadline=None)

@@ -32,8 +32,10 @@ confidence = st.sampled_from([0., 9.99e-4, 1e-3, 1/256, .5, 1., 1.5]) | st.float
 def poses(draw, n=2):
     "Joints anywhere, of any confidence; sometimes a body of few points (short and level limbs), sometimes on whole pixels."
     joints = np.concatenate([draw(hnp.arrays('f8', (n, 17, 2), elements=coordinate)), draw(hnp.arrays('f8', (n, 17, 1), elements=confidence))], -1)
-    if draw(st.booleans()): joints[..., :2] = 64 + (joints[..., :2] - 64)*draw(st.sampled_from([0, 1e-3, .02, .1, .3]))
-    if draw(st.booleans()): joints[..., 1] = joints[:, :1, 1]
+    if draw(st.booleans()):
+        joints[..., :2] = 64 + (joints[..., :2] - 64)*draw(st.sampled_from([0, 1e-3, .02, .1, .3]))
+    if draw(st.booleans()):
+        joints[..., 1] = joints[:, :1, 1]
     return joints.astype(draw(st.sampled_from(['f4', 'f8'])))
 
 
@@ -43,7 +45,8 @@ configs = st.builds(HeatmapConfig, sigma=st.sampled_from([.3, 1., 2.5, 8., 20.])
 
 @settings(max_examples=150)
 @given(poses(), configs)
-def test_any_pose_and_setting(joints, cfg): assert apart(joints, cfg) <= 1
+def test_any_pose_and_setting(joints, cfg):
+    assert apart(joints, cfg) <= 1
 
 
 @settings(max_examples=60)
@@ -59,7 +62,8 @@ def test_grey_levels_before_alignment_are_equal(joints, sigma, size):
 
 @pytest.mark.parametrize('cfg', [HeatmapConfig(), HeatmapConfig(sigma=1.), HeatmapConfig(sigma=4., offset=5), HeatmapConfig(align=False), HeatmapConfig(final_img_size=128), HeatmapConfig(align=False, final_img_size=200),
     HeatmapConfig(sigma=2., final_img_size=100), HeatmapConfig(img_h=96, img_w=150, centre=70), HeatmapConfig(align=False, img_h=50, img_w=100, final_img_size=70), HeatmapConfig(image_size=64, img_h=64, img_w=64, centre=32)])
-def test_bodies(cfg): assert apart(walkers(4), cfg) <= 1
+def test_bodies(cfg):
+    assert apart(walkers(4), cfg) <= 1
 
 
 @pytest.mark.parametrize('off', [('left_knee', 'nose'), JOINTS[:16], JOINTS])
@@ -73,11 +77,13 @@ def test_joints_that_are_off(off, align):
 @pytest.mark.parametrize('top', [.2, .3, .34])
 def test_a_doubtful_row_is_decided_as_the_compiled_version_does(top):
     "Sigmas on either side of the one at which the map gains a row: closer than float32 can tell."
-    joints = place_joints(walk(1)); joints[:, :7, 2] = top
+    joints = place_joints(walk(1))
+    joints[:, :7, 2] = top
     rows = lambda sigma: render(joints[..., :2], joints[..., 2], sigma)[0].any(2).sum(1).tolist()
     lo, hi = 3., 6.
     first = rows(lo)
-    while hi - lo > 1e-12: lo, hi = (lo, mid) if rows(mid := (lo + hi)/2) != first else (mid, hi)
+    while hi - lo > 1e-12:
+        lo, hi = (lo, mid) if rows(mid := (lo + hi)/2) != first else (mid, hi)
     assert rows(lo) != rows(hi)
     sigmas = np.concatenate([np.linspace(lo - 1e-8, lo, 20), np.linspace(hi, hi + 1e-8, 20)])
     assert apart(joints.repeat(40, 0), sigma=sigmas) <= 1
@@ -106,13 +112,16 @@ def test_weights_keep_constant_pictures(count, first, size, shrink):
 def test_chunks_change_nothing():
     joints = torch.from_numpy(walkers(2)[:37])
     want = draw_maps_torch(joints)
-    for chunk in (1, 5, 36, 37, 1000): assert torch.equal(draw_maps_torch(joints, chunk=chunk), want)
-    with pytest.raises(SkeletonGaitError, match='chunk: found 0'): draw_maps_torch(joints, chunk=0)
+    for chunk in (1, 5, 36, 37, 1000):
+        assert torch.equal(draw_maps_torch(joints, chunk=chunk), want)
+    with pytest.raises(SkeletonGaitError, match='chunk: found 0'):
+        draw_maps_torch(joints, chunk=0)
 
 
 def test_frames_do_not_influence_each_other():
     joints = torch.from_numpy(walkers(1))
-    far = joints.clone(); far[3, :, :2] = 1e6
+    far = joints.clone()
+    far[3, :, :2] = 1e6
     made, other = draw_maps_torch(joints), draw_maps_torch(far)
     assert not other[3].any() and torch.equal(made[torch.arange(len(made)) != 3], other[torch.arange(len(made)) != 3])
 
@@ -151,25 +160,33 @@ def test_nothing_to_draw():
     joints = torch.from_numpy(walkers(1)[:3])
     assert draw_maps_torch(joints[:0]).shape == (0, 2, 64, 64) and draw_maps_torch(joints[:0], sigma=torch.zeros(0)).dtype == torch.uint8
     joints[..., 2] = 9.9e-4
-    for cfg in (HeatmapConfig(), HeatmapConfig(align=False, final_img_size=48)): assert not draw_maps_torch(joints, cfg).any()
+    for cfg in (HeatmapConfig(), HeatmapConfig(align=False, final_img_size=48)):
+        assert not draw_maps_torch(joints, cfg).any()
 
 
 @pytest.mark.parametrize('shape', [(17, 3), (2, 3, 17, 3), (4, 18, 3), (4, 17, 2)])
 def test_wrong_shapes(shape):
-    with pytest.raises(SkeletonGaitError, match=r'expected \(N, 17, 3\)'): draw_maps_torch(torch.zeros(shape))
+    with pytest.raises(SkeletonGaitError, match=r'expected \(N, 17, 3\)'):
+        draw_maps_torch(torch.zeros(shape))
 
 
 def test_what_cannot_be_drawn():
     joints = torch.from_numpy(walkers(1))
-    with pytest.raises(SkeletonGaitError, match=r'sigma: found shape \(3,\); expected \(20,\)'): draw_maps_torch(joints, sigma=torch.ones(3))
-    with pytest.raises(SkeletonGaitError, match='complex'): draw_maps_torch(joints.to(torch.complex64))
+    with pytest.raises(SkeletonGaitError, match=r'sigma: found shape \(3,\); expected \(20,\)'):
+        draw_maps_torch(joints, sigma=torch.ones(3))
+    with pytest.raises(SkeletonGaitError, match='complex'):
+        draw_maps_torch(joints.to(torch.complex64))
     for value in (np.nan, np.inf, -np.inf):
         for coordinate in range(3):
-            bad = joints.clone(); bad[[4, 9], 2, coordinate] = value
-            with pytest.raises(PoseError, match='frames 4, 9:'): draw_maps_torch(bad)
+            bad = joints.clone()
+            bad[[4, 9], 2, coordinate] = value
+            with pytest.raises(PoseError, match='frames 4, 9:'):
+                draw_maps_torch(bad)
     for value in (0., -1., np.nan, np.inf):
-        sigma = torch.ones(20); sigma[6] = value
-        with pytest.raises(PoseError, match='frames 6:'): draw_maps_torch(joints, sigma=sigma)
+        sigma = torch.ones(20)
+        sigma[6] = value
+        with pytest.raises(PoseError, match='frames 6:'):
+            draw_maps_torch(joints, sigma=sigma)
 
 
 def test_input_stays_and_needs_no_gradient():
@@ -184,6 +201,9 @@ def test_precision_settings_of_training_do_not_matter():
     want, before = draw_maps_torch(joints), torch.get_float32_matmul_precision()
     try:
         torch.set_float32_matmul_precision('medium')
-        with torch.autocast('cpu', dtype=torch.bfloat16): assert torch.equal(draw_maps_torch(joints.float().double()), draw_maps_torch(joints.float()))
-        with torch.autocast('cpu', dtype=torch.bfloat16): assert torch.equal(draw_maps_torch(joints), want)
-    finally: torch.set_float32_matmul_precision(before)
+        with torch.autocast('cpu', dtype=torch.bfloat16):
+            assert torch.equal(draw_maps_torch(joints.float().double()), draw_maps_torch(joints.float()))
+        with torch.autocast('cpu', dtype=torch.bfloat16):
+            assert torch.equal(draw_maps_torch(joints), want)
+    finally:
+        torch.set_float32_matmul_precision(before)

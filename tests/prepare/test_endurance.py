@@ -38,8 +38,10 @@ def write_poses(root, n_subjects, n_files, n_frames):
     for i in range(n_subjects):
         pose = make_sequence(0, i, 'nm-01', '090', n_frames).pose
         folder = root/f'{i:03d}'/'nm-01'/'090'
-        for k in range(n_files): save_pickle(pose + rng.normal(0, .5, pose.shape).astype(pose.dtype)*(pose != 0)*(1, 1, 0), folder/f'{k:03d}.pkl')
-    np.save(folder/'npy.npy', pose); np.savez(folder/'npz.npz', pose=pose)
+        for k in range(n_files):
+            save_pickle(pose + rng.normal(0, .5, pose.shape).astype(pose.dtype)*(pose != 0)*(1, 1, 0), folder/f'{k:03d}.pkl')
+    np.save(folder/'npy.npy', pose)
+    np.savez(folder/'npz.npz', pose=pose)
     (folder/'000.pkl').with_name('bad.pkl').write_bytes(b'no pose')
 
 
@@ -67,7 +69,8 @@ def tree(small, tmp_path):
 def finished(root, small): return files(root/OUT) == files(small/OUT)
 
 
-def touched(root): return {p.relative_to(root/OUT/'pkl').as_posix(): p.stat().st_mtime_ns for p in (root/OUT/'pkl').rglob('*.pkl')}
+def touched(root):
+    return {p.relative_to(root/OUT/'pkl').as_posix(): p.stat().st_mtime_ns for p in (root/OUT/'pkl').rglob('*.pkl')}
 
 
 def last(capsys): return capsys.readouterr().out.splitlines()[-1]
@@ -85,7 +88,8 @@ def test_second_run_changes_nothing(tree, small, capsys):
 def test_the_maps_are_those_of_the_poses(small):
     for seq, fs in read_tree(small/'pose').sequences.items():
         for f in fs:
-            if f.stem != 'bad': np.testing.assert_array_equal(load_pickle(seq.path(small/OUT/'pkl')/f.name), pose_to_heatmap(load_pickle(f)))
+            if f.stem != 'bad':
+                np.testing.assert_array_equal(load_pickle(seq.path(small/OUT/'pkl')/f.name), pose_to_heatmap(load_pickle(f)))
     assert (small/OUT/'pkl/004/nm-01/090/npy.pkl').read_bytes() == (small/OUT/'pkl/004/nm-01/090/npz.pkl').read_bytes()
     assert sorted(p.name for p in (small/OUT).iterdir()) == ['images', 'journal', 'manifest.jsonl', 'pkl', 'report.json']
 
@@ -95,7 +99,8 @@ def test_manifest_and_report(small):
     assert header['drawing'] == m.DRAWING and header['settings']['sigma'] == 8.0 and len(header['settings']) == 13
     lines = (small/OUT/'manifest.jsonl').read_text().splitlines()
     assert len(lines) == 13 and list(records) == sorted(records)
-    r = records['004/nm-01/090/npy.npy']; f = small/'pose'/r.pose
+    r = records['004/nm-01/090/npy.npy']
+    f = small/'pose'/r.pose
     assert r == (r.pose, f.stat().st_size, f.stat().st_mtime_ns, m.file_sha256(f), (small/OUT/'pkl'/m.maps_name(r.pose)).stat().st_size, 4, (), 0)
     report = json.loads((small/OUT/'report.json').read_text())
     assert 'pickle' in report['failed'][0].pop('reason')
@@ -121,8 +126,10 @@ def test_long_sequences_of_an_earlier_release_are_drawn_again(tmp_path, capsys, 
 @pytest.mark.parametrize('what', ['deleted', 'cut short', 'no record'])
 def test_missing_maps_are_drawn_again(tree, small, what):
     before, maps = touched(tree), tree/OUT/'pkl'/'001'/'nm-01'/'090'/'000.pkl'
-    if what == 'deleted': maps.unlink()
-    if what == 'cut short': maps.write_bytes(maps.read_bytes()[:-7])
+    if what == 'deleted':
+        maps.unlink()
+    if what == 'cut short':
+        maps.write_bytes(maps.read_bytes()[:-7])
     if what == 'no record':
         path = tree/OUT/'manifest.jsonl'
         path.write_text(''.join(line for line in path.read_text().splitlines(True) if '"001/nm-01/090/000.pkl"' not in line))
@@ -133,10 +140,12 @@ def test_missing_maps_are_drawn_again(tree, small, what):
 def test_touched_poses_are_kept_and_changed_ones_drawn(tree, small, capsys):
     before, folder = touched(tree), tree/'pose'/'002'/'nm-01'/'090'
     os.utime(folder/'000.pkl', ns=(5, 5))
-    pose = load_pickle(folder/'001.pkl'); stamp = (folder/'001.pkl').stat()
+    pose = load_pickle(folder/'001.pkl')
+    stamp = (folder/'001.pkl').stat()
     save_pickle(pose[::-1].copy(), folder/'001.pkl')  # as long as before
     assert (folder/'001.pkl').stat().st_size == stamp.st_size
-    capsys.readouterr(); assert run(tree) == 1
+    capsys.readouterr()
+    assert run(tree) == 1
     assert last(capsys).startswith('1 files drawn, 1 failed, 11 were there')
     assert [k for k, i in touched(tree).items() if before[k] != i] == ['002/nm-01/090/001.pkl']
     assert m.read_manifest(tree/OUT).records['002/nm-01/090/000.pkl'].mtime_ns == 5
@@ -146,7 +155,8 @@ def test_touched_poses_are_kept_and_changed_ones_drawn(tree, small, capsys):
 def test_pictures_follow_their_sequence(tree):
     "A shorter pose leaves no pictures of frames that it no longer has; one that turned bad leaves none."
     first, second = (tree/'pose'/s/'nm-01'/'090'/'000.pkl' for s in ('000', '001'))
-    save_pickle(load_pickle(first)[:2], first); save_pickle(np.zeros((2, 2)), second)
+    save_pickle(load_pickle(first)[:2], first)
+    save_pickle(np.zeros((2, 2)), second)
     assert run(tree) == 1
     assert sorted(p.name for p in (tree/OUT/'images'/'000'/'nm-01'/'090').iterdir()) == ['bone_0.jpg', 'bone_1.jpg', 'pose_0.jpg', 'pose_1.jpg']
     assert not any((tree/OUT/'images'/'001'/'nm-01'/'090').iterdir()) and not (tree/OUT/'pkl'/'001/nm-01/090/000.pkl').exists()
@@ -214,7 +224,8 @@ def test_changed_settings_never_mix(tree, small):
 
 def test_a_new_version_of_the_drawing_is_a_changed_setting(tree, monkeypatch):
     monkeypatch.setattr(m, 'DRAWING', m.DRAWING + 1)
-    with pytest.raises(SkeletonGaitError, match='version of the drawing was 1 and is 2'): run(tree)
+    with pytest.raises(SkeletonGaitError, match='version of the drawing was 1 and is 2'):
+        run(tree)
 
 
 def test_a_new_version_of_the_library_is_none(tree, small, monkeypatch):
@@ -225,23 +236,28 @@ def test_a_new_version_of_the_library_is_none(tree, small, monkeypatch):
 
 def test_maps_of_another_program(tree, small):
     (tree/OUT/'manifest.jsonl').unlink()
-    with pytest.raises(SkeletonGaitError, match='holds 12 maps but no manifest.jsonl'): run(tree)
+    with pytest.raises(SkeletonGaitError, match='holds 12 maps but no manifest.jsonl'):
+        run(tree)
     assert run(tree, overwrite=True) == 1 and finished(tree, small)
 
 
 @pytest.mark.parametrize('head', ['[1]', '', '{}', '{"settings": null}', '{"settings": 3}', 'nonsense'])
 def test_damaged_header(tree, small, head):
     (tree/OUT/'manifest.jsonl').write_text(f'{head}\n')
-    with pytest.raises(SkeletonGaitError, match='first line is no header.*--overwrite'): run(tree)
+    with pytest.raises(SkeletonGaitError, match='first line is no header.*--overwrite'):
+        run(tree)
     assert run(tree, overwrite=True) == 1 and finished(tree, small)
 
 
 def test_mistakes_on_the_command_line(tree, small):
     for kw, says in ((dict(ext_name='a/b'), '--ext_name=a/b: has a slash'), (dict(patience=float('nan')), '--patience=nan: expected seconds'), (dict(patience=-1.), '--patience')):
-        with pytest.raises(SkeletonGaitError, match=says): run(tree, **kw)
-    with pytest.raises(SkeletonGaitError, match='--dataset_name=x/mine: has a slash'): pretreatment_heatmap(str(tree/'pose'), str(tree/'maps'), 'x/mine')
+        with pytest.raises(SkeletonGaitError, match=says):
+            run(tree, **kw)
+    with pytest.raises(SkeletonGaitError, match='--dataset_name=x/mine: has a slash'):
+        pretreatment_heatmap(str(tree/'pose'), str(tree/'maps'), 'x/mine')
     for save_root, poses in ((tree/'pose', tree/'pose'), (tree/'maps', tree/OUT/'pkl'), (tree/'maps', tree/OUT)):
-        with pytest.raises(SkeletonGaitError, match='lie one in the other'): pretreatment_heatmap(str(poses), str(save_root), 'mine', overwrite=True)
+        with pytest.raises(SkeletonGaitError, match='must not lie inside each other'):
+            pretreatment_heatmap(str(poses), str(save_root), 'mine', overwrite=True)
     assert files(tree) == files(small)
 
 
@@ -269,15 +285,22 @@ def test_killed_while_overwriting(tree, small, monkeypatch, where, name, after):
     if where is Path:  # in the middle of clearing
         real, n = m.remove_all, []
         def some(files):
-            n.extend(files); real(n[:after]); raise Killed
+            n.extend(files)
+            real(n[:after])
+            raise Killed
         where, name = m, 'remove_all'
-        with monkeypatch.context() as patch, pytest.raises(Killed): patch.setattr(m, 'remove_all', some); run(tree, overwrite=True)
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            patch.setattr(m, 'remove_all', some)
+            run(tree, overwrite=True)
     else:
-        with monkeypatch.context() as patch, pytest.raises(Killed): dies_in(where, name, after, patch); run(tree, overwrite=True)
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            dies_in(where, name, after, patch)
+            run(tree, overwrite=True)
     begun = m.read_manifest(tree/OUT).header['settings']['align']
     assert begun == (name != 'start_over')
     if not begun:
-        with pytest.raises(SkeletonGaitError, match='13 maps were drawn otherwise: align was False and is True'): run(tree)
+        with pytest.raises(SkeletonGaitError, match='13 maps were drawn otherwise: align was False and is True'):
+            run(tree)
         assert len(touched(tree)) == 13
     assert run(tree, overwrite=not begun) == 1 and finished(tree, small)
 
@@ -286,11 +309,14 @@ def test_overwrite_removes_what_the_manifest_lists(tree, small, capsys):
     "What no run of this folder has drawn stays, and is said; so does what lies beyond a link."
     (tree/'pose'/'003'/'nm-01'/'090'/'001.pkl').unlink()  # its maps are listed, and go
     others = ['pkl/000/nm-01/090/foreign.pkl', 'pkl/000/nm-01/090/notes.txt', 'pkl/zz/t/v/x.pkl', 'images/mine.jpg']
-    (tree/OUT/'images').rename(tree/'elsewhere'); (tree/OUT/'images').symlink_to(tree/'elsewhere')
+    (tree/OUT/'images').rename(tree/'elsewhere')
+    (tree/OUT/'images').symlink_to(tree/'elsewhere')
     for name in others:
-        (tree/OUT/name).parent.mkdir(parents=True, exist_ok=True); (tree/OUT/name).write_bytes(b'mine')
+        (tree/OUT/name).parent.mkdir(parents=True, exist_ok=True)
+        (tree/OUT/name).write_bytes(b'mine')
     for overwrite in (True, False):
-        capsys.readouterr(); assert run(tree, overwrite=overwrite) == 1
+        capsys.readouterr()
+        assert run(tree, overwrite=overwrite) == 1
         out = capsys.readouterr().out
         assert all(f'notice: kept, though no run of this folder has drawn it: {name}' in out for name in others) and 'pose file is gone' not in out
         report = json.loads((tree/OUT/'report.json').read_text())
@@ -306,10 +332,14 @@ def test_killed_at_the_end(tree, small, monkeypatch, capsys, where, name, after)
     (tree/OUT/'pkl/001/nm-01/090/000.pkl').unlink()
     assert run(tree) == 1  # so that the manifest is as the next run wants it, and is written at its end only
     (tree/'pose'/'002'/'nm-01'/'090'/'new.pkl').write_bytes((tree/'pose'/'002'/'nm-01'/'090'/'000.pkl').read_bytes())
-    with monkeypatch.context() as patch, pytest.raises(Killed): dies_in(where, name, after, patch); run(tree)
-    capsys.readouterr(); assert run(tree) == 1
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        dies_in(where, name, after, patch)
+        run(tree)
+    capsys.readouterr()
+    assert run(tree) == 1
     assert last(capsys).startswith('0 files drawn, 1 failed, 13 were there already')
-    (tree/'pose'/'002'/'nm-01'/'090'/'new.pkl').unlink(); (tree/OUT/'pkl/002/nm-01/090/new.pkl').unlink()
+    (tree/'pose'/'002'/'nm-01'/'090'/'new.pkl').unlink()
+    (tree/OUT/'pkl/002/nm-01/090/new.pkl').unlink()
     assert run(tree) == 1 and finished(tree, small)
 
 
@@ -325,12 +355,14 @@ def killed_run(root, monkeypatch, after):
         return real(*args)
     with monkeypatch.context() as patch:
         patch.setattr(module, 'draw_file', dies)
-        with pytest.raises(Killed): run(root)
+        with pytest.raises(Killed):
+            run(root)
 
 
 def test_journals_of_killed_runs_are_gathered(tree, small, monkeypatch, capsys):
     shutil.rmtree(tree/'maps')
-    for after in (4, 3): killed_run(tree, monkeypatch, after)
+    for after in (4, 3):
+        killed_run(tree, monkeypatch, after)
     assert len(m.read_manifest(tree/OUT).records) == 4 and len(list((tree/OUT/'journal').iterdir())) == 1
     assert run(tree) == 1 and finished(tree, small)
     assert last(capsys).startswith('5 files drawn, 1 failed, 7 were there already')
@@ -368,7 +400,8 @@ def test_manifest_and_journals_give_back_what_they_got(tmp_path_factory, rs, dat
     m.write_manifest(out, m.Manifest(m.make_header(HeatmapConfig()), {r.pose: r for r in rs}))
     assert m.read_manifest(out).records == {r.pose: r for r in rs}
     (out/'j').touch()
-    for r in rs: m.add_record(out/'j', r)
+    for r in rs:
+        m.add_record(out/'j', r)
     raw = (out/'j').read_bytes() if rs else b''
     n = data.draw(st.integers(0, len(raw)))
     (out/'j').write_bytes(raw[:n])
@@ -405,14 +438,16 @@ def test_trouble_with_the_output_stops_at_once(tree, small, monkeypatch, capsys,
     def fails(*args):
         calls.append(args)
         if len(calls) == 4 or where == 'save_text':
-            with m.writing(args[0] if where == 'add_record' else args[1]): raise OSError(code, os.strerror(code))
+            with m.writing(args[0] if where == 'add_record' else args[1]):
+                raise OSError(code, os.strerror(code))
         return real(*args)
     with monkeypatch.context() as patch:
         patch.setattr(module, where, fails)
         assert run(tree) == 1
     out = capsys.readouterr().out
     assert out.count('stopped: ') == 1 and os.strerror(code) in out and 'run the same command again' in out
-    if where != 'save_text': assert len(calls) == 4 and '3 of 13 files drawn' in out and json.loads((tree/OUT/'report.json').read_text())['left'] == 10
+    if where != 'save_text':
+        assert len(calls) == 4 and '3 of 13 files drawn' in out and json.loads((tree/OUT/'report.json').read_text())['left'] == 10
     assert not [p for p in (tree/OUT).rglob('*') if is_leftover(p.name)]
     assert run(tree) == 1 and finished(tree, small)
     assert last(capsys).startswith(f"{0 if where == 'save_text' else 9} files drawn")
@@ -421,7 +456,8 @@ def test_trouble_with_the_output_stops_at_once(tree, small, monkeypatch, capsys,
 def test_trouble_with_one_target_stops_nothing(tree, capsys):
     "A folder stands where maps should be."
     target = tree/OUT/'pkl/001/nm-01/090/000.pkl'
-    target.unlink(); (target/'x').mkdir(parents=True)
+    target.unlink()
+    (target/'x').mkdir(parents=True)
     assert run(tree) == 1
     assert f"failed: {tree/'pose/001/nm-01/090/000.pkl'}: Is a directory" in capsys.readouterr().out
 
@@ -429,7 +465,8 @@ def test_trouble_with_one_target_stops_nothing(tree, capsys):
 def test_an_unreadable_pose_stops_nothing(tree, monkeypatch, capsys):
     real = module.load_array
     def unreadable(path, limits):
-        if path.name == '001.pkl': raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        if path.name == '001.pkl':
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
         return real(path, limits)
     monkeypatch.setattr(module, 'load_array', unreadable)
     assert run(tree, ext_name='z') == 1
@@ -439,13 +476,16 @@ def test_an_unreadable_pose_stops_nothing(tree, monkeypatch, capsys):
 
 def test_a_pose_that_cannot_be_read_keeps_its_maps(tree, small, monkeypatch, capsys):
     pose = tree/'pose'/'001'/'nm-01'/'090'/'000.pkl'
-    pose.rename(tree/'aside'); pose.symlink_to('nowhere')
+    pose.rename(tree/'aside')
+    pose.symlink_to('nowhere')
     for _ in range(2):
         assert run(tree) == 1
         out = capsys.readouterr().out
         assert f'failed: {pose}: No such file or directory' in out and '0 files drawn, 2 failed, 12 were there already' in out and 'removed' not in out
-    pose.unlink(); (tree/'aside').rename(pose)
-    before = touched(tree); assert run(tree) == 1 and finished(tree, small) and touched(tree) == before
+    pose.unlink()
+    (tree/'aside').rename(pose)
+    before = touched(tree)
+    assert run(tree) == 1 and finished(tree, small) and touched(tree) == before
     os.utime(pose, ns=(5, 5))  # so that its content would decide
     def unreadable(path): raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
     with monkeypatch.context() as patch:
@@ -455,7 +495,9 @@ def test_a_pose_that_cannot_be_read_keeps_its_maps(tree, small, monkeypatch, cap
     pose.write_bytes(b'x'*pose.stat().st_size)  # cannot be read first, then can, and is no pose
     find_fresh = module.find_fresh
     def blind(*args):
-        with monkeypatch.context() as patch: patch.setattr(module, 'file_sha256', unreadable); return find_fresh(*args)
+        with monkeypatch.context() as patch:
+            patch.setattr(module, 'file_sha256', unreadable)
+            return find_fresh(*args)
     monkeypatch.setattr(module, 'find_fresh', blind)
     assert run(tree) == 1 and '1 earlier maps removed' in capsys.readouterr().out
     assert '001/nm-01/090/000.pkl' not in m.read_manifest(tree/OUT).records and '001/nm-01/090/000.pkl' not in touched(tree)
@@ -464,7 +506,8 @@ def test_a_pose_that_cannot_be_read_keeps_its_maps(tree, small, monkeypatch, cap
 def test_a_folder_that_cannot_be_listed(tree, monkeypatch, capsys):
     real, before = os.scandir, touched(tree)
     def scandir(path):
-        if str(path) == str(tree/'pose'/'002'): raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        if str(path) == str(tree/'pose'/'002'):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
         return real(path)
     with monkeypatch.context() as patch:
         patch.setattr(os, 'scandir', scandir)
@@ -476,14 +519,20 @@ def test_a_folder_that_cannot_be_listed(tree, monkeypatch, capsys):
 
 def test_pipes_and_changing_files(tree, small, monkeypatch, capsys):
     "A pipe, also in the place of a known file, does not make the run wait; a file that changes meanwhile is not recorded."
-    os.mkfifo(tree/'pose'/'000'/'nm-01'/'090'/'new.pkl'); known = tree/'pose'/'001'/'nm-01'/'090'/'000.pkl'
-    data = known.read_bytes(); known.unlink(); os.mkfifo(known)
+    os.mkfifo(tree/'pose'/'000'/'nm-01'/'090'/'new.pkl')
+    known = tree/'pose'/'001'/'nm-01'/'090'/'000.pkl'
+    data = known.read_bytes()
+    known.unlink()
+    os.mkfifo(known)
     assert run(tree) == 1 and capsys.readouterr().out.count('no regular file') == 2
-    (tree/'pose'/'000'/'nm-01'/'090'/'new.pkl').unlink(); known.unlink(); known.write_bytes(data)
+    (tree/'pose'/'000'/'nm-01'/'090'/'new.pkl').unlink()
+    known.unlink()
+    known.write_bytes(data)
     real = module.load_array
     def changing(path, limits):
         array = real(path, limits)
-        if path == known: os.utime(path, ns=(7, 7))
+        if path == known:
+            os.utime(path, ns=(7, 7))
         return array
     with monkeypatch.context() as patch:
         patch.setattr(module, 'load_array', changing)
@@ -514,14 +563,16 @@ def test_who_may_not_share(tree):
     assert f"{tree/'none'}: no such folder on " in module.refusal(header, tree/'none', tree/OUT)
     assert f"{tree/'none'}: no such folder on " in module.refusal(header, tree/'pose', tree/'none')
     assert module.refusal(m.make_header(HeatmapConfig(min_conf=.2, joints_off=('nose',))), tree/'pose', tree/OUT) == ''
-    for other in (header | dict(drawing=0), header | dict(settings={'sigma': 8.0}), header | dict(settings=header['settings'] | {'newer': 1})): assert 'install the same version' in module.refusal(other, tree/'pose', tree/OUT)
+    for other in (header | dict(drawing=0), header | dict(settings={'sigma': 8.0}), header | dict(settings=header['settings'] | {'newer': 1})):
+        assert 'install the same version' in module.refusal(other, tree/'pose', tree/OUT)
 
 
 ARGS = '--pose_data_path=pose --save_root=maps --dataset_name=mine'
 
 
 def test_read_only_disk(tree, small):
-    shutil.rmtree(tree/'maps'); (tree/'maps').mkdir()
+    shutil.rmtree(tree/'maps')
+    (tree/'maps').mkdir()
     done = in_namespace(f'mount -t tmpfs -o ro none maps && python -m skeletongait.pretreatment_heatmap {ARGS}; r=$?; umount maps; exit $r', tree)
     assert done.returncode == 1 and 'Traceback' not in done.stderr
     assert 'stopped: maps/mine_sigma_8.0_' in done.stdout and 'cannot be written: Read-only file system' in done.stdout
@@ -654,7 +705,8 @@ def test_killed_in_the_final_write(tree, small, name):
     process = begin([sys.executable, '-c', code, *ARGS.split()], tree)
     assert process.wait(60) == -signal.SIGKILL
     assert any(is_leftover(p.name) for p in (tree/OUT).iterdir())
-    before = touched(tree); assert len(before) == 12
+    before = touched(tree)
+    assert len(before) == 12
     assert run(tree) == 1 and finished(tree, small) and touched(tree) == before
 
 
@@ -662,10 +714,15 @@ def test_killed_in_the_final_write(tree, small, name):
 @pytest.mark.parametrize('seed', range(4))
 def test_two_runs_at_once(blank, large, seed):
     "At least one of them ends well, none with a traceback."
-    for k in range(2): (blank/str(k)).mkdir(); (blank/str(k)/'pose').symlink_to(blank/'pose'); (blank/str(k)/'maps').symlink_to(blank/'maps')
+    for k in range(2):
+        (blank/str(k)).mkdir()
+        (blank/str(k)/'pose').symlink_to(blank/'pose')
+        (blank/str(k)/'maps').symlink_to(blank/'maps')
     (blank/'maps').mkdir()
     runs = []
-    for k in range(2): runs.append(begin([sys.executable, '-m', 'skeletongait.pretreatment_heatmap', *ARGS.split()], blank/str(k))); time.sleep(.15*seed)
+    for k in range(2):
+        runs.append(begin([sys.executable, '-m', 'skeletongait.pretreatment_heatmap', *ARGS.split()], blank/str(k)))
+        time.sleep(.15*seed)
     codes = [p.wait(120) for p in runs]
     said = [(blank/str(k)/'err.txt').read_text() for k in range(2)]
     assert 0 in codes and set(codes) <= {0, 2} and 'Traceback' not in ''.join(said), (codes, said)
@@ -690,7 +747,8 @@ def test_a_lost_rank_is_reported_and_its_share_left(blank, large, how):
     wait_for(lambda: begun(blank, '1') == 1, ranks[0])
     ranks[1].send_signal(how)
     out, err = ranks[0].communicate(timeout=120)
-    if how == signal.SIGKILL: ranks[1].communicate()
+    if how == signal.SIGKILL:
+        ranks[1].communicate()
     assert ranks[0].returncode == 1 and 'Traceback' not in err, err
     assert 'rank 1 has been silent for 2 s' in out and 'lost: rank 1; it leaves ' in out and 'run the same command again' in out
     report = json.loads((blank/OUT/'report.json').read_text())
@@ -705,8 +763,9 @@ def test_a_lost_rank_is_reported_and_its_share_left(blank, large, how):
 
 LONG = """
 import sys, time
-from skeletongait.prepare import render_tree as module
 from skeletongait.cli import run_script
+from skeletongait.prepare import render_tree as module
+from skeletongait.pretreatment_heatmap import pretreatment_heatmap
 real = module.pose_to_heatmap
 def long(*args):
     end = time.monotonic() + {seconds}
@@ -737,7 +796,8 @@ def test_a_rank_that_hangs_falls_silent(monkeypatch):
         assert board.read('beat/1') == first
         tell(1)
         monkeypatch.setattr(module, 'MOST_SECONDS', 60)
-        while board.read('beat/1') == first: time.sleep(.05)
+        while board.read('beat/1') == first:
+            time.sleep(.05)
         assert board.read('done/1') == 1
 
 
@@ -747,7 +807,7 @@ def test_nobody_is_lost_while_nobody_listens(monkeypatch):
     monkeypatch.setattr(module.time, 'monotonic', lambda: now[0])
     board = Board()
     with module.tqdm(total=1, file=io.StringIO()) as bar:
-        watch = module.Watch(board, [[], [job]], 4, bar)
+        watch = module.ProgressWatch(board, [[], [job]], 4, bar)
         for t, silent in ((1, False), (1000, False), (1002, False), (1003.9, False), (1004.1, True)):
             now[0] = t
             watch(0)
@@ -761,7 +821,7 @@ def test_nobody_is_lost_while_nobody_listens(monkeypatch):
 def test_a_lost_board_is_a_lost_rank(monkeypatch):
     board = Board()
     with module.tqdm(total=1, file=io.StringIO()) as bar:
-        watch = module.Watch(board, [[], [module.Job('a/t/v/x.pkl', False)]], 60, bar)
+        watch = module.ProgressWatch(board, [[], [module.Job('a/t/v/x.pkl', False)]], 60, bar)
         def gone(key): raise LostRankError('gone')
         monkeypatch.setattr(board, 'read', gone)
         watch(0)
@@ -787,14 +847,16 @@ def test_a_rank_that_ends_at_a_long_file_is_lost(tmp_path, how):
     ranks[1].send_signal(how)
     said = ''.join(lines)
     assert ranks[0].wait(30) == 1 and 'lost: rank 1; it leaves 1 files to the next run' in said
-    ranks[1].kill(); ranks[1].communicate()
+    ranks[1].kill()
+    ranks[1].communicate()
 
 
 def test_without_rank_0_the_others_finish_their_share(blank, large):
     port = free_port()
     ranks = [by_hand(k, 2, port, blank) for k in range(2)]
     wait_for(lambda: begun(blank, '1') == 1, ranks[1])
-    ranks[0].kill(); ranks[0].communicate()
+    ranks[0].kill()
+    ranks[0].communicate()
     out, err = ranks[1].communicate(timeout=120)
     assert ranks[1].returncode == 2 and f'pretreatment_heatmap (rank 1): ' in err and f'This rank drew {N//2 + 1} of {N//2 + 1} files' in err
     assert len(recorded(blank)) >= N//2 + 1
@@ -811,11 +873,16 @@ def test_a_mistake_is_said_once_by_rank_0(tmp_path):
 
 
 def test_ranks_that_cannot_meet(monkeypatch):
-    for k, v in dict(RANK='1', WORLD_SIZE='2').items(): monkeypatch.setenv(k, v)
-    for k in ('MASTER_ADDR', 'MASTER_PORT'): monkeypatch.delenv(k, raising=False)
-    with pytest.raises(LostRankError, match='cannot find each other.*MASTER_ADDR'): Board(1)
-    monkeypatch.setenv('MASTER_ADDR', '127.0.0.1'); monkeypatch.setenv('MASTER_PORT', str(free_port()))
-    with pytest.raises(LostRankError, match='cannot find each other'): Board(1)
+    for k, v in dict(RANK='1', WORLD_SIZE='2').items():
+        monkeypatch.setenv(k, v)
+    for k in ('MASTER_ADDR', 'MASTER_PORT'):
+        monkeypatch.delenv(k, raising=False)
+    with pytest.raises(LostRankError, match='cannot find each other.*MASTER_ADDR'):
+        Board(1)
+    monkeypatch.setenv('MASTER_ADDR', '127.0.0.1')
+    monkeypatch.setenv('MASTER_PORT', str(free_port()))
+    with pytest.raises(LostRankError, match='cannot find each other'):
+        Board(1)
 
 
 @given(st.recursive(st.none() | st.integers() | st.text(), lambda o: st.lists(o) | st.dictionaries(st.text(), o), max_leaves=8), st.integers(1, 9))
@@ -839,7 +906,8 @@ def ranks_of(agent):
 
 
 def kill_all(agent, pids):
-    for pid in [agent.pid, *pids]: os.kill(pid, signal.SIGKILL)
+    for pid in [agent.pid, *pids]:
+        os.kill(pid, signal.SIGKILL)
     agent.wait()
 
 
@@ -862,7 +930,8 @@ def test_killed_anywhere_and_finished_by_any_number_of_ranks(blank, large, seed)
     if seed % 2:  # one rank: the launcher ends the other one
         os.kill(pids[int(rng.integers(2))], signal.SIGKILL)
         assert agent.wait(90) != 0
-    else: kill_all(agent, pids.values())
+    else:
+        kill_all(agent, pids.values())
     there = assert_whole(blank, large)
     assert .05 <= there/(N + 2) <= .95
     known = recorded(blank)
@@ -906,12 +975,14 @@ def test_full_disk(blank, large, n):
     assert done.returncode == 0, done.stderr
     text = {name: (blank/name).read_text() for name in ('first.txt', 'first.err', 'first.rc', 'second.txt', 'second.rc', 'second.err')}
     assert text['first.rc'] == '1\n' and 'skeletongait/' not in text['first.err'], text['first.err']  # torchrun's own traceback names none of our files
-    assert 'No space left on device' in text['first.txt'] and 'mend that and run the same command again' in text['first.txt']
-    (blank/'maps').rmdir(); (blank/'first').rename(blank/'maps')
+    assert 'No space left on device' in text['first.txt'] and 'fix it and run the same command again' in text['first.txt']
+    (blank/'maps').rmdir()
+    (blank/'first').rename(blank/'maps')
     there = assert_whole(blank, large)
     assert .2 <= there/(N + 2) <= .95 and not [p for p in (blank/OUT).rglob('*') if is_leftover(p.name)]
     known = recorded(blank)
-    shutil.rmtree(blank/'maps'); (blank/'second').rename(blank/'maps')
+    shutil.rmtree(blank/'maps')
+    (blank/'second').rename(blank/'maps')
     assert text['second.rc'] == '0\n', text['second.err']
     assert finished(blank, large) and f'0 failed, {len(known)} were there already' in text['second.txt']
 
@@ -922,8 +993,11 @@ def test_a_lost_machine(blank, large):
     port = free_port()
     node = lambda k: [BIN/'torchrun', '--nnodes=2', f'--node_rank={k}', '--nproc_per_node=2', '--master_addr=127.0.0.1', f'--master_port={port}',
         '-m', 'skeletongait.pretreatment_heatmap', *ARGS.split(), '--patience=4']
-    (blank/'0').mkdir(); (blank/'1').mkdir()
-    for k in range(2): (blank/str(k)/'pose').symlink_to(blank/'pose'); (blank/str(k)/'maps').symlink_to(blank/'maps')
+    (blank/'0').mkdir()
+    (blank/'1').mkdir()
+    for k in range(2):
+        (blank/str(k)/'pose').symlink_to(blank/'pose')
+        (blank/str(k)/'maps').symlink_to(blank/'maps')
     (blank/'maps').mkdir()
     first, second = (begin(node(k), blank/str(k)) for k in range(2))
     wait_for(lambda: count(blank) >= N//5, first)
@@ -946,7 +1020,8 @@ def test_two_machines_that_see_the_folders_elsewhere(blank, large):
     port = free_port()
     for k in range(2):
         (blank/str(k)).mkdir()
-        (blank/str(k)/'pose').symlink_to(blank/'pose'); (blank/str(k)/'maps').symlink_to(blank/'maps')
+        (blank/str(k)/'pose').symlink_to(blank/'pose')
+        (blank/str(k)/'maps').symlink_to(blank/'maps')
     (blank/'maps').mkdir()
     nodes = [begin([BIN/'torchrun', '--nnodes=2', f'--node_rank={k}', '--nproc_per_node=1', '--master_addr=127.0.0.1', f'--master_port={port}',
         '-m', 'skeletongait.pretreatment_heatmap', *ARGS.split()], blank/str(k)) for k in range(2)]

@@ -28,18 +28,21 @@ def walkers(tmp_path_factory):
     "Poses, silhouettes and maps of three walkers in two views."
     root = tmp_path_factory.mktemp('walkers')
     write_walkers(root, n_subjects=3, n_train=2, types=('nm-01', 'bg-01'), views=('000', '090'), n_frames=6)
-    for seq, (f,) in read_tree(root/'pose').sequences.items(): save_pickle(pose_to_heatmap(load_pickle(f)), seq.path(root/'maps')/f.name)
+    for seq, (f,) in read_tree(root/'pose').sequences.items():
+        save_pickle(pose_to_heatmap(load_pickle(f)), seq.path(root/'maps')/f.name)
     return root
 
 
 @pytest.fixture
 def pair(walkers, tmp_path):
     "A copy of maps and silhouettes to break."
-    shutil.copytree(walkers/'maps', tmp_path/'maps'); shutil.copytree(walkers/'silhouette', tmp_path/'sil')
+    shutil.copytree(walkers/'maps', tmp_path/'maps')
+    shutil.copytree(walkers/'silhouette', tmp_path/'sil')
     return tmp_path
 
 
-def link_all(root, **kw): return ln_sil_heatmap(str(root/'maps'), str(root/'sil'), str(root/'linked'), **kw)
+def link_all(root, **kw):
+    return ln_sil_heatmap(str(root/'maps'), str(root/'sil'), str(root/'linked'), **kw)
 
 
 def test_links(pair):
@@ -48,19 +51,23 @@ def test_links(pair):
     assert len(linked) == 12
     for seq, fs in linked.items():
         assert [f.name for f in fs] == ['0_heatmap.pkl', '1_sil.pkl']
-        for f, side in zip(fs, ('maps', 'sil')): assert f.is_symlink() and os.path.isabs(os.readlink(f)) and f.resolve() == next(seq.path(pair/side).iterdir()).resolve()
+        for f, side in zip(fs, ('maps', 'sil')):
+            assert f.is_symlink() and os.path.isabs(os.readlink(f)) and f.resolve() == next(seq.path(pair/side).iterdir()).resolve()
 
 
 def test_second_run_changes_nothing_and_mends_stale_links(pair):
     assert link_all(pair) == 0
     stamp = {f: os.lstat(f).st_ino for fs in read_tree(pair/'linked').sequences.values() for f in fs}
-    stale = next(iter(stamp)); stale.unlink(); stale.symlink_to(pair/'gone.pkl')
+    stale = next(iter(stamp))
+    stale.unlink()
+    stale.symlink_to(pair/'gone.pkl')
     assert link_all(pair) == 0
     assert {f: os.lstat(f).st_ino for f in stamp if f != stale} == {f: i for f, i in stamp.items() if f != stale} and stale.exists()
 
 
 def test_relative_paths_and_odd_names(pair, monkeypatch):
-    (pair/'maps'/'000').rename(pair/'maps'/'a b; $(x)&'); (pair/'sil'/'000').rename(pair/'sil'/'a b; $(x)&')
+    (pair/'maps'/'000').rename(pair/'maps'/'a b; $(x)&')
+    (pair/'sil'/'000').rename(pair/'sil'/'a b; $(x)&')
     monkeypatch.chdir(pair)
     assert ln_sil_heatmap('maps', 'sil', 'out put') == 0
     monkeypatch.chdir('/')
@@ -70,7 +77,8 @@ def test_relative_paths_and_odd_names(pair, monkeypatch):
 
 def test_what_does_not_match_is_listed(pair, capsys):
     seqs = list(read_tree(pair/'maps').sequences)
-    shutil.rmtree(seqs[0].path(pair/'maps')); shutil.rmtree(seqs[1].path(pair/'sil'))
+    shutil.rmtree(seqs[0].path(pair/'maps'))
+    shutil.rmtree(seqs[1].path(pair/'sil'))
     first = lambda i: next(seqs[i].path(pair/'sil').iterdir())
     save_pickle(load_pickle(first(2))[1:], first(2))
     save_pickle(np.zeros((6, 64, 32), np.uint8), first(3))
@@ -79,7 +87,8 @@ def test_what_does_not_match_is_listed(pair, capsys):
     assert link_all(pair) == 1
     out = capsys.readouterr().out
     for text in (f'only silhouettes: {"/".join(seqs[0])}', f'only maps: {"/".join(seqs[1])}', '6 frames of maps, 5 of silhouettes', 'silhouettes of 64 x 32 (height x width)', f'{"/".join(seqs[4])}: several files', f'failed: {first(5)}: ',
-                 '6 sequences linked (6 new or changed, 0 as they were), 4 failed, 1 with maps only, 1 with silhouettes only'): assert text in out, text
+                 '6 sequences linked (6 new or changed, 0 as they were), 4 failed, 1 with maps only, 1 with silhouettes only'):
+        assert text in out, text
     assert list(read_tree(pair/'linked').sequences) == seqs[6:]
 
 
@@ -93,19 +102,23 @@ def test_a_pair_that_stopped_matching_loses_its_links(pair):
 
 def test_a_real_file_is_never_overwritten(pair):
     target = pair/'linked'/'000'/'nm-01'/'000'/'0_heatmap.pkl'
-    target.parent.mkdir(parents=True); target.write_text('precious')
+    target.parent.mkdir(parents=True)
+    target.write_text('precious')
     assert link_all(pair) == 1 and target.read_text() == 'precious'
 
 
 def test_nothing_to_link_is_an_error(pair):
-    shutil.rmtree(pair/'sil'); save_pickle(np.zeros((1, 64, 64), np.uint8), pair/'sil'/'x'/'y'/'z'/'z.pkl')
+    shutil.rmtree(pair/'sil')
+    save_pickle(np.zeros((1, 64, 64), np.uint8), pair/'sil'/'x'/'y'/'z'/'z.pkl')
     assert link_all(pair) == 1
-    with pytest.raises(SkeletonGaitError, match='aligned-sils.pkl'): link_all(pair, dataset_pkl_ext_name='aligned-sils.pkl')
+    with pytest.raises(SkeletonGaitError, match='aligned-sils.pkl'):
+        link_all(pair, dataset_pkl_ext_name='aligned-sils.pkl')
 
 
 def test_silhouettes_by_the_end_of_their_name(pair):
     for seq, (path,) in read_tree(pair/'sil').sequences.items():
-        save_pickle(np.zeros(3), path.with_name('other.pkl')); path.rename(path.with_name('x-aligned-sils.pkl'))
+        save_pickle(np.zeros(3), path.with_name('other.pkl'))
+        path.rename(path.with_name('x-aligned-sils.pkl'))
     assert link_all(pair, dataset_pkl_ext_name='aligned-sils.pkl') == 0
 
 
@@ -113,7 +126,8 @@ def test_only_linked_pairs_stay_linked(pair):
     "A silhouette that vanished and one that broke: their links of an earlier run go, and are counted."
     assert link_all(pair) == 0
     first, second, *rest = read_tree(pair/'sil').sequences
-    shutil.rmtree(first.path(pair/'sil')); next(second.path(pair/'sil').iterdir()).write_bytes(b'')
+    shutil.rmtree(first.path(pair/'sil'))
+    next(second.path(pair/'sil').iterdir()).write_bytes(b'')
     assert link_all(pair) == 1
     assert list(read_tree(pair/'linked').sequences) == rest
 
@@ -171,14 +185,17 @@ def test_npy_and_npz_keep_their_ending(tmp_path, names, linked):
 
 def test_a_new_ending_replaces_the_old_one(pair):
     assert link_all(pair) == 0
-    for seq, (f,) in read_tree(pair/'maps').sequences.items(): np.save(f.with_suffix('.npy'), load_pickle(f)); f.unlink()
+    for seq, (f,) in read_tree(pair/'maps').sequences.items():
+        np.save(f.with_suffix('.npy'), load_pickle(f))
+        f.unlink()
     assert link_all(pair) == 0
     assert {f.name for fs in read_tree(pair/'linked', ('.pkl', '.npy')).sequences.values() for f in fs} == {'0_heatmap.npy', '1_sil.pkl'}
 
 
 @pytest.mark.parametrize('shape', [(6, 17, 3), (6, 17, 2), (6, 18, 3), (6, 25, 3), (6, 53)])
 def test_poses_are_known_by_their_shape(tmp_path, shape):
-    save_pickle(np.ones(shape, np.float32), tmp_path/'maps'/'a'/'b'/'c'/'x.pkl'); save_pickle(np.zeros((5, 64, 64), np.uint8), tmp_path/'sil'/'a'/'b'/'c'/'y.pkl')
+    save_pickle(np.ones(shape, np.float32), tmp_path/'maps'/'a'/'b'/'c'/'x.pkl')
+    save_pickle(np.zeros((5, 64, 64), np.uint8), tmp_path/'sil'/'a'/'b'/'c'/'y.pkl')
     assert link_all(tmp_path, trim='end') == 0
     files = read_tree(tmp_path/'linked').sequences['a', 'b', 'c']
     assert [f.name for f in files] == ['0_pose.pkl', '1_sil.pkl'] and load_pickle(files[0]).shape == (5, *shape[1:])
@@ -213,7 +230,10 @@ def test_trim(pair, capsys, where, kept, side, name):
 
 
 def test_trimmed_at_the_other_end_and_then_mended(pair):
-    f = one_file(pair/'sil', 0); shorten(f, 2); whole = one_file(pair/'maps', 0); target = f.relative_to(pair/'sil').parent
+    f = one_file(pair/'sil', 0)
+    shorten(f, 2)
+    whole = one_file(pair/'maps', 0)
+    target = f.relative_to(pair/'sil').parent
     for where, kept in (('end', slice(0, 4)), ('start', slice(2, 6))):
         assert link_all(pair, trim=where) == 0
         np.testing.assert_array_equal(load_pickle(pair/'linked'/target/'0_heatmap.pkl'), load_pickle(whole)[kept])
@@ -222,7 +242,8 @@ def test_trimmed_at_the_other_end_and_then_mended(pair):
 
 
 def test_no_frame_is_ever_left(tmp_path):
-    save_pickle(np.zeros((3, 2, 64, 64), np.uint8), tmp_path/'maps'/'a'/'b'/'c'/'x.pkl'); save_pickle(np.zeros((0, 64, 64), np.uint8), tmp_path/'sil'/'a'/'b'/'c'/'y.pkl')
+    save_pickle(np.zeros((3, 2, 64, 64), np.uint8), tmp_path/'maps'/'a'/'b'/'c'/'x.pkl')
+    save_pickle(np.zeros((0, 64, 64), np.uint8), tmp_path/'sil'/'a'/'b'/'c'/'y.pkl')
     assert link_all(tmp_path, trim='end') == 1 and 'expected at least one frame' in report(tmp_path)['failed'][0]['reason']
 
 
@@ -237,7 +258,8 @@ def test_copies(pair):
     assert link_all(pair, copy=True) == 0 and snapshot(pair/'linked') == before
     os.utime(one_file(pair/'sil', 1)) # touched, not changed
     assert link_all(pair, copy=True) == 0 and snapshot(pair/'linked') == before
-    stale = one_file(pair/'sil', 0); save_pickle(load_pickle(stale)[::-1].copy(), stale)
+    stale = one_file(pair/'sil', 0)
+    save_pickle(load_pickle(stale)[::-1].copy(), stale)
     assert link_all(pair, copy=True) == 0
     assert {k for k, v in snapshot(pair/'linked').items() if v[2] != before[k][2]} == {'copies.jsonl', (stale.relative_to(pair/'sil').parent/'1_sil.pkl').as_posix()}
 
@@ -257,7 +279,11 @@ def test_a_file_of_somebody_else_survives_everything(pair, copy, capsys):
     "A user's file in a copy's place, an edited copy, one in a sequence that loses its other half: none is touched, each is told of."
     assert link_all(pair, copy=True) == 0
     edited, replaced, single = (read_tree(pair/'linked').sequences[s][1] for s in list(read_tree(pair/'linked').sequences)[:3])
-    edited.write_bytes(edited.read_bytes() + b'.'); replaced.unlink(); replaced.write_text('precious'); single.write_text('mine'); shutil.rmtree(pair/'sil'/single.relative_to(pair/'linked').parent)
+    edited.write_bytes(edited.read_bytes() + b'.')
+    replaced.unlink()
+    replaced.write_text('precious')
+    single.write_text('mine')
+    shutil.rmtree(pair/'sil'/single.relative_to(pair/'linked').parent)
     want = [f.read_bytes() for f in (edited, replaced, single)]
     for kw in (dict(copy=copy), dict(copy=not copy), dict(copy=copy, trim='end')):
         capsys.readouterr()
@@ -265,13 +291,16 @@ def test_a_file_of_somebody_else_survives_everything(pair, copy, capsys):
         out = capsys.readouterr().out
         assert [f.read_bytes() for f in (edited, replaced, single)] == want
         assert report(pair)['counts'] == dict(linked=9, trimmed=0, only_maps=1, only_silhouettes=0, failed=2, kept=3, strays=0)
-        for f in (edited, replaced): assert f'failed: {f}: is a real file that this script did not write' in out
+        for f in (edited, replaced):
+            assert f'failed: {f}: is a real file that this script did not write' in out
         assert f'kept: {single}' in out and not (single.with_name('0_heatmap.pkl')).exists()
 
 
 def test_a_right_file_of_somebody_else_is_left_and_not_taken_over(pair):
-    source = one_file(pair/'sil', 0); target = pair/'linked'/source.relative_to(pair/'sil').parent/'1_sil.pkl'
-    target.parent.mkdir(parents=True); shutil.copyfile(source, target)
+    source = one_file(pair/'sil', 0)
+    target = pair/'linked'/source.relative_to(pair/'sil').parent/'1_sil.pkl'
+    target.parent.mkdir(parents=True)
+    shutil.copyfile(source, target)
     before = target.stat()
     assert link_all(pair, copy=True) == 0 and target.stat().st_ino == before.st_ino and target.stat().st_mtime_ns == before.st_mtime_ns
     assert link_all(pair) == 1 and not target.is_symlink()
@@ -280,12 +309,17 @@ def test_a_right_file_of_somebody_else_is_left_and_not_taken_over(pair):
 @pytest.mark.parametrize('kw', [{}, dict(copy=True), dict(trim='start'), dict(copy=True, trim='end'), dict(dataset_pkl_ext_name='090.pkl')])
 @pytest.mark.parametrize('earlier', [None, {}, dict(copy=True, trim='start')])
 def test_a_dry_run_changes_nothing_and_says_what_will_be(pair, capsys, kw, earlier):
-    shorten(one_file(pair/'sil', 0), 1); shutil.rmtree(list(read_tree(pair/'maps').sequences)[1].path(pair/'maps'))
+    shorten(one_file(pair/'sil', 0), 1)
+    shutil.rmtree(list(read_tree(pair/'maps').sequences)[1].path(pair/'maps'))
     if earlier is not None:
         link_all(pair, **earlier)
-        stale = one_file(pair/'sil', 5); save_pickle(load_pickle(stale)[::-1].copy(), stale); (pair/'linked'/'gone'/'x'/'y').mkdir(parents=True); (pair/'linked'/'gone'/'x'/'y'/'1_sil.pkl').symlink_to('/nowhere')
+        stale = one_file(pair/'sil', 5)
+        save_pickle(load_pickle(stale)[::-1].copy(), stale)
+        (pair/'linked'/'gone'/'x'/'y').mkdir(parents=True)
+        (pair/'linked'/'gone'/'x'/'y'/'1_sil.pkl').symlink_to('/nowhere')
         (pair/'linked'/'copies.jsonl').open('a').write('["half')
-    before = snapshot(pair); capsys.readouterr()
+    before = snapshot(pair)
+    capsys.readouterr()
     code, said = link_all(pair, dry_run=True, **kw), capsys.readouterr().out
     assert snapshot(pair) == before and (pair/'linked').exists() == (earlier is not None)
     assert link_all(pair, **kw) == code
@@ -295,9 +329,15 @@ def test_a_dry_run_changes_nothing_and_says_what_will_be(pair, capsys, kw, earli
 
 
 def test_the_report_is_a_state(pair):
-    seqs = list(read_tree(pair/'maps').sequences); names = ['/'.join(s) for s in seqs]
-    shutil.rmtree(seqs[0].path(pair/'maps')); shutil.rmtree(seqs[1].path(pair/'sil')); shorten(next(seqs[2].path(pair/'sil').iterdir()), 1)
-    extra = next(seqs[3].path(pair/'sil').iterdir()).with_name('z.pkl'); extra.write_bytes(b''); bad = next(seqs[4].path(pair/'maps').iterdir()); bad.write_bytes(b'x')
+    seqs = list(read_tree(pair/'maps').sequences)
+    names = ['/'.join(s) for s in seqs]
+    shutil.rmtree(seqs[0].path(pair/'maps'))
+    shutil.rmtree(seqs[1].path(pair/'sil'))
+    shorten(next(seqs[2].path(pair/'sil').iterdir()), 1)
+    extra = next(seqs[3].path(pair/'sil').iterdir()).with_name('z.pkl')
+    extra.write_bytes(b'')
+    bad = next(seqs[4].path(pair/'maps').iterdir())
+    bad.write_bytes(b'x')
     assert link_all(pair, trim='end') == 1
     r = report(pair)
     assert r['counts'] == dict(linked=8, trimmed=1, only_maps=1, only_silhouettes=1, failed=2, kept=0, strays=0) == {k: len(r[k]) for k in r['counts']}
@@ -305,13 +345,15 @@ def test_the_report_is_a_state(pair):
     assert {f['sequence']: (len(f['files']), f['reason'].startswith(str(bad)), 'several files' in f['reason']) for f in r['failed']} == {names[3]: (2, False, True), names[4]: (2, True, False)}
     text, before = (pair/'linked'/'report.json').read_text(), snapshot(pair/'linked')
     assert link_all(pair, trim='end') == 1 and snapshot(pair/'linked') == before
-    shutil.rmtree(pair/'linked'); link_all(pair, trim='end')
+    shutil.rmtree(pair/'linked')
+    link_all(pair, trim='end')
     assert (pair/'linked'/'report.json').read_text() == text
 
 
 def test_what_both_trees_lost_is_no_longer_linked(pair, capsys):
     assert link_all(pair, copy=True) == 0
-    shutil.rmtree(pair/'maps'/'000'); shutil.rmtree(pair/'sil'/'000')
+    shutil.rmtree(pair/'maps'/'000')
+    shutil.rmtree(pair/'sil'/'000')
     assert link_all(pair) == 0 and '8 sequences linked' in (out := capsys.readouterr().out) and '4 no longer linked' in out
     assert {s.subject for s in read_tree(pair/'linked').sequences} == {'001', '002'} and not (pair/'linked'/'copies.jsonl').exists()
 
@@ -320,33 +362,41 @@ def test_leftovers_of_a_killed_run_go(pair):
     assert link_all(pair, copy=True) == 0
     want = snapshot(pair/'linked')
     folders = [fs[0].parent for fs in read_tree(pair/'linked').sequences.values()]
-    for o in (pair/'linked'/'.0badcafe.host-1.tmp', folders[0]/'.0badcafe.host-1.tmp', folders[1]/'.12345678.a.b-77.tmp'): o.write_text('half')
+    for o in (pair/'linked'/'.0badcafe.host-1.tmp', folders[0]/'.0badcafe.host-1.tmp', folders[1]/'.12345678.a.b-77.tmp'):
+        o.write_text('half')
     (folders[2]/'.link.host-5.tmp').symlink_to('/nowhere')
-    other = folders[0]/'.notes.tmp'; other.write_text('not ours')
-    with open(pair/'linked'/'copies.jsonl', 'a') as f: f.write('["000/nm-01/000/1_sil.pkl", 12')
+    other = folders[0]/'.notes.tmp'
+    other.write_text('not ours')
+    with open(pair/'linked'/'copies.jsonl', 'a') as f:
+        f.write('["000/nm-01/000/1_sil.pkl", 12')
     assert link_all(pair, copy=True) == 0 and other.exists()
     other.unlink()
     assert {k: v[2] for k, v in snapshot(pair/'linked').items()} == {k: v[2] for k, v in want.items()}
 
 
 def test_a_damaged_list_of_copies_is_refused(pair):
-    (pair/'linked').mkdir(); (pair/'linked'/'copies.jsonl').write_text('no list\n')
-    with pytest.raises(SkeletonGaitError, match='copies.jsonl: no list of the files written here'): link_all(pair)
+    (pair/'linked').mkdir()
+    (pair/'linked'/'copies.jsonl').write_text('no list\n')
+    with pytest.raises(SkeletonGaitError, match='copies.jsonl: no list of the files written here'):
+        link_all(pair)
 
 
 def test_an_output_inside_an_input_is_refused(pair, monkeypatch):
     monkeypatch.chdir(pair)
     for out in ('maps', 'sil/linked', './maps/../maps/x'):
-        with pytest.raises(SkeletonGaitError, match='lies in the input'): ln_sil_heatmap('maps', 'sil', out)
+        with pytest.raises(SkeletonGaitError, match='lies in the input'):
+            ln_sil_heatmap('maps', 'sil', out)
 
 
 def test_an_output_that_is_a_file_is_refused(pair):
     (pair/'linked').write_text('precious')
-    with pytest.raises(SkeletonGaitError, match='is a file; choose a folder'): link_all(pair)
+    with pytest.raises(SkeletonGaitError, match='is a file; choose a folder'):
+        link_all(pair)
 
 
 def test_an_unknown_trim_is_refused(pair):
-    with pytest.raises(SkeletonGaitError, match="--trim 'strat' is not known; did you mean 'start'"): link_all(pair, trim='strat')
+    with pytest.raises(SkeletonGaitError, match="--trim 'strat' is not known; did you mean 'start'"):
+        link_all(pair, trim='strat')
 
 
 def test_limits(pair):
@@ -364,13 +414,16 @@ def refuse(number):
 @pytest.mark.parametrize('call, kw', [('symlink', {}), ('replace', {}), ('fsync', dict(copy=True)), ('replace', dict(copy=True)), ('unlink', dict(trim='end'))])
 def test_an_output_that_cannot_be_written_ends_the_work(pair, monkeypatch, capsys, number, call, kw):
     "After three pairs, or before the first: one clear line, exit 1, no report; later the same command finishes."
-    if call == 'unlink': link_all(pair, copy=True); shutil.rmtree(pair/'sil'/'002'); capsys.readouterr() # links and copies to remove in the end
+    if call == 'unlink':
+        link_all(pair, copy=True)
+        shutil.rmtree(pair/'sil'/'002')
+        capsys.readouterr() # links and copies to remove in the end
     real, calls = getattr(os, call), iter(range(1000))
     before = snapshot(pair/'linked').get('report.json')
     monkeypatch.setattr(os, call, lambda *a, **kw: real(*a, **kw) if next(calls) < 6*(call != 'unlink') else refuse(number)())
     assert link_all(pair, **kw) == 1
     out = capsys.readouterr().out.splitlines()
-    assert len(out) == 1 and out[0].startswith(f'stopped: {pair}/linked') and os.strerror(number) in out[0] and out[0].endswith('mend that and run the same command again')
+    assert len(out) == 1 and out[0].startswith(f'stopped: {pair}/linked') and os.strerror(number) in out[0] and out[0].endswith('fix it and run the same command again')
     assert snapshot(pair/'linked').get('report.json') == before
     monkeypatch.undo()
     assert link_all(pair, **kw) == 0 and not list((pair/'linked').rglob('.*'))
@@ -391,43 +444,54 @@ def test_half_a_line_on_a_full_disk_is_taken_back(pair, monkeypatch):
     "Whatever was listed before stays readable."
     assert link_all(pair, copy=True) == 0
     from skeletongait.prepare import link_tree as module
-    written = module.Written(pair/'linked'); before = written.path.read_bytes()
+    written = module.Written(pair/'linked')
+    before = written.path.read_bytes()
     real = open
     class Full:
-        def __init__(self, f): self.f = f
+        def __init__(self, f):
+            self.f = f
         def __enter__(self): return self
         def __exit__(self, *a): self.f.close()
         def __getattr__(self, name): return getattr(self.f, name)
         def write(self, data): return self.f.write(data[:7])
     monkeypatch.setattr(module, 'open', lambda *a, **kw: Full(real(*a, **kw)), raising=False)
-    with pytest.raises(module.OutputError, match='copies.jsonl: cannot be written: No space'): written.add(pair/'linked'/'a', one_file(pair/'sil', 0))
+    with pytest.raises(module.OutputError, match='copies.jsonl: cannot be written: No space'):
+        written.add(pair/'linked'/'a', one_file(pair/'sil', 0))
     assert written.path.read_bytes() == before
 
 
 def test_every_line_of_a_copy_is_on_the_disk_before_the_copy(pair, monkeypatch):
     synced, real, replace = set(), os.fsync, os.replace
-    def fsync(fd): synced.add(os.fstat(fd).st_ino); real(fd)
+    def fsync(fd):
+        synced.add(os.fstat(fd).st_ino)
+        real(fd)
     def check(tmp, path):
-        if str(path).endswith('.pkl'): assert (pair/'linked'/'copies.jsonl').stat().st_ino in synced and json.dumps(str(path.relative_to(pair/'linked'))) in (pair/'linked'/'copies.jsonl').read_text()
+        if str(path).endswith('.pkl'):
+            assert (pair/'linked'/'copies.jsonl').stat().st_ino in synced and json.dumps(str(path.relative_to(pair/'linked'))) in (pair/'linked'/'copies.jsonl').read_text()
         replace(tmp, path)
-    monkeypatch.setattr(os, 'fsync', fsync); monkeypatch.setattr(os, 'replace', check)
+    monkeypatch.setattr(os, 'fsync', fsync)
+    monkeypatch.setattr(os, 'replace', check)
     assert link_all(pair, copy=True) == 0
 
 
 def test_a_failed_replace_leaves_nothing(pair, monkeypatch):
     monkeypatch.setattr(os, 'replace', refuse(errno.EINVAL))
-    with pytest.raises(OSError): link(one_file(pair/'maps', 0), pair/'o'/'l')
+    with pytest.raises(OSError):
+        link(one_file(pair/'maps', 0), pair/'o'/'l')
     assert not list((pair/'o').iterdir())
 
 
 def test_dots_behind_a_link_are_not_collapsed(pair, monkeypatch):
     "`l/../maps`, where `l` leads elsewhere: beside the folder that it leads to."
-    (pair/'real'/'sub').mkdir(parents=True); (pair/'l').symlink_to(pair/'real'/'sub'); (pair/'maps').rename(pair/'real'/'maps')
+    (pair/'real'/'sub').mkdir(parents=True)
+    (pair/'l').symlink_to(pair/'real'/'sub')
+    (pair/'maps').rename(pair/'real'/'maps')
     monkeypatch.chdir(pair)
     assert ln_sil_heatmap('l/../maps', 'sil', 'linked') == 0
     linked = read_tree(pair/'linked').sequences
     assert len(linked) == 12
-    for seq, fs in linked.items(): assert fs[0].resolve() == next(seq.path(pair/'real'/'maps').iterdir()) and fs[1].exists()
+    for seq, fs in linked.items():
+        assert fs[0].resolve() == next(seq.path(pair/'real'/'maps').iterdir()) and fs[1].exists()
     before = snapshot(pair/'linked')
     assert ln_sil_heatmap('l/../maps', 'sil', 'linked') == 0 and snapshot(pair/'linked') == before
 
@@ -442,7 +506,8 @@ def test_a_mismatch_names_the_options_that_mend_it(pair, capsys, kw, hint):
 
 
 def test_strays_are_listed(pair, capsys):
-    for i in range(12): shutil.copy(one_file(pair/'sil', 0), pair/'sil'/f'stray_{i:02d}.pkl')
+    for i in range(12):
+        shutil.copy(one_file(pair/'sil', 0), pair/'sil'/f'stray_{i:02d}.pkl')
     shutil.copy(one_file(pair/'maps', 0), pair/'maps'/'000'/'up.pkl')
     assert link_all(pair) == 0
     notices = [l for l in capsys.readouterr().out.splitlines() if l.startswith('notice')]
@@ -454,8 +519,11 @@ def test_strays_are_listed(pair, capsys):
 def test_poses_and_silhouettes_of_one_tree(pair, walkers, trim):
     "As SUSTech1K keeps them: all modalities in one folder."
     for seq, (f,) in read_tree(walkers/'pose').sequences.items():
-        folder = seq.path(pair/'all'); folder.mkdir(parents=True)
-        shutil.copy(f, folder/'03-Camera-Pose.pkl'); shutil.copy(next(seq.path(pair/'sil').iterdir()), folder/'02-Camera-Sils_aligned.pkl'); save_pickle(np.zeros(3), folder/'00-LiDAR-PCDs.pkl')
+        folder = seq.path(pair/'all')
+        folder.mkdir(parents=True)
+        shutil.copy(f, folder/'03-Camera-Pose.pkl')
+        shutil.copy(next(seq.path(pair/'sil').iterdir()), folder/'02-Camera-Sils_aligned.pkl')
+        save_pickle(np.zeros(3), folder/'00-LiDAR-PCDs.pkl')
     shutil.copy(one_file(pair/'sil', 0), pair/'all'/'02-Camera-Sils_aligned.pkl')
     both = dict(dataset_pkl_ext_name='Camera-Sils_aligned.pkl', trim=trim)
     args = str(pair/'all'), str(pair/'all'), str(pair/'linked')
@@ -463,16 +531,20 @@ def test_poses_and_silhouettes_of_one_tree(pair, walkers, trim):
     assert ln_sil_heatmap(*args, heatmap_name_begins='03', **both) == 0
     assert report(pair)['counts'] == dict(linked=12, trimmed=0, only_maps=0, only_silhouettes=0, failed=0, kept=0, strays=1)
     assert {f.name: f.resolve().name for fs in read_tree(pair/'linked').sequences.values() for f in fs} == {'0_pose.pkl': '03-Camera-Pose.pkl', '1_sil.pkl': '02-Camera-Sils_aligned.pkl'}
-    with pytest.raises(SkeletonGaitError, match="begins with '07'.*--heatmap_name_begins"): ln_sil_heatmap(*args, heatmap_name_begins='07', **both)
+    with pytest.raises(SkeletonGaitError, match="begins with '07'.*--heatmap_name_begins"):
+        ln_sil_heatmap(*args, heatmap_name_begins='07', **both)
 
 
 def test_names_that_are_no_text(pair):
     "Bytes that are not UTF-8 and a line break in names, in every kind of line, with a stdout that takes only UTF-8."
     for i, name in enumerate((b'000\xff', b'001\n1', b'002\n\xff')):
-        for side in ('maps', 'sil'): os.rename(pair/side/f'00{i}', os.fsencode(pair/side)+b'/'+name)
+        for side in ('maps', 'sil'):
+            os.rename(pair/side/f'00{i}', os.fsencode(pair/side)+b'/'+name)
     seqs = list(read_tree(pair/'maps').sequences)
-    for i in (0, 4): shutil.rmtree(seqs[i].path(pair/'sil'))
-    for i in (1, 5, 8): next(seqs[i].path(pair/'sil').iterdir()).write_bytes(b'')
+    for i in (0, 4):
+        shutil.rmtree(seqs[i].path(pair/'sil'))
+    for i in (1, 5, 8):
+        next(seqs[i].path(pair/'sil').iterdir()).write_bytes(b'')
     shorten(next(seqs[9].path(pair/'sil').iterdir()), 1)
     shutil.copy(one_file(pair/'sil', 3), os.fsencode(pair/'sil')+b'/str\n\xff.pkl')
     done = start('python -m', 'ln_sil_heatmap', '--heatmap_data_path=maps', '--silhouette_data_path=sil', '--output_path=out\nput', '--trim=end', cwd=pair, PYTHONIOENCODING='utf-8:strict')
@@ -497,15 +569,20 @@ def test_no_failure_of_one_pair_stops_the_others(pair, monkeypatch, capsys):
 
 
 def test_only_the_first_rank_works(pair, monkeypatch):
-    monkeypatch.setenv('RANK', '1'); monkeypatch.setenv('WORLD_SIZE', '2')
+    monkeypatch.setenv('RANK', '1')
+    monkeypatch.setenv('WORLD_SIZE', '2')
     assert link_all(pair) == 0 and not (pair/'linked').exists()
 
 
 def test_few_at_a_time_and_in_order():
     started = []
-    def note(i): started.append(i); return i*i
-    for i, o in enumerate(in_threads(note, range(200), 4)): assert o == i*i and len(started) <= i + 8
-    with pytest.raises(ZeroDivisionError): list(in_threads(lambda i: 1/i, [1, 0]))
+    def note(i):
+        started.append(i)
+        return i*i
+    for i, o in enumerate(in_threads(note, range(200), 4)):
+        assert o == i*i and len(started) <= i + 8
+    with pytest.raises(ZeroDivisionError):
+        list(in_threads(lambda i: 1/i, [1, 0]))
 
 
 SIDE = st.sampled_from([None, 'broken', 'two', 1, 2, 3, 4, 8])
@@ -519,16 +596,21 @@ def write_side(root, kind, states):
         n, path = state if isinstance(state, int) else 3, root/f's {i}'/'t'/'v'/'x.pkl'
         if state is None: continue
         save_pickle(np.broadcast_to(np.arange(n, dtype=np.uint8).reshape(n, *[1]*(3 if kind == 'maps' else 2)), (n, 2, 8, 8) if kind == 'maps' else (n, 64, 44)).copy(), path)
-        if state == 'broken': path.write_bytes(path.read_bytes()[:-9])
-        if state == 'two': shutil.copy(path, path.with_name('y.pkl'))
+        if state == 'broken':
+            path.write_bytes(path.read_bytes()[:-9])
+        if state == 'two':
+            shutil.copy(path, path.with_name('y.pkl'))
 
 
 def expected(states, trim, at_most):
     "What should become of each sequence, and the frames of those that are linked."
     for i, (a, b) in enumerate(states):
-        if a is None or b is None: yield i, None if a is b else 'only_silhouettes' if a is None else 'only_maps', None
-        elif isinstance(a, str) or isinstance(b, str) or abs(a-b) > (0 if trim == 'no' else at_most): yield i, 'failed', None
-        else: yield i, 'linked', [list(range(n)[:min(a, b)] if trim == 'end' else range(n)[n-min(a, b):]) for n in (a, b)]
+        if a is None or b is None:
+            yield i, None if a is b else 'only_silhouettes' if a is None else 'only_maps', None
+        elif isinstance(a, str) or isinstance(b, str) or abs(a-b) > (0 if trim == 'no' else at_most):
+            yield i, 'failed', None
+        else:
+            yield i, 'linked', [list(range(n)[:min(a, b)] if trim == 'end' else range(n)[n-min(a, b):]) for n in (a, b)]
 
 
 @settings(max_examples=40)
@@ -537,9 +619,11 @@ def test_every_sequence_ends_in_exactly_one_place(tmp_path_factory, runs):
     "Random trees, one after the other into the same output: the report is what it should be, and the tree holds the linked sequences, the right frames, and nothing else."
     root = tmp_path_factory.mktemp('random')
     for states, trim, at_most, copy in runs:
-        write_side(root/'maps', 'maps', [a for a, _ in states]); write_side(root/'sil', 'sil', [b for _, b in states])
+        write_side(root/'maps', 'maps', [a for a, _ in states])
+        write_side(root/'sil', 'sil', [b for _, b in states])
         code = link_all(root, trim=trim, trim_at_most=at_most, copy=copy)
-        want = list(expected(states, trim, at_most)); r = report(root)
+        want = list(expected(states, trim, at_most))
+        r = report(root)
         for kind in ('linked', 'failed', 'only_maps', 'only_silhouettes'):
             found = {o['sequence'] if kind == 'failed' else o for o in r[kind]}
             assert len(found) == len(r[kind]) and found - {'lone/maps/v', 'lone/sil/v'} == {f's {i}/t/v' for i, k, _ in want if k == kind}, kind
@@ -562,7 +646,8 @@ def many(tmp_path_factory):
     "800 small pairs, every fifth with a frame of silhouettes missing, and what an undisturbed run makes of them."
     root = tmp_path_factory.mktemp('many')
     for i in range(800):
-        save_pickle(np.full((3, 2, 8, 8), i % 251, np.uint8), root/'maps'/f'{i:04d}'/'t'/'v'/'m.pkl'); save_pickle(np.full((3 - (i % 5 == 0), 64, 44), i % 251, np.uint8), root/'sil'/f'{i:04d}'/'t'/'v'/'s.pkl')
+        save_pickle(np.full((3, 2, 8, 8), i % 251, np.uint8), root/'maps'/f'{i:04d}'/'t'/'v'/'m.pkl')
+        save_pickle(np.full((3 - (i % 5 == 0), 64, 44), i % 251, np.uint8), root/'sil'/f'{i:04d}'/'t'/'v'/'s.pkl')
     assert ln_sil_heatmap(str(root/'maps'), str(root/'sil'), str(root/'whole'), trim='end', copy=True) == 0
     return root
 
@@ -593,7 +678,8 @@ def test_killed_in_the_middle_and_finished(many, seed):
         there = placed(many, out, links='--copy' not in args)
         p = begin(many, out, *args)
         wait_for(many, out, there + rng.uniform(.05, .7)*(800 - there), links='--copy' not in args)
-        p.kill(); p.communicate()
+        p.kill()
+        p.communicate()
         assert p.returncode == -signal.SIGKILL and not (many/out/'report.json').exists()
     assert ln_sil_heatmap(str(many/'maps'), str(many/'sil'), str(many/out), trim='end', copy=True) == 0
     relative = lambda fs: {k: v.replace(str(many/out).encode(), b'').replace(str(many/'whole').encode(), b'') for k, v in fs.items()}

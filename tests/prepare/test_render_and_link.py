@@ -54,8 +54,10 @@ def bad_poses(marker):
     class Evil:
         def __reduce__(self): return exec, (f"open({str(marker)!r}, 'w')",)
     good = np.random.default_rng(0).uniform(1, 99, (4, 17, 3))
-    nan = good.copy(); nan[2, 3, 0] = np.nan
-    flat = good.copy(); flat[1, :, 1] = 5
+    nan = good.copy()
+    nan[2, 3, 0] = np.nan
+    flat = good.copy()
+    flat[1, :, 1] = 5
     return {'silhouette': (pickle.dumps(np.zeros((4, 64, 64), np.uint8)), r'shape (4, 64, 64)'), 'dict': (pickle.dumps({'pose': good}), 'found a dict'),
             'text': (b'no pickle at all', 'no_text.pkl'), 'evil': (pickle.dumps(Evil()), 'exec'), 'no_frame': (pickle.dumps(np.zeros((0, 17, 3))), 'found no frame'),
             'nan': (pickle.dumps(nan), 'frames 2: NaN'), 'no_height': (pickle.dumps(flat), 'frames 1: all joints have the same y'), 'joints_16': (pickle.dumps(np.ones((4, 16, 3))), 'shape (4, 16, 3)'),
@@ -68,12 +70,14 @@ def test_bad_files_are_listed_and_the_rest_is_done(walkers, drawn, tmp_path):
     shutil.copytree(walkers/'pose', tmp_path/'pose')
     folder = tmp_path/'pose'/'000'/'nm-01'/'000'
     bad = bad_poses(marker)
-    for name, (data, _) in bad.items(): (folder/f'no_{name}.pkl').write_bytes(data)
+    for name, (data, _) in bad.items():
+        (folder/f'no_{name}.pkl').write_bytes(data)
     done = start('torchrun -m', 'pretreatment_heatmap', '--pose_data_path=pose', '--save_root=maps', '--dataset_name=Gait3D', cwd=tmp_path)
     assert done.returncode != 0 and not marker.exists()
     lines = [line for line in done.stdout.splitlines() if line.startswith('failed:')]
     assert len(lines) == len(bad)
-    for name, (_, says) in bad.items(): assert sum(f'no_{name}.pkl' in line and says in line for line in lines) == 1, name
+    for name, (_, says) in bad.items():
+        assert sum(f'no_{name}.pkl' in line and says in line for line in lines) == 1, name
     assert files(tmp_path/'maps'/'Gait3D_sigma_8.0_'/'pkl') == files(drawn/'pkl')
     assert f'12 files drawn, {len(bad)} failed' in done.stdout
 

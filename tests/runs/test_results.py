@@ -1,6 +1,7 @@
 "Every test of a checkpoint keeps its results: other data, another protocol or other settings never take their place."
 import copy
 import json
+from types import SimpleNamespace
 
 import pytest
 from scripts import files
@@ -14,7 +15,7 @@ from skeletongait.distributed import Ranks
 from skeletongait.main import main
 from skeletongait.nets.models import build_model
 from skeletongait.viewers.retrieval import RetrievalExplorer, newest_results
-from skeletongait.runs.loop import test_due as is_test_due, test_model as run_test_phase
+from skeletongait.runs.loop import TrainingRun, test_model as run_test_phase
 
 ONE = Ranks(0, 1, 0)
 
@@ -29,7 +30,8 @@ def changed(cfg, **by_path):
     for path, value in by_path.items():
         *sections, key = path.split('__')
         section = cfg
-        for name in sections: section = getattr(section, name)
+        for name in sections:
+            section = getattr(section, name)
         setattr(section, key, value)
     return cfg
 
@@ -38,7 +40,9 @@ OTHER_RULES = dict(gallery=dict(types=['bg-01']), probe=dict(types=['nm-01']))
 TESTS = {  # name of the file -> what is changed for the test
     'demo-00001-Walkers-gallery_probe-euc': {},
     'demo-00001-Strangers_and_friends-gallery_probe-euc': dict(data_cfg__test_dataset_name='Strangers/and friends'),
-    'demo-00001-CASIA-B-indoor_dataset-euc': dict(data_cfg__test_dataset_name='CASIA-B', evaluator_cfg__eval_func='evaluate_indoor_dataset', evaluator_cfg__protocol=None),
+    'demo-00001-CASIA-B-indoor_dataset-euc': dict(data_cfg__test_dataset_name='CASIA-B',
+                                                  evaluator_cfg__eval_func='evaluate_indoor_dataset',
+                                                  evaluator_cfg__protocol=None),
     'demo-00001-Walkers-gallery_probe-cos': dict(evaluator_cfg__metric='cos'),
     'demo-00001-Walkers-gallery_probe-euc-embed_2': dict(model_cfg__use_emb2=True),
     'demo-00001-Walkers-gallery_probe-euc-2': dict(evaluator_cfg__protocol=OTHER_RULES),
@@ -46,7 +50,7 @@ TESTS = {  # name of the file -> what is changed for the test
 
 
 def test_one_checkpoint_by_many_tests(walkers, cfg, tmp_path, capsys):
-    "By the script: two data sets, two protocols, another metric, embedding, rules and number of frames; all results are found, all embeddings too."
+    "All results and embeddings are kept, for other data sets, protocols, metrics, embeddings, rules, frame numbers."
     for name in ('train', *TESTS):
         path = write_config(changed(cfg, **TESTS.get(name, {})), tmp_path/'x.yaml')
         assert main(str(path), 'train' if name == 'train' else 'test', output_root=str(tmp_path)) == 0
@@ -58,20 +62,27 @@ def test_one_checkpoint_by_many_tests(walkers, cfg, tmp_path, capsys):
         asked = changed(cfg, **changes)
         found = Run(asked, tmp_path).results(1)
         said = json.loads(found.read_text())
-        assert found.stem == name and (said['metric'], said['embedding']) == (asked.evaluator_cfg.metric, 'embed_2' if asked.model_cfg.use_emb2 else 'embed_1')
-        assert said['dataset'] == (asked.data_cfg.test_dataset_name or 'Walkers') and said['test'] == settings_of_test(asked)
+        assert found.stem == name
+        assert (said['metric'], said['embedding']) == (asked.evaluator_cfg.metric,
+                                                       'embed_2' if asked.model_cfg.use_emb2 else 'embed_1')
+        assert said['dataset'] == (asked.data_cfg.test_dataset_name or 'Walkers')
+        assert said['test'] == settings_of_test(asked)
         assert len(read_embeddings(embeddings_file(found)).sequences) == 8
         viewer = RetrievalExplorer.from_results(found)
         assert not viewer.problem and viewer.results['tables'] == said['tables']
-    main(str(write_config(changed(cfg, **TESTS['demo-00001-Walkers-gallery_probe-euc-2']), tmp_path/'x.yaml')), 'test', output_root=str(tmp_path))
-    assert files(folder).keys() == before.keys() and all(files(folder)[k] == v for k, v in before.items() if k.endswith(('.json', '.csv')))
-    assert newest_results(folder.parent).stem == 'demo-00001-Walkers-gallery_probe-euc-2'  # of one iteration the test that was written last
+    main(str(write_config(changed(cfg, **TESTS['demo-00001-Walkers-gallery_probe-euc-2']), tmp_path/'x.yaml')),
+         'test', output_root=str(tmp_path))
+    assert files(folder).keys() == before.keys()
+    assert all(files(folder)[k] == v for k, v in before.items() if k.endswith(('.json', '.csv')))
+    # of one iteration the test that was written last
+    assert newest_results(folder.parent).stem == 'demo-00001-Walkers-gallery_probe-euc-2'
 
 
 def test_weights_from_elsewhere_are_another_test(cfg, tmp_path):
     net = build_model(to_dict(cfg.model_cfg))
     for value, name in ((1, ''), ('a.pt', '-2'), ('b.pt', '-3'), ('latest', ''), (None, ''), ('a.pt', '-2')):
-        assert Run(asked := changed(cfg, evaluator_cfg__restore_hint=value), tmp_path).results(1).stem == f'demo-00001-Walkers-gallery_probe-euc{name}'
+        assert Run(asked := changed(cfg, evaluator_cfg__restore_hint=value),
+                   tmp_path).results(1).stem == f'demo-00001-Walkers-gallery_probe-euc{name}'
         run_test_phase(net, asked, Run(asked, tmp_path), 1, ONE)
 
 
@@ -79,12 +90,17 @@ def test_old_results_stay_and_are_read(cfg, tmp_path):
     "They were named by the iteration alone."
     run, net = Run(cfg, tmp_path), build_model(to_dict(cfg.model_cfg))
     run_test_phase(net, cfg, run, 1, ONE)
-    for f in list((run.folder/'results').iterdir()): f.rename(f.with_name(f.name.replace('-Walkers-gallery_probe-euc', '')))
+    for f in list((run.folder/'results').iterdir()):
+        f.rename(f.with_name(f.name.replace('-Walkers-gallery_probe-euc', '')))
     old = run.folder/'results'/'demo-00001.json'
-    about = json.loads(old.read_text()); del about['test']; save_text(json.dumps(about), old)
+    about = json.loads(old.read_text())
+    del about['test']
+    save_text(json.dumps(about), old)
     before = files(run.folder)
     assert newest_results(run.folder) == old and not RetrievalExplorer.from_results(run.folder).problem
-    assert run.tested(1) and not run.tested(2) and not is_test_due(1, run, cfg.trainer_cfg, ONE)  # a run that goes on does not test it again
+    assert run.tested(1) and not run.tested(2)
+    resumed = TrainingRun(SimpleNamespace(iteration=1), run, cfg, ONE)
+    assert not resumed.test_missing()  # a run that goes on does not test it again
     run_test_phase(net, cfg, run, 1, ONE)
     assert files(run.folder).items() >= before.items() and newest_results(run.folder) == run.results(1) != old
     assert {i for i, _ in run.files('results')} == {1}
@@ -93,13 +109,17 @@ def test_old_results_stay_and_are_read(cfg, tmp_path):
 def test_results_of_all_names_are_set_aside_with_their_run(cfg, tmp_path):
     run = Run(cfg, tmp_path)
     save_text('x', run.checkpoint(2))
-    names = {f'demo-0000{i}{end}' for i in (1, 2) for end in ('.json', '-Walkers-gallery_probe-euc.json', '-00077-euc-2-failures.csv')}
-    for name in names: save_text('{}', run.folder/'results'/name)
+    names = {f'demo-0000{i}{end}' for i in (1, 2)
+             for end in ('.json', '-Walkers-gallery_probe-euc.json', '-00077-euc-2-failures.csv')}
+    for name in names:
+        save_text('{}', run.folder/'results'/name)
     aside = run.set_aside(beyond=1)
     assert {f.name for f in (aside/'results').iterdir()} == {n for n in names if n.startswith('demo-00002')}
 
 
-@pytest.mark.parametrize('name, shown', [('a/b\\c', 'a_b_c'), ('..', '..'), ('data: set *?"<>|\n', 'data_set_'), ('步态', '步态'), ('x'*300, 'x'*60), ('é'*300, 'é'*30), ('\ud800y', '_y'), ('v1.0.json', 'v1.0.json')])
+@pytest.mark.parametrize('name, shown',
+                         [('a/b\\c', 'a_b_c'), ('..', '..'), ('data: set *?"<>|\n', 'data_set_'), ('步态', '步态'),
+                          ('x'*300, 'x'*60), ('é'*300, 'é'*30), ('\ud800y', '_y'), ('v1.0.json', 'v1.0.json')])
 def test_odd_names_of_data_sets(cfg, tmp_path, name, shown):
     "Each makes a file name that can be written; two data sets of one file name get two."
     asked = changed(cfg, data_cfg__test_dataset_name=name)
@@ -109,21 +129,25 @@ def test_odd_names_of_data_sets(cfg, tmp_path, name, shown):
     assert first.parent == run.folder/'results' and first.name == f'demo-00003-{shown}-gallery_probe-euc.json'
     save_text(json.dumps(dict(test=settings_of_test(asked))), first)
     assert run.results(3) == first
-    assert Run(changed(asked, data_cfg__test_dataset_name=shown + '?'*(shown == name)), tmp_path).results(3).name != first.name
-    assert embeddings_file(first).name == f'demo-00003-{shown}-gallery_probe-euc-embeddings.npz' and newest_results(run.folder) == first
+    assert Run(changed(asked, data_cfg__test_dataset_name=shown + '?'*(shown == name)),
+               tmp_path).results(3).name != first.name
+    assert embeddings_file(first).name == f'demo-00003-{shown}-gallery_probe-euc-embeddings.npz'
+    assert newest_results(run.folder) == first
 
 
 @pytest.mark.parametrize('save_name', ['demo', 'a-12345', 'a-12345-b', '00099'])
 def test_the_newest_results_by_iteration(cfg, tmp_path, save_name):
     "Also where the name of the run or of a data set looks like an iteration."
     for i, dataset in ((7, '99999'), (100000, 'x-00300'), (20, '99998-y')):
-        save_text('{}', Run(changed(cfg, trainer_cfg__save_name=save_name, data_cfg__test_dataset_name=dataset), tmp_path).results(i))
+        save_text('{}', Run(changed(cfg, trainer_cfg__save_name=save_name, data_cfg__test_dataset_name=dataset),
+                            tmp_path).results(i))
     folder = Run(changed(cfg, trainer_cfg__save_name=save_name), tmp_path).folder
     assert '-100000-x-00300-' in newest_results(folder).name == newest_results(folder/'results').name
 
 
 def test_settings_that_change_nothing_are_the_same_test(cfg):
-    same = changed(cfg, evaluator_cfg__sampler__batch_size=1, data_cfg__num_workers=3, data_cfg__cache=True, trainer_cfg__total_iter=99, evaluator_cfg__save_embeddings=False)
+    same = changed(cfg, evaluator_cfg__sampler__batch_size=1, data_cfg__num_workers=3, data_cfg__cache=True,
+                   trainer_cfg__total_iter=99, evaluator_cfg__save_embeddings=False)
     assert settings_of_test(same) == settings_of_test(cfg) and name_of_test(same) == name_of_test(cfg)
 
 
@@ -142,7 +166,8 @@ def test_a_damaged_file_of_results_is_nobodys(tmp_path, text):
 
 def test_a_training_tests_its_own_weights(cfg, tmp_path):
     "Wherever a test by itself would take them from; a test of the same checkpoint later is the same test."
-    elsewhere = changed(cfg, evaluator_cfg__restore_hint=str(tmp_path/'other.pt'), trainer_cfg__with_test=True, output_root=str(tmp_path))
+    elsewhere = changed(cfg, evaluator_cfg__restore_hint=str(tmp_path/'other.pt'), trainer_cfg__with_test=True,
+                        output_root=str(tmp_path))
     assert main(str(write_config(elsewhere, tmp_path/'x.yaml')), 'train') == 0
     written = Run(cfg, tmp_path).results(1)
     assert json.loads(written.read_text())['test']['weights'] is None

@@ -20,7 +20,8 @@ def test_a_retry_leaves_no_trace(name, fix_bn):
     infos = [steps(t, cfg, 3) for t in (plain, scaled)]
     assert scaled.scaler.get_scale() == LARGEST_SCALE  # so there were three overflows
     assert scaled.iteration == 3 == scaled.scheduler.last_epoch
-    assert equal(*infos) and equal(plain.net.state_dict(), scaled.net.state_dict()) and equal(plain.optimizer.state_dict(), scaled.optimizer.state_dict())
+    assert equal(*infos) and equal(plain.net.state_dict(), scaled.net.state_dict())
+    assert equal(plain.optimizer.state_dict(), scaled.optimizer.state_dict())
     assert int(scaled.net.BNNecks.bn1d.num_batches_tracked) == (0 if fix_bn else 3)
 
 
@@ -30,7 +31,9 @@ def test_an_overflow_that_never_ends_is_an_error():
     trainer.scaler = torch.amp.GradScaler('cpu', init_scale=1.)
     next(trainer.net.parameters()).register_hook(lambda g: g*math.inf)
     before = {k: v.clone() for k, v in trainer.net.state_dict().items()}
-    with pytest.raises(SkeletonGaitError, match='iteration 0: gradients overflow at every loss scale .* the batch: 000-nm-0, 000-nm-1'): steps(trainer, cfg, 1)
+    with pytest.raises(SkeletonGaitError,
+                       match='iteration 0: gradients overflow at every loss scale .* the batch: 000-nm-0, 000-nm-1'):
+        steps(trainer, cfg, 1)
     assert trainer.iteration == 0 and equal(before, trainer.net.state_dict())
 
 
@@ -39,12 +42,16 @@ def test_a_loss_that_is_no_number_carries_its_batch(bad):
     cfg = toy()
     trainer = make_trainer(cfg, Ranks(0, 1, 0))
     steps(trainer, cfg, 2)
-    batch = toy_batch(cfg, 2); batch = batch._replace(frames=batch.frames.float()/255); batch.frames[3, 0, 0, 0, 0] = bad
+    batch = toy_batch(cfg, 2)
+    batch = batch._replace(frames=batch.frames.float()/255)
+    batch.frames[3, 0, 0, 0, 0] = bad
     before = [p.detach().clone() for p in trainer.net.parameters()], trainer.optimizer.state_dict()
-    with pytest.raises(NonFiniteLossError, match='iteration 2: the loss is nan; the batch: 000-nm-0, ') as e: trainer.step(batch)
+    with pytest.raises(NonFiniteLossError, match='iteration 2: the loss is nan; the batch: 000-nm-0, ') as e:
+        trainer.step(batch)
     assert isinstance(e.value, SkeletonGaitError) and e.value.iteration == 2 and e.value.batch.names == batch.names
     assert torch.equal(e.value.batch.frames.isfinite(), batch.frames.isfinite())
-    assert equal(before, ([p.detach() for p in trainer.net.parameters()], trainer.optimizer.state_dict())) and trainer.iteration == 2
+    assert equal(before, ([p.detach() for p in trainer.net.parameters()], trainer.optimizer.state_dict()))
+    assert trainer.iteration == 2
 
 
 def test_a_loss_scale_between_a_gpu_and_a_cpu():

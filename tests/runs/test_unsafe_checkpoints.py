@@ -1,5 +1,6 @@
 """Checkpoints that a stranger may send: what is in one is looked at before torch sees it.
-None runs code, takes more memory than the file has, or ends the process; what people's own programs save is read as it is."""
+None runs code, takes more memory than the file has, or ends the process;
+what people's own programs save is read as it is."""
 import collections
 import io
 import pickle
@@ -35,12 +36,13 @@ WEIGHTS = {'model': {'w': torch.arange(40.)}}
 WHOLE = saved(WEIGHTS)
 
 def archive(pickled=None, data=WHOLE, change=None) -> bytes:
-    "The small checkpoint with another description, or with `change(name, part)`, a list of names and parts, in place of each part."
+    "The small checkpoint with another description, or with the names and parts of `change(name, part)` for each part."
     change = change or (lambda name, part: [(name, pickled if pickled and name.endswith('/data.pkl') else part)])
     f = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(data)) as a, zipfile.ZipFile(f, 'w') as b:
         for o in a.infolist():
-            for name, part in change(o.filename, a.read(o)): b.writestr(name, part)
+            for name, part in change(o.filename, a.read(o)):
+                b.writestr(name, part)
     return f.getvalue()
 
 def weights(*pieces) -> bytes:
@@ -54,7 +56,8 @@ def number(n) -> bytes: return b'\x8a\x0a' + n.to_bytes(10, 'little', signed=Tru
 def numbers(*ns) -> bytes: return b'(' + b''.join(map(number, ns)) + b't'
 HOOKS = b'ccollections\nOrderedDict\n)R'
 def tensor(shape=(40,), stride=(1,), offset=0, storage=PID, hooks=HOOKS) -> bytes:
-    return b'ctorch._utils\n_rebuild_tensor_v2\n(' + storage + number(offset) + numbers(*shape) + numbers(*stride) + b'\x89' + hooks + b'tR'
+    layout = number(offset) + numbers(*shape) + numbers(*stride)
+    return b'ctorch._utils\n_rebuild_tensor_v2\n(' + storage + layout + b'\x89' + hooks + b'tR'
 def call(name, *args) -> bytes: return 'c{}\n{}\n('.format(*name.rsplit('.', 1)).encode() + b''.join(args) + b'tR'
 
 
@@ -80,11 +83,13 @@ HONEST = dict(
 @pytest.mark.parametrize('name', HONEST)
 def test_honest_files_are_read_as_torch_reads_them(name, zipped):
     data = saved(HONEST[name], _use_new_zipfile_serialization=zipped)
-    if name == 'dtypes' and not zipped: data = saved(HONEST[name][:-1],
+    if name == 'dtypes' and not zipped:
+        data = saved(HONEST[name][:-1],
         _use_new_zipfile_serialization=False)  # torch writes no uint16 in its old form
     read, plain = load_torch(data, 'x.pt'), torch.load(io.BytesIO(data), weights_only=True)
     assert equal(read, plain) and type(read) is type(plain) and repr(read) == repr(plain)
-    if name == 'module': assert read._metadata == plain._metadata
+    if name == 'module':
+        assert read._metadata == plain._metadata
 
 
 def test_views_still_share_their_storage():
@@ -101,19 +106,23 @@ NUMPY = [np.float64(.5), np.float32(.25), np.int64(60000), np.bool_(True), np.co
 def test_numbers_of_numpy(value, core):
     "Under the names of numpy 1 and of numpy 2, anywhere in a file: a number is the number it is, an array an array."
     state = WEIGHTS | dict(iteration=value, deep=[{'a': (value, 1)}], ordered=collections.OrderedDict(x=value))
-    def rename(name, part): return [(name, re.sub(rb'numpy\._?core', core.encode(), part) if 'data.pkl' in name else part)]
+    def rename(name, part):
+        return [(name, re.sub(rb'numpy\._?core', core.encode(), part) if 'data.pkl' in name else part)]
     before = {*torch.serialization.get_safe_globals()}
     read = load_state(archive(data=saved(state), change=rename), 'x.pt')
     for o in (read['iteration'], read['deep'][0]['a'][0], read['ordered']['x']):
-        if isinstance(value, np.ndarray): np.testing.assert_array_equal(o, value, strict=value.dtype.isnative)
-        else: assert o == value.item() and type(o) is type(value.item())
+        if isinstance(value, np.ndarray):
+            np.testing.assert_array_equal(o, value, strict=value.dtype.isnative)
+        else:
+            assert o == value.item() and type(o) is type(value.item())
     assert type(read['ordered']) is collections.OrderedDict and equal(read['model'], WEIGHTS['model'])
     assert {*torch.serialization.get_safe_globals()} == before, 'what is allowed for one file stays allowed'
 
 
 def test_training_goes_on_at_an_iteration_of_numpys(caplog):
     cfg = toy()
-    trainer = make_trainer(cfg, ONE); steps(trainer, cfg, 2)
+    trainer = make_trainer(cfg, ONE)
+    steps(trainer, cfg, 2)
     state = checkpoint_state(trainer, cfg)
     state |= dict(iteration=np.int64(2), seed=np.int64(0), embedding=np.str_('embed_1'))
     again = make_trainer(cfg, ONE)
@@ -132,7 +141,8 @@ def torch_sees(monkeypatch):
 
 
 def refused(data, says='') -> str:
-    with pytest.raises(SkeletonGaitError, match=r'^x\.pt: ') as e: load_state(data, 'x.pt')
+    with pytest.raises(SkeletonGaitError, match=r'^x\.pt: ') as e:
+        load_state(data, 'x.pt')
     said = str(e.value)
     assert said.isprintable() and len(said) < 400 and says in said, said
     return said
@@ -161,7 +171,8 @@ DESCRIPTIONS = {   # description -> what is said of it
     'no_such_storage': (weights(tensor(storage=storage('7'))), 'for which the file has 0'),
     
     'storage_that_is_a_name': (weights(tensor(storage=b'ctorch\nFloatStorage\n')), 'otherwise than by torch'),
-    'another_persistent_thing': (weights(b'(' + text('module') + b'ctorch\nFloatStorage\n' + text('0') + text('cpu') + b'K(tQ'), 'otherwise than by torch'),
+    'another_persistent_thing': (weights(b'(' + text('module') + b'ctorch\nFloatStorage\n' + text('0') + text('cpu')
+                                         + b'K(tQ'), 'otherwise than by torch'),
     'persistent_text': (weights(text('storage') + b'Q'), 'otherwise than by torch'),
     'persistent_number': (weights(b'K\x01Q'), 'otherwise than by torch'),
     'hooks': (weights(tensor(hooks=b'}K\x01K\x01s')), 'with hooks'),
@@ -194,16 +205,25 @@ DESCRIPTIONS = {   # description -> what is said of it
     'set_on_a_storage': (weights(PID, b'K\x00K\x01s'), 'would change'),
     'append_to_a_tensor': (weights(tensor(), b'K\x01a'), 'would change'),
     'state_of_a_tensor': (weights(tensor(), b')b'), 'would change'),
-    'texts_again': (weights(b'(c_codecs\nencode\nq\x00' + text('x'*10_000) + text('latin1') + b'\x86q\x01R' + b'h\x00h\x01R'*100_000 + b't'), 'more memory than the file has'), 'codec': (weights(call('_codecs.encode', text('x'), text('antigravity'))), 'in the codec'),
-    'counters_again': (weights(b'(ccollections\nCounter\nq\x00}q\x02(' + b''.join(number(i) + b'K\x01' for i in range(1000)) + b'u\x85q\x01R' + b'h\x00h\x01R'*10_000 + b't'), 'more memory than the file has'), 'counter_of_text': (weights(call('collections.Counter', text('x'))), 'a Counter of'),
+    'texts_again': (weights(b'(c_codecs\nencode\nq\x00' + text('x'*10_000) + text('latin1') + b'\x86q\x01R'
+                            + b'h\x00h\x01R'*100_000 + b't'), 'more memory than the file has'),
+                            'codec': (weights(call('_codecs.encode', text('x'), text('antigravity'))), 'in the codec'),
+    'counters_again': (weights(b'(ccollections\nCounter\nq\x00}q\x02('
+                               + b''.join(number(i) + b'K\x01' for i in range(1000)) + b'u\x85q\x01R'
+                               + b'h\x00h\x01R'*10_000 + b't'), 'more memory than the file has'),
+                               'counter_of_text': (weights(call('collections.Counter', text('x'))), 'a Counter of'),
     'many_instructions': (weights(b'(' + b'N'*2_100_000 + b't'), 'more than 2,000,000 instructions'),
     'torn': (weights(tensor())[:-3], 'ends before'), 'nothing': (b'', 'ends before'),
     'new': (weights(b'ctorch.nn.parameter\nParameter\n)\x81'), 'which is neither'),
 }
 DESCRIPTIONS |= {
-    'storage_of_two_kinds': (b'\x80\x02}' + text('a') + tensor() + b's' + text('b') + tensor(storage=storage(kind='IntStorage')) + b's.', 'of two kinds or sizes'),
-    'hooks_later': (b'\x80\x02}' + text('h') + b'}q\x09s' + text('w') + tensor(hooks=b'h\x09') + b's' + text('x') + b'h\x09K\x01K\x01ss.', 'with hooks'), 'laughs': (weights(b']' + b''.join(b'q%c(h%ch%cl' % (i, i, i) for i in range(30)) + b'a'), ''),
-    'pile_of_calls': (weights(b'(ctorch._utils\n_rebuild_parameter\nq\x00' + b'h\x00('*50_000 + b'N' + b'tR'*50_000 + b't'), 'a call of torch._utils._rebuild_parameter with 1 arguments that do not fit'),
+    'storage_of_two_kinds': (b'\x80\x02}' + text('a') + tensor() + b's' + text('b')
+                             + tensor(storage=storage(kind='IntStorage')) + b's.', 'of two kinds or sizes'),
+    'hooks_later': (b'\x80\x02}' + text('h') + b'}q\x09s' + text('w') + tensor(hooks=b'h\x09') + b's' + text('x')
+                    + b'h\x09K\x01K\x01ss.', 'with hooks'),
+                    'laughs': (weights(b']' + b''.join(b'q%c(h%ch%cl' % (i, i, i) for i in range(30)) + b'a'), ''),
+    'pile_of_calls': (weights(b'(ctorch._utils\n_rebuild_parameter\nq\x00' + b'h\x00('*50_000 + b'N' + b'tR'*50_000
+                              + b't'), 'a call of torch._utils._rebuild_parameter with 1 arguments that do not fit'),
 }
 
 @pytest.mark.parametrize('name', DESCRIPTIONS)
@@ -245,7 +265,7 @@ def test_nothing_unsafe_comes_with_numpys_names(torch_sees, pickled, says):
 
 
 def test_numpy_itself_is_never_called():
-    "A type that numpy shares among all arrays stays what it is, however a file describes it, and no memory is taken for a shape that a file names."
+    "No file changes a type that numpy shares among all arrays, and no memory is taken for a shape that a file names."
     shared = b'\x80\x02}' + text('model') + b'}s' + text('x') + dtype('f8', b'',
         b'(K\x03' + text('>') + b'NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x3ft') + b's.'
     refused(archive(shared), 'something of type dtypedescription')
@@ -277,8 +297,10 @@ def test_archives_of_two_minds(torch_sees, change, says):
 def test_torch_gets_what_was_looked_at():
     "The parts, and not the bytes of the file: a comment behind it is gone."
     f = readable(archive(), '2.6.0')
-    with zipfile.ZipFile(f) as z, zipfile.ZipFile(io.BytesIO(WHOLE)) as old: assert {o: z.read(o) for o in z.namelist()} == {o: old.read(o) for o in old.namelist()}
-    with zipfile.ZipFile(g := io.BytesIO(WHOLE), 'a') as z: z.comment = b'or so, or so'
+    with zipfile.ZipFile(f) as z, zipfile.ZipFile(io.BytesIO(WHOLE)) as old:
+        assert {o: z.read(o) for o in z.namelist()} == {o: old.read(o) for o in old.namelist()}
+    with zipfile.ZipFile(g := io.BytesIO(WHOLE), 'a') as z:
+        z.comment = b'or so, or so'
     assert b'or so' not in readable(g.getvalue(), '2.6.0').getvalue()
 
 
@@ -290,10 +312,13 @@ def test_torch_gets_what_was_looked_at():
 def test_which_torch_is_given_what(version, safe, zipped):
     assert opens_safely(zipped, version) == (zipped or safe)
     data = saved(WEIGHTS, _use_new_zipfile_serialization=zipped)
-    if zipped or safe: assert equal(torch.load(readable(data, version), weights_only=True), WEIGHTS)
+    if zipped or safe:
+        assert equal(torch.load(readable(data, version), weights_only=True), WEIGHTS)
     else:
         with pytest.raises(ValueError,
-            match=re.escape(f'torch {version} does not read such files safely. Convert it under torch 2.10 or later: torch.save(torch.load(path, weights_only=True), new)')): readable(data, version)
+            match=re.escape(f'torch {version} does not read such files safely. Convert it under torch 2.10 or '
+                            'later: torch.save(torch.load(path, weights_only=True), new)')):
+            readable(data, version)
 
 
 def test_the_line_that_converts(tmp_path, monkeypatch):

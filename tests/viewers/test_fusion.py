@@ -10,8 +10,9 @@ from skeletongait.runs.folder import Run
 from skeletongait.runs.config import load_config, to_yaml
 from skeletongait.core import SkeletonGaitError, save_pickle
 from skeletongait.files.text import save_text
-from skeletongait.viewers.fusion import (EQUAL, HARDLY, NOBODY, SCALES, FusionViewer, as_weights, body_mask, evaluating, fusion_weights, model_weights, network_frames,
-                                 paint_trust, range_words, scale_rgb, strip_weights, trust_levels, trust_on_body)
+from skeletongait.viewers.fusion import (
+    EQUAL, HARDLY, NOBODY, SCALES, FusionViewer, as_weights, body_mask, evaluating, fusion_weights, model_weights,
+    network_frames, paint_trust, range_words, scale_rgb, strip_weights, trust_levels, trust_on_body)
 from skeletongait.maps.heatmap import pose_to_heatmap
 from skeletongait.nets.layers import horizontal_pool
 from skeletongait.nets.models import build_model
@@ -26,9 +27,12 @@ MAPS, SILS = pose_to_heatmap(REC.pose), REC.silhouette
 X = network_frames(MAPS, SILS)
 
 
-def network(model='SkeletonGaitPP', class_num=5, **backbone):
-    small = dict(in_channels=3, blocks=[1, 1, 1, 1], C=.25) if model == 'SkeletonGaitPP' else dict(in_channels=2, layers=[1]*4, channels=[8]*4)
-    return build_model(dict(model=model, Backbone=small | backbone, SeparateBNNecks=dict(class_num=class_num)), seed=1)
+def network(model='SkeletonGaitPP', class_num=5, seed=1, **backbone):
+    small = dict(in_channels=2, layers=[1]*4, channels=[8]*4)
+    if model == 'SkeletonGaitPP':
+        small = dict(in_channels=3, blocks=[1]*4, C=.25)
+    cfg = dict(model=model, Backbone=small | backbone, SeparateBNNecks=dict(class_num=class_num))
+    return build_model(cfg, seed=seed)
 
 
 @pytest.fixture(scope='module')
@@ -52,12 +56,14 @@ class Verdict(nn.Module):
 def test_weights_are_those_inside_forward(model, weights):
     seen = []
     hook = model.fusion.register_forward_hook(lambda m, streams, out: seen.append((m.weight(*streams), *streams, out)))
-    with torch.no_grad(): model(to_float(torch.from_numpy(X))[None])
+    with torch.no_grad():
+        model(to_float(torch.from_numpy(X))[None])
     hook.remove()
     (inside, sil, maps, out), = seen
     assert weights.shape == (20, 8, 64, 44) and weights.dtype == np.float32
     np.testing.assert_allclose(weights, inside.numpy(), atol=1e-6)
-    np.testing.assert_allclose((torch.from_numpy(weights)*sil + (1-torch.from_numpy(weights))*maps).numpy(), out.numpy(), atol=1e-4)  # what goes on
+    w = torch.from_numpy(weights)
+    np.testing.assert_allclose((w*sil + (1-w)*maps).numpy(), out.numpy(), atol=1e-4)  # what goes on
 
 
 @pytest.mark.parametrize('score, weight', [(0, .5), (1e3, 1), (-1e3, 0)])
@@ -82,15 +88,18 @@ def test_model_is_left_as_it_was():
     model.fusion.eval() # as fix_BN does with some modules
     modes, state = [m.training for m in model.modules()], {k: v.clone() for k, v in model.state_dict().items()}
     fusion_weights(model, X[:3])
-    assert [m.training for m in model.modules()] == modes and all((v == state[k]).all() for k, v in model.state_dict().items())
+    assert [m.training for m in model.modules()] == modes
+    assert all((v == state[k]).all() for k, v in model.state_dict().items())
     assert all(p.grad is None for p in model.parameters())
-    with pytest.raises(ZeroDivisionError), evaluating(model): 1/0
+    with pytest.raises(ZeroDivisionError), evaluating(model):
+        1/0
     assert [m.training for m in model.modules()] == modes
 
 
 def test_a_frame_is_weighed_by_itself(model, weights):
     "Whatever else is in its piece, and whether the network was in training mode."
-    for part in (X[7:8], X[3:10:2]): np.testing.assert_allclose(fusion_weights(network().train(), part), weights[[7]] if len(part) == 1 else weights[3:10:2], atol=1e-6)
+    for part in (slice(7, 8), slice(3, 10, 2)):
+        np.testing.assert_allclose(fusion_weights(network().train(), X[part]), weights[part], atol=1e-6)
 
 
 def test_floats_are_divided_already(model, weights):
@@ -98,10 +107,16 @@ def test_floats_are_divided_already(model, weights):
 
 
 @pytest.mark.parametrize('make, x, says', [
-    (lambda: network('SkeletonGait'), X, 'found a SkeletonGait; expected a SkeletonGaitPP'), (lambda: network(fusion='CatFusion'), X, 'joins its streams by CatFusion'),
-    (lambda: network(fusion='PlusFusion'), X, 'joins its streams by PlusFusion'), (network, X[:, 1:], 'has 2 channels'), (network, X[..., :40], '40 wide'), (network, X[:0], 'nothing to embed')])
+    (lambda: network('SkeletonGait'), X, 'found a SkeletonGait; expected a SkeletonGaitPP'),
+    (lambda: network(fusion='CatFusion'), X, 'joins its streams by CatFusion'),
+    (lambda: network(fusion='PlusFusion'), X, 'joins its streams by PlusFusion'),
+    (network, X[:, 1:], 'has 2 channels'),
+    (network, X[..., :40], '40 wide'),
+    (network, X[:0], 'nothing to embed'),
+])
 def test_networks_and_frames_that_will_not_do(make, x, says):
-    with pytest.raises(SkeletonGaitError, match=says): fusion_weights(make(), x)
+    with pytest.raises(SkeletonGaitError, match=says):
+        fusion_weights(make(), x)
 
 
 def test_model_weights_keep_the_mean_and_ask_for_channels(model, weights):
@@ -122,9 +137,12 @@ def test_scale_has_a_colour_for_each_level():
 def test_levels_order_weights_by_how_one_sided_they_are(a, b, half):
     la, lb = (int(trust_levels(np.array(w), half)) for w in (a, b))
     assert 1 <= la <= 254
-    if la > 2: assert (la % 2 == 0) == (a > .5)
-    if abs(a-.5) <= abs(b-.5): assert (la-1)//2 <= (lb-1)//2
-    if abs(a-.5) >= half: assert la >= 253
+    if la > 2:
+        assert (la % 2 == 0) == (a > .5)
+    if abs(a-.5) <= abs(b-.5):
+        assert (la-1)//2 <= (lb-1)//2
+    if abs(a-.5) >= half:
+        assert la >= 253
 
 
 @given(arrays(np.float32, (3, 32, 5), elements=st.floats(0, 1, width=32)), arrays(bool, (3, 32, 5)))
@@ -143,7 +161,8 @@ def test_strips_are_the_rows_that_the_network_pools():
     for s in range(16):
         w = np.zeros((1, 64, 44), np.float32)
         w[:, 4*s:4*s+4] = 1
-        assert (horizontal_pool(torch.from_numpy(w)[None], 16)[0, 0].numpy()/2 == strip_weights(w, np.ones_like(w, bool))[0]).all()
+        pooled = horizontal_pool(torch.from_numpy(w)[None], 16)[0, 0].numpy()/2
+        assert (pooled == strip_weights(w, np.ones_like(w, bool))[0]).all()
 
 
 def test_panels_show_frames_and_weights(weights):
@@ -153,11 +172,13 @@ def test_panels_show_frames_and_weights(weights):
         viewer.scale.value, viewer.player.index = scale, 13
         shown = {k: decode(p.image.value) for k, p in viewer.panels.items()}
         assert (shown['silhouette'] == X[13, 2][..., None]).all() and (shown['map'] == paint(X[13, 0])).all()
-        assert (shown['weights'] == paint_trust(mean[13], half)).all() and (shown['weights on the body'] == trust_on_body(mean[13], X[13], half)).all()
+        assert (shown['weights'] == paint_trust(mean[13], half)).all()
+        assert (shown['weights on the body'] == trust_on_body(mean[13], X[13], half)).all()
     viewer.channel.value = 'joint'
     assert (decode(viewer.panels['map'].image.value) == paint(X[13, 1])).all()
     viewer.single.value, viewer.which.value = True, 6
-    assert (decode(viewer.panels['weights'].image.value) == paint_trust(weights[13, 6], half)).all() and not viewer.which.disabled
+    assert (decode(viewer.panels['weights'].image.value) == paint_trust(weights[13, 6], half)).all()
+    assert not viewer.which.disabled
     viewer.single.value = False
     assert (decode(viewer.panels['weights'].image.value) == paint_trust(mean[13], half)).all() and viewer.which.disabled
 
@@ -173,17 +194,26 @@ def test_timeline_has_a_row_for_each_strip(weights):
     assert '60% skeleton' in viewer.ends[0].value and '60% silhouette' in viewer.ends[1].value
 
 
-@pytest.mark.parametrize('width, scale', [(.004, '49 to 51 %'), (.018, '48 to 52 %'), (.04, '45 to 55 %'), (.09, '40 to 60 %'), (.2, '25 to 75 %'), (.5, '0 to 100 %')])
+@pytest.mark.parametrize('width, scale', [
+    (.004, '49 to 51 %'),
+    (.018, '48 to 52 %'),
+    (.04, '45 to 55 %'),
+    (.09, '40 to 60 %'),
+    (.2, '25 to 75 %'),
+    (.5, '0 to 100 %'),
+])
 def test_scale_fits_what_is_shown(width, scale):
     "A network that hardly decides is no white page."
-    viewer = FusionViewer(MAPS, SILS, np.float32(.5) + np.float32(width)*np.linspace(-1, 1, X.shape[2], dtype=np.float32)[None, :, None].repeat(len(X), 0).repeat(X.shape[3], 2))
+    n, _, h, w = X.shape
+    slope_thw = np.linspace(-1, 1, h, dtype=np.float32)[None, :, None].repeat(n, 0).repeat(w, 2)
+    viewer = FusionViewer(MAPS, SILS, np.float32(.5) + np.float32(width)*slope_thw)
     assert viewer.scale.value == scale
     assert len(np.unique(decode(viewer.panels['weights'].image.value).reshape(-1, 3), axis=0)) > 10
 
 
 def test_scale_holds_what_lies_beside_the_body(weights):
     "A network that weighs both alike on the body, and elsewhere does not, is no page of flat orange."
-    viewer = FusionViewer(MAPS, SILS, np.where(body_mask(X), np.float32(.5), np.float32(.47))*np.ones((20, 64, 44), np.float32))
+    viewer = FusionViewer(MAPS, SILS, np.where(body_mask(X), np.float32(.5), np.float32(.47)))
     assert viewer.scale.value == '45 to 55 %' and 'hardly' in viewer.range.value
     assert (decode(viewer.panels['weights'].image.value) != np.uint8(MAP_RGB)).any(-1).all()
     assert (decode(viewer.panels['weights'].image.value)[body_mask(X)[0]] == EQUAL).all()
@@ -199,22 +229,27 @@ def test_ends_of_a_stretched_scale_are_or_more(weights):
 @pytest.mark.parametrize('off, hardly', [(.003, True), (.019, True), (.021, False), (.3, False)])
 def test_a_preference_that_is_none_is_called_so(off, hardly):
     "By the strips: head and feet on opposite sides are an opinion, though the body's mean is equal."
-    w = np.float32(.5) + np.float32(off)*np.where(np.arange(64) < 32, 1, -1).astype(np.float32)[None, :, None]*np.ones((20, 1, 44), np.float32)
+    side_h = np.where(np.arange(64) < 32, 1, -1).astype(np.float32)
+    w = np.float32(.5) + np.float32(off)*side_h[None, :, None]*np.ones((20, 1, 44), np.float32)
     viewer = FusionViewer(MAPS, SILS, w)
     assert ('hardly prefers either' in viewer.range.value) == hardly == (off <= HARDLY)
-    assert f'single strips {50-100*off:.1f} to {50+100*off:.1f} %' in viewer.range.value and viewer.range in viewer.children
+    assert f'single strips {50-100*off:.1f} to {50+100*off:.1f} %' in viewer.range.value
+    assert viewer.range in viewer.children
 
 
 def test_range_of_all_frames():
-    assert range_words(np.array([.31, np.nan, .4]), np.array([[.2, .5]])) == 'all frames: 31.0 to 40.0 % silhouette on the body, single strips 20.0 to 50.0 %'
+    words = range_words(np.array([.31, np.nan, .4]), np.array([[.2, .5]]))
+    assert words == 'all frames: 31.0 to 40.0 % silhouette on the body, single strips 20.0 to 50.0 %'
     nobody = FusionViewer(MAPS*0, SILS*0, np.full((20, 64, 44), .5))
-    assert 'all frames: nobody in the picture' in nobody.range.value and nobody.snapshot(0).shape == nobody.snapshot(9).shape
+    assert 'all frames: nobody in the picture' in nobody.range.value
+    assert nobody.snapshot(0).shape == nobody.snapshot(9).shape
 
 
 def test_sentence_is_the_mean_on_the_body(weights):
     viewer = FusionViewer(MAPS, SILS, np.where(body_mask(X)[:, None], np.float32(.63), np.float32(0)))
     viewer.player.index = 12
-    assert viewer.sentence(12) == 'frame 12: 63.0% silhouette, 37.0% skeleton on the body' and viewer.sentence(12) in viewer.words.value
+    assert viewer.sentence(12) == 'frame 12: 63.0% silhouette, 37.0% skeleton on the body'
+    assert viewer.sentence(12) in viewer.words.value
 
 
 def test_nobody_in_the_picture(weights):
@@ -232,11 +267,19 @@ def test_single_channel_of_weights(weights):
 
 
 @pytest.mark.parametrize('args, says', [
-    (lambda w: (MAPS[1:], SILS, w), 'found 19 maps and 20 silhouettes'), (lambda w: (MAPS, SILS[:, ::2], w), 'expected frames of one height'),
-    (lambda w: (MAPS, SILS, w[1:]), 'weights: found 19 x 64 x 44'), (lambda w: (MAPS, SILS, np.pad(w, ((0, 0), (0, 0), (0, 0), (10, 10)))), 'expected 20 x 64 x 44'),
-    (lambda w: (MAPS, SILS, w*3), 'expected 0 to 1'), (lambda w: (MAPS, SILS, w*np.nan), 'found values from nan'), (lambda w: (MAPS, SILS, (w*255).astype(np.uint8)), 'expected floats'),
-    (lambda w: (MAPS, SILS, w[:0]), 'weights: found an empty array'), (lambda w: (MAPS, SILS, None), 'weights: found NoneType'), (lambda w: (MAPS, SILS, [[.1], [.1, .2]]), 'rows of different lengths'),
-    (lambda w: (MAPS[:, :, 1:51], SILS[:, 1:51], w[:, :, 1:51]), 'expected a multiple of 16'), (lambda w: (None, SILS, w), 'maps: found NoneType')])
+    (lambda w: (MAPS[1:], SILS, w), 'found 19 maps and 20 silhouettes'),
+    (lambda w: (MAPS, SILS[:, ::2], w), 'expected frames of one height'),
+    (lambda w: (MAPS, SILS, w[1:]), 'weights: found 19 x 64 x 44'),
+    (lambda w: (MAPS, SILS, np.pad(w, ((0, 0), (0, 0), (0, 0), (10, 10)))), 'expected 20 x 64 x 44'),
+    (lambda w: (MAPS, SILS, w*3), 'expected 0 to 1'),
+    (lambda w: (MAPS, SILS, w*np.nan), 'found values from nan'),
+    (lambda w: (MAPS, SILS, (w*255).astype(np.uint8)), 'expected floats'),
+    (lambda w: (MAPS, SILS, w[:0]), 'weights: found an empty array'),
+    (lambda w: (MAPS, SILS, None), 'weights: found NoneType'),
+    (lambda w: (MAPS, SILS, [[.1], [.1, .2]]), 'rows of different lengths'),
+    (lambda w: (MAPS[:, :, 1:51], SILS[:, 1:51], w[:, :, 1:51]), 'expected a multiple of 16'),
+    (lambda w: (None, SILS, w), 'maps: found NoneType'),
+])
 def test_wrong_input_is_one_message(weights, args, says):
     viewer = FusionViewer(*args(weights))
     assert says in viewer.problem and len(viewer.children) == 1
@@ -248,11 +291,14 @@ def test_wrong_networks_are_one_message():
 
 
 def make_run(root, model, iterations=(10, 20)):
-    cfg, _ = load_config('skeletongait++_Gait3D', ['model_cfg.Backbone.blocks=[1,1,1,1]', 'model_cfg.Backbone.C=0.25', 'model_cfg.SeparateBNNecks.class_num=5'])
+    small = [
+        'model_cfg.Backbone.blocks=[1,1,1,1]', 'model_cfg.Backbone.C=0.25', 'model_cfg.SeparateBNNecks.class_num=5']
+    cfg, _ = load_config('skeletongait++_Gait3D', small)
     run = Run(cfg, root)
     save_text(to_yaml(cfg), run.config)
     run.checkpoint(0).parent.mkdir()
-    for i in iterations: torch.save(dict(model=model.state_dict()), run.checkpoint(i))
+    for i in iterations:
+        torch.save(dict(model=model.state_dict()), run.checkpoint(i))
     return run
 
 
@@ -263,10 +309,11 @@ def sequence(root):
 
 
 def test_run_shows_its_newest_whole_network(tmp_path, model, weights):
-    run = make_run(tmp_path/'runs', build_model(dict(model='SkeletonGaitPP', Backbone=dict(in_channels=3, blocks=[1]*4, C=.25), SeparateBNNecks=dict(class_num=5)), seed=2), [10])
+    run = make_run(tmp_path/'runs', network(seed=2), [10])
     torch.save(dict(model=model.state_dict()), run.checkpoint(20))
-    run.checkpoint(30).write_bytes(run.checkpoint(20).read_bytes()[:-100]) # was being written when the machine went down
-    mean = lambda at: FusionViewer.from_run(at, sequence(tmp_path/'s')).weights.mean_thw
+    run.checkpoint(30).write_bytes(run.checkpoint(20).read_bytes()[:-100])  # truncated
+    def mean(at):
+        return FusionViewer.from_run(at, sequence(tmp_path/'s')).weights.mean_thw
     np.testing.assert_allclose(mean(run.folder), weights.mean(1), atol=1e-6)
     np.testing.assert_allclose(mean(run.checkpoint(20)), weights.mean(1), atol=1e-6)
     assert np.abs(mean(run.checkpoint(10)) - weights.mean(1)).max() > 1e-4 # of another network
@@ -284,7 +331,8 @@ def test_settings_of_the_run_draw_poses(tmp_path, model, weights):
     folder = sequence(tmp_path/'s')
     save_pickle(REC.pose, folder/'0_heatmap.pkl')
     assert 'holds poses' in FusionViewer.from_run(run.folder, folder).problem
-    save_text(run.config.read_text().replace('dataset_name: Gait3D', 'dataset_name: Gait3D\n  render: {}', 1), run.config)
+    settings = run.config.read_text().replace('dataset_name: Gait3D', 'dataset_name: Gait3D\n  render: {}', 1)
+    save_text(settings, run.config)
     np.testing.assert_allclose(FusionViewer.from_run(run.folder, folder).weights.mean_thw, weights.mean(1), atol=1e-6)
 
 
@@ -310,9 +358,11 @@ def test_animation_and_picture(tmp_path, weights):
 
 def test_settings_draw_only_the_frame_in_view(weights):
     viewer = FusionViewer(MAPS, SILS, weights)
-    for t in range(20): viewer.player.index = t
+    for t in range(20):
+        viewer.player.index = t
     viewer.scale.value = '25 to 75 %'
-    assert {k: len(p.frames.kept) for k, p in viewer.panels.items()} == {'silhouette': 20, 'map': 20, 'weights': 1, 'weights on the body': 1}
+    kept = {k: len(p.frames.kept) for k, p in viewer.panels.items()}
+    assert kept == {'silhouette': 20, 'map': 20, 'weights': 1, 'weights on the body': 1}
 
 
 def test_given_weights_are_not_copied(weights):

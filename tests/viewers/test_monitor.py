@@ -258,7 +258,7 @@ def test_frames_are_log_lines_of_all_runs(viewer):
     assert viewer.player.index == viewer.n_frames-1
     viewer.player.index = 2
     assert viewer.cursor() == 20 and (pixels(viewer) == with_cursor(viewer.picture, viewer.boxes, 20)).all()
-    head, n = ['at the cursor', 'iteration', 'triplet/loss', 'softmax/loss', 'softmax/accuracy', 'lr', 's/it', 'of it data', 'sequences/s'], 9
+    head, n = ['at the cursor', 'iteration', 'triplet/loss', 'softmax/loss', 'softmax/accuracy', 'lr', 's/it', 'data, s/it', 'sequences/s'], 9
     said = cells(viewer.words.value)
     assert said[:n] == head and said[n:2*n] == ['wide', '20', '0.05', '0.1', '0.95', '0.1', '0.5', '0.1', '64'] and said[2*n:2*n+2] == ['narrow', '15']
     viewer.player.index = 0

@@ -32,7 +32,8 @@ def test_every_blend_of_nothing_is_the_other_one(blend, alpha, width):
     sil, nothing = noise(64, width), np.zeros((64, 64), np.uint8)
     padded = np.pad(sil, ((0, 0), ((64-width)//2,)*2))
     assert (overlay(nothing, sil, alpha, blend) == (padded[..., None]/255*SIL_RGB).astype(np.uint8)).all()
-    assert (overlay(noise(64, 64), nothing, alpha, blend) == (alpha*noise(64, 64)[..., None]/255*MAP_RGB).astype(np.uint8)).all()
+    orange = (alpha*noise(64, 64)[..., None]/255*MAP_RGB).astype(np.uint8)
+    assert (overlay(noise(64, 64), nothing, alpha, blend) == orange).all()
 
 
 def test_difference_is_empty_where_both_agree():
@@ -45,7 +46,8 @@ def test_over_is_the_default():
 
 @pytest.mark.parametrize('blend', ['ovr', None, ''])
 def test_unknown_blend(blend):
-    with pytest.raises(SkeletonGaitError, match='overlay: blend .* is not known'): overlay(MAPS[0, 0], SILS[0], blend=blend)
+    with pytest.raises(SkeletonGaitError, match='overlay: blend .* is not known'):
+        overlay(MAPS[0, 0], SILS[0], blend=blend)
 
 
 @given(st.integers(2, 160), st.integers(-40, 40))
@@ -65,7 +67,12 @@ def test_veil_hides_only_what_is_cut():
 
 
 @pytest.mark.parametrize('sils', [SILS, SILS[..., 10:54], np.repeat(SILS, 2, 2)[..., 20:108]])
-@pytest.mark.parametrize('entry', [ALWAYS, 'skeletongait++_CCPG', 'skeletongait++_Gait3D', {'type': 'RandomErasing', 'prob': 1}])
+@pytest.mark.parametrize('entry', [
+    ALWAYS,
+    'skeletongait++_CCPG',
+    'skeletongait++_Gait3D',
+    {'type': 'RandomErasing', 'prob': 1},
+])
 def test_one_warp_for_the_whole_sequence(sils, entry):
     "Frame by frame the same as the loader makes of all frames at once; also where silhouettes are wider than maps."
     viewer = OverlayViewer(MAPS, sils, entry)
@@ -79,7 +86,11 @@ def test_one_warp_for_the_whole_sequence(sils, entry):
             assert (decode(viewer.panels['seen'].image.value) == overlay(expected[t, 0], expected[t, 2])).all()
 
 
-@pytest.mark.parametrize('which, pick', [('limb', lambda m: m[0]), ('joint', lambda m: m[1]), ('both', lambda m: m.max(0))])
+@pytest.mark.parametrize('which, pick', [
+    ('limb', lambda m: m[0]),
+    ('joint', lambda m: m[1]),
+    ('both', lambda m: m.max(0)),
+])
 def test_controls_reach_the_picture(which, pick):
     viewer = OverlayViewer(MAPS, SILS, 'skeletongait++_Gait3D')
     viewer.player.index, viewer.channel.value, viewer.alpha.value, viewer.cut.value = 5, which, .35, False
@@ -87,14 +98,17 @@ def test_controls_reach_the_picture(which, pick):
         viewer.blend.value = blend
         assert (decode(viewer.panels['overlay'].image.value) == overlay(pick(MAPS[5]), SILS[5], .35, blend)).all()
     viewer.transform.value = 'none'
-    assert (decode(viewer.panels['seen'].image.value) == overlay(pick(MAPS[5, :, :, 10:54]), SILS[5, :, 10:54], .35, blend)).all()
+    expected = overlay(pick(MAPS[5, :, :, 10:54]), SILS[5, :, 10:54], .35, blend)
+    assert (decode(viewer.panels['seen'].image.value) == expected).all()
     viewer.cut.value = True
-    assert (decode(viewer.panels['overlay'].image.value) == veil(overlay(pick(MAPS[5]), SILS[5], .35, blend), kept_columns([64, 64]))).all()
+    expected = veil(overlay(pick(MAPS[5]), SILS[5], .35, blend), kept_columns([64, 64]))
+    assert (decode(viewer.panels['overlay'].image.value) == expected).all()
 
 
 def test_a_setting_draws_only_the_frame_in_view():
     viewer = OverlayViewer(MAPS, SILS)
-    for t in range(20): viewer.player.index = t
+    for t in range(20):
+        viewer.player.index = t
     viewer.alpha.value = .5
     assert [*viewer.panels['overlay'].frames.kept] == [*viewer.panels['seen'].frames.kept] == [19]
     viewer.seed.value = 1
@@ -104,10 +118,13 @@ def test_a_setting_draws_only_the_frame_in_view():
 def test_drawing_again_counts_and_says_what_happened():
     viewer = OverlayViewer(MAPS, SILS, ALWAYS)
     viewer.draw_button.click()
-    assert viewer.seed.value == 1 and viewer.drawn.value == '<span title="RandomPerspective, RandomRotate">this draw: seen askew, rotated</span>'
+    assert viewer.seed.value == 1
+    assert viewer.drawn.value == '<span title="RandomPerspective, RandomRotate">this draw: seen askew, rotated</span>'
     assert not viewer.draw_button.disabled and not viewer.seed.disabled
     viewer.transform.value = 'none'
-    assert 'nothing random: frames left as they are' in viewer.drawn.value and viewer.draw_button.disabled and viewer.seed.disabled
+    assert 'nothing random: frames left as they are' in viewer.drawn.value
+    assert viewer.draw_button.disabled
+    assert viewer.seed.disabled
     viewer.transform.value = 'my own'
     first = decode(viewer.panels['seen'].image.value)
     viewer.draw_button.click()
@@ -129,7 +146,8 @@ def test_draw_again_works_where_draws_can_differ(name):
 
 def test_compositions_of_compositions():
     transform = build_transform({'type': 'Compose', 'trf_cfg': [{'type': 'BaseSilTransform'}, ALWAYS]})
-    assert [type(s).__name__ for s in steps(transform)] == ['BaseSilTransform', 'RandomPerspective', 'RandomRotate'] and is_random(transform)
+    assert [type(s).__name__ for s in steps(transform)] == ['BaseSilTransform', 'RandomPerspective', 'RandomRotate']
+    assert is_random(transform)
     assert applied(transform, np.random.default_rng(0)) == ['RandomPerspective', 'RandomRotate']
 
 
@@ -137,12 +155,17 @@ def test_colours_are_explained():
     "In the page and in the picture; the colours named are those of the overlay."
     viewer, alone, apart = OverlayViewer(MAPS, SILS), OverlayViewer(MAPS), OverlayViewer(MAPS, SILS[:, ::2])
     assert viewer.key in viewer.children and all(words in viewer.key.value for words in (*KEY, CROPPED))
-    for rgb in (MAP_RGB, SIL_RGB): assert 'rgb({:.0f}, {:.0f}, {:.0f})'.format(*rgb) in key()
+    for rgb in (MAP_RGB, SIL_RGB):
+        assert 'rgb({:.0f}, {:.0f}, {:.0f})'.format(*rgb) in key()
     assert not alone.key.value and not apart.key.value # nothing is orange or blue there
     assert len(viewer.snapshot(0)) > len(alone.snapshot(0))
 
 
-@pytest.mark.parametrize('width, words', [(64, 'show the cut to 44 columns'), (128, 'show the cut to 88 columns'), (44, 'nothing is cut')])
+@pytest.mark.parametrize('width, words', [
+    (64, 'show the cut to 44 columns'),
+    (128, 'show the cut to 88 columns'),
+    (44, 'nothing is cut'),
+])
 def test_the_cut_in_numbers(width, words):
     viewer = OverlayViewer(noise(3, 2, width if width != 44 else 64, width))
     assert viewer.cut.description == words and viewer.cut.disabled == (width == 44)
@@ -157,14 +180,19 @@ def test_every_packaged_transform_can_be_drawn(name):
 
 @given(st.integers(0, 10**6))
 def test_applied_tells_whether_frames_change(seed):
-    "By a picture in which no two neighbours are alike; a turn by a hundredth of a degree may leave a soft map as it was."
+    "In a picture with no two equal neighbours; a turn by a hundredth of a degree may leave a soft map as it was."
     transform, sharp = training_transform('skeletongait++_Gait3D'), noise(1, 1, 64, 44)
     names = applied(transform, np.random.default_rng(seed), (64, 44))
-    same = lambda x: (transform(x, np.random.default_rng(seed)) == x).all()
+    def same(x):
+        return (transform(x, np.random.default_rng(seed)) == x).all()
     assert same(sharp) == (not names) and (names or same(MAPS[:1]))
 
 
-@pytest.mark.parametrize('one, names', [({'type': 'BaseSilTransform'}, []), ({'type': 'BaseSilCuttingTransform'}, ['BaseSilCuttingTransform']), ({'type': 'RandomRotate', 'prob': 1}, ['RandomRotate'])])
+@pytest.mark.parametrize('one, names', [
+    ({'type': 'BaseSilTransform'}, []),
+    ({'type': 'BaseSilCuttingTransform'}, ['BaseSilCuttingTransform']),
+    ({'type': 'RandomRotate', 'prob': 1}, ['RandomRotate']),
+])
 def test_applied_takes_a_single_transform(one, names):
     assert applied(build_transform(one), np.random.default_rng(0)) == names
 
@@ -172,11 +200,15 @@ def test_applied_takes_a_single_transform(one, names):
 def test_lengths_that_differ_are_said_and_the_common_frames_shown():
     viewer = OverlayViewer(MAPS, SILS[:-3])
     assert viewer.n_frames == 17 == viewer.player.slider.max + 1
-    assert '▲ the lengths differ: 20 maps and 17 silhouettes; the first 17 of both are shown' in viewer.badge.value and not viewer.problem
+    assert '▲ the lengths differ: 20 maps and 17 silhouettes; the first 17 of both are shown' in viewer.badge.value
+    assert not viewer.problem
     assert viewer.snapshot(16).shape == viewer.snapshot(0).shape
 
 
-@pytest.mark.parametrize('sils, says', [(SILS[:, ::2], 'silhouettes of 32 x 64'), (SILS[..., :45], 'silhouettes of 64 x 45')])
+@pytest.mark.parametrize('sils, says', [
+    (SILS[:, ::2], 'silhouettes of 32 x 64'),
+    (SILS[..., :45], 'silhouettes of 64 x 45'),
+])
 def test_sizes_that_do_not_fit_stand_side_by_side(sils, says):
     viewer = OverlayViewer(MAPS, sils)
     assert says in viewer.badge.value and 'expected frames of one height' in viewer.badge.value and not viewer.problem
@@ -215,10 +247,17 @@ def test_nothing_to_cut():
 
 
 @pytest.mark.parametrize('args, says', [
-    ((MAPS[:0], SILS), 'maps: found an empty array'), ((MAPS, SILS[:0]), 'silhouettes: found an empty array'), ((MAPS, 'sil.pkl'), 'silhouettes: found str'),
-    ((noise(5, 3, 64, 64), SILS), 'maps: found 3 channels'), ((MAPS, MAPS), 'silhouettes: found 2 channels'), ((MAPS.astype(int), SILS), 'maps: found an array of shape (20, 2, 64, 64) and dtype int64'),
-    ((MAPS, [[1, 2], [3]]), 'silhouettes: found rows of different lengths'), ((MAPS, SILS, 'skeletongait_Gait4D'), 'did you mean'), ((MAPS, SILS, {'type': 'RandomRotat'}), "did you mean 'RandomRotate'"),
-    ((MAPS, SILS, []), 'transform: found a list of 0')])
+    ((MAPS[:0], SILS), 'maps: found an empty array'),
+    ((MAPS, SILS[:0]), 'silhouettes: found an empty array'),
+    ((MAPS, 'sil.pkl'), 'silhouettes: found str'),
+    ((noise(5, 3, 64, 64), SILS), 'maps: found 3 channels'),
+    ((MAPS, MAPS), 'silhouettes: found 2 channels'),
+    ((MAPS.astype(int), SILS), 'maps: found an array of shape (20, 2, 64, 64) and dtype int64'),
+    ((MAPS, [[1, 2], [3]]), 'silhouettes: found rows of different lengths'),
+    ((MAPS, SILS, 'skeletongait_Gait4D'), 'did you mean'),
+    ((MAPS, SILS, {'type': 'RandomRotat'}), "did you mean 'RandomRotate'"),
+    ((MAPS, SILS, []), 'transform: found a list of 0'),
+])
 def test_wrong_input_is_one_message(args, says):
     viewer = OverlayViewer(*args)
     assert says in viewer.problem and len(viewer.children) == 1
@@ -233,12 +272,14 @@ def linked(folder, maps=MAPS, sils=SILS):
 def test_folder_shows_what_the_loader_loads(tmp_path):
     viewer = OverlayViewer.from_folder(linked(tmp_path/'001/nm-01/090'), transform=ALWAYS)
     x = load_sequence(sequence_files(tmp_path/'001/nm-01/090'))
-    assert (np.stack([viewer.seen(t) for t in range(20)]) == fit_width(build_transform(ALWAYS)(x, np.random.default_rng(0)))).all()
+    expected = fit_width(build_transform(ALWAYS)(x, np.random.default_rng(0)))
+    assert (np.stack([viewer.seen(t) for t in range(20)]) == expected).all()
 
 
 def test_poses_are_drawn_as_the_loader_draws_them(tmp_path):
     render = HeatmapConfig(sigma=4.)
-    viewer = OverlayViewer.from_folder(linked(tmp_path/'s', REC.pose), render=render, transform={'type': 'BaseSilTransform'})
+    folder = linked(tmp_path/'s', REC.pose)
+    viewer = OverlayViewer.from_folder(folder, render=render, transform={'type': 'BaseSilTransform'})
     x = load_sequence(sequence_files(tmp_path/'s'), render)
     assert (np.stack([viewer.seen(t) for t in range(20)]) == fit_width(x)).all()
     assert OverlayViewer.from_files(tmp_path/'s/0_heatmap.pkl').n_frames == 20
@@ -260,7 +301,8 @@ def test_folders_that_will_not_do(tmp_path):
     linked(tmp_path, sils=np.zeros((3, 3, 3, 3, 3)))
     assert '1_sil.pkl' in OverlayViewer.from_folder(tmp_path).problem
     linked(tmp_path, sils=MAPS) # two channels
-    assert str(tmp_path) in OverlayViewer.from_folder(tmp_path).problem and 'silhouettes: found 2 channels' in OverlayViewer.from_folder(tmp_path).problem
+    assert str(tmp_path) in OverlayViewer.from_folder(tmp_path).problem
+    assert 'silhouettes: found 2 channels' in OverlayViewer.from_folder(tmp_path).problem
     assert 'cannot be read' in OverlayViewer.from_files(tmp_path/'none.pkl', tmp_path/'1_sil.pkl').problem
 
 

@@ -12,7 +12,9 @@ from ipywidgets.widgets.widget import _instances
 from PIL import Image
 
 from skeletongait.core import SkeletonGaitError
-from skeletongait.viewers.player import BAD, Frames, Panel, Player, SequencePlayer, Timeline, Viewer, as_array, as_frames, enlarge, paint, side_by_side, write_animation
+from skeletongait.viewers.player import (
+    BAD, Frames, Panel, Player, SequencePlayer, Timeline, Viewer, as_array, as_frames, enlarge, paint, side_by_side,
+    write_animation)
 from pages import decode
 
 
@@ -25,14 +27,25 @@ def noise(*shape): return np.random.default_rng(0).integers(0, 256, shape, dtype
 def test_painted_map_can_be_read_back():
     table = {tuple(c): i for i, c in enumerate(paint(np.arange(256)))}
     grey = noise(20, 30)
-    assert [table[tuple(c)] for c in decode(Frames(lambda t: paint(grey), 1)[0]).reshape(-1, 3)] == grey.ravel().tolist()
+    png = Frames(lambda t: paint(grey), 1)[0]
+    assert [table[tuple(c)] for c in decode(png).reshape(-1, 3)] == grey.ravel().tolist()
+
+
+def counting(draw, drawn):
+    "`draw`, which notes the frames it draws."
+    def noted(t):
+        drawn.append(t)
+        return draw(t)
+    return noted
 
 
 def test_frames_are_encoded_once_and_only_when_wanted():
     drawn = []
     viewer = SequencePlayer(noise(50, 2, 8, 8))
-    for panel in viewer.panels: panel.frames.draw = lambda t, f=panel.frames.draw: drawn.append(t) or f(t)
-    for t in (3, 4, 3, 4, 49): viewer.player.index = t
+    for panel in viewer.panels:
+        panel.frames.draw = counting(panel.frames.draw, drawn)
+    for t in (3, 4, 3, 4, 49):
+        viewer.player.index = t
     assert drawn == [3, 3, 4, 4, 49, 49]
 
 
@@ -76,7 +89,8 @@ def test_animation_has_every_frame(tmp_path, ending, shape):
     means = [f.mean() for ok, f in iter(video.read, (False, None)) if ok]
     assert np.abs(np.array(means) - np.arange(12)*20).max() < 4
     assert [p.name for p in path.parent.iterdir()] == [path.name]
-    if ending == '.gif': assert Image.open(path).info['duration'] == 50 and Image.open(path).info['loop'] == 0
+    if ending == '.gif':
+        assert Image.open(path).info['duration'] == 50 and Image.open(path).info['loop'] == 0
 
 
 def test_animation_is_whole_or_absent(tmp_path):
@@ -84,42 +98,61 @@ def test_animation_is_whole_or_absent(tmp_path):
         yield np.zeros((16, 16, 3), np.uint8)
         raise SkeletonGaitError('no second frame')
     for ending in ('.gif', '.mp4'):
-        with pytest.raises(SkeletonGaitError, match='no second frame'): write_animation(tmp_path/f'walk{ending}', breaking())
+        with pytest.raises(SkeletonGaitError, match='no second frame'):
+            write_animation(tmp_path/f'walk{ending}', breaking())
     assert not [*tmp_path.iterdir()]
 
 
 @pytest.mark.parametrize('ending', ['.avi', ''])
 def test_animation_in_no_known_format(tmp_path, ending):
-    with pytest.raises(SkeletonGaitError, match='expected one of .gif, .mp4'): write_animation(tmp_path/f'walk{ending}', [])
+    with pytest.raises(SkeletonGaitError, match='expected one of .gif, .mp4'):
+        write_animation(tmp_path/f'walk{ending}', [])
 
 
 @pytest.mark.parametrize('bad, says', [
-    (np.zeros((0, 4, 4), np.uint8), 'empty array of shape (0, 4, 4)'), ([[1, 2], [3]], 'rows of different lengths'), (None, 'found NoneType'), ('walk.pkl', 'found str'),
-    (np.zeros((3, 4), np.uint8), 'shape (3, 4)'), (np.zeros((3, 4, 4), int), 'int64'), (np.zeros((2, 2, 2, 2, 2), np.uint8), 'shape (2, 2, 2, 2, 2)'), (np.array(['a']), '<U1'), ({}, 'found dict')])
+    (np.zeros((0, 4, 4), np.uint8), 'empty array of shape (0, 4, 4)'),
+    ([[1, 2], [3]], 'rows of different lengths'),
+    (None, 'found NoneType'),
+    ('walk.pkl', 'found str'),
+    (np.zeros((3, 4), np.uint8), 'shape (3, 4)'),
+    (np.zeros((3, 4, 4), int), 'int64'),
+    (np.zeros((2, 2, 2, 2, 2), np.uint8), 'shape (2, 2, 2, 2, 2)'),
+    (np.array(['a']), '<U1'),
+    ({}, 'found dict'),
+])
 def test_wrong_input_is_one_message(bad, says):
     viewer = SequencePlayer(bad)
     assert viewer.problem.startswith('frames: found') and says in viewer.problem and 'expected' in viewer.problem
     assert len(viewer.children) == 1 and 'sg-message' in viewer.children[0].value
     bundle = viewer._repr_mimebundle_()
     assert bundle['text/plain'] == viewer.problem and 'image/png' not in bundle
-    with pytest.raises(SkeletonGaitError, match='nothing to save or to show'): viewer.save_animation('x.gif')
+    with pytest.raises(SkeletonGaitError, match='nothing to save or to show'):
+        viewer.save_animation('x.gif')
 
 
 def test_message_is_text_not_html():
-    viewer = SequencePlayer.opened(lambda: (_ for _ in ()).throw(FileNotFoundError(2, 'No such file', '<script>alert(1)</script>.pkl')))
-    assert isinstance(viewer, SequencePlayer) and '<script>' in viewer.problem and '<script>' not in viewer.children[0].value
+    def make():
+        raise FileNotFoundError(2, 'No such file', '<script>alert(1)</script>.pkl')
+    viewer = SequencePlayer.opened(make)
+    assert isinstance(viewer, SequencePlayer)
+    assert '<script>' in viewer.problem
+    assert '<script>' not in viewer.children[0].value
 
 
 def test_errors_of_the_library_itself_are_not_hidden():
-    with pytest.raises(ZeroDivisionError): SequencePlayer.opened(lambda: 1/0)
-    with pytest.raises(ZeroDivisionError), Viewer().guard(): 1/0
+    with pytest.raises(ZeroDivisionError):
+        SequencePlayer.opened(lambda: 1/0)
+    with pytest.raises(ZeroDivisionError), Viewer().guard():
+        1/0
 
 
 def test_notice_goes_with_the_next_success():
     viewer = SequencePlayer(noise(3, 8, 8))
-    with viewer.noticing(): raise SkeletonGaitError('disk full')
+    with viewer.noticing():
+        raise SkeletonGaitError('disk full')
     assert 'disk full' in viewer.notice.value and not viewer.problem
-    with viewer.noticing(): pass
+    with viewer.noticing():
+        pass
     assert viewer.notice.value == ''
 
 
@@ -138,7 +171,8 @@ def test_titles_that_do_not_fit():
 def test_player_counts_inside_its_range():
     seen, player = [], Player(10, fps=50)
     player.watch(seen.append)
-    for t in (4, 99, -3): player.index = t
+    for t in (4, 99, -3):
+        player.index = t
     assert seen == [0, 4, 9, 0] and player.play.interval == 20
     player.index = 9
     player.resize(5)
@@ -160,7 +194,8 @@ def test_empty_panel_shows_nothing():
 
 
 def test_floats_are_grey_levels():
-    assert as_frames(np.array([[[-3, .4, 254.6, 300, np.nan, np.inf]]], np.float32), 'maps').tolist() == [[[[0, 0, 255, 255, 0, 255]]]]
+    levels = np.array([[[-3, .4, 254.6, 300, np.nan, np.inf]]], np.float32)
+    assert as_frames(levels, 'maps').tolist() == [[[[0, 0, 255, 255, 0, 255]]]]
 
 
 def test_booleans_are_silhouettes():
@@ -173,9 +208,15 @@ def test_pictures_are_saved_by_a_button(tmp_path):
     for name in ('walk.gif', 'walk.mp4', 'new/walk.png'):
         viewer.keep_name.value = str(tmp_path/name)
         viewer.keep_button.click()
-        assert (tmp_path/name).stat().st_size and f'saved {tmp_path/name}' in viewer.keep_words.value and not viewer.notice.value
+        assert (tmp_path/name).stat().st_size
+        assert f'saved {tmp_path/name}' in viewer.keep_words.value
+        assert not viewer.notice.value
     assert Image.open(tmp_path/'walk.gif').n_frames == 6
-    for name, says in (('', 'found no name'), (f'{tmp_path}/walk.avi', 'expected one of .gif, .mp4'), ('/proc/nowhere/walk.png', '/proc/nowhere')):
+    for name, says in (
+        ('', 'found no name'),
+        (f'{tmp_path}/walk.avi', 'expected one of .gif, .mp4'),
+        ('/proc/nowhere/walk.png', '/proc/nowhere'),
+    ):
         viewer.keep_name.value = name
         viewer.keep_button.click()
         assert says in viewer.notice.value and not viewer.keep_words.value
@@ -184,7 +225,8 @@ def test_pictures_are_saved_by_a_button(tmp_path):
 def test_viewer_with_a_message_has_no_pictures():
     viewer = SequencePlayer(None)
     for ask in (viewer.figure, lambda: viewer.snapshot(0), lambda: viewer.save_figure('x.png')):
-        with pytest.raises(SkeletonGaitError, match='nothing to save or to show: frames: found NoneType'): ask()
+        with pytest.raises(SkeletonGaitError, match='nothing to save or to show: frames: found NoneType'):
+            ask()
 
 
 @pytest.mark.parametrize('fps', [0, -1, None, '25', float('nan'), float('inf'), True])
@@ -192,7 +234,7 @@ def test_wrong_speed(fps): assert SequencePlayer(noise(3, 8, 8), fps=fps).proble
 
 
 def test_closed_viewer_is_forgotten():
-    "Nothing of it stays in ipywidgets' books, which would keep its pictures."
+    "ipywidgets keeps no reference to any part of it, which would keep its pictures."
     before = set(widgets())
     viewer = SequencePlayer(noise(3, 2, 8, 8))
     known = weakref.ref(viewer)

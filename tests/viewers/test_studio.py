@@ -1,4 +1,4 @@
-"HeatmapStudio: the maps it shows are the library's, what it saves draws the same bytes, and what is wrong becomes a message."
+"HeatmapStudio: it shows the library's maps, what it saves draws the same bytes, and wrong input becomes a message."
 import shlex
 
 import cv2
@@ -11,11 +11,14 @@ from hypothesis import given, settings, strategies as st
 from skeletongait.core import SkeletonGaitError, save_pickle
 from skeletongait.maps.settings import HeatmapConfig, load_heatmap_config
 from skeletongait.maps.heatmap import impute_joints, place_joints, pose_to_heatmap
-from skeletongait.viewers.player import LEFT, MIDDLE, RIGHT, paint
+from skeletongait.pictures import LEFT_RGB, MIDDLE_RGB, RIGHT_RGB
+from skeletongait.viewers.player import paint
 from skeletongait.poses.joints import COCO17_FROM, JOINTS
 from skeletongait.files.arrays import load_array
 from skeletongait.pretreatment_heatmap import pretreatment_heatmap
-from skeletongait.viewers.studio import BONES, LEVELS, SIDES, HeatmapStudio, body_box, draw_skeleton, drawing_command, joint_levels, same_walk, save_settings
+from skeletongait.viewers.studio import (
+    BONES, LEVELS, SIDES, HeatmapStudio, body_box, draw_skeleton, drawing_command, joint_levels, same_walk,
+    save_settings)
 from skeletongait.walkers.recording import make_sequence
 
 REC = make_sequence(seed=1, subject=2, type='nm-01', view='090', n_frames=30)
@@ -28,9 +31,14 @@ def studio(*args, **kwargs):
     assert made.problem == ''
     return made
 
+def set_controls(s, **values):
+    for name, value in values.items():
+        getattr(s, name).value = value
+
 def level_of(png):
     "The grey levels `(h, w)` behind a painted map's PNG."
-    rgb, colours = cv2.imdecode(np.frombuffer(png, np.uint8), 1)[..., ::-1].astype(int), paint(np.arange(256)).astype(int)
+    rgb = cv2.imdecode(np.frombuffer(png, np.uint8), 1)[..., ::-1].astype(int)
+    colours = paint(np.arange(256)).astype(int)
     number = {tuple(c): i for i, c in enumerate(colours)}
     return np.array([[number[tuple(c)] for c in row] for row in rgb], np.uint8)
 
@@ -44,8 +52,12 @@ def seen(s): return np.stack([level_of(s.panels[name].image.value) for name in (
 # the pose as a picture
 
 def test_sides():
-    assert dict(zip(JOINTS, SIDES)) == {n: LEFT if 'left' in n else RIGHT if 'right' in n else MIDDLE for n in JOINTS}
-    assert [BONES.count(c) for c in (LEFT, RIGHT, MIDDLE)] == [8, 8, 1]  # the limb between the hips belongs to neither side
+    for name, rgb in zip(JOINTS, SIDES, strict=True):
+        assert (rgb == LEFT_RGB) == ('left' in name)
+        assert (rgb == RIGHT_RGB) == ('right' in name)
+        assert (rgb == MIDDLE_RGB) == (name == 'nose')
+    # the limb between the hips belongs to neither side
+    assert [BONES.count(c) for c in (LEFT_RGB, RIGHT_RGB, MIDDLE_RGB)] == [8, 8, 1]
 
 
 def test_skeleton():
@@ -54,11 +66,15 @@ def test_skeleton():
     shapes = {draw_skeleton(p, box).shape for p in POSE}
     assert len(shapes) == 1 and shapes.pop()[0] == 288
     lost, ring = draw_skeleton(POSE[11], box), draw_skeleton(POSE[11], box, impute_joints(POSE)[11])
-    x, y = ((impute_joints(POSE)[11, 15] - box[:2])*288/(box[3] - box[1])).round().astype(int)  # not so wide that it would be narrowed
-    assert (lost[y, x] == 255).all() and (ring[y, x] == 255).all() and (ring[y-8:y+9, x-8:x+9] == LEFT).all(-1).any() and not (lost[y-8:y+9, x-8:x+9] == LEFT).all(-1).any()
+    scale = 288/(box[3] - box[1])  # by height: the box is not so wide that it would be narrowed
+    x, y = ((impute_joints(POSE)[11, 15] - box[:2])*scale).round().astype(int)
+    assert (lost[y, x] == 255).all()
+    assert (ring[y, x] == 255).all()
+    assert (ring[y-8:y+9, x-8:x+9] == LEFT_RGB).all(-1).any()
+    assert not (lost[y-8:y+9, x-8:x+9] == LEFT_RGB).all(-1).any()
     bold = draw_skeleton(POSE[0], box, fade=False)
-    assert (bold == LEFT).all(-1).any() and (bold == RIGHT).all(-1).any()
-    np.testing.assert_array_equal(draw_skeleton(POSE[0, :, :2], box), bold)                     # no confidences: nothing is pale
+    assert (bold == LEFT_RGB).all(-1).any() and (bold == RIGHT_RGB).all(-1).any()
+    np.testing.assert_array_equal(draw_skeleton(POSE[0, :, :2], box), bold)  # no confidences: nothing is pale
     assert bold.astype(int).sum() < draw_skeleton(POSE[0] * [1, 1, .1], box).astype(int).sum() < 255*bold.size
 
 
@@ -66,8 +82,8 @@ def test_skeleton_keeps_its_scale_and_fits():
     wide = body_box(np.array([[[10., 10]], [[2000., 60]]]))
     a, b = draw_skeleton(np.zeros((17, 3)), wide), draw_skeleton(POSE[0], body_box(POSE[:1, :, :2]))
     assert a.shape == (288, 396, 3) and (a == 255).all() and b.shape[0] == 288
-    assert draw_skeleton(np.zeros((17, 2))).shape[0] == 288                                        # nobody at all
-    assert draw_skeleton(np.full((17, 3), 1e12), wide).shape == a.shape                           # far outside
+    assert draw_skeleton(np.zeros((17, 2))).shape[0] == 288  # nobody at all
+    assert draw_skeleton(np.full((17, 3), 1e12), wide).shape == a.shape  # far outside
 
 
 # found, doubted, missing, off
@@ -89,19 +105,25 @@ def test_save_settings(tmp_path):
     for name in ('a.yaml', 'new/b.yml'):
         path = save_settings(cfg, tmp_path/name)
         assert load_heatmap_config(path) == cfg
-    assert load_heatmap_config(save_settings(HeatmapConfig(), path)) == HeatmapConfig()          # settings replace settings
-    for name, content in (('notes.yaml', 'my notes'), ('run.yaml', 'trainer_cfg: {total_iter: 3}'), ('bad.yaml', 'a: [')):
+    assert load_heatmap_config(save_settings(HeatmapConfig(), path)) == HeatmapConfig()  # settings replace settings
+    others = {'notes.yaml': 'my notes', 'run.yaml': 'trainer_cfg: {total_iter: 3}', 'bad.yaml': 'a: ['}
+    for name, content in others.items():
         (tmp_path/name).write_text(content)
-        with pytest.raises(SkeletonGaitError, match=f'{name}.*choose another name'): save_settings(cfg, tmp_path/name)
+        with pytest.raises(SkeletonGaitError, match=f'{name}.*choose another name'):
+            save_settings(cfg, tmp_path/name)
         assert (tmp_path/name).read_text() == content
     (tmp_path/'folder.yaml').mkdir()
     (tmp_path/'link.yaml').symlink_to(tmp_path/'nowhere.yaml')
     for name in ('folder.yaml', 'link.yaml'):
-        with pytest.raises(SkeletonGaitError, match='choose another name'): save_settings(cfg, tmp_path/name)
+        with pytest.raises(SkeletonGaitError, match='choose another name'):
+            save_settings(cfg, tmp_path/name)
     for name in ('x.txt', 'x', '', '.yaml'):
-        with pytest.raises(SkeletonGaitError, match='found the ending .* give a name that ends in .yaml'): save_settings(cfg, tmp_path/name)
-    with pytest.raises(SkeletonGaitError, match='^settings: found no name; give a name that ends in .yaml$'): save_settings(cfg, '')
-    assert shlex.split(drawing_command(tmp_path/"it's a name.yaml"))[-1] == f"--heatmap_cfg_path={tmp_path}/it's a name.yaml"
+        with pytest.raises(SkeletonGaitError, match='found the ending .* give a name that ends in .yaml'):
+            save_settings(cfg, tmp_path/name)
+    with pytest.raises(SkeletonGaitError, match='^settings: found no name; give a name that ends in .yaml$'):
+        save_settings(cfg, '')
+    words = shlex.split(drawing_command(tmp_path/"it's a name.yaml"))
+    assert words[-1] == f"--heatmap_cfg_path={tmp_path}/it's a name.yaml"
 
 
 # the studio
@@ -112,32 +134,41 @@ def test_shows_the_librarys_maps():
     for t in (0, 11, 29):
         s.player.index = t
         np.testing.assert_array_equal(seen(s), want[t])
-        np.testing.assert_array_equal(cv2.imdecode(np.frombuffer(s.panels['silhouette'].image.value, np.uint8), 0), SIL[t])
+        png = np.frombuffer(s.panels['silhouette'].image.value, np.uint8)
+        np.testing.assert_array_equal(cv2.imdecode(png, 0), SIL[t])
 
 
 @settings(max_examples=12, deadline=None)
-@given(st.builds(dict, sigma=st.sampled_from([.5, 1.7, 4., 16.]), min_conf=st.sampled_from([0., .25, .4]), method=st.sampled_from(['knn', 'simple']), impute_others=st.booleans(),
-                 use_conf=st.booleans(), align=st.booleans(), size=st.sampled_from([32, 64, 128])), st.sets(st.sampled_from(JOINTS)), st.integers(0, 29))
+@given(
+    st.builds(
+        dict, sigma=st.sampled_from([.5, 1.7, 4., 16.]), min_conf=st.sampled_from([0., .25, .4]),
+        method=st.sampled_from(['knn', 'simple']), impute_others=st.booleans(), use_conf=st.booleans(),
+        align=st.booleans(), size=st.sampled_from([32, 64, 128])),
+    st.sets(st.sampled_from(JOINTS)), st.integers(0, 29))
 def test_every_control(changes, off, t):
     s = studio(POSE)
     s.player.index = t
     with s.together():
-        for name, value in changes.items(): getattr(s, name).value = value
-        for name in off: s.joints[name].value = False
+        set_controls(s, **changes)
+        for name in off:
+            s.joints[name].value = False
     names = dict(method='pad_method', size='final_img_size')
     cfg = HeatmapConfig(**{names.get(k, k): v for k, v in changes.items()}, joints_off=tuple(off))
     assert s.settings == cfg and s.notice.value == ''
     np.testing.assert_array_equal(seen(s), pose_to_heatmap(POSE, cfg)[t])
-    alone = studio(POSE, cfg=cfg)                                                                  # the same by the front door
+    alone = studio(POSE, cfg=cfg)  # the same by the front door
     alone.player.index = t
-    assert [p.image.value for p in alone.panels.values()] == [p.image.value for p in s.panels.values()] and alone.wanted() == cfg
+    assert [p.image.value for p in alone.panels.values()] == [p.image.value for p in s.panels.values()]
+    assert alone.wanted() == cfg
 
 
 def test_buttons_and_one_drawing():
     s = studio()
     count, show = [], s.show
     s.show = lambda t: (count.append(t), show(t))
-    for which, off in (('none', JOINTS), ('all', ()), ('only left', [n for n in JOINTS if 'left' not in n]), ('only right', [n for n in JOINTS if 'right' not in n])):
+    not_left = [n for n in JOINTS if 'left' not in n]
+    not_right = [n for n in JOINTS if 'right' not in n]
+    for which, off in (('none', JOINTS), ('all', ()), ('only left', not_left), ('only right', not_right)):
         count.clear()
         s.buttons[which].click()
         assert s.settings.joints_off == tuple(off) and count == [0]
@@ -150,8 +181,9 @@ def test_imputation_before_and_after():
     s.player.index = 11
     before, maps = s.panels['skeleton'].image.value, seen(s)
     s.imputed.value = True
-    assert s.panels['skeleton'].image.value != before and (seen(s) == maps).all()                # it changes what is shown, not the maps
-    s.joints['left_ankle'].value = False                                                          # the one that is missing there: no ring
+    assert s.panels['skeleton'].image.value != before
+    assert (seen(s) == maps).all()  # it changes what is shown, not the maps
+    s.joints['left_ankle'].value = False  # the one that is missing there: no ring
     assert s.panels['skeleton'].image.value == before and not (seen(s) != maps).any()
     s.joints['left_ankle'].value, s.joints['left_knee'].value = True, False
     assert s.panels['skeleton'].image.value != before and (seen(s) != maps).any()
@@ -161,9 +193,16 @@ def test_imputation_before_and_after():
 
 def test_stages_1_to_3_run_once_for_settings_that_move_nothing(monkeypatch):
     calls = []
-    monkeypatch.setattr('skeletongait.viewers.studio.place_joints', lambda *args: calls.append(args) or place_joints(*args))
+    def counted(*args):
+        calls.append(args)
+        return place_joints(*args)
+    monkeypatch.setattr('skeletongait.viewers.studio.place_joints', counted)
     s = studio()
-    s.sigma.value, s.align.value, s.size.value, s.joints['nose'].value, s.player.index = 3., False, 32, False, 9
+    s.sigma.value = 3.
+    s.align.value = False
+    s.size.value = 32
+    s.joints['nose'].value = False
+    s.player.index = 9
     assert len(calls) == 1
     s.min_conf.value = .3
     s.min_conf.value = 0.
@@ -175,9 +214,13 @@ def test_what_the_library_refuses_is_a_notice():
     s.player.index = 12
     kept = s.settings, [p.image.value for p in s.panels.values()], s.timeline.image.value
     s.min_conf.value = 1.
-    for word in ('in 29 of 30 frames (0, 1, 2 ...) no joint, or too few, reaches confidence 1.00; lower it', 'still show the last settings that could be drawn'): assert word in s.notice.value
+    for word in (
+        'in 29 of 30 frames (0, 1, 2 ...) no joint, or too few, reaches confidence 1.00; lower it',
+        'still show the last settings that could be drawn',
+    ):
+        assert word in s.notice.value
     assert (s.settings, [p.image.value for p in s.panels.values()], s.timeline.image.value) == kept
-    s.player.index = 13                                                                            # it still plays
+    s.player.index = 13  # it still plays
     np.testing.assert_array_equal(seen(s), pose_to_heatmap(POSE)[13])
     s.min_conf.value = .2
     assert s.notice.value == '' and s.settings.min_conf == .2
@@ -193,7 +236,7 @@ def test_what_the_library_refuses_is_not_saved(tmp_path):
     said = s.notice.value
     s.save_button.click()
     assert s.notice.value == said and s.saved.value == '' and not (tmp_path/'refused.yaml').exists()
-    s.keep_button.click()                                                                          # pictures of what is shown; the notice remains
+    s.keep_button.click()  # pictures of what is shown; the notice remains
     assert s.notice.value == said and (tmp_path/'shown.png').exists()
     s.keep_name.value = str(tmp_path/'shown.jpg')
     s.min_conf.value = 0.
@@ -204,43 +247,60 @@ def test_what_the_library_refuses_is_not_saved(tmp_path):
 def test_a_threshold_that_leaves_some_frames_bare():
     pose = POSE.copy()
     pose[:, :, 2] = np.where(np.arange(30)[:, None] < 2, .1, .8)
-    pose[:, 0, 2] = .1                                                                             # one joint is never seen: nothing is imputed, as published
+    pose[:, 0, 2] = .1  # one joint is never seen: nothing is imputed, as published
     s = studio(pose)
     s.min_conf.value = .5
     assert 'in 2 of 30 frames (0, 1) no joint' in s.notice.value
     s.impute_others.value = True
     assert s.notice.value == '' and s.settings.impute_others and s.settings.min_conf == .5
-    assert 'in 2 of 30 frames (0, 1) no joint, or too few, reaches confidence 0.50; lower it' in (problem := HeatmapStudio(pose, cfg=HeatmapConfig(min_conf=.5)).problem)
-    assert 'still show' not in problem                                                             # nothing is shown
+    problem = HeatmapStudio(pose, cfg=HeatmapConfig(min_conf=.5)).problem
+    assert 'in 2 of 30 frames (0, 1) no joint, or too few, reaches confidence 0.50; lower it' in problem
+    assert 'still show' not in problem  # nothing is shown
 
 
-@pytest.mark.parametrize('cfg', [HeatmapConfig(), HeatmapConfig(sigma=3.333, min_conf=.123, align=False, joints_off=('nose',)), HeatmapConfig(sigma=.07, final_img_size=48)])
+@pytest.mark.parametrize('cfg', [
+    HeatmapConfig(),
+    HeatmapConfig(sigma=3.333, min_conf=.123, align=False, joints_off=('nose',)),
+    HeatmapConfig(sigma=.07, final_img_size=48),
+])
 def test_sliders_that_count_in_steps_change_no_setting(cfg):
     s = studio(POSE, cfg=cfg)
-    for slider in (s.sigma, s.min_conf):                                                           # as a browser's slider counts
+    for slider in (s.sigma, s.min_conf):  # as a browser's slider counts
         slider.value = slider.min + round((slider.value - slider.min)/slider.step)*slider.step + 1e-15
     assert s.settings == s.wanted() == cfg
     s.sigma.value, s.min_conf.value = .5 + 28*.1, .1 + .2
     assert (s.settings.sigma, s.settings.min_conf) == (3.3 if cfg.sigma != 3.333 else 3.333, .3)
 
 
-@pytest.mark.parametrize('cfg,name', [(HeatmapConfig(), 'Published settings'), (HeatmapConfig(sigma=3., joints_off=('nose',)), 'Settings as given')])
+@pytest.mark.parametrize('cfg,name', [
+    (HeatmapConfig(), 'Published settings'),
+    (HeatmapConfig(sigma=3., joints_off=('nose',)), 'Settings as given'),
+])
 def test_back_to_the_beginning(cfg, name):
     s = studio(POSE, cfg=cfg)
     shown = [p.image.value for p in s.panels.values()]
-    with s.together(): s.sigma.value, s.min_conf.value, s.method.value, s.impute_others.value, s.use_conf.value, s.align.value, s.size.value = 2., .2, 'simple', True, False, False, 32
+    with s.together():
+        set_controls(
+            s, sigma=2., min_conf=.2, method='simple', impute_others=True, use_conf=False, align=False, size=32)
     assert s.settings == s.wanted() != cfg
-    with s.together(): s.method.value, s.impute_others.value, s.min_conf.value = 'knn', False, 1.
+    with s.together():
+        s.method.value = 'knn'
+        s.impute_others.value = False
+        s.min_conf.value = 1.
     assert s.notice.value
     s.buttons['only left'].click()
     s.reset_button.click()
-    assert s.reset_button.description == name and s.notice.value == '' and s.settings == cfg and [p.image.value for p in s.panels.values()] == shown
+    assert s.reset_button.description == name
+    assert s.notice.value == ''
+    assert s.settings == cfg
+    assert [p.image.value for p in s.panels.values()] == shown
 
 
 def test_keys_and_remarks():
     s = studio()
     page = '\n'.join(w.value for w in every(s) if isinstance(w, W.HTML))
-    for name, colour in {**LEVELS, 'left': LEFT, 'right': RIGHT, 'middle': MIDDLE}.items(): assert f'background: rgb{tuple(colour)}"></span>{name}' in page
+    for name, colour in {**LEVELS, 'left': LEFT_RGB, 'right': RIGHT_RGB, 'middle': MIDDLE_RGB}.items():
+        assert f'background: rgb{tuple(colour)}"></span>{name}' in page
     assert 'paler: less confident' in page and 'imputed</div>' in page and '<span>frame 0</span><span>29</span>' in page
     s.buttons['none'].click()
     assert 'all joints are switched off' in s.remarks.value
@@ -253,12 +313,17 @@ def test_keys_and_remarks():
 
 def test_saved_settings_draw_the_same_bytes(tmp_path):
     s = studio()
-    with s.together(): s.sigma.value, s.min_conf.value, s.use_conf.value, s.size.value, s.joints['right_knee'].value = 3.3, .25, False, 32, False
+    with s.together():
+        set_controls(s, sigma=3.3, min_conf=.25, use_conf=False, size=32)
+        s.joints['right_knee'].value = False
     s.save_name.value = str(tmp_path/'found.yaml')
     s.save_button.click()
-    assert s.notice.value == '' and 'skeletongait.pretreatment_heatmap' in s.saved.value and load_heatmap_config(tmp_path/'found.yaml') == s.settings
+    assert s.notice.value == ''
+    assert 'skeletongait.pretreatment_heatmap' in s.saved.value
+    assert load_heatmap_config(tmp_path/'found.yaml') == s.settings
     save_pickle(POSE, tmp_path/'poses'/'002'/'nm-01'/'090'/'090.pkl')
-    assert pretreatment_heatmap(str(tmp_path/'poses'), str(tmp_path/'maps'), 'CASIA-B', heatmap_cfg_path=s.save_name.value) == 0
+    poses, maps = str(tmp_path/'poses'), str(tmp_path/'maps')
+    assert pretreatment_heatmap(poses, maps, 'CASIA-B', heatmap_cfg_path=s.save_name.value) == 0
     drawn = load_array(tmp_path/'maps'/'CASIA-B_sigma_3.3_'/'pkl'/'002'/'nm-01'/'090'/'090.pkl')
     for t in (0, 11, 21):
         s.player.index = t
@@ -266,7 +331,9 @@ def test_saved_settings_draw_the_same_bytes(tmp_path):
     (tmp_path/'notes.yaml').write_text('my notes')
     s.save_name.value = str(tmp_path/'notes.yaml')
     s.save_button.click()
-    assert 'choose another name' in s.notice.value and s.saved.value == '' and (tmp_path/'notes.yaml').read_text() == 'my notes'
+    assert 'choose another name' in s.notice.value
+    assert s.saved.value == ''
+    assert (tmp_path/'notes.yaml').read_text() == 'my notes'
 
 
 def body25(pose):
@@ -274,8 +341,13 @@ def body25(pose):
     out[:, COCO17_FROM[25]] = pose
     return out
 
-@pytest.mark.parametrize('pose,says', [(body25(POSE), '25 joints: reordered'), (POSE[..., :2], 'no confidences'), (np.concatenate([np.zeros((30, 2)), POSE.reshape(30, 51)], 1), ''), (POSE[:1], ''),
-                                       (POSE.astype(np.float64), '')])
+@pytest.mark.parametrize('pose,says', [
+    (body25(POSE), '25 joints: reordered'),
+    (POSE[..., :2], 'no confidences'),
+    (np.concatenate([np.zeros((30, 2)), POSE.reshape(30, 51)], 1), ''),
+    (POSE[:1], ''),
+    (POSE.astype(np.float64), ''),
+])
 def test_other_forms_of_poses(pose, says):
     s = studio(pose)
     assert says in s.remarks.value and (says or not s.remarks.value)
@@ -285,18 +357,32 @@ def test_other_forms_of_poses(pose, says):
 
 
 def nan():
-    bad = POSE.copy(); bad[3, 2, 0] = np.nan
+    bad = POSE.copy()
+    bad[3, 2, 0] = np.nan
     return bad
 
 @pytest.mark.parametrize('args,says', [
-    ((nan(),), 'frames 3: NaN'), ((nan(), None, HeatmapConfig(min_conf=.5)), 'frames 3: NaN'), ((POSE*0,), 'expected a body with some height'), ((POSE[:0],), 'found no frame'), ((SIL,), 'found an array of shape (30, 64, 64)'), ((None,), 'found a NoneType'),
-    (('a.pkl',), 'found a str'), (([[1], [2, 3]],), 'found a list'), ((POSE, SIL[:0]), 'silhouette: found an empty array'), ((POSE, [[1], [2, 3]]), 'silhouette: found rows of different lengths'),
-    ((POSE, POSE), 'silhouette: found an array of shape (30, 17, 3)'), ((POSE, np.stack([SIL, SIL], 1)), 'silhouette: found 2 channels'), ((POSE, None, {'sigma': 3}), 'it belongs at heatmap_generator_args.sigma'),
-    ((POSE, None, 'no/such.yaml'), 'no/such.yaml: cannot be read'), ((POSE, None, {'heatmap_generator_args': {'joints_off': ['left_nee']}}), 'did you mean left_knee?')])
+    ((nan(),), 'frames 3: NaN'),
+    ((nan(), None, HeatmapConfig(min_conf=.5)), 'frames 3: NaN'),
+    ((POSE*0,), 'expected a body with some height'),
+    ((POSE[:0],), 'found no frame'),
+    ((SIL,), 'found an array of shape (30, 64, 64)'),
+    ((None,), 'found a NoneType'),
+    (('a.pkl',), 'found a str'),
+    (([[1], [2, 3]],), 'found a list'),
+    ((POSE, SIL[:0]), 'silhouette: found an empty array'),
+    ((POSE, [[1], [2, 3]]), 'silhouette: found rows of different lengths'),
+    ((POSE, POSE), 'silhouette: found an array of shape (30, 17, 3)'),
+    ((POSE, np.stack([SIL, SIL], 1)), 'silhouette: found 2 channels'),
+    ((POSE, None, {'sigma': 3}), 'it belongs at heatmap_generator_args.sigma'),
+    ((POSE, None, 'no/such.yaml'), 'no/such.yaml: cannot be read'),
+    ((POSE, None, {'heatmap_generator_args': {'joints_off': ['left_nee']}}), 'did you mean left_knee?'),
+])
 def test_wrong_input_is_a_message(args, says):
     s = HeatmapStudio(*args)
     assert says in s.problem and len(s.children) == 1 and s._repr_mimebundle_()['text/plain'] == s.problem
-    with pytest.raises(SkeletonGaitError, match='nothing to save'): s.save_animation('x.gif')
+    with pytest.raises(SkeletonGaitError, match='nothing to save'):
+        s.save_animation('x.gif')
 
 
 def test_other_lengths_are_remarked():
@@ -304,20 +390,31 @@ def test_other_lengths_are_remarked():
     for n in (12, 30):
         s = studio(POSE, SIL[:n])
         assert s.n_frames == n == s.player.slider.max + 1 and ('first 12 of both' in s.remarks.value) == (n == 12)
-        np.testing.assert_array_equal(seen(s), pose_to_heatmap(POSE)[0])                          # imputation still asks all frames
+        np.testing.assert_array_equal(seen(s), pose_to_heatmap(POSE)[0])  # imputation still asks all frames
     s = studio(POSE[:12], SIL)
     assert s.n_frames == 12 and '12 frames of poses but 30 silhouettes' in s.remarks.value
-    assert (same_walk(30, SIL > 0)[0] == 255*(SIL > 0)).all() and (same_walk(30, (SIL > 0).astype(np.uint8))[0] == 255*(SIL > 0)).all()
+    assert (same_walk(30, SIL > 0)[0] == 255*(SIL > 0)).all()
+    assert (same_walk(30, (SIL > 0).astype(np.uint8))[0] == 255*(SIL > 0)).all()
 
 
 def test_from_files(tmp_path):
     pose, sil, flat = tmp_path/'p.pkl', tmp_path/'s.npy', tmp_path/'flat.pkl'
-    save_pickle(POSE, pose); np.save(sil, SIL); save_pickle(POSE*0, flat)
+    save_pickle(POSE, pose)
+    np.save(sil, SIL)
+    save_pickle(POSE*0, flat)
     (tmp_path/'c.yaml').write_text('heatmap_generator_args: {sigma: 20}\nalign_args: {final_img_size: 48}\n')
     s = HeatmapStudio.from_files(pose, sil, cfg=tmp_path/'c.yaml', fps=10)
-    assert s.problem == '' and (s.settings.sigma, s.settings.final_img_size, s.fps, len(s.panels)) == (20, 48, 10, 4) and s.sigma.value == 20
-    for args, says in (((tmp_path/'none.pkl',), 'none.pkl'), ((pose, tmp_path/'none.pkl'), 'none.pkl'), ((sil,), f'{sil}: found an array of shape'), ((flat, sil), f'{flat} and {sil}: frames 0'),
-                       ((pose, None, tmp_path/'none.yaml'), f'{tmp_path}/none.yaml: cannot be read'), ((tmp_path/'a.txt',), '.pkl, .npy, .npz')):
+    assert s.problem == ''
+    assert (s.settings.sigma, s.settings.final_img_size, s.fps, len(s.panels)) == (20, 48, 10, 4)
+    assert s.sigma.value == 20
+    for args, says in (
+        ((tmp_path/'none.pkl',), 'none.pkl'),
+        ((pose, tmp_path/'none.pkl'), 'none.pkl'),
+        ((sil,), f'{sil}: found an array of shape'),
+        ((flat, sil), f'{flat} and {sil}: frames 0'),
+        ((pose, None, tmp_path/'none.yaml'), f'{tmp_path}/none.yaml: cannot be read'),
+        ((tmp_path/'a.txt',), '.pkl, .npy, .npz'),
+    ):
         s = HeatmapStudio.from_files(*args)
         assert says in s.problem and s.problem.count('none.yaml') <= 1 and isinstance(s, HeatmapStudio)
 
@@ -325,7 +422,8 @@ def test_from_files(tmp_path):
 def test_pictures(tmp_path):
     s = studio()
     assert len({s.snapshot(t).shape for t in (0, 11, 29)}) == 1 and len(s.figure().axes) == 4*8 + 1
-    with Image.open(s.save_animation(tmp_path/'walk.gif', range(0, 30, 6))) as gif: assert gif.n_frames == 5
+    with Image.open(s.save_animation(tmp_path/'walk.gif', range(0, 30, 6))) as gif:
+        assert gif.n_frames == 5
     assert 'image/png' in s._repr_mimebundle_()
 
 
@@ -336,10 +434,17 @@ def test_names_of_files_are_text():
     assert '&lt;img' in s.notice.value and '<img' not in s.notice.value
 
 
-@pytest.mark.parametrize('sil, remark', [(np.ones((60, 8, 8), np.uint8), 'levels 0 and 1'), (np.ones((60, 8, 8), bool), ''), (np.zeros((60, 8, 8), np.uint8), ''), (np.full((60, 8, 8), 7, np.uint8), '')])
+@pytest.mark.parametrize('sil, remark', [
+    (np.ones((60, 8, 8), np.uint8), 'levels 0 and 1'),
+    (np.ones((60, 8, 8), bool), ''),
+    (np.zeros((60, 8, 8), np.uint8), ''),
+    (np.full((60, 8, 8), 7, np.uint8), ''),
+])
 def test_brightened_silhouettes_are_remarked(sil, remark):
     shown, n, says = same_walk(60, sil)
-    assert shown.max() == {1: 255}.get(int(sil.max()), sil.max()) and n == 60 and (remark in says if remark else says == '')
+    assert shown.max() == {1: 255}.get(int(sil.max()), sil.max())
+    assert n == 60
+    assert remark in says if remark else says == ''
 
 
 @pytest.mark.parametrize('name', ['~nobody-of-this-name/x.yaml', 'a\0b.yaml', '/proc/nowhere/x.yaml'])
