@@ -64,7 +64,8 @@ def pretreatment_heatmap(
     if r.rank > 0: return follow(board, r.rank, poses, Path(save_root), limits)
     try:
         cfg = load_heatmap_config(heatmap_cfg_path)
-        if not patience >= 0: raise SkeletonGaitError(f"--patience={patience}: expected seconds, 0 or more")
+        if not patience >= 0:
+            raise SkeletonGaitError(f"--patience={patience}: expected seconds, 0 or more")
         work = Work(poses, output_folder(save_root, dataset_name, cfg.sigma, ext_name), cfg, limits)
         return lead(board, r.world, work, _plan(work, dataset_name, overwrite), patience)
     except Stopped as e:

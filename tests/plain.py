@@ -1,4 +1,7 @@
-"Skeleton maps the plain way: one frame, one bump and one array at a time. The oracle of the tests and the baseline of the benchmark."
+"""Skeleton maps the plain way: one frame, one bump and one array at a time.
+
+The oracle of the tests and the baseline of the benchmark.
+"""
 import cv2
 import numpy as np
 from sklearn.impute import KNNImputer
@@ -6,13 +9,15 @@ from sklearn.impute import KNNImputer
 from skeletongait.poses.joints import LIMBS
 
 GREY = (np.linspace(0, 1, 256)*255).astype(np.uint8)
+JOINT_ENDS = [(i, i) for i in range(17)]
 
 
 def impute(xy):
     "Holes of `(T, V, 2)` filled by scikit-learn alone; nothing is filled if some coordinate is never seen."
     table = np.ascontiguousarray(xy).reshape(len(xy), -1)
     if (table == 0).all(0).any(): return xy
-    return KNNImputer(missing_values=0, n_neighbors=4, weights='distance').fit_transform(table).reshape(xy.shape).astype(xy.dtype)
+    filled = KNNImputer(missing_values=0, n_neighbors=4, weights='distance').fit_transform(table)
+    return filled.reshape(xy.shape).astype(xy.dtype)
 
 
 def place(xy, size=128):
@@ -60,16 +65,21 @@ def fit(grey, size=64, align=True, offset=0, centre=64):
     rows = np.flatnonzero(grey.any(1))
     if align and not len(rows): return np.zeros((size, size), np.uint8)
     if align:
-        half = (rows[-1] - rows[0] + 1)//2
-        grey = grey[max(rows[0] - offset, 0):rows[-1] + offset + 1, max(centre - half, 0):centre + half + 1]
+        top, bottom = rows[0], rows[-1]
+        half = (bottom - top + 1)//2
+        grey = grey[max(top - offset, 0):bottom + offset + 1, max(centre - half, 0):centre + half + 1]
     return (cv2.resize(grey/255., (size, size), interpolation=cv2.INTER_AREA)*255).astype(np.uint8)
 
 
 def draw(joints, sigma=8., shape=(128, 128), **aligned):
     "Both maps of every frame of placed joints `(T, 17, 3)`."
-    return np.array([[fit(image(f[:, :2], f[:, 2], ends, sigma, shape), **aligned) for ends in (LIMBS, [(i, i) for i in range(17)])] for f in joints])
+    def both(frame):
+        images = (image(frame[:, :2], frame[:, 2], ends, sigma, shape) for ends in (LIMBS, JOINT_ENDS))
+        return [fit(grey, **aligned) for grey in images]
+    return np.array([both(frame) for frame in joints])
 
 
 def heatmap(pose, sigma=8.):
     "Skeleton maps of `(T, 17, 3)` with the published settings."
-    return draw(np.concatenate([place(impute(pose[..., :2])), pose[..., 2:]], -1), sigma)
+    placed = place(impute(pose[..., :2]))
+    return draw(np.concatenate([placed, pose[..., 2:]], -1), sigma)

@@ -23,7 +23,7 @@ def done(tmp_path_factory):
 
 @pytest.mark.slow
 def test_both_networks_learn(done):
-    "On people never seen in training, from another camera, in other clothes: 20 points of rank-1 above the untrained network and above no network."
+    "On unseen people, in another view and other clothes: 20 points of rank-1 above the untrained and no network."
     root = done/'output'/'demo'
     partition = json.loads((root/'partition.json').read_text())
     assert len(partition['TEST_SET']) >= 20 and not set(partition['TEST_SET']) & set(partition['TRAIN_SET'])
@@ -41,18 +41,22 @@ def shuffle_labels(linked, subjects, seed=0):
     "Deal the training sequences out anew: every subject keeps as many, but they are anybody's."
     sequences = [s for s in read_tree(linked).sequences if s.subject in subjects]
     order = np.random.default_rng(seed).permutation(len(sequences))
-    for s in sequences: s.path(linked).rename(s.path(linked).with_name(f'{s.view}-{s.subject}'))
+    for s in sequences:
+        s.path(linked).rename(s.path(linked).with_name(f'{s.view}-{s.subject}'))
     for i, s in zip(order, sequences):
         other = sequences[i]
-        other.path(linked).with_name(f'{other.view}-{other.subject}').rename(Sequence(s.subject, s.type, s.view).path(linked))
+        other.path(linked).with_name(f'{other.view}-{other.subject}').rename(Sequence(s.subject, s.type,
+            s.view).path(linked))
 
 
 @pytest.mark.slow
 def test_with_shuffled_labels_nothing_is_learnt(done, monkeypatch):
     root = done/'output'/'demo'
-    shutil.copytree(root/'linked', done/'shuffled'/'linked', symlinks=True); shutil.copy(root/'partition.json', done/'shuffled')
+    shutil.copytree(root/'linked', done/'shuffled'/'linked', symlinks=True)
+    shutil.copy(root/'partition.json', done/'shuffled')
     shuffle_labels(done/'shuffled'/'linked', json.loads((root/'partition.json').read_text())['TRAIN_SET'])
-    assert len(read_tree(done/'shuffled'/'linked').sequences) == POPULATION['n_subjects']*len(POPULATION['types'])*len(POPULATION['views'])
+    n_walks = POPULATION['n_subjects']*len(POPULATION['types'])*len(POPULATION['views'])
+    assert len(read_tree(done/'shuffled'/'linked').sequences) == n_walks
     monkeypatch.chdir(done)
     true = {l['model']: l['results']['Rank-1'] for l in json.loads((root/'results.json').read_text())}
     for name, packaged in CONFIGS.items():

@@ -3,7 +3,6 @@ import ast
 import importlib
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from scripts import ROOT

@@ -165,7 +165,8 @@ def _first_few(numbers) -> str:
     "List the first eight of `numbers`, and say how many more there are."
     numbers = [int(n) for n in numbers]
     text = ', '.join(map(str, numbers[:8]))
-    if len(numbers) > 8: text += f' and {len(numbers) - 8} more'
+    if len(numbers) > 8:
+        text += f' and {len(numbers) - 8} more'
     return text
 
 # %% ../../nbs/maps/01_heatmap.ipynb #77c4ed5b
@@ -207,7 +208,8 @@ def _resize(grey:np.ndarray, size:int) -> np.ndarray:
 def _check_finite(x:np.ndarray, what:str) -> None:
     "Raise a `PoseError` that names the frames of `x` `(T, ...)` with non-finite values."
     bad = ~np.isfinite(x).all((1, 2))
-    if bad.any(): raise PoseError(f"frames {_first_few(np.flatnonzero(bad))}: {what}")
+    if bad.any():
+        raise PoseError(f"frames {_first_few(np.flatnonzero(bad))}: {what}")
 
 # %% ../../nbs/maps/01_heatmap.ipynb #32cf955c
 def found_joints(
@@ -250,8 +252,10 @@ def place_joints(
     pose = to_coco17(pose)
     _check_finite(pose, 'NaN or infinite numbers; expected pixels and confidences '
                         '(a joint that was not found is at 0, 0)')
-    if cfg.use_conf and pose.shape[-1] == 3: conf = pose[..., 2:]
-    else: conf = np.ones((*pose.shape[:2], 1), pose.dtype)
+    if cfg.use_conf and pose.shape[-1] == 3:
+        conf = pose[..., 2:]
+    else:
+        conf = np.ones((*pose.shape[:2], 1), pose.dtype)
     xy = centre_and_scale(impute_joints(pose, cfg), cfg.image_size)
     _check_finite(xy, 'coordinates too large to scale')
     return switch_off(np.concatenate([xy, conf], -1), cfg.joints_off)
@@ -297,9 +301,11 @@ def _confidence_notices(xyc:np.ndarray, cfg:HeatmapConfig) -> list[str]:
     doubted = [name for name, doubt in zip(JOINTS, never_found & has_place) if doubt]
     if doubted:
         effect = "as for any joint never seen, nothing at all is imputed (impute_others: True fills the other joints)"
-        if cfg.impute_others or cfg.pad_method == 'simple': effect = "these stay at 0, 0"
+        if cfg.impute_others or cfg.pad_method == 'simple':
+            effect = "these stay at 0, 0"
         out.append(f"min_conf is {cfg.min_conf}, and no frame has as much for {', '.join(doubted)}: {effect}")
-    if cfg.use_conf and no_conf: out.append("the poses have no confidences: each counts as 1")
+    if cfg.use_conf and no_conf:
+        out.append("the poses have no confidences: each counts as 1")
     return out
 
 # %% ../../nbs/maps/01_heatmap.ipynb #42a0be13

@@ -79,7 +79,8 @@ def _list_bumps(joints, ends, sigma, height, width, bumps):
         if min(joints[i, 2], joints[j, 2]) < 1e-3: continue
         b = bumps[n]
         _set_segment(b, joints[i], joints[j])
-        if b.length == 0: j = i
+        if b.length == 0:
+            j = i
         left, right = min(b.ax, joints[j, 0]), max(b.ax, joints[j, 0])
         top, bottom = min(b.ay, joints[j, 1]), max(b.ay, joints[j, 1])
         b.x0, b.x1 = _bounds(left - reach, right + reach, width)
@@ -153,7 +154,8 @@ def _settle(bumps, y, sigma, best, out, every):
     "Compute the doubtful pixels of a row, or `every` one, from the definition."
     for x in range(len(out)):
         v = 256*math.exp(min(best[x], 0.))
-        if not every and abs(v - round(v)) > 1e-4: continue # generously: five times the band of doubt
+        if not every and abs(v - round(v)) > 1e-4:
+            continue # generously: five times the band of doubt
         v = np.float32(0)
         for b in bumps:
             if b.x0 <= x < b.x1 and b.y0 <= y < b.y1:
@@ -185,6 +187,7 @@ def _draw_images(joints, sigma, out):
         _draw_map(joints[t], LIMB_ENDS, sigma, bumps, best, out[t, 0])
         _draw_map(joints[t], JOINT_ENDS, sigma, bumps, best, out[t, 1])
 
+# %% ../../nbs/maps/02_renderer.ipynb #64b13cc6
 def _check(joints:np.ndarray, sigma:float) -> np.ndarray:
     "Return the joints as the loops want them; `PoseError` for a wrong shape, non-finite values, or an invalid sigma."
     if joints.ndim != 3 or joints.shape[1:] != (17, 3):

@@ -171,7 +171,8 @@ def _weights(
 # %% ../../nbs/maps/03_renderer_torch.ipynb #91d19724
 def _crop(grey, cfg):
     "First row, number of rows, first column, number of columns of each body in maps `(n, h, w)`; each `(n,)` float64."
-    if not cfg.align: return [grey.new_full((1,), v) for v in (0, cfg.img_h, 0, cfg.img_w)]
+    if not cfg.align:
+        return [grey.new_full((1,), v) for v in (0, cfg.img_h, 0, cfg.img_w)]
     lit = (grey > 0).any(-1)
     lit = lit | ~lit.any(1, keepdim=True) # all rows of an empty map
     y = torch.arange(cfg.img_h, device=grey.device)
@@ -230,7 +231,8 @@ def _draw_chunks(segments, windows, costs, cfg, levels, chunk, out):
 def _chunk_size(chunk, device):
     "Frames to draw at a time; `SkeletonGaitError` for less than 1."
     if chunk is None: return 16 if device.type == 'cpu' else 256
-    if chunk < 1: raise SkeletonGaitError(f"chunk: found {chunk}; expected at least 1 frame at a time")
+    if chunk < 1:
+        raise SkeletonGaitError(f"chunk: found {chunk}; expected at least 1 frame at a time")
     return chunk
 
 # %% ../../nbs/maps/03_renderer_torch.ipynb #5abb7aa1
@@ -247,7 +249,8 @@ def draw_maps_torch(
     Raises a `SkeletonGaitError` for another shape, non-finite values, or a sigma of 0 or less.
     """
     device = joints.device
-    if device.type == 'mps': joints = joints.cpu()
+    if device.type == 'mps':
+        joints = joints.cpu()
     _check_shapes(joints, sigma)
     _check_values(joints, sigma)
     chunk = _chunk_size(chunk, joints.device)

@@ -55,8 +55,11 @@ def to_coco17(
     _check_array(pose)
     flat = pose.ndim == 2 and pose.shape[1] == _GREW_COLUMNS
     _check_shape(pose, flat)
-    if flat: pose = pose[:, 2:].reshape(-1, 17, 3)
-    if pose.dtype == np.float16: pose = pose.astype(np.float32)
-    if pose.dtype not in (np.float32, np.float64): pose = pose.astype(np.float64)
+    if flat:
+        pose = pose[:, 2:].reshape(-1, 17, 3)
+    if pose.dtype == np.float16:
+        pose = pose.astype(np.float32)
+    if pose.dtype not in (np.float32, np.float64):
+        pose = pose.astype(np.float64)
     n_joints = pose.shape[1]
     return pose if n_joints == 17 else pose[:, COCO17_FROM[n_joints]]

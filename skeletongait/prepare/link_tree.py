@@ -67,8 +67,10 @@ def pair_up(
         second = silhouettes.sequences.get(sequence)
         if second is None: continue
         candidates = [f for files in (first, second) if len(files) > 1 for f in files]
-        if candidates: ambiguous[sequence] = candidates
-        else: both[sequence] = (first[0], second[0])
+        if candidates:
+            ambiguous[sequence] = candidates
+        else:
+            both[sequence] = (first[0], second[0])
     only_maps = [s for s in maps.sequences if s not in silhouettes.sequences]
     only_silhouettes = [s for s in silhouettes.sequences if s not in maps.sequences]
     strays = [*dict.fromkeys(maps.strays + silhouettes.strays)] # each once: both may be one tree
@@ -136,8 +138,10 @@ def _check_counts(files:tuple[Path,Path], first:np.ndarray, silhouettes:np.ndarr
     "A `SkeletonGaitError` for files of different length that `trim` does not cover; it says which options would."
     spare = abs(len(first) - len(silhouettes))
     needed = []
-    if trim.where == 'no': needed.append('--trim=end or --trim=start')
-    if spare > trim.at_most: needed.append(f'--trim_at_most={spare}')
+    if trim.where == 'no':
+        needed.append('--trim=end or --trim=start')
+    if spare > trim.at_most:
+        needed.append(f'--trim_at_most={spare}')
     if not spare or not needed: return
     kind = 'poses' if first_name(first) == '0_pose' else 'maps'
     expected = 'equally many' if trim.where == 'no' else f'equally many, or {trim.at_most} more at most'
@@ -204,7 +208,8 @@ def _identity(path:Path) -> tuple[int,int]:
 def _save_if_new(text:str, path:Path) -> None:
     "Write a text file, unless it holds this text already."
     with writing(path):
-        if not path.exists() or path.read_text(encoding='utf-8') != text: save_text(text, path)
+        if not path.exists() or path.read_text(encoding='utf-8') != text:
+            save_text(text, path)
 
 def _read_list(path:Path) -> dict[str,tuple[int,int]]: # Size and time of each file, by its name
     "Read the list of files written here; `SkeletonGaitError` if it is none."
@@ -268,11 +273,13 @@ def holds(
     copy:bool,  # A copy, not a link
 ) -> bool:
     "Is `path` already what it should be?"
-    if o.cut is None and not copy: return path.is_symlink() and _target(path) == str(o.source.absolute())
+    if o.cut is None and not copy:
+        return path.is_symlink() and _target(path) == str(o.source.absolute())
     if path.is_symlink() or not path.is_file(): return False
     if o.cut is not None: return path.read_bytes() == pickled(o.cut)
     return _identity(path) == _identity(o.source) or filecmp.cmp(path, o.source, shallow=False)
 
+# %% ../../nbs/prepare/03_link_tree.ipynb #5692effa
 def put(
     path:Path,       # In the linked tree
     o:Stream,        # What it should be
@@ -284,8 +291,10 @@ def put(
         link(o.source, path)
         return
     with atomic_write(path) as tmp:
-        if o.cut is None: shutil.copyfile(o.source, tmp)
-        else: tmp.write_bytes(pickled(o.cut))
+        if o.cut is None:
+            shutil.copyfile(o.source, tmp)
+        else:
+            tmp.write_bytes(pickled(o.cut))
         stat = o.source.stat()
         os.utime(tmp, ns=(stat.st_atime_ns, stat.st_mtime_ns))
         written.add(path, tmp)
@@ -353,6 +362,7 @@ def _trimmed(sequence:Sequence, o:Stream, trim:Trim) -> dict:
     return dict(sequence='/'.join(sequence), file=o.name, source=str(o.source),
                 frames_before=o.n_frames, frames_after=len(o.cut), cut_at=trim.where)
 
+# %% ../../nbs/prepare/03_link_tree.ipynb #a756d160
 def link_one(
     pair:tuple[Sequence,tuple[Path,Path]],
     written:Written,        # Of the linked tree
@@ -385,7 +395,8 @@ def sweep(
     sequences, gone, kept = set(), [], []
     for p in sorted(root.glob('*/*/*/*')):
         sequence = Sequence(*p.relative_to(root).parts[:3])
-        if sequence in linked or not is_our_name(p.name) or link_above(p, root): continue
+        if sequence in linked or not is_our_name(p.name) or link_above(p, root):
+            continue
         if may_go(p, written):
             sequences.add(sequence)
             gone.append(p)
@@ -408,7 +419,8 @@ def in_threads(
         waiting = deque()
         for o in items:
             waiting.append(pool.submit(func, o))
-            if len(waiting) == 2*threads: yield waiting.popleft().result()
+            if len(waiting) == 2*threads:
+                yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
 
@@ -436,7 +448,8 @@ def _details(report:dict) -> list[str]:
     "One line for each file or sequence that is not simply linked."
     strays = report['strays']
     lines = [f'notice: ignored, not at <subject>/<type>/<view>/: {p}' for p in strays[:10]]
-    if len(strays) > 10: lines.append(f'notice: and {len(strays) - 10} more')
+    if len(strays) > 10:
+        lines.append(f'notice: and {len(strays) - 10} more')
     lines += [f'only maps: {s}' for s in report['only_maps']]
     lines += [f'only silhouettes: {s}' for s in report['only_silhouettes']]
     lines += [f"trimmed: {o['sequence']}: {o['file']}: {o['frames_before']} frames, {o['frames_after']} kept, "
@@ -446,6 +459,7 @@ def _details(report:dict) -> list[str]:
               for p in report['kept']]
     return lines
 
+# %% ../../nbs/prepare/03_link_tree.ipynb #effd903a
 def summary(
     report:dict,     # As `as_report` makes it
     new:int,         # Sequences that were not yet as they should be
@@ -456,10 +470,12 @@ def summary(
     n = report['counts']
     linked, are, failed = ('would be linked', 'are', 'would fail') if dry_run else ('linked', 'were', 'failed')
     counts = f"{n['linked']} sequences {linked} ({new} new or changed, {n['linked']-new} as they {are})"
-    if n['trimmed']: counts += f", {n['trimmed']} of them trimmed"
+    if n['trimmed']:
+        counts += f", {n['trimmed']} of them trimmed"
     counts += f", {n['failed']} {failed}, {n['only_maps']} with maps only"
     counts += f", {n['only_silhouettes']} with silhouettes only"
-    if removed: counts += f", {removed} no longer linked"
+    if removed:
+        counts += f", {removed} no longer linked"
     return '\n'.join(map(one_line, [*_details(report), counts]))
 
 # %% ../../nbs/prepare/03_link_tree.ipynb #8b0849b3
@@ -501,6 +517,7 @@ def _link_pairs(pairs:Pairs, one:Callable) -> list[Result]:
         raise OutputError(f'{e}; {len(results)} of {n} sequences done') from None
     return results + [_ambiguous(sequence, files) for sequence, files in pairs.ambiguous.items()]
 
+# %% ../../nbs/prepare/03_link_tree.ipynb #25a6fe32
 def link_trees(
     pairs:Pairs,
     written:Written,        # Of the linked tree
@@ -510,13 +527,15 @@ def link_trees(
     copy:bool=False,        # Copies, not links
 ) -> dict: # As `as_report` makes it
     "Link all pairs, remove what is not linked, print the summary, and only then write the report."
-    if not dry_run: written.tidy()
+    if not dry_run:
+        written.tidy()
     one = partial(link_one, written=written, trim=trim, limits=limits, copy=copy, dry_run=dry_run)
     results = _link_pairs(pairs, one)
     gone, kept = sweep({r.sequence for r in results if not r.reason}, written, dry_run)
     report = as_report(pairs, results, kept)
     text = summary(report, sum(r.new for r in results), len(gone), dry_run) + f' -> {one_line(str(written.root))}'
-    if dry_run: text += ' (dry run: nothing was changed)'
+    if dry_run:
+        text += ' (dry run: nothing was changed)'
     print(text, flush=True)
     if not dry_run:
         written.tidy()

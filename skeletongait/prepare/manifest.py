@@ -113,7 +113,8 @@ def fresh(
     sha256:Callable[[],str],  # Reads the pose file, if need be
 ) -> Record|None: # The record to keep; None if the maps must be drawn
     "Return the record if the maps are still those of the pose file, with the file's time."
-    if record is None or (record.size, record.bytes) != (size, maps_bytes): return None
+    if record is None or (record.size, record.bytes) != (size, maps_bytes):
+        return None
     if record.window != window_of(record.frames): return None
     if record.mtime_ns == mtime_ns: return record
     if record.sha256 != sha256(): return None
@@ -304,11 +305,13 @@ def start_over(
     write_manifest(out, marked)
     return marked
 
+# %% ../../nbs/prepare/02_manifest.ipynb #2c4cf909
 def _own_files(out:Path, name:str) -> Iterator[tuple[str,PurePosixPath]]: # Path, and path below `out/name`
     "All files below `out/name`, but none beyond a link."
     for e in walk(out/name):
         path = Path(e.path)
-        if not link_above(path, out): yield e.path, PurePosixPath(path.relative_to(out/name).as_posix())
+        if not link_above(path, out):
+            yield e.path, PurePosixPath(path.relative_to(out/name).as_posix())
 
 def clear(
     out:Path,                # Folder of maps

@@ -75,9 +75,11 @@ def check_apart(poses:Path, out:Path) -> None:
     for folder in (out, *(out/name for name in PARTS)):
         _check_not_broken(folder)
         target = folder.resolve()
-        if not (source.is_relative_to(target) or target.is_relative_to(source)): continue
+        if not (source.is_relative_to(target) or target.is_relative_to(source)):
+            continue
         todo = 'choose another --save_root'
-        if folder.is_symlink(): todo += ', or remove the link'
+        if folder.is_symlink():
+            todo += ', or remove the link'
         raise SkeletonGaitError(f"{folder}: the maps' folder and the poses' folder {poses} "
                                 f"must not lie inside each other; {todo}")
 
@@ -127,7 +129,8 @@ def list_jobs(
     for files in tree.sequences.values():
         poses = [f.relative_to(tree.root).as_posix() for f in files if f.name.startswith(begin)]
         jobs += [Job(pose, n_sequences < n_pictures and pose is poses[0]) for pose in poses]
-        if poses: n_sequences += 1
+        if poses:
+            n_sequences += 1
     if not jobs:
         raise SkeletonGaitError(f"{tree.root}: no pose file whose name begins with {begin}; "
                                 "that is how SUSTech1K names its poses")
@@ -248,9 +251,12 @@ class Outcome(NamedTuple):
 # %% ../../nbs/prepare/01_render_tree.ipynb #74769f0e
 def reason(e:Exception, source:Path) -> str:
     "Say why a file was not drawn, without its path."
-    if isinstance(e, OSError) and e.strerror: text = e.strerror
-    elif isinstance(e, SkeletonGaitError): text = str(e)
-    else: text = f'{type(e).__name__}: {e}'
+    if isinstance(e, OSError) and e.strerror:
+        text = e.strerror
+    elif isinstance(e, SkeletonGaitError):
+        text = str(e)
+    else:
+        text = f'{type(e).__name__}: {e}'
     return text.removeprefix(f'{source}: ')
 
 def is_unread(e:Exception) -> bool:
@@ -263,8 +269,10 @@ def remove_outputs(pose:str, work:Work, pictures:bool) -> int: # How many maps t
     maps = work.maps(pose)
     with writing(maps):
         there = maps.is_file() and not link_above(maps, work.out)
-        if there: remove_all([maps])
-        if pictures: remove_all(earlier_pictures(pose, work))
+        if there:
+            remove_all([maps])
+        if pictures:
+            remove_all(earlier_pictures(pose, work))
     return int(there)
 
 # %% ../../nbs/prepare/01_render_tree.ipynb #8aa0684b
@@ -301,7 +309,8 @@ def do_share(
     "Draw every file of `jobs`; those that cannot be drawn are listed with their reasons."
     share = _Share(work, journal)
     try:
-        if jobs: compile_loops()
+        if jobs:
+            compile_loops()
         for job in jobs:
             share.do(job)
             tell(share.drawn + len(share.failed))
@@ -346,7 +355,8 @@ def find_fresh(
         except OSError: # drawing it will tell why
             unread[pose] = old
             continue
-        if record: kept[pose] = record
+        if record:
+            kept[pose] = record
     return kept, unread
 
 # %% ../../nbs/prepare/01_render_tree.ipynb #efebcc88
@@ -365,7 +375,8 @@ def open_output(
 ) -> tuple[Manifest|None,Found]: # The manifest, without records of what is removed; what the folder holds
     "Take up an output folder where the last run left it; `SkeletonGaitError` if its maps have other settings."
     found, journals = look_around(out), find_journals(out)
-    if overwrite: check_unlisted(out, found)
+    if overwrite:
+        check_unlisted(out, found)
     manifest = start_over(out, header) if overwrite else read_manifest(out)
     check_settings(out, header, manifest, found.maps)
     clearing = manifest and manifest.header.get('clearing')
@@ -405,12 +416,14 @@ def make_plan(
         manifest, found = open_output(work.out, header, overwrite)
     removed = sum(remove_outputs(pose, work, False) for pose, _ in clashing)
     records = manifest.records if manifest else {}
-    if manifest and _same_maps(manifest.header, header): header = manifest.header
+    if manifest and _same_maps(manifest.header, header):
+        header = manifest.header
     valid, unread = find_fresh(jobs, records, found.maps, tree.root)
     drawable = {maps_name(j.pose) for j in everything}
     alone = found.maps.keys() - drawable
     kept = valid | unread | {k: r for k, r in records.items() if maps_name(k) in alone}
-    if manifest != Manifest(header, kept): write_manifest(work.out, Manifest(header, kept))
+    if manifest != Manifest(header, kept):
+        write_manifest(work.out, Manifest(header, kept))
     return Plan(
         header, files=[j.pose for j in everything], jobs=[j for j in jobs if j.pose not in valid],
         kept=kept, n_fresh=len(valid), failed=[*closed, *clashing], removed=removed,
@@ -420,6 +433,7 @@ def make_plan(
 # %% ../../nbs/prepare/01_render_tree.ipynb #a7e1c0d1
 MOST_SECONDS = 3600 # Seconds at one file after which a rank falls silent (chosen; 100,000 frames take a minute or two)
 
+# %% ../../nbs/prepare/01_render_tree.ipynb #37aeafcc
 class Teller:
     "Posts twice a second, in a `with` block, how many files a rank has dealt with, and a sign of life."
     def __init__(self, board:Board, rank:int):
@@ -491,6 +505,7 @@ def _do_posted(
     with Teller(board, rank) as tell:
         return do_share(jobs, work, out/'journal'/share['journal'], tell)
 
+# %% ../../nbs/prepare/01_render_tree.ipynb #f349d261
 def follow(
     board:Board,
     rank:int,        # This rank, above 0
@@ -531,10 +546,12 @@ class ProgressWatch:
         "Rank 0 has dealt with `mine` files; look at the others if the last look is half a second ago."
         now = time.monotonic()
         if now - self.last < .5 and mine < len(self.shares[0]): return
-        if now - self.last > max(1, self.patience/2): self.heard = [now]*len(self.shares) # nobody has listened
+        if now - self.last > max(1, self.patience/2):
+            self.heard = [now]*len(self.shares) # nobody has listened
         self.done[0], self.last = mine, now
         for rank in range(1, len(self.shares)):
-            if rank not in self.outcomes: self.look(rank)
+            if rank not in self.outcomes:
+                self.look(rank)
         self.bar.update(self.bar.initial + sum(self.done) - self.bar.n)
 
     def waits(self) -> bool:
@@ -564,6 +581,7 @@ def look(self:ProgressWatch, rank:int) -> None:
         self.judge_silence(rank, now)
         self.judge_speed(rank, now)
 
+# %% ../../nbs/prepare/01_render_tree.ipynb #8b0723d3
 @patch
 def judge_silence(self:ProgressWatch, rank:int, now:float) -> None:
     "Is `rank` silent? Say so once."
@@ -645,7 +663,8 @@ def save_state(
 def _first_ten(paths:list[str], text:str) -> list[str]:
     "One warning for each of the first ten paths, and one that counts the others."
     lines = [f'notice: {text}: {p}' for p in paths[:10]]
-    if len(paths) > 10: lines.append(f'notice: and {len(paths) - 10} more')
+    if len(paths) > 10:
+        lines.append(f'notice: and {len(paths) - 10} more')
     return lines
 
 def _warnings(report:dict) -> list[str]:
@@ -656,6 +675,7 @@ def _warnings(report:dict) -> list[str]:
     lines += _first_ten(gone, 'kept, though their pose file is gone')
     return lines + _first_ten(report['unlisted'], 'kept, though no run of this folder has drawn it')
 
+# %% ../../nbs/prepare/01_render_tree.ipynb #858853a5
 def summary(
     report:dict,       # As `make_report` returns it
     work:Work,
@@ -669,9 +689,12 @@ def summary(
     lines += [f"failed: {work.poses/f['path']}: {f['reason']}" for f in failed]
     lines += [f"lost: rank {o['rank']}; it leaves {o['files']} files to the next run" for o in report['lost']]
     lines += [f'stopped: {why}' for why in stopped]
-    if stopped: lines.append(f'{left} files are left: fix it and run the same command again')
-    elif left: lines.append(f'{left} files are left: run the same command again')
-    if removed: lines.append(f'{removed} earlier maps removed, since their pose files are no poses any more')
+    if stopped:
+        lines.append(f'{left} files are left: fix it and run the same command again')
+    elif left:
+        lines.append(f'{left} files are left: run the same command again')
+    if removed:
+        lines.append(f'{removed} earlier maps removed, since their pose files are no poses any more')
     there = report['maps'] - drawn
     lines.append(f"{drawn} files drawn, {len(failed)} failed, {there} were there already -> {work.out/'pkl'}")
     return '\n'.join(map(one_line, lines))
@@ -728,6 +751,7 @@ def _finish(
     print(summary(report, work, stopped, drawn, removed), flush=True)
     return int(bool(report['failed'] or report['lost'] or report['left'] or stopped))
 
+# %% ../../nbs/prepare/01_render_tree.ipynb #0c7f3638
 def lead(
     board:Board,
     world:int,      # Number of ranks

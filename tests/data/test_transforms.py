@@ -1,6 +1,9 @@
 "Transforms: one draw for a whole sequence, sizes, grey levels, and what a configuration may say."
 import pickle
-import cv2, numpy as np, pytest, torch
+import cv2
+import numpy as np
+import pytest
+import torch
 from hypothesis import given, settings, strategies as st
 from skeletongait.core import SkeletonGaitError
 from skeletongait.data.transforms import TRANSFORMS, affine_points, erased_box, perspective_corners, warp
@@ -8,9 +11,23 @@ from skeletongait.data.transforms import (
     BaseSilCuttingTransform, BaseSilTransform, Compose, RandomAffine, RandomErasing, RandomHorizontalFlip,
     RandomPerspective, RandomRotate, build_transform, fit_width, to_float)
 
-RANDOM = [RandomPerspective(1), RandomHorizontalFlip(1), RandomRotate(1), RandomRotate(1, about_centre=True), RandomAffine(1), RandomErasing(1)]
-PUBLISHED = {'type': 'Compose', 'trf_cfg': [{'type': 'RandomPerspective', 'prob': .2}, {'type': 'BaseSilCuttingTransform'},
-                                            {'type': 'RandomHorizontalFlip', 'prob': .2}, {'type': 'RandomRotate', 'prob': .2}]}
+RANDOM = [
+    RandomPerspective(1),
+    RandomHorizontalFlip(1),
+    RandomRotate(1),
+    RandomRotate(1, about_centre=True),
+    RandomAffine(1),
+    RandomErasing(1),
+]
+PUBLISHED = {
+    'type': 'Compose',
+    'trf_cfg': [
+        {'type': 'RandomPerspective', 'prob': 0.2},
+        {'type': 'BaseSilCuttingTransform'},
+        {'type': 'RandomHorizontalFlip', 'prob': 0.2},
+        {'type': 'RandomRotate', 'prob': 0.2},
+    ],
+}
 rng = np.random.default_rng
 def smooth(t=4, c=3, h=64, w=64, seed=0):
     x = rng(seed).integers(0, 256, (t, c, h, w), dtype=np.uint8)
@@ -19,18 +36,21 @@ def smooth(t=4, c=3, h=64, w=64, seed=0):
 @pytest.mark.parametrize('t', RANDOM, ids=lambda t: type(t).__name__)
 @pytest.mark.parametrize('size', [(64, 64), (64, 44), (128, 88), (128, 128), (64, 48), (48, 48)])
 def test_one_draw_for_all_frames_and_channels(t, size):
-    x = smooth(3, 2, *size); kept = x.copy()
+    x = smooth(3, 2, *size)
+    kept = x.copy()
     for seed in range(5):
         y = t(x, rng(seed))
         assert y.shape == x.shape and y.dtype == np.uint8
         for i in range(3):
-            for c in range(2): np.testing.assert_array_equal(y[i:i+1, c:c+1], t(x[i:i+1, c:c+1], rng(seed)))
+            for c in range(2):
+                np.testing.assert_array_equal(y[i:i+1, c:c+1], t(x[i:i+1, c:c+1], rng(seed)))
     np.testing.assert_array_equal(x, kept)
 
 @pytest.mark.parametrize('t', RANDOM, ids=lambda t: type(t).__name__)
 def test_bytes_and_floats_agree_to_half_a_grey_level(t):
     x = smooth()
-    for seed in range(10): assert np.abs(t(x, rng(seed)) - t(x.astype(np.float32), rng(seed))).max() < .51
+    for seed in range(10):
+        assert np.abs(t(x, rng(seed)) - t(x.astype(np.float32), rng(seed))).max() < .51
 
 @pytest.mark.parametrize('cls', [RandomPerspective, RandomHorizontalFlip, RandomRotate, RandomAffine, RandomErasing])
 def test_probability(cls):
@@ -39,7 +59,9 @@ def test_probability(cls):
     hits = sum(cls(.2)(x, rng(s)) is not x for s in range(500))
     assert 60 < hits < 140
 
-@pytest.mark.parametrize('h,w,expected', [(64, 64, 44), (128, 128, 88), (64, 44, 44), (128, 88, 88), (64, 48, 48), (128, 96, 96)])
+@pytest.mark.parametrize(
+    'h,w,expected', [(64, 64, 44), (128, 128, 88), (64, 44, 44), (128, 88, 88), (64, 48, 48), (128, 96, 96)]
+)
 @pytest.mark.parametrize('base', [BaseSilTransform, BaseSilCuttingTransform])
 def test_either_base_ends_at_a_width_of_the_networks(h, w, expected, base):
     x = smooth(1, 1, h, w)
@@ -84,8 +106,11 @@ def test_perspective_maps_the_drawn_corners_to_the_frame():
     for seed in range(5):
         corners = perspective_corners(h, w, rng(seed))
         m = cv2.getPerspectiveTransform(corners, np.float32([(0, 0), (w, 0), (w, h), (0, h)]))
-        np.testing.assert_allclose(cv2.perspectiveTransform(corners[None], m)[0], [(0, 0), (w, 0), (w, h), (0, h)], atol=1e-3)
-        dot = np.zeros((1, 1, h, w), np.uint8); dot[0, 0, 30:33, 30:33] = 255
+        np.testing.assert_allclose(
+            cv2.perspectiveTransform(corners[None], m)[0], [(0, 0), (w, 0), (w, h), (0, h)], atol=1e-3
+        )
+        dot = np.zeros((1, 1, h, w), np.uint8)
+        dot[0, 0, 30:33, 30:33] = 255
         # the transform throws its coin first, then draws the corners
         class Fixed:
             def __init__(self): self.r = rng(seed)
@@ -100,43 +125,71 @@ def test_rotation_point():
     "The point that stays is x = H // 2, y = W // 2, or the centre proper."
     for about_centre, (x, y) in ((False, (32, 22)), (True, (22, 32))):
         h, w = (64, 44) if not about_centre else (65, 45)
-        dot = np.zeros((1, 1, h, w), np.uint8); dot[0, 0, y, x] = 255
-        for seed in range(5): assert RandomRotate(1, 10, about_centre)(dot, rng(seed))[0, 0, y, x] >= 254
+        dot = np.zeros((1, 1, h, w), np.uint8)
+        dot[0, 0, y, x] = 255
+        for seed in range(5):
+            assert RandomRotate(1, 10, about_centre)(dot, rng(seed))[0, 0, y, x] >= 254
 
 def test_flip_twice_is_nothing():
-    x = smooth(); f = RandomHorizontalFlip(1)
+    x = smooth()
+    f = RandomHorizontalFlip(1)
     np.testing.assert_array_equal(f(f(x, rng(0)), rng(0)), x)
 
 def test_warp_of_the_identity():
     x = smooth()
-    np.testing.assert_array_equal(warp(x, np.eye(2, 3)), x); np.testing.assert_array_equal(warp(x, np.eye(3)), x)
+    np.testing.assert_array_equal(warp(x, np.eye(2, 3)), x)
+    np.testing.assert_array_equal(warp(x, np.eye(3)), x)
     flipped = x[..., ::-1] # a view with a negative stride, as the flip before a rotation gives
     np.testing.assert_array_equal(warp(flipped, np.eye(2, 3)), flipped)
 
 def test_compose_draws_in_order_from_one_generator():
-    a, b, x = RandomPerspective(1), RandomRotate(1), smooth()
+    a, b = RandomPerspective(1), RandomRotate(1)
+    x = smooth()
     r = rng(3)
     np.testing.assert_array_equal(Compose([a, b])(x, rng(3)), b(a(x, r), r))
 
 def test_build():
     t = build_transform(PUBLISHED)
-    assert [type(o).__name__ for o in t.transforms] == ['RandomPerspective', 'BaseSilCuttingTransform', 'RandomHorizontalFlip', 'RandomRotate']
+    assert [type(o).__name__ for o in t.transforms] == [
+        'RandomPerspective',
+        'BaseSilCuttingTransform',
+        'RandomHorizontalFlip',
+        'RandomRotate',
+    ]
     assert [getattr(o, 'prob', None) for o in t.transforms] == [.2, None, .2, .2] and t.transforms[3].degree == 10
     x = smooth()
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(t))(x, rng(1)), t(x, rng(1)))
     np.testing.assert_array_equal(build_transform([PUBLISHED])(x, rng(1)), t(x, rng(1)))
-    for name in TRANSFORMS: assert type(build_transform({'type': name})).__name__ == name
+    for name in TRANSFORMS:
+        assert type(build_transform({'type': name})).__name__ == name
     assert build_transform({'type': 'RandomErasing', 'prob': .3, 'sl': .1, 'sh': .3, 'r1': .5}).sh == .3
     nested = build_transform({'type': 'Compose', 'trf_cfg': [PUBLISHED, {'type': 'RandomErasing'}]})
     assert nested(x, rng(0)).shape == (4, 3, 64, 44)
 
-@pytest.mark.parametrize('cfg,says', [
-    ({'type': 'RandomRotation'}, "did you mean 'RandomRotate'"), ({'type': 'RandomRotate', 'degrees': 3}, "did you mean 'degree'"),
-    ({'type': 'BaseSilTransform', 'prob': 3}, "'prob' is not known"), ({'type': 'Compose'}, 'trf_cfg'), ({'type': 'Compose', 'trf_cfg': {}}, 'a list'),
-    ({'type': 'Compose', 'trf_cfg': [{'type': 'Flip'}]}, "'Flip' is not known"), ({'prob': 1}, 'with a type'), ([], 'a list of 0'), ([PUBLISHED, PUBLISHED], 'a list of 2'), ([3], 'mapping'), (None, 'mapping'),
-    ({'type': 'RandomRotate', 'prob': 1.2}, 'from 0 to 1'), ({'type': 'RandomRotate', 'prob': 'high'}, 'from 0 to 1'), ({'type': 'RandomRotate', 'prob': True}, 'from 0 to 1'),
-    ({'type': 'RandomRotate', 'degree': -1}, 'degree is -1'), ({'type': 'RandomErasing', 'sl': .5}, 'sl is 0.5'), ({'type': 'RandomErasing', 'r1': 0}, 'r1 is 0'),
-    ({'type': ['RandomRotate']}, 'is not known')])
+@pytest.mark.parametrize(
+    'cfg,says',
+    [
+        ({'type': 'RandomRotation'}, "did you mean 'RandomRotate'"),
+        ({'type': 'RandomRotate', 'degrees': 3}, "did you mean 'degree'"),
+        ({'type': 'BaseSilTransform', 'prob': 3}, "'prob' is not known"),
+        ({'type': 'Compose'}, 'trf_cfg'),
+        ({'type': 'Compose', 'trf_cfg': {}}, 'a list'),
+        ({'type': 'Compose', 'trf_cfg': [{'type': 'Flip'}]}, "'Flip' is not known"),
+        ({'prob': 1}, 'with a type'),
+        ([], 'a list of 0'),
+        ([PUBLISHED, PUBLISHED], 'a list of 2'),
+        ([3], 'mapping'),
+        (None, 'mapping'),
+        ({'type': 'RandomRotate', 'prob': 1.2}, 'from 0 to 1'),
+        ({'type': 'RandomRotate', 'prob': 'high'}, 'from 0 to 1'),
+        ({'type': 'RandomRotate', 'prob': True}, 'from 0 to 1'),
+        ({'type': 'RandomRotate', 'degree': -1}, 'degree is -1'),
+        ({'type': 'RandomErasing', 'sl': 0.5}, 'sl is 0.5'),
+        ({'type': 'RandomErasing', 'r1': 0}, 'r1 is 0'),
+        ({'type': ['RandomRotate']}, 'is not known'),
+    ],
+)
 def test_build_errors(cfg, says):
-    with pytest.raises(SkeletonGaitError) as e: build_transform(cfg)
+    with pytest.raises(SkeletonGaitError) as e:
+        build_transform(cfg)
     assert says in str(e.value) and '\n' not in str(e.value)

@@ -1,9 +1,14 @@
+"Distances, ranks and scores against naive loops."
 import matplotlib.pyplot as plt
-import numpy as np, pytest, torch
+import numpy as np
+import pytest
+import torch
 from hypothesis import given, settings, strategies as st
+
 from skeletongait.core import SkeletonGaitError
-from skeletongait.evaluation.ranking import (PART, Scores, cmc, distance_blocks, distances, percentage, hit_columns, make_embedding_set, name_codes, nearest_sequences, order_keys,
-                                   plot_cmc, rank_hits, rank_of, score_galleries, score_probes, score_ranks, top_k)
+from skeletongait.evaluation.ranking import (
+    PART, Scores, cmc, distance_blocks, distances, hit_columns, make_embedding_set, name_codes, nearest_sequences,
+    order_keys, percentage, plot_cmc, rank_hits, rank_of, score_galleries, score_probes, score_ranks, top_k)
 
 SEEDS = st.integers(0, 2**32-1)
 
@@ -25,7 +30,8 @@ def naive_scores(d_m, match_m, valid_m):
 def random_test(seed, n, grid=2):
     "Embeddings on a coarse grid, so that distances tie, and few names, so that some probes have no match."
     rng = np.random.default_rng(seed)
-    return make_embedding_set(rng.integers(1-grid, grid, (n, 2, 2)).astype(np.float32), *[[f'{k}{i}' for i in rng.integers(0, 3, n)] for k in 'stv']), rng
+    return make_embedding_set(rng.integers(1-grid, grid, (n, 2, 2)).astype(np.float32),
+                              *[[f'{k}{i}' for i in rng.integers(0, 3, n)] for k in 'stv']), rng
 
 
 def agree(a, b, fields): return bool(fields) and all(getattr(a, f) == getattr(b, f) for f in fields)
@@ -112,11 +118,13 @@ def test_huge_distances_are_no_exclusions():
 def test_hit_columns(seed, n, m):
     rng = np.random.default_rng(seed)
     a, b = torch.from_numpy(rng.integers(0, 4, n)), torch.from_numpy(rng.integers(0, 4, m))
-    for row, s in zip(hit_columns(a, b), a): assert sorted(j for j in row.tolist() if j >= 0) == (b == s).nonzero()[:, 0].tolist()
+    for row, s in zip(hit_columns(a, b), a):
+        assert sorted(j for j in row.tolist() if j >= 0) == (b == s).nonzero()[:, 0].tolist()
 
 
 @settings(max_examples=80, deadline=None)
-@given(SEEDS, st.integers(2, 25), st.sampled_from(((), ('view',), ('subject', 'view'), ('type',), ('subject',))), st.sampled_from(('euc', 'cos')), st.integers(1, 60))
+@given(SEEDS, st.integers(2, 25), st.sampled_from(((), ('view',), ('subject', 'view'), ('type',), ('subject',))),
+       st.sampled_from(('euc', 'cos')), st.integers(1, 60))
 def test_core_is_the_naive_loop(seed, n, exclude, metric, block):
     test, rng = random_test(seed, n)
     probe = rng.random(n) < .5
@@ -126,7 +134,8 @@ def test_core_is_the_naive_loop(seed, n, exclude, metric, block):
     for i in p:
         d = [round(float(np.float32(naive_distance(x[i], x[j], metric))), 5) for j in g]
         pairs = [(test.sequences[i], test.sequences[j]) for j in g]
-        expected.append(naive_scores(d, [a.subject == b.subject for a, b in pairs], [not agree(a, b, exclude) for a, b in pairs]))
+        expected.append(naive_scores(d, [a.subject == b.subject for a, b in pairs],
+                                     [not agree(a, b, exclude) for a, b in pairs]))
     np.testing.assert_allclose(torch.stack(score_probes(test, p, g, metric, exclude, block), 1), expected, rtol=1e-12)
 
 
@@ -138,7 +147,8 @@ def test_several_galleries_are_as_many_single_ones(seed, n, exclude):
     galleries = [g for g in galleries if len(g)]
     together = score_galleries(test, p, galleries, 'euc', exclude)
     for c, g in enumerate(galleries):
-        for a, b in zip(together, score_probes(test, p, g, 'euc', exclude)): np.testing.assert_array_equal(a[:, c], b)
+        for a, b in zip(together, score_probes(test, p, g, 'euc', exclude)):
+            np.testing.assert_array_equal(a[:, c], b)
 
 
 @settings(max_examples=60, deadline=None)
@@ -147,20 +157,23 @@ def test_top_k_is_a_stable_sort(seed, n, k, block):
     test, rng = random_test(seed, n)
     p, g = np.arange(n//2), np.arange(n//2, n)
     near, far = nearest_sequences(test, p, g, k, exclude=('view',), block=block)
-    d = torch.cat([o.clone() for _, o in distance_blocks(test, p, g, exclude=('view',))]) if len(p) else torch.empty(0, len(g))
+    d = torch.cat([o.clone() for _, o in distance_blocks(test, p, g,
+                                                         exclude=('view',))]) if len(p) else torch.empty(0, len(g))
     order = d.sort(dim=1, stable=True)
     assert torch.equal(near, torch.from_numpy(g)[order.indices[:, :k]]) and torch.equal(far, order.values[:, :k])
 
 
 def test_top_k_over_several_parts():
     d = torch.from_numpy(np.random.default_rng(0).integers(0, 40, (6, 3*PART + 7)).astype(np.float32))
-    for k in (1, 20, PART + 1, 3*PART + 7): assert torch.equal(top_k(d, k), d.sort(dim=1, stable=True).indices[:, :k])
+    for k in (1, 20, PART + 1, 3*PART + 7):
+        assert torch.equal(top_k(d, k), d.sort(dim=1, stable=True).indices[:, :k])
 
 
 @pytest.mark.parametrize('dtype', (torch.float16, torch.bfloat16, torch.float64, torch.int64))
 def test_any_dtype_and_grad(dtype):
     x = torch.arange(4)[:, None, None].to(dtype)
-    if dtype.is_floating_point: x.requires_grad_()
+    if dtype.is_floating_point:
+        x.requires_grad_()
     s = score_probes(make_embedding_set(x, 'abab', 'ggpp', 'vvvv'), np.array([2, 3]), np.array([0, 1]))
     assert s.first.tolist() == [2, 1] and not s.ap.requires_grad
 
@@ -170,7 +183,8 @@ def test_rows_of_any_memory_layout():
     names = [f'{i % 7}' for i in range(40)], ['t']*40, ['v']*40
     expected = score_probes(make_embedding_set(x, *names), np.arange(10), np.arange(10, 40))
     for other in (x.permute(2, 1, 0).contiguous().permute(2, 1, 0), torch.randn(80, 6, 4)[::2].copy_(x)):
-        assert torch.equal(torch.stack(score_probes(make_embedding_set(other, *names), np.arange(10), np.arange(10, 40))), torch.stack(expected))
+        assert torch.equal(torch.stack(score_probes(make_embedding_set(other, *names), np.arange(10),
+                                                    np.arange(10, 40))), torch.stack(expected))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
@@ -194,9 +208,11 @@ def test_hand_worked():
 def test_probes_without_a_match():
     inf, nan = torch.inf, torch.nan
     s = Scores(*torch.tensor([[1, 1, 1, 9], [inf, nan, nan, 9], [inf, nan, nan, 0]], dtype=torch.float64).T)
-    assert (percentage(s, 'R1'), percentage(s, 'R1', 'wrong'), percentage(s, 'mAP', 'wrong')) == (100, 50, 100)      # the last has nobody to be compared with
+    assert (percentage(s, 'R1'), percentage(s, 'R1', 'wrong'),
+            percentage(s, 'mAP', 'wrong')) == (100, 50, 100)      # the last has nobody to be compared with
     lost = Scores(*(o[1:] for o in s))
-    assert (percentage(lost, 'R1'), percentage(lost, 'R1', 'wrong'), percentage(lost, 'mINP'), cmc(lost), cmc(lost, 'wrong')) == (None, 0, None, None, [0]*50)
+    assert (percentage(lost, 'R1'), percentage(lost, 'R1', 'wrong'), percentage(lost, 'mINP'), cmc(lost),
+            cmc(lost, 'wrong')) == (None, 0, None, None, [0]*50)
 
 
 @pytest.mark.parametrize('measure, k', (('Rank-1', 1), ('Rank@5', 5), ('R20', 20), ('mAP', None), ('mINP', None)))
@@ -205,7 +221,8 @@ def test_measures(measure, k): assert rank_of(measure) == k
 
 @pytest.mark.parametrize('measure', ('rank-1', 'R', 'R0', 'R01', 'Rank1', 'top-5', 'map', '', 'R1 '))
 def test_wrong_measures(measure):
-    with pytest.raises(SkeletonGaitError, match='expected mAP, mINP, or Rank-k'): rank_of(measure)
+    with pytest.raises(SkeletonGaitError, match='expected mAP, mINP, or Rank-k'):
+        rank_of(measure)
 
 
 def test_percentages_are_counts_over_counts():
@@ -218,31 +235,39 @@ def test_percentages_are_counts_over_counts():
 def test_codes():
     test = make_embedding_set(np.zeros((4, 1, 1)), ['a', 'a', 'b', 'a'], ['x', 'y', 'x', 'x'], ['1', '1', '1', '1'])
     assert name_codes(test, ('subject', 'type')).tolist() == [0, 1, 2, 0]
-    assert len(name_codes(make_embedding_set(np.zeros((2, 1, 1)), ['a-b', 'a'], ['c', 'b-c'], ['v']*2), ('subject', 'type')).unique()) == 2
+    assert len(name_codes(make_embedding_set(np.zeros((2, 1, 1)), ['a-b', 'a'], ['c', 'b-c'], ['v']*2),
+                          ('subject', 'type')).unique()) == 2
 
 
 def test_wrong_metric():
     x = torch.zeros(2, 1, 1)
-    for call in (lambda: distances(x, x, 'cosine'), lambda: score_probes(make_embedding_set(x, 'ab', 'tt', 'vv'), np.array([0]), np.array([1]), 'cosine')):
-        with pytest.raises(SkeletonGaitError, match="metric: found 'cosine', expected one of euc, cos"): call()
+    for call in (lambda: distances(x, x, 'cosine'),
+                 lambda: score_probes(make_embedding_set(x, 'ab', 'tt', 'vv'), np.array([0]), np.array([1]), 'cosine')):
+        with pytest.raises(SkeletonGaitError, match="metric: found 'cosine', expected one of euc, cos"):
+            call()
 
 
 @pytest.mark.parametrize('bad', (np.nan, np.inf))
 @pytest.mark.parametrize('at', (1, PART + 3))
 def test_non_finite_embeddings(bad, at):
-    x = np.zeros((PART + 5, 2, 2)); x[at, 1, 0] = bad
-    with pytest.raises(SkeletonGaitError, match=f'1 of {PART + 5} sequences are not finite .the first: {at}-t-v'): make_embedding_set(x, range(PART + 5), ['t']*(PART + 5), ['v']*(PART + 5))
+    x = np.zeros((PART + 5, 2, 2))
+    x[at, 1, 0] = bad
+    with pytest.raises(SkeletonGaitError, match=f'1 of {PART + 5} sequences are not finite .the first: {at}-t-v'):
+        make_embedding_set(x, range(PART + 5), ['t']*(PART + 5), ['v']*(PART + 5))
 
 
 def test_wrong_shapes():
     for x, n in ((np.zeros((3, 2)), 3), (np.zeros((0, 2, 2)), 0)):
-        with pytest.raises(SkeletonGaitError, match='expected .sequences, channels, strips'): make_embedding_set(x, ['a']*n, ['t']*n, ['v']*n)
-    with pytest.raises(SkeletonGaitError, match=r'found \[3, 3, 2, 3\]'): make_embedding_set(np.zeros((3, 2, 2)), ['a']*3, ['t']*2, ['v']*3)
+        with pytest.raises(SkeletonGaitError, match='expected .sequences, channels, strips'):
+            make_embedding_set(x, ['a']*n, ['t']*n, ['v']*n)
+    with pytest.raises(SkeletonGaitError, match=r'found \[3, 3, 2, 3\]'):
+        make_embedding_set(np.zeros((3, 2, 2)), ['a']*3, ['t']*2, ['v']*3)
 
 
 @pytest.mark.parametrize('block', (1, 100, 10**9))
 def test_memory_is_bounded_by_the_block(block):
-    test = make_embedding_set(np.random.default_rng(0).normal(size=(2000, 2, 2)), [f'{i % 5}' for i in range(2000)], ['t']*2000, ['v']*2000)
+    test = make_embedding_set(np.random.default_rng(0).normal(size=(2000, 2, 2)), [f'{i % 5}' for i in range(2000)],
+                              ['t']*2000, ['v']*2000)
     seen = [d.shape for _, d in distance_blocks(test, np.arange(1500), np.arange(1500, 2000), block=block)]
     assert sum(n for n, _ in seen) == 1500 and all(m == 500 for _, m in seen)
     assert max(n for n, _ in seen) == min(PART, max(1, block//500))

@@ -18,7 +18,8 @@ from skeletongait.main import main
 from skeletongait.evaluation.protocols import PROTOCOLS, GalleryProbe, Split, reach
 
 
-def walks(subjects='ab', types=('nm', 'bg'), views=('000', '090')): return list(map(Sequence._make, product(subjects, types, views)))
+def walks(subjects='ab', types=('nm', 'bg'),
+          views=('000', '090')): return list(map(Sequence._make, product(subjects, types, views)))
 
 
 PAIR = dict(gallery={'types': 'nm'}, probe={'types': 'bg'})
@@ -31,31 +32,43 @@ def embedded(sequences):
 
 # Counting from names
 
-some = st.lists(st.builds(Sequence, *[st.sampled_from(o) for o in ('abc', ('nm', 'bg'), ('000', '090'))]), min_size=2, max_size=14)
+some = st.lists(st.builds(Sequence, *[st.sampled_from(o) for o in ('abc', ('nm', 'bg'), ('000', '090'))]), min_size=2,
+                max_size=14)
 
 @given(some, st.integers(1, 13), st.lists(st.sampled_from(Sequence._fields), unique=True).map(tuple))
 @settings(deadline=None, max_examples=60)
 def test_counts_from_names_are_those_of_the_scores(sequences, n, exclude):
     n = min(n, len(sequences) - 1)
     s = Split(None, np.arange(n), np.arange(n, len(sequences)))
-    scores, r = score_galleries(embedded(sequences), s.probe, [s.gallery], exclude=exclude), reach(s, sequences, exclude)
-    assert (r.among == scores.among[:, 0].numpy()).all() and ((r.own > 0) == np.isfinite(scores.first[:, 0].numpy())).all()
+    scores, r = score_galleries(embedded(sequences), s.probe, [s.gallery],
+                                exclude=exclude), reach(s, sequences, exclude)
+    assert (r.among == scores.among[:, 0].numpy()).all()
+    assert ((r.own > 0) == np.isfinite(scores.first[:, 0].numpy())).all()
 
 
 # Nothing to score
 
 @pytest.mark.parametrize('protocol, sequences, says', [
     (GalleryProbe(**PAIR, exclude='view'), walks(views=['090']),
-     "^exclude \\[view\\]: nothing to score: 2 probes and 2 gallery sequences are chosen, but none of the probes keeps a gallery sequence of its own subject; "
+     "^exclude \\[view\\]: nothing to score: 2 probes and 2 gallery sequences are chosen, "
+     "but none of the probes keeps a gallery sequence of its own subject; "
      "the test set has 4 sequences like a-nm-090, types bg, nm, views 090; change what is excluded"),
-    (GalleryProbe(**PAIR, exclude=('subject',)), walks(), '^exclude \\[subject\\]: nothing to score: 4 probes and 4 gallery'),
-    (GalleryProbe(**PAIR, tables=[{'exclude': ['view']}]), walks(views=['090']), '^tables\\[0\\].exclude \\[view\\]: nothing to score'),
-    (GalleryProbe({'types': 'nm'}, {'types': 'cl'}), walks(), "^probe: no test sequence is chosen by the rule {'types': \\['cl'\\]}; the test set has 8 sequences .* types bg, nm, views 000, 090"),
-    (GalleryProbe({'types': 'nm'}, conditions={'CL': {'probe': {'types': 'cl'}}}), walks(), "^conditions.CL.probe: no test sequence is chosen by the rule {'types': \\['cl'\\]}"),
-    (GalleryProbe({'types': 'cl'}, {'types': 'bg'}), walks(), "^gallery: no test sequence is chosen by the rule {'types': \\['cl'\\]}"),
-    (GalleryProbe({'subjects': 'a'}, {'subjects': 'b'}), walks(), 'none of the 4 probes has its subject in the gallery: nothing to score; .* types bg, nm')])
+    (GalleryProbe(**PAIR, exclude=('subject',)), walks(),
+     '^exclude \\[subject\\]: nothing to score: 4 probes and 4 gallery'),
+    (GalleryProbe(**PAIR, tables=[{'exclude': ['view']}]), walks(views=['090']),
+     '^tables\\[0\\].exclude \\[view\\]: nothing to score'),
+    (GalleryProbe({'types': 'nm'}, {'types': 'cl'}), walks(),
+        "^probe: no test sequence is chosen by the rule {'types': \\['cl'\\]}; "
+         "the test set has 8 sequences .* types bg, nm, views 000, 090"),
+    (GalleryProbe({'types': 'nm'}, conditions={'CL': {'probe': {'types': 'cl'}}}), walks(),
+     "^conditions.CL.probe: no test sequence is chosen by the rule {'types': \\['cl'\\]}"),
+    (GalleryProbe({'types': 'cl'}, {'types': 'bg'}), walks(),
+     "^gallery: no test sequence is chosen by the rule {'types': \\['cl'\\]}"),
+    (GalleryProbe({'subjects': 'a'}, {'subjects': 'b'}), walks(),
+     'none of the 4 probes has its subject in the gallery: nothing to score; .* types bg, nm')])
 def test_nothing_to_score_names_the_rule(protocol, sequences, says):
-    with pytest.raises(SkeletonGaitError, match=says) as e: protocol.gaps(sequences)
+    with pytest.raises(SkeletonGaitError, match=says) as e:
+        protocol.gaps(sequences)
     assert '\n' not in str(e.value)
 
 
@@ -74,13 +87,20 @@ def test_some_value_is_enough():
 # Something is left out
 
 @pytest.mark.parametrize('protocol, sequences, says', [
-    (GalleryProbe({'types': 'nm'}, conditions={'BG': {'probe': {'types': 'bg'}}, 'CL': {'probe': {'types': 'cl'}}}), walks(),
-     ['conditions.CL.probe.types: cl matches nothing; the test set has types bg, nm', 'CL: not evaluated, the test set has no probe for it']),
-    (GalleryProbe({'types': 'nm'}, {'types': ['bg', 'cl-*']}), walks(), ['probe.types: cl-* matches nothing; the test set has types bg, nm']),
-    (GalleryProbe(**PAIR), [*walks(), Sequence('c', 'bg', '000')], ['1 of 5 probes have no match in the gallery: left out']),
-    (GalleryProbe(**PAIR, exclude='view'), [*walks(views=['090']), Sequence('a', 'bg', '000')], ['2 of 3 probes have nobody left in the gallery after exclusions: left out']),
-    (GalleryProbe(**PAIR, tables=[{'per': 'view_pair', 'measures': ['R1'], 'exclude': ['view']}]), [*walks(views=['090']), Sequence('a', 'bg', '000')],
-     ['2 of 3 probes have nobody left in the gallery after exclusions: left out', 'no gallery sequence from view 000; left out of the mean',
+    (GalleryProbe({'types': 'nm'}, conditions={'BG': {'probe': {'types': 'bg'}}, 'CL': {'probe': {'types': 'cl'}}}),
+     walks(),
+     ['conditions.CL.probe.types: cl matches nothing; the test set has types bg, nm',
+      'CL: not evaluated, the test set has no probe for it']),
+    (GalleryProbe({'types': 'nm'}, {'types': ['bg', 'cl-*']}), walks(),
+     ['probe.types: cl-* matches nothing; the test set has types bg, nm']),
+    (GalleryProbe(**PAIR), [*walks(), Sequence('c', 'bg', '000')],
+     ['1 of 5 probes have no match in the gallery: left out']),
+    (GalleryProbe(**PAIR, exclude='view'), [*walks(views=['090']), Sequence('a', 'bg', '000')],
+     ['2 of 3 probes have nobody left in the gallery after exclusions: left out']),
+    (GalleryProbe(**PAIR, tables=[{'per': 'view_pair', 'measures': ['R1'], 'exclude': ['view']}]),
+     [*walks(views=['090']), Sequence('a', 'bg', '000')],
+     ['2 of 3 probes have nobody left in the gallery after exclusions: left out',
+      'no gallery sequence from view 000; left out of the mean',
       'nobody to compare with for the probes of view 090; left out of the mean'])])
 def test_what_is_left_out_is_said(protocol, sequences, says):
     "The same before the work and with the results; patterns before it only."
@@ -89,7 +109,8 @@ def test_what_is_left_out_is_said(protocol, sequences, says):
 
 
 def test_many_types_are_cut_short():
-    with pytest.raises(SkeletonGaitError, match=r'types t0, t1, t10, t11, t12, t13, t14, t15, \.\.\., views'): GalleryProbe({'types': 'nm'}, {'types': 'x'}).gaps(walks(types=[f't{i}' for i in range(20)]))
+    with pytest.raises(SkeletonGaitError, match=r'types t0, t1, t10, t11, t12, t13, t14, t15, \.\.\., views'):
+        GalleryProbe({'types': 'nm'}, {'types': 'x'}).gaps(walks(types=[f't{i}' for i in range(20)]))
 
 
 # By the script
@@ -110,7 +131,8 @@ def one_camera(walkers, out, **trainer):
     "The test subjects as one camera sees them; of the others all."
     root = out/'data'
     for old in (walkers/'linked').glob('*/*/*'):
-        if old.parts[-3] in ('004', '005') and old.name == '000': continue
+        if old.parts[-3] in ('004', '005') and old.name == '000':
+            continue
         new = root/old.relative_to(walkers/'linked')
         new.parent.mkdir(parents=True, exist_ok=True)
         new.symlink_to(old)
@@ -124,7 +146,9 @@ def test_one_camera_and_views_excluded(walkers, tmp_path, capfd, phase, trainer)
     cfg = one_camera(walkers, tmp_path, **trainer)
     cfg.evaluator_cfg.restore_hint = 0
     code, text = go(cfg, tmp_path, phase, capfd)
-    assert code == 2 and 'evaluator_cfg.protocol: exclude [view]: nothing to score: 2 probes and 2 gallery sequences are chosen' in text
+    assert code == 2
+    assert 'evaluator_cfg.protocol: exclude [view]: nothing to score' in text
+    assert '2 probes and 2 gallery sequences are chosen' in text
     assert 'views 090' in text and not list(tmp_path.rglob('*.pt')) + list(tmp_path.rglob('*.json'))
 
 
@@ -133,15 +157,20 @@ def test_a_probe_pattern_that_matches_nothing(walkers, tmp_path, capfd, with_tes
     cfg = tiny(walkers, total_iter=2, save_iter=2, with_test=with_test)
     cfg.evaluator_cfg.protocol['probe'] = dict(types=['bg-02'])
     code, text = go(cfg, tmp_path, 'train', capfd)
-    assert code == 2 and "evaluator_cfg.protocol: probe: no test sequence is chosen by the rule {'types': ['bg-02']}" in text and 'types bg-01, nm-01' in text
-    assert ('leave TEST_SET in the partition file empty' in text) == (not with_test) and not list(tmp_path.rglob('*.pt'))
+    assert code == 2
+    assert "evaluator_cfg.protocol: probe: no test sequence is chosen by the rule {'types': ['bg-02']}" in text
+    assert 'types bg-01, nm-01' in text
+    assert ('leave TEST_SET in the partition file empty' in text) == (not with_test)
+    assert not list(tmp_path.rglob('*.pt'))
 
 
 def test_part_of_a_rule_is_a_warning(walkers, tmp_path, capfd):
     cfg = tiny(walkers, total_iter=2, save_iter=2)
     cfg.evaluator_cfg.protocol['probe'] = dict(types=['bg-01', 'cl-01'])
     code, text = go(cfg, tmp_path, 'train', capfd)
-    assert code == 0 and text.count('evaluator_cfg.protocol: probe.types: cl-01 matches nothing') == 1 and Run(cfg, tmp_path).checkpoint(2).exists()
+    assert code == 0
+    assert text.count('evaluator_cfg.protocol: probe.types: cl-01 matches nothing') == 1
+    assert Run(cfg, tmp_path).checkpoint(2).exists()
 
 
 def without_test_set(walkers, tmp_path, cfg):
@@ -169,7 +198,8 @@ def test_an_empty_list_of_failures_says_what_it_means(walkers, tmp_path, capfd):
     "The first table has nobody to find, the second has."
     cfg = one_camera(walkers, tmp_path)
     cfg.evaluator_cfg.restore_hint = 0
-    cfg.evaluator_cfg.protocol = dict(gallery=dict(types=['nm-01']), probe=dict(types=['bg-01']), tables=[dict(exclude=['view'], key='far {measure}'), dict(key='near {measure}')])
+    cfg.evaluator_cfg.protocol = dict(gallery=dict(types=['nm-01']), probe=dict(types=['bg-01']),
+                                      tables=[dict(exclude=['view'], key='far {measure}'), dict(key='near {measure}')])
     code, text = go(cfg, tmp_path, 'test', capfd)
     assert code == 0 and 'no probe of the first table has a match' in text and 'no probe failed' not in text
     assert 'far: 2 of 2 probes have nobody left in the gallery after exclusions' in text

@@ -39,7 +39,8 @@ def test_golden(case):
 
 coordinate = st.floats(-60, 110, width=32) | st.integers(-10, 40).map(float)
 confidence = st.sampled_from([0., 1e-3, 9.9e-4, .5, 1.]) | st.floats(0, 1, width=32)
-joints = st.tuples(hnp.arrays('f8', (2, 17, 2), elements=coordinate), hnp.arrays('f8', (2, 17, 1), elements=confidence)).map(lambda o: np.concatenate(o, -1))
+joints = st.tuples(hnp.arrays('f8', (2, 17, 2), elements=coordinate),
+                   hnp.arrays('f8', (2, 17, 1), elements=confidence)).map(lambda o: np.concatenate(o, -1))
 
 
 @settings(max_examples=60)
@@ -52,17 +53,21 @@ def test_render_equals_plain(k, sigma, shape):
 
 
 @settings(max_examples=60)
-@given(joints, st.sampled_from([1, 2.5, 8]), st.sampled_from([(32, 32), (48, 48), (40, 24)]), st.sampled_from([8, 11, 16, 24, 40]), st.booleans(), st.sampled_from([0, 2, 50]))
+@given(joints, st.sampled_from([1, 2.5, 8]), st.sampled_from([(32, 32), (48, 48), (40, 24)]),
+       st.sampled_from([8, 11, 16, 24, 40]), st.booleans(), st.sampled_from([0, 2, 50]))
 def test_drawn_and_aligned_equals_plain(k, sigma, shape, size, align, offset):
     "Cuts that shrink, by a whole factor or not, that stay and that grow."
-    cfg = HeatmapConfig(sigma=sigma, img_h=shape[0], img_w=shape[1], final_img_size=size, align=align, offset=offset, centre=shape[1]//2)
-    np.testing.assert_array_equal(draw_maps(k, cfg), plain.draw(k, sigma, shape, size=size, align=align, offset=offset, centre=cfg.centre))
+    cfg = HeatmapConfig(sigma=sigma, img_h=shape[0], img_w=shape[1], final_img_size=size, align=align, offset=offset,
+                        centre=shape[1]//2)
+    np.testing.assert_array_equal(draw_maps(k, cfg),
+                                  plain.draw(k, sigma, shape, size=size, align=align, offset=offset, centre=cfg.centre))
 
 
 @settings(max_examples=40)
-@given(st.integers(0, 10**6), st.integers(1, 9), st.sampled_from(['f4', 'f8']), st.sampled_from([0, .02, .2, .7]), st.sampled_from([1.5, 4, 8]), st.sampled_from([False, 'frame', 'joint']))
+@given(st.integers(0, 10**6), st.integers(1, 9), st.sampled_from(['f4', 'f8']), st.sampled_from([0, .02, .2, .7]),
+       st.sampled_from([1.5, 4, 8]), st.sampled_from([False, 'frame', 'joint']))
 def test_a_pose_with_holes_equals_plain(seed, n, dtype, missing, sigma, gone):
-    "All five stages, over missing patterns, dtypes and sigmas. Single precision is placed in single precision and drawn in double."
+    "All five stages, over missing patterns, dtypes and sigmas; float32 is placed in float32 and drawn in float64."
     rng = np.random.default_rng(seed)
     pose = walk(n, dtype, seed)
     pose[..., 2] = rng.choice([0, 9.9e-4, 1e-3, .3, 1], pose.shape[:2]).astype(dtype)
@@ -77,11 +82,13 @@ def test_a_pose_with_holes_equals_plain(seed, n, dtype, missing, sigma, gone):
 
 
 @settings(max_examples=80)
-@given(st.integers(0, 10**6), st.integers(1, 40), st.sampled_from(['f4', 'f8']), st.sampled_from(['walk', 'ties', 'copies']), st.sampled_from([.02, .2, .7]), st.booleans(), st.booleans())
+@given(st.integers(0, 10**6), st.integers(1, 40), st.sampled_from(['f4', 'f8']),
+       st.sampled_from(['walk', 'ties', 'copies']), st.sampled_from([.02, .2, .7]), st.booleans(), st.booleans())
 def test_imputing_equals_scikit_learn(seed, n, dtype, kind, missing, single, empty):
     "To the bit: also where distances tie, frames repeat, a frame is empty, or only x or y is missing."
     rng = np.random.default_rng(seed)
-    xy = {'walk': walk(n, dtype, seed)[..., :2], 'ties': rng.integers(1, 6, (n, 17, 2)), 'copies': np.repeat(walk(n//4 + 1, dtype, seed)[..., :2], 4, 0)[:n]}[kind].astype(dtype)
+    xy = {'walk': walk(n, dtype, seed)[..., :2], 'ties': rng.integers(1, 6, (n, 17, 2)),
+          'copies': np.repeat(walk(n//4 + 1, dtype, seed)[..., :2], 4, 0)[:n]}[kind].astype(dtype)
     xy[rng.random((n, 17)) < missing] = 0
     if single:
         xy[rng.random(xy.shape) < .05] = 0
@@ -100,7 +107,8 @@ KNN = KNNImputer(missing_values=0, n_neighbors=4, weights='distance')
 
 def nearby(xy, window):
     "Holes filled by scikit-learn, each half window from the window around it; None where one lacks some coordinate."
-    table, out, half = np.ascontiguousarray(xy).reshape(len(xy), -1), [], window//2
+    table = np.ascontiguousarray(xy).reshape(len(xy), -1)
+    out, half = [], window//2
     for a in range(0, len(table), half):
         b = min(max(a - half//2, 0), len(table) - window)
         if (table[b:b+window] == 0).all(0).any(): return None
@@ -121,7 +129,7 @@ def long_walk(seed, n, missing):
 @settings(max_examples=60)
 @given(st.integers(0, 10**6), st.integers(1, 60), st.sampled_from([4, 8, 20]), st.sampled_from([.05, .3, .9]))
 def test_a_long_walk_is_imputed_window_by_window(seed, n, window, missing):
-    "Up to the bound as ever; beyond it each frame from its window alone, and no hole is left that the whole walk could fill."
+    "Up to the bound as ever; beyond it from a window alone, and no hole is left that the whole walk could fill."
     xy = long_walk(seed, n, missing)
     assume((xy != 0).any((1, 2)).all() and (xy != 0).any(0).all())
     with pytest.MonkeyPatch.context() as m:
@@ -171,16 +179,22 @@ def test_doubtful_pixels_are_settled_by_the_definition():
         np.testing.assert_array_equal(draw_maps(k), plain.draw(k))
 
 
-@pytest.mark.parametrize('shape, size', [((128, 64), 32), ((64, 32), 16), ((40, 24), 8), ((49, 49), 1), ((98, 98), 2), ((105, 105), 5), ((64, 64), 64), ((96, 48), 48)])
+@pytest.mark.parametrize('shape, size', [((128, 64), 32), ((64, 32), 16), ((40, 24), 8), ((49, 49), 1), ((98, 98), 2),
+                                         ((105, 105), 5), ((64, 64), 64), ((96, 48), 48)])
 @pytest.mark.parametrize('align', [True, False])
 def test_ratios_that_are_whole_or_nearly(shape, size, align):
     "OpenCV takes means of blocks where both ratios are whole as it computes them, also if they differ."
-    k = np.concatenate([np.random.default_rng(0).uniform(0, shape, (20, 17, 2))[..., ::-1], np.random.default_rng(1).choice([.3, .5, 1], (20, 17, 1))], -1)
+    k = np.concatenate([np.random.default_rng(0).uniform(0, shape, (20, 17, 2))[..., ::-1],
+                        np.random.default_rng(1).choice([.3, .5, 1], (20, 17, 1))], -1)
     cfg = HeatmapConfig(img_h=shape[0], img_w=shape[1], final_img_size=size, align=align, centre=shape[1]//2)
     np.testing.assert_array_equal(draw_maps(k, cfg), plain.draw(k, 8, shape, size=size, align=align, centre=cfg.centre))
 
 
-@pytest.mark.parametrize('joints, says', [(np.ones((3, 5, 3)), 'shape (3, 5, 3)'), (np.ones((3, 17, 2)), 'shape (3, 17, 2)'), (np.ones((17, 3)), 'shape (17, 3)'), (np.full((1, 17, 3), np.nan), 'NaN')])
+@pytest.mark.parametrize('joints, says', [
+    (np.ones((3, 5, 3)), 'shape (3, 5, 3)'),
+    (np.ones((3, 17, 2)), 'shape (3, 17, 2)'),
+    (np.ones((17, 3)), 'shape (17, 3)'),
+    (np.full((1, 17, 3), np.nan), 'NaN')])
 def test_joints_that_cannot_be_drawn(joints, says):
     with pytest.raises(PoseError, match=re.escape(says)):
         draw_maps(joints)
@@ -203,8 +217,10 @@ def test_compiled_code_that_cannot_be_kept(monkeypatch):
 @pytest.mark.slow
 def test_no_place_for_compiled_code(tmp_path):
     "A read-only installation and no home folder: every process compiles for itself."
-    shutil.copytree(Path(draw.__file__).parent, tmp_path/'skeletongait', ignore=shutil.ignore_patterns('__pycache__'))
-    code = 'import numba.core.caching as c; c.CacheImpl._locator_classes = []; import skeletongait.maps.renderer as d; d.compile_loops(); print(d.__file__)'
+    package = Path(draw.__file__).parents[1]
+    shutil.copytree(package, tmp_path/'skeletongait', ignore=shutil.ignore_patterns('__pycache__'))
+    code = ('import numba.core.caching as c; c.CacheImpl._locator_classes = []; '
+            'import skeletongait.maps.renderer as d; d.compile_loops(); print(d.__file__)')
     done = subprocess.run([sys.executable, '-c', code], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0 and str(tmp_path) in done.stdout, done.stderr
 
@@ -219,7 +235,8 @@ def test_absurdly_far_joints_equal_plain():
 
 
 @settings(max_examples=25)
-@given(hnp.arrays('u1', (40, 40), elements=st.sampled_from([0, 0, 0, 1, 90, 255])), st.sampled_from([16, 64]), st.integers(0, 50))
+@given(hnp.arrays('u1', (40, 40), elements=st.sampled_from([0, 0, 0, 1, 90, 255])), st.sampled_from([16, 64]),
+       st.integers(0, 50))
 def test_align(grey, size, offset):
     "Rows of the body with `offset` more, a square around the centre, area interpolation."
     made = align_map(grey, size, offset, 20)
@@ -227,7 +244,8 @@ def test_align(grey, size, offset):
     if not rows: return np.testing.assert_array_equal(made, 0)
     top, bottom, half = min(rows), max(rows), (max(rows) - min(rows) + 1)//2
     cut = grey[max(top-offset, 0):min(bottom+offset, 39)+1, max(20-half, 0):min(20+half, 39)+1]/255
-    np.testing.assert_array_equal(made, (cv2.resize(cut, (size, size), interpolation=cv2.INTER_AREA)*255).astype('uint8'))
+    resized = cv2.resize(cut, (size, size), interpolation=cv2.INTER_AREA)
+    np.testing.assert_array_equal(made, (resized*255).astype('uint8'))
 
 
 @settings(max_examples=20)
@@ -293,7 +311,8 @@ def test_without_confidences():
     pose[..., 2] = np.linspace(0, 1, 17)
     ones = pose.copy()
     ones[..., 2] = 1
-    for made in (pose_to_heatmap(pose, {'padkeypoints_args': {'use_conf': False}}), pose_to_heatmap(pose, {'heatmap_generator_args': {'use_score': False}}), pose_to_heatmap(pose[..., :2])):
+    switched_off = ({'padkeypoints_args': {'use_conf': False}}, {'heatmap_generator_args': {'use_score': False}})
+    for made in (pose_to_heatmap(pose[..., :2]), *(pose_to_heatmap(pose, cfg) for cfg in switched_off)):
         np.testing.assert_array_equal(made, pose_to_heatmap(ones))
 
 
@@ -313,7 +332,8 @@ def test_offset_is_clamped():
     pose = walk()
     for offset in (0, 3, 200):
         assert pose_to_heatmap(pose, {'align_args': {'offset': offset}}).any((2, 3)).all()
-    np.testing.assert_array_equal(pose_to_heatmap(pose, {'align_args': {'offset': 128}}), pose_to_heatmap(pose, {'align_args': {'offset': 300}}))
+    np.testing.assert_array_equal(pose_to_heatmap(pose, {'align_args': {'offset': 128}}),
+                                  pose_to_heatmap(pose, {'align_args': {'offset': 300}}))
 
 
 @pytest.mark.parametrize('dtype', ['f4', 'f8'])
@@ -338,14 +358,35 @@ def test_far_away_joints_cost_nothing():
     assert pose_to_heatmap(pose).shape == (12, 2, 64, 64)
 
 
-@pytest.mark.parametrize('cfg, says', [({'align_arg': {}}, "align_arg: unknown key; did you mean align_args"), ({'align_args': {'ofset': 1}}, "align_args.ofset: unknown key; did you mean offset"), ({'align_args': 3}, 'align_args: found 3 .*expected a mapping'), ({'sigma': 4}, 'sigma: unknown key; it belongs at heatmap_generator_args.sigma'), ({'heatmap_generator_args': {'img_w': 32}}, 'outside the image'), ({'heatmap_generator_args': {'sigma': 1e-9}}, 'sigma'),
-    ({'heatmap_generator_args': {'sigma': 'big'}}, 'sigma'), ({'heatmap_generator_args': {'sigma': True}}, 'sigma'), ({'heatmap_generator_args': {'sigma': float('nan')}}, 'sigma'),
-    ({'padkeypoints_args': {'pad_method': 'none'}}, 'knn, simple'), ({'norm_args': {'heatmap_image_height': '${norm_args.heatmap_image_height}'}}, 'refers to nothing'),
-    ({'heatmap_generator_args': {'with_kp': True}}, 'both maps are always drawn'), ({'norm_args': {'pose_format': 'coco18'}}, 'openpose-18'), ([1], 'mapping'), ({'align_args': {'final_img_size': 0}}, 'final_img_size'),
-    *(({'padkeypoints_args': {'min_conf': v}}, 'padkeypoints_args.min_conf: found .*, expected (a number|at least 0 and at most 1)') for v in (-.1, 1.1, True, '0.3', float('nan'), None)),
-    *(({'heatmap_generator_args': {'joints_off': v}}, 'heatmap_generator_args.joints_off: found .*, expected a list, each entry text') for v in ('left_knee', None, {'left_knee': 1}, 13)),
-    ({'heatmap_generator_args': {'joints_off': ['left_nee']}}, r'joints_off\[0\]: found "left_nee" .*, no joint; did you mean left_knee\?'), ({'heatmap_generator_args': {'joints_off': [['nose']]}}, 'joints_off: found .*, expected a list, each entry text'),
-    ({'heatmap_generator_args': {'joints_off': [13]}}, r'joints_off: found \[13\] .*, expected a list, each entry text'), ({'min_conf': .3}, 'it belongs at padkeypoints_args.min_conf'), ({'joints_off': []}, 'it belongs at heatmap_generator_args.joints_off')])
+def generator(**settings): return {'heatmap_generator_args': settings}
+
+
+WRONG_SETTINGS = [
+    ({'align_arg': {}}, "align_arg: unknown key; did you mean align_args"),
+    ({'align_args': {'ofset': 1}}, "align_args.ofset: unknown key; did you mean offset"),
+    ({'align_args': 3}, 'align_args: found 3 .*expected a mapping'),
+    ({'align_args': {'final_img_size': 0}}, 'final_img_size'),
+    ({'norm_args': {'heatmap_image_height': '${norm_args.heatmap_image_height}'}}, 'refers to nothing'),
+    ({'norm_args': {'pose_format': 'coco18'}}, 'openpose-18'),
+    ({'padkeypoints_args': {'pad_method': 'none'}}, 'knn, simple'),
+    ([1], 'mapping'),
+    ({'sigma': 4}, 'sigma: unknown key; it belongs at heatmap_generator_args.sigma'),
+    ({'min_conf': .3}, 'it belongs at padkeypoints_args.min_conf'),
+    ({'joints_off': []}, 'it belongs at heatmap_generator_args.joints_off'),
+    (generator(img_w=32), 'outside the image'),
+    (generator(with_kp=True), 'both maps are always drawn'),
+    *((generator(sigma=v), 'sigma') for v in (1e-9, 'big', True, float('nan'))),
+    *(({'padkeypoints_args': {'min_conf': v}}, 'padkeypoints_args.min_conf: found .*, expected (a number|at least 0 and at most 1)')
+      for v in (-.1, 1.1, True, '0.3', float('nan'), None)),
+    *((generator(joints_off=v), 'heatmap_generator_args.joints_off: found .*, expected a list, each entry text')
+      for v in ('left_knee', None, {'left_knee': 1}, 13)),
+    (generator(joints_off=['left_nee']), r'joints_off\[0\]: found "left_nee" .*, no joint; did you mean left_knee\?'),
+    (generator(joints_off=[['nose']]), 'joints_off: found .*, expected a list, each entry text'),
+    (generator(joints_off=[13]), r'joints_off: found \[13\] .*, expected a list, each entry text'),
+]
+
+
+@pytest.mark.parametrize('cfg, says', WRONG_SETTINGS)
 def test_settings_that_are_wrong(cfg, says):
     with pytest.raises(SkeletonGaitError, match=says):
         heatmap_config(cfg)
@@ -353,11 +394,20 @@ def test_settings_that_are_wrong(cfg, says):
 
 def test_settings_from_a_file(tmp_path):
     path = tmp_path/'h.yaml'
-    path.write_text('heatmap_generator_args: {sigma: 4, img_w: "${norm_args.heatmap_image_height}"}\nnorm_args: {heatmap_image_height: 64}\n')
+    path.write_text('heatmap_generator_args: {sigma: 4, img_w: "${norm_args.heatmap_image_height}"}\n'
+                    'norm_args: {heatmap_image_height: 64}\n')
     cfg = load_heatmap_config(path)
     assert cfg == HeatmapConfig(sigma=4, image_size=64, img_h=64, img_w=64, centre=32)
     assert pose_to_heatmap(walk(), cfg).shape == (12, 2, 64, 64)
-    for text, says in (('a: [', 'line 1'), ('false', 'mapping'), ('[]', 'mapping'), ('norm_args: {}\nnorm_args: {}', 'line 2: the key norm_args appears twice'), ('norm: {}', 'norm: unknown key; did you mean norm_args'), ('- 1', 'mapping')):
+    mistakes = {
+        'a: [': 'line 1',
+        'false': 'mapping',
+        '[]': 'mapping',
+        '- 1': 'mapping',
+        'norm_args: {}\nnorm_args: {}': 'line 2: the key norm_args appears twice',
+        'norm: {}': 'norm: unknown key; did you mean norm_args',
+    }
+    for text, says in mistakes.items():
         path.write_text(text)
         with pytest.raises(SkeletonGaitError, match=says) as e:
             load_heatmap_config(path)
@@ -380,7 +430,8 @@ def test_threshold_makes_joints_missing():
         np.testing.assert_array_equal(pose_to_heatmap(pose, cfg), pose_to_heatmap(gone, HeatmapConfig(**o)))
     assert (pose_to_heatmap(pose, HeatmapConfig(min_conf=.3)) != pose_to_heatmap(pose)).any()
     assert found_joints(pose.astype('f4'), .3).dtype == np.float32 and found_joints(pose[..., :2], .3) is not None
-    np.testing.assert_array_equal(pose_to_heatmap(pose[..., :2], HeatmapConfig(min_conf=.3)), pose_to_heatmap(pose[..., :2]))  # no confidences, no threshold
+    np.testing.assert_array_equal(pose_to_heatmap(pose[..., :2], HeatmapConfig(min_conf=.3)),
+                                  pose_to_heatmap(pose[..., :2]))  # no confidences, no threshold
 
 
 @pytest.mark.parametrize('case', CASES)
@@ -388,10 +439,15 @@ def test_new_settings_at_their_defaults_change_no_byte(case):
     cfg, pose = heatmap_config(SETTINGS.get(case)), GOLDEN[f'in_{case}']
     assert (cfg.min_conf, cfg.joints_off) == (0, ())
     off = {'heatmap_generator_args': {'joints_off': []}, 'padkeypoints_args': {'min_conf': 0}}
-    assert heatmap_config(off) == HeatmapConfig() and hash(HeatmapConfig(joints_off=['nose'])) == hash(HeatmapConfig(joints_off=('nose',)))
-    lowest = pose[..., 2][pose[..., 2] > 0].min()/2 if pose.ndim == 3 and pose.shape[2] == 3 and (pose[..., 2][(pose[..., :2] != 0).any(-1)] > 0).all() else None
+    assert heatmap_config(off) == HeatmapConfig()
+    assert hash(HeatmapConfig(joints_off=['nose'])) == hash(HeatmapConfig(joints_off=('nose',)))
+    lowest = None
+    if pose.ndim == 3 and pose.shape[2] == 3:
+        conf, there = pose[..., 2], (pose[..., :2] != 0).any(-1)
+        if (conf[there] > 0).all(): lowest = conf[conf > 0].min()/2
     if lowest:
-        np.testing.assert_array_equal(pose_to_heatmap(pose, HeatmapConfig(min_conf=float(lowest))), pose_to_heatmap(pose))  # a threshold that nobody is below
+        np.testing.assert_array_equal(pose_to_heatmap(pose, HeatmapConfig(min_conf=float(lowest))),
+                                      pose_to_heatmap(pose))  # a threshold that nobody is below
 
 
 @settings(max_examples=40, deadline=None)
@@ -405,26 +461,33 @@ def test_joints_off(off, use_conf, align, size):
     np.testing.assert_array_equal(place_joints(pose, cfg), want)
     np.testing.assert_array_equal(switch_off(placed, cfg.joints_off), want)
     maps = pose_to_heatmap(pose, cfg)
-    np.testing.assert_array_equal(maps, plain.draw(want, cfg.sigma, (128, 128), size=size, align=align, offset=0, centre=64))
-    assert maps[:, 1].any() == (len(off) < 17) and maps[:, 0].any() == any(JOINTS[i] not in off and JOINTS[j] not in off for i, j in LIMBS)
-    assert (placed == place_joints(pose, HeatmapConfig(**o))).all()                              # nothing was written into
+    np.testing.assert_array_equal(maps, plain.draw(want, cfg.sigma, (128, 128), size=size, align=align, offset=0,
+                                                   centre=64))
+    assert maps[:, 1].any() == (len(off) < 17)
+    assert maps[:, 0].any() == any(JOINTS[i] not in off and JOINTS[j] not in off for i, j in LIMBS)
+    assert (placed == place_joints(pose, HeatmapConfig(**o))).all()  # nothing was written into
 
 
 def test_joints_off_are_a_set():
-    a, b = HeatmapConfig(joints_off=('left_knee', 'nose', 'nose')), heatmap_config({'heatmap_generator_args': {'joints_off': ['nose', 'left_knee']}})
+    a = HeatmapConfig(joints_off=('left_knee', 'nose', 'nose'))
+    b = heatmap_config(generator(joints_off=['nose', 'left_knee']))
     assert a == b and a.joints_off == ('nose', 'left_knee')
-    assert default_settings()['heatmap_generator_args']['joints_off'] == [] and default_settings()['padkeypoints_args']['min_conf'] == 0
+    assert default_settings()['heatmap_generator_args']['joints_off'] == []
+    assert default_settings()['padkeypoints_args']['min_conf'] == 0
 
 
 def test_notices_of_the_threshold():
     pose = walk()
     pose[:, 9, 2] = .1
     assert notices(pose, HeatmapConfig(min_conf=.05)) == []
-    assert notices(pose, HeatmapConfig(min_conf=.2)) == ['min_conf is 0.2, and no frame has as much for left_wrist: as for any joint never seen, nothing at all is imputed (impute_others: True fills the other joints)']
-    assert notices(pose, HeatmapConfig(min_conf=.2, impute_others=True)) == ['min_conf is 0.2, and no frame has as much for left_wrist: these stay at 0, 0']
-    assert notices(pose[..., :2], HeatmapConfig(min_conf=.2))[0] == 'min_conf is 0.2, but the poses have no confidences: all joints that are there count'
+    says = 'min_conf is 0.2, and no frame has as much for left_wrist: '
+    nothing = 'as for any joint never seen, nothing at all is imputed (impute_others: True fills the other joints)'
+    assert notices(pose, HeatmapConfig(min_conf=.2)) == [says + nothing]
+    assert notices(pose, HeatmapConfig(min_conf=.2, impute_others=True)) == [says + 'these stay at 0, 0']
+    first = notices(pose[..., :2], HeatmapConfig(min_conf=.2))[0]
+    assert first == 'min_conf is 0.2, but the poses have no confidences: all joints that are there count'
     pose[:, 9] = 0
-    assert notices(pose, HeatmapConfig(min_conf=.2)) == []                                       # missing anyway
+    assert notices(pose, HeatmapConfig(min_conf=.2)) == []  # missing anyway
 
 
 def test_centre_and_scale():

@@ -10,7 +10,8 @@ from hypothesis import given, settings, strategies as st
 from skeletongait.core import SkeletonGaitError
 from skeletongait.maps.settings import HeatmapConfig, heatmap_config
 from skeletongait.maps.heatmap import place_joints, render
-from skeletongait.maps.renderer_torch import _COSTS, _PAIRS, _grey, _levels, _segments, _weights, _windows, draw_maps_torch
+from skeletongait.maps.renderer_torch import (
+    _COSTS, _PAIRS, _grey, _levels, _segments, _weights, _windows, draw_maps_torch)
 from skeletongait.poses.joints import JOINTS
 from skeletongait.files.arrays import PoseError
 from skeletons import CASES, GOLDEN, SETTINGS, walk
@@ -30,8 +31,9 @@ confidence = st.sampled_from([0., 9.99e-4, 1e-3, 1/256, .5, 1., 1.5]) | st.float
 
 @st.composite
 def poses(draw, n=2):
-    "Joints anywhere, of any confidence; sometimes a body of few points (short and level limbs), sometimes on whole pixels."
-    joints = np.concatenate([draw(hnp.arrays('f8', (n, 17, 2), elements=coordinate)), draw(hnp.arrays('f8', (n, 17, 1), elements=confidence))], -1)
+    "Joints anywhere, of any confidence; sometimes few points (short and level limbs), sometimes on whole pixels."
+    joints = np.concatenate([draw(hnp.arrays('f8', (n, 17, 2), elements=coordinate)),
+                             draw(hnp.arrays('f8', (n, 17, 1), elements=confidence))], -1)
     if draw(st.booleans()):
         joints[..., :2] = 64 + (joints[..., :2] - 64)*draw(st.sampled_from([0, 1e-3, .02, .1, .3]))
     if draw(st.booleans()):
@@ -39,8 +41,10 @@ def poses(draw, n=2):
     return joints.astype(draw(st.sampled_from(['f4', 'f8'])))
 
 
-configs = st.builds(HeatmapConfig, sigma=st.sampled_from([.3, 1., 2.5, 8., 20.]) | st.floats(.2, 30), img_h=st.sampled_from([32, 97, 128]), img_w=st.sampled_from([32, 70, 128]),
-                    align=st.booleans(), final_img_size=st.sampled_from([1, 16, 33, 48, 64, 100, 128, 150]), offset=st.sampled_from([0, 0, 1, 7, 200]), centre=st.sampled_from([16, 20, 31]))
+configs = st.builds(HeatmapConfig, sigma=st.sampled_from([.3, 1., 2.5, 8., 20.]) | st.floats(.2, 30),
+                    img_h=st.sampled_from([32, 97, 128]), img_w=st.sampled_from([32, 70, 128]),
+                    align=st.booleans(), final_img_size=st.sampled_from([1, 16, 33, 48, 64, 100, 128, 150]),
+                    offset=st.sampled_from([0, 0, 1, 7, 200]), centre=st.sampled_from([16, 20, 31]))
 
 
 @settings(max_examples=150)
@@ -60,8 +64,17 @@ def test_grey_levels_before_alignment_are_equal(joints, sigma, size):
         np.testing.assert_array_equal(made.round().numpy(), want[:, m])
 
 
-@pytest.mark.parametrize('cfg', [HeatmapConfig(), HeatmapConfig(sigma=1.), HeatmapConfig(sigma=4., offset=5), HeatmapConfig(align=False), HeatmapConfig(final_img_size=128), HeatmapConfig(align=False, final_img_size=200),
-    HeatmapConfig(sigma=2., final_img_size=100), HeatmapConfig(img_h=96, img_w=150, centre=70), HeatmapConfig(align=False, img_h=50, img_w=100, final_img_size=70), HeatmapConfig(image_size=64, img_h=64, img_w=64, centre=32)])
+@pytest.mark.parametrize('cfg', [
+    HeatmapConfig(),
+    HeatmapConfig(sigma=1.),
+    HeatmapConfig(sigma=2., final_img_size=100),
+    HeatmapConfig(sigma=4., offset=5),
+    HeatmapConfig(align=False),
+    HeatmapConfig(align=False, final_img_size=200),
+    HeatmapConfig(align=False, img_h=50, img_w=100, final_img_size=70),
+    HeatmapConfig(final_img_size=128),
+    HeatmapConfig(img_h=96, img_w=150, centre=70),
+    HeatmapConfig(image_size=64, img_h=64, img_w=64, centre=32)])
 def test_bodies(cfg):
     assert apart(walkers(4), cfg) <= 1
 
@@ -79,7 +92,7 @@ def test_a_doubtful_row_is_decided_as_the_compiled_version_does(top):
     "Sigmas on either side of the one at which the map gains a row: closer than float32 can tell."
     joints = place_joints(walk(1))
     joints[:, :7, 2] = top
-    rows = lambda sigma: render(joints[..., :2], joints[..., 2], sigma)[0].any(2).sum(1).tolist()
+    def rows(sigma): return render(joints[..., :2], joints[..., 2], sigma)[0].any(2).sum(1).tolist()
     lo, hi = 3., 6.
     first = rows(lo)
     while hi - lo > 1e-12:
@@ -92,12 +105,13 @@ def test_a_doubtful_row_is_decided_as_the_compiled_version_does(top):
 @pytest.mark.parametrize('size', [1, 16, 33, 64, 100, 128])
 def test_weights_are_those_of_the_resize(size):
     rng = np.random.default_rng(size)
-    number = lambda v: torch.tensor([v], dtype=torch.float64)
+    def number(v): return torch.tensor([v], dtype=torch.float64)
     for h, w in [*rng.integers(1, 150, (80, 2)).tolist(), (size, size), (2*size, 2*size), (size, 2*size), (1, 150)]:
         image, shrink = rng.random((h, w)), torch.tensor([min(h, w) >= size])
         wy, wx = (_weights(number(0), number(n), shrink, n, size)[0] for n in (h, w))
         made = (wy @ torch.from_numpy(image) @ wx.T).numpy()
-        np.testing.assert_allclose(made, cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA), atol=1e-6, rtol=0, err_msg=f'{h} x {w} to {size}')
+        np.testing.assert_allclose(made, cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA), atol=1e-6,
+                                   rtol=0, err_msg=f'{h} x {w} to {size}')
 
 
 @settings(max_examples=50)
@@ -145,7 +159,8 @@ def test_float32_joints_and_other_types():
 
 def test_joints_of_a_strided_view():
     joints = torch.from_numpy(walkers(1))
-    assert torch.equal(draw_maps_torch(joints.transpose(0, 1).contiguous().transpose(0, 1)[::2]), draw_maps_torch(joints[::2].clone()))
+    assert torch.equal(draw_maps_torch(joints.transpose(0, 1).contiguous().transpose(0, 1)[::2]),
+                       draw_maps_torch(joints[::2].clone()))
 
 
 @pytest.mark.parametrize('value', [1e12, 1e100, 1e300, 1.7e308])
@@ -158,7 +173,8 @@ def test_far_away_joints_do_no_harm(value):
 
 def test_nothing_to_draw():
     joints = torch.from_numpy(walkers(1)[:3])
-    assert draw_maps_torch(joints[:0]).shape == (0, 2, 64, 64) and draw_maps_torch(joints[:0], sigma=torch.zeros(0)).dtype == torch.uint8
+    assert draw_maps_torch(joints[:0]).shape == (0, 2, 64, 64)
+    assert draw_maps_torch(joints[:0], sigma=torch.zeros(0)).dtype == torch.uint8
     joints[..., 2] = 9.9e-4
     for cfg in (HeatmapConfig(), HeatmapConfig(align=False, final_img_size=48)):
         assert not draw_maps_torch(joints, cfg).any()

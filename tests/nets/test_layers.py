@@ -1,18 +1,38 @@
 "Every layer against a plain version of itself, in float64."
-import numpy as np, pytest, torch, torch.nn.functional as F
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
 from torch import nn
 from hypothesis import given, settings, strategies as st
-from skeletongait.nets.layers import (AttentionFusion, Block2D, Block3D, BlockP3D, Conv2d, PointConv3d, SeparateBNNecks, SeparateFCs, SpaceTimeConv, TemporalConv,
-                                 horizontal_pool, temporal_max)
+from skeletongait.nets.layers import (
+    AttentionFusion,
+    Block2D,
+    Block3D,
+    BlockP3D,
+    Conv2d,
+    PointConv3d,
+    SeparateBNNecks,
+    SeparateFCs,
+    SpaceTimeConv,
+    TemporalConv,
+    horizontal_pool,
+    temporal_max,
+)
 
-def rand(*shape, seed=0): return torch.from_numpy(np.random.default_rng(seed).standard_normal(shape))
+def rand(*shape, seed=0):
+    return torch.from_numpy(np.random.default_rng(seed).standard_normal(shape))
 def close(a, b): torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
 lengths = st.lists(st.integers(1, 6), min_size=1, max_size=4)
 
 def plain_3d(conv, x_fchw, lengths): # PyTorch's own 3-D convolution, one sequence after the other
-    return torch.cat([nn.Conv3d.forward(conv, x.transpose(0, 1)[None])[0].transpose(0, 1) for x in x_fchw.split(lengths)])
+    return torch.cat(
+        [nn.Conv3d.forward(conv, x.transpose(0, 1)[None])[0].transpose(0, 1) for x in x_fchw.split(lengths)]
+    )
 
-@pytest.mark.parametrize('conv', [TemporalConv(3, 5), SpaceTimeConv(3, 5), SpaceTimeConv(3, 5, 2), PointConv3d(3, 5), PointConv3d(3, 5, 2)])
+@pytest.mark.parametrize(
+    'conv', [TemporalConv(3, 5), SpaceTimeConv(3, 5), SpaceTimeConv(3, 5, 2), PointConv3d(3, 5), PointConv3d(3, 5, 2)]
+)
 @pytest.mark.parametrize('memory_format', [torch.contiguous_format, torch.channels_last])
 @settings(max_examples=10, deadline=None)
 @given(lengths=lengths, size=st.tuples(st.integers(1, 7), st.integers(1, 7)))
@@ -22,7 +42,11 @@ def test_convolutions_in_time(conv, memory_format, lengths, size):
     got = conv(x) if isinstance(conv, PointConv3d) else conv(x, lengths)
     want = plain_3d(conv, x, lengths)
     close(got, want)
-    for a, b in zip(torch.autograd.grad(got.square().sum(), (x, conv.weight)), torch.autograd.grad(want.square().sum(), (x, conv.weight))): close(a, b)
+    for a, b in zip(
+        torch.autograd.grad(got.square().sum(), (x, conv.weight)),
+        torch.autograd.grad(want.square().sum(), (x, conv.weight)),
+    ):
+        close(a, b)
 
 @pytest.mark.parametrize('k,stride', [(1, 1), (1, 2), (3, 1), (3, 2)])
 def test_convolutions_on_frames(k, stride):
@@ -33,14 +57,16 @@ def test_convolutions_on_frames(k, stride):
 def test_identity_past_a_block(block): # with all convolutions at zero nothing is left but the identity
     b, x = block(4, 4).double().eval(), rand(5, 4, 8, 6).relu()
     for m in b.modules():
-        if isinstance(m, (nn.Conv2d, nn.Conv3d)): nn.init.zeros_(m.weight)
+        if isinstance(m, (nn.Conv2d, nn.Conv3d)):
+            nn.init.zeros_(m.weight)
     close(b(x, [2, 3]), x)
 
 @pytest.mark.parametrize('block,reach', [(Block2D, 0), (BlockP3D, 1), (Block3D, 2)])
 def test_reach_in_time(block, reach):
     b, x = block(2, 2).double().eval(), rand(9, 2, 5, 5).requires_grad_()
     for m in b.modules():
-        if isinstance(m, (nn.Conv2d, nn.Conv3d)): nn.init.constant_(m.weight, .1)
+        if isinstance(m, (nn.Conv2d, nn.Conv3d)):
+            nn.init.constant_(m.weight, .1)
     b(x.abs(), [9])[4].sum().backward()
     assert torch.nonzero(x.grad.abs().amax((1, 2, 3))).flatten().tolist() == list(range(4-reach, 5+reach))
 
@@ -57,19 +83,24 @@ def test_horizontal_pool(h):
     close(horizontal_pool(x), torch.stack([o.mean(-1) + o.amax(-1) for o in strips], -1))
 
 def test_neck():
-    x, neck, fcs = rand(6, 4, 16), SeparateBNNecks(16, 4, 3).double(), SeparateFCs(16, 4, 5).double()
-    nn.init.uniform_(neck.bn1d.weight, .5, 1.5); nn.init.uniform_(neck.bn1d.bias, -1, 1)
+    x = rand(6, 4, 16)
+    neck = SeparateBNNecks(16, 4, 3).double()
+    fcs = SeparateFCs(16, 4, 5).double()
+    nn.init.uniform_(neck.bn1d.weight, .5, 1.5)
+    nn.init.uniform_(neck.bn1d.bias, -1, 1)
     embed, logits = neck(x)
     w, b = neck.bn1d.weight.view(4, 16), neck.bn1d.bias.view(4, 16)      # channel-major: index = channel * 16 + strip
     for p in range(16):
         e = (x[..., p] - x[..., p].mean(0))/(x[..., p].var(0, unbiased=False) + 1e-5).sqrt()*w[:, p] + b[:, p]
         e = e/e.norm(dim=1, keepdim=True)
-        close(embed[..., p], e); close(logits[..., p], e @ F.normalize(neck.fc_bin[p], dim=0))
+        close(embed[..., p], e)
+        close(logits[..., p], e @ F.normalize(neck.fc_bin[p], dim=0))
         close(fcs(x)[..., p], x[..., p] @ fcs.fc_bin[p])
     assert logits.abs().max() <= 1 + 1e-9
 
 def test_attention_weighs_silhouette_first():
-    fuse, sil, maps = AttentionFusion(32).double().eval(), rand(2, 32, 8, 6), rand(2, 32, 8, 6, seed=1)
+    fuse = AttentionFusion(32).double().eval()
+    sil, maps = rand(2, 32, 8, 6), rand(2, 32, 8, 6, seed=1)
     weights = fuse.conv(torch.cat([sil, maps], 1)).unflatten(1, (2, 32)).softmax(1)
     close(fuse(sil, maps), weights[:, 0]*sil + weights[:, 1]*maps)
     close(fuse.weight(sil, maps), weights[:, 0])

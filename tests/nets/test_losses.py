@@ -1,14 +1,36 @@
 from types import SimpleNamespace
-import numpy as np, pytest, torch, torch.distributed as dist
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
 from hypothesis import given, settings, strategies as st
 from ddp import run_in_ddp
 from goldens import GOLDEN as GOLDEN_FOLDER
 from skeletongait.core import SkeletonGaitError
-from skeletongait.nets.losses import CrossEntropyLoss, LossAggregator, TripletLoss, average, build_loss, gather, pairwise_distances, triplet_weights
+from skeletongait.nets.losses import (
+    CrossEntropyLoss,
+    LossAggregator,
+    TripletLoss,
+    average,
+    build_loss,
+    gather,
+    pairwise_distances,
+    triplet_weights,
+)
 
 GOLDEN = GOLDEN_FOLDER/'losses.npz'
-CFG = [dict(type='TripletLoss', log_prefix='triplet', loss_term_weight=.7, margin=.2),
-       dict(type='CrossEntropyLoss', log_prefix='softmax', loss_term_weight=1.3, scale=16, label_smooth=True, eps=.1, log_accuracy=True)]
+CFG = [
+    dict(type='TripletLoss', log_prefix='triplet', loss_term_weight=0.7, margin=0.2),
+    dict(
+        type='CrossEntropyLoss',
+        log_prefix='softmax',
+        loss_term_weight=1.3,
+        scale=16,
+        label_smooth=True,
+        eps=0.1,
+        log_accuracy=True,
+    ),
+]
 
 
 def naive_triplet(x_ncp, labels, margin):
@@ -17,7 +39,13 @@ def naive_triplet(x_ncp, labels, margin):
     for s in range(x_ncp.shape[2]):
         d = pairwise_distances(x_ncp[..., s:s+1])[0]
         n = range(len(labels))
-        costs = [d[a, p] - d[a, k] + margin for a in n for p in n for k in n if labels[a] == labels[p] and labels[a] != labels[k]]
+        costs = [
+            d[a, p] - d[a, k] + margin
+            for a in n
+            for p in n
+            for k in n
+            if labels[a] == labels[p] and labels[a] != labels[k]
+        ]
         costs = [c for c in costs if c > 0]
         losses.append(torch.stack(costs).mean() if costs else 0*x_ncp.sum())
     return torch.stack(losses)
@@ -25,7 +53,8 @@ def naive_triplet(x_ncp, labels, margin):
 
 @pytest.fixture(scope='module')
 def golden():
-    with np.load(GOLDEN) as z: return {k: torch.from_numpy(np.asarray(z[k])) for k in z}
+    with np.load(GOLDEN) as z:
+        return {k: torch.from_numpy(np.asarray(z[k])) for k in z}
 
 
 @pytest.mark.parametrize('case', ('spread', 'close', 'equal'))
@@ -39,7 +68,8 @@ def test_triplet_golden(golden, case):
     for k, v in info.items():
         assert not v.requires_grad
         torch.testing.assert_close(v, golden[f'{case}_{k}'].to(v.dtype), atol=1e-8, rtol=0)
-    if case == 'equal': assert torch.equal(x.grad, torch.zeros_like(x))
+    if case == 'equal':
+        assert torch.equal(x.grad, torch.zeros_like(x))
 
 
 def test_cross_entropy_golden(golden):
@@ -52,7 +82,12 @@ def test_cross_entropy_golden(golden):
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.lists(st.integers(0, 4), min_size=1, max_size=9), st.integers(0, 2**32-1), st.sampled_from((0., .125, .2, 1.)), st.booleans())
+@given(
+    st.lists(st.integers(0, 4), min_size=1, max_size=9),
+    st.integers(0, 2**32 - 1),
+    st.sampled_from((0.0, 0.125, 0.2, 1.0)),
+    st.booleans(),
+)
 def test_triplet_is_the_naive_one(labels, seed, margin, on_grid):
     "Any labels; on a grid of whole numbers many distances tie and many are 0."
     rng = np.random.default_rng(seed)
@@ -80,7 +115,8 @@ def test_triplet_ignores_the_order_of_the_batch(labels, seed):
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.integers(0, 3), min_size=2, max_size=10), st.integers(0, 2**32-1))
 def test_weights_count_triplets(labels, seed):
-    labels = torch.tensor(labels); n = len(labels)
+    labels = torch.tensor(labels)
+    n = len(labels)
     d = torch.tensor(np.random.default_rng(seed).integers(0, 4, (2, n, n)).astype(float))
     w = triplet_weights(d, labels, 1.)
     same = labels[:, None] == labels
@@ -92,13 +128,21 @@ def test_triplet_memory_is_pairs_not_triplets():
     "256 sequences x 16 strips: whatever autograd keeps is a few (p, n, n), far below one (p, n, n, n) of 1 GiB."
     kept = []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.nbytes) or t, lambda t: t):
-        TripletLoss()(torch.randn(256, 8, 16, generator=torch.Generator().manual_seed(0), requires_grad=True), torch.arange(32).repeat_interleave(8))
+        TripletLoss()(
+            torch.randn(256, 8, 16, generator=torch.Generator().manual_seed(0), requires_grad=True),
+            torch.arange(32).repeat_interleave(8),
+        )
     assert sum(kept) < 20*16*256**2*4
 
 
 def test_float64_stays_and_half_becomes_float32():
     x, labels = torch.randn(8, 4, 2, generator=torch.Generator().manual_seed(0)), torch.arange(4).repeat_interleave(2)
-    for dtype, expected in ((torch.float64, torch.float64), (torch.float32, torch.float32), (torch.float16, torch.float32), (torch.bfloat16, torch.float32)):
+    for dtype, expected in (
+        (torch.float64, torch.float64),
+        (torch.float32, torch.float32),
+        (torch.float16, torch.float32),
+        (torch.bfloat16, torch.float32),
+    ):
         with torch.autocast('cpu', dtype=torch.bfloat16):
             for term in (TripletLoss(), CrossEntropyLoss(log_accuracy=True)):
                 loss, info = term(x.to(dtype), labels)
@@ -108,12 +152,14 @@ def test_float64_stays_and_half_becomes_float32():
 def test_autocast_does_not_change_float32():
     x, labels = torch.randn(8, 4, 2, generator=torch.Generator().manual_seed(0)), torch.arange(4).repeat_interleave(2)
     plain = TripletLoss()(x, labels)[0]
-    with torch.autocast('cpu', dtype=torch.bfloat16): assert torch.equal(TripletLoss()(x, labels)[0], plain)
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        assert torch.equal(TripletLoss()(x, labels)[0], plain)
 
 
 def test_non_finite_embeddings_show_in_the_loss():
     for bad in (float('nan'), float('inf')):
-        x = torch.ones(4, 2, 1); x[1, 0, 0] = bad
+        x = torch.ones(4, 2, 1)
+        x[1, 0, 0] = bad
         assert not torch.isfinite(TripletLoss()(x, torch.tensor([0, 0, 1, 1]))[0]).all()
 
 
@@ -128,12 +174,26 @@ def test_label_smoothing_zero_is_plain_cross_entropy():
 
 def test_aggregator_one_process():
     rng = np.random.default_rng(0)
-    out = SimpleNamespace(embeddings=torch.tensor(rng.normal(size=(8, 5, 4))), logits=torch.tensor(rng.uniform(-1, 1, (8, 6, 4))))
+    out = SimpleNamespace(
+        embeddings=torch.tensor(rng.normal(size=(8, 5, 4))), logits=torch.tensor(rng.uniform(-1, 1, (8, 6, 4)))
+    )
     labels = torch.arange(4).repeat_interleave(2)
     total, info = LossAggregator(CFG)(out, labels)
-    torch.testing.assert_close(total, .7*TripletLoss(.2)(out.embeddings, labels)[0].mean() + 1.3*CrossEntropyLoss()(out.logits, labels)[0])
-    assert set(info) == {'triplet/loss', 'triplet/hard_loss', 'triplet/loss_num', 'triplet/mean_dist', 'softmax/loss', 'softmax/accuracy'}
-    torch.testing.assert_close(LossAggregator(CFG[0])(out, labels)[0], .7*TripletLoss(.2)(out.embeddings, labels)[0].mean())
+    torch.testing.assert_close(
+        total,
+        0.7 * TripletLoss(0.2)(out.embeddings, labels)[0].mean() + 1.3 * CrossEntropyLoss()(out.logits, labels)[0],
+    )
+    assert set(info) == {
+        'triplet/loss',
+        'triplet/hard_loss',
+        'triplet/loss_num',
+        'triplet/mean_dist',
+        'softmax/loss',
+        'softmax/accuracy',
+    }
+    torch.testing.assert_close(
+        LossAggregator(CFG[0])(out, labels)[0], 0.7 * TripletLoss(0.2)(out.embeddings, labels)[0].mean()
+    )
 
 
 @pytest.mark.parametrize('cfg, said', [
@@ -143,11 +203,13 @@ def test_aggregator_one_process():
     (dict(type='CrossEntropyLoss', label_smoth=True), "did you mean 'label_smooth'"),
 ])
 def test_wrong_configuration(cfg, said):
-    with pytest.raises(SkeletonGaitError, match=said): build_loss(cfg)
+    with pytest.raises(SkeletonGaitError, match=said):
+        build_loss(cfg)
 
 
 def test_terms_need_their_own_prefix():
-    with pytest.raises(SkeletonGaitError, match='each term needs its own'): LossAggregator([CFG[0], CFG[0]])
+    with pytest.raises(SkeletonGaitError, match='each term needs its own'):
+        LossAggregator([CFG[0], CFG[0]])
 
 
 # Several ranks
@@ -177,12 +239,15 @@ def _loss_and_grads(x, labels):
 
 def _one_rank(expected):
     total, grads, info = _loss_and_grads(*(o.chunk(dist.get_world_size())[dist.get_rank()] for o in _batch()))
-    for g in grads: dist.all_reduce(g); g /= dist.get_world_size()          # what DistributedDataParallel does
+    for g in grads:
+        dist.all_reduce(g)
+        g /= dist.get_world_size()          # what DistributedDataParallel does
     torch.testing.assert_close((total, grads, info), expected, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize('ranks', (2, 3))
-def test_ranks_together_are_one_process(ranks): run_in_ddp(ranks, _one_rank, _loss_and_grads(*_batch()))
+def test_ranks_together_are_one_process(ranks):
+    run_in_ddp(ranks, _one_rank, _loss_and_grads(*_batch()))
 
 
 class _Tiny(torch.nn.Module):
@@ -206,12 +271,14 @@ def test_under_ddp(): run_in_ddp(2, _one_ddp_rank, _loss_and_grads(*_batch())[1]
 
 def _gather_and_average():
     rank = dist.get_rank()
-    assert gather(torch.full((2, 3), rank)).tolist() == [[0]*3]*2 + [[1]*3]*2             # rank after rank, whole numbers stay
+    # rank after rank, whole numbers stay
+    assert gather(torch.full((2, 3), rank)).tolist() == [[0] * 3] * 2 + [[1] * 3] * 2
     x = torch.full((2,), float(rank), requires_grad=True)
     assert average(x).tolist() == [.5, .5]
     average(x).sum().backward()
     assert x.grad.tolist() == [1, 1]
-    with pytest.raises(SkeletonGaitError, match=r'\[1, 2\] sequences: expected equally many'): gather(torch.zeros(rank+1, 3))
+    with pytest.raises(SkeletonGaitError, match=r'\[1, 2\] sequences: expected equally many'):
+        gather(torch.zeros(rank+1, 3))
 
 
 def test_gather_and_average(): run_in_ddp(2, _gather_and_average)
@@ -222,8 +289,10 @@ def test_without_ranks():
     assert gather(x) is x and average(x) is x
 
 
-def _fails_on_rank_1(): assert dist.get_rank() == 0
+def _fails_on_rank_1():
+    assert dist.get_rank() == 0
 
 
 def test_run_in_ddp_reports_failures():
-    with pytest.raises(Exception, match='_fails_on_rank_1'): run_in_ddp(2, _fails_on_rank_1)
+    with pytest.raises(Exception, match='_fails_on_rank_1'):
+        run_in_ddp(2, _fails_on_rank_1)

@@ -39,7 +39,8 @@ def write_poses(root, n_subjects, n_files, n_frames):
         pose = make_sequence(0, i, 'nm-01', '090', n_frames).pose
         folder = root/f'{i:03d}'/'nm-01'/'090'
         for k in range(n_files):
-            save_pickle(pose + rng.normal(0, .5, pose.shape).astype(pose.dtype)*(pose != 0)*(1, 1, 0), folder/f'{k:03d}.pkl')
+            save_pickle(pose + rng.normal(0, .5, pose.shape).astype(pose.dtype)*(pose != 0)*(1, 1, 0),
+                        folder/f'{k:03d}.pkl')
     np.save(folder/'npy.npy', pose)
     np.savez(folder/'npz.npz', pose=pose)
     (folder/'000.pkl').with_name('bad.pkl').write_bytes(b'no pose')
@@ -89,9 +90,11 @@ def test_the_maps_are_those_of_the_poses(small):
     for seq, fs in read_tree(small/'pose').sequences.items():
         for f in fs:
             if f.stem != 'bad':
-                np.testing.assert_array_equal(load_pickle(seq.path(small/OUT/'pkl')/f.name), pose_to_heatmap(load_pickle(f)))
+                np.testing.assert_array_equal(load_pickle(seq.path(small/OUT/'pkl')/f.name),
+                                              pose_to_heatmap(load_pickle(f)))
     assert (small/OUT/'pkl/004/nm-01/090/npy.pkl').read_bytes() == (small/OUT/'pkl/004/nm-01/090/npz.pkl').read_bytes()
-    assert sorted(p.name for p in (small/OUT).iterdir()) == ['images', 'journal', 'manifest.jsonl', 'pkl', 'report.json']
+    assert sorted(p.name for p in (small/OUT).iterdir()) == ['images', 'journal', 'manifest.jsonl', 'pkl',
+        'report.json']
 
 
 def test_manifest_and_report(small):
@@ -101,10 +104,12 @@ def test_manifest_and_report(small):
     assert len(lines) == 13 and list(records) == sorted(records)
     r = records['004/nm-01/090/npy.npy']
     f = small/'pose'/r.pose
-    assert r == (r.pose, f.stat().st_size, f.stat().st_mtime_ns, m.file_sha256(f), (small/OUT/'pkl'/m.maps_name(r.pose)).stat().st_size, 4, (), 0)
+    assert r == (r.pose, f.stat().st_size, f.stat().st_mtime_ns, m.file_sha256(f),
+                 (small/OUT/'pkl'/m.maps_name(r.pose)).stat().st_size, 4, (), 0)
     report = json.loads((small/OUT/'report.json').read_text())
     assert 'pickle' in report['failed'][0].pop('reason')
-    assert report == dict(files=13, sequences=5, maps=12, frames=48, left=0, failed=[dict(path='004/nm-01/090/bad.pkl')], notices={}, strays=[], maps_without_pose=[], unlisted=[], lost=[])
+    assert report == dict(files=13, sequences=5, maps=12, frames=48, left=0,
+        failed=[dict(path='004/nm-01/090/bad.pkl')], notices={}, strays=[], maps_without_pose=[], unlisted=[], lost=[])
 
 
 def test_long_sequences_of_an_earlier_release_are_drawn_again(tmp_path, capsys, monkeypatch):
@@ -132,7 +137,8 @@ def test_missing_maps_are_drawn_again(tree, small, what):
         maps.write_bytes(maps.read_bytes()[:-7])
     if what == 'no record':
         path = tree/OUT/'manifest.jsonl'
-        path.write_text(''.join(line for line in path.read_text().splitlines(True) if '"001/nm-01/090/000.pkl"' not in line))
+        path.write_text(''.join(line for line in path.read_text().splitlines(True)
+                                if '"001/nm-01/090/000.pkl"' not in line))
     assert run(tree) == 1 and finished(tree, small)
     assert [k for k, t in touched(tree).items() if t != before[k]] == ['001/nm-01/090/000.pkl']
 
@@ -158,8 +164,10 @@ def test_pictures_follow_their_sequence(tree):
     save_pickle(load_pickle(first)[:2], first)
     save_pickle(np.zeros((2, 2)), second)
     assert run(tree) == 1
-    assert sorted(p.name for p in (tree/OUT/'images'/'000'/'nm-01'/'090').iterdir()) == ['bone_0.jpg', 'bone_1.jpg', 'pose_0.jpg', 'pose_1.jpg']
-    assert not any((tree/OUT/'images'/'001'/'nm-01'/'090').iterdir()) and not (tree/OUT/'pkl'/'001/nm-01/090/000.pkl').exists()
+    assert sorted(p.name for p in (tree/OUT/'images'/'000'/'nm-01'/'090').iterdir()) == ['bone_0.jpg', 'bone_1.jpg',
+        'pose_0.jpg', 'pose_1.jpg']
+    assert not any((tree/OUT/'images'/'001'/'nm-01'/'090').iterdir())
+    assert not (tree/OUT/'pkl'/'001/nm-01/090/000.pkl').exists()
     assert '001/nm-01/090/000.pkl' not in m.read_manifest(tree/OUT).records
 
 
@@ -170,7 +178,8 @@ def test_maps_without_pose_are_listed_and_kept(tree, capsys):
         assert 'kept, though their pose file is gone: 003/nm-01/090/001.pkl' in capsys.readouterr().out
     assert json.loads((tree/OUT/'report.json').read_text())['maps_without_pose'] == ['003/nm-01/090/001.pkl']
     assert run(tree, overwrite=True) == 1
-    assert json.loads((tree/OUT/'report.json').read_text())['maps_without_pose'] == [] and not (tree/OUT/'pkl'/'003/nm-01/090/001.pkl').exists()
+    assert json.loads((tree/OUT/'report.json').read_text())['maps_without_pose'] == []
+    assert not (tree/OUT/'pkl'/'003/nm-01/090/001.pkl').exists()
 
 
 def test_two_poses_of_one_name(tree, capsys):
@@ -178,10 +187,12 @@ def test_two_poses_of_one_name(tree, capsys):
     np.save(folder/'001.npy', load_pickle(folder/'001.pkl'))
     assert run(tree) == 1
     out = capsys.readouterr().out
-    assert f"failed: {folder/'001.npy'}: 001.npy and 001.pkl would both become 001.pkl; keep one of them" in out and '0 files drawn, 2 failed, 11 were there' in out
+    assert f"failed: {folder/'001.npy'}: 001.npy and 001.pkl would both become 001.pkl; keep one of them" in out
+    assert '0 files drawn, 2 failed, 11 were there' in out
     assert not (tree/OUT/'pkl'/'001/nm-01/090/001.pkl').exists()
     (folder/'001.pkl').unlink()  # the other one takes its place
-    assert run(tree) == 1 and '001/nm-01/090/001.npy' in m.read_manifest(tree/OUT).records and (tree/OUT/'pkl'/'001/nm-01/090/001.pkl').exists()
+    assert run(tree) == 1 and '001/nm-01/090/001.npy' in m.read_manifest(tree/OUT).records
+    assert (tree/OUT/'pkl'/'001/nm-01/090/001.pkl').exists()
 
 
 def test_strays_and_notices_come_from_the_state(tree, capsys):
@@ -190,7 +201,8 @@ def test_strays_and_notices_come_from_the_state(tree, capsys):
     for expect in ('12 files drawn', '0 files drawn'):
         assert run(tree, ext_name='x', heatmap_cfg_path=str(tree/'cfg.yaml')) == 1
         out = capsys.readouterr().out
-        assert expect in out and 'notice: 12 files: transfer_to_coco17 is True' in out and 'ignored, not at <subject>/<type>/<view>/: lost.pkl' in out
+        assert expect in out and 'notice: 12 files: transfer_to_coco17 is True' in out
+        assert 'ignored, not at <subject>/<type>/<view>/: lost.pkl' in out
     report = json.loads((tree/'maps'/'mine_sigma_8.0_x'/'report.json').read_text())
     assert report['strays'] == ['lost.pkl'] and list(report['notices'].values()) == [12]
 
@@ -212,7 +224,9 @@ def settings_file(root, text):
 def test_changed_settings_never_mix(tree, small):
     cfg = settings_file(tree, 'align_args: {align: false, offset: 3}')
     before = files(tree/OUT)
-    with pytest.raises(SkeletonGaitError, match=r'12 maps were drawn otherwise: align was True and is False, offset was 0 and is 3; choose another --ext_name or --save_root.*--overwrite'):
+    with pytest.raises(SkeletonGaitError,
+                       match=r'12 maps were drawn otherwise: align was True and is False, offset was 0 and is 3; '
+                             r'choose another --ext_name or --save_root.*--overwrite'):
         run(tree, heatmap_cfg_path=cfg)
     assert files(tree/OUT) == before
     assert run(tree, heatmap_cfg_path=cfg, ext_name='other') == 1 and finished(tree, small)
@@ -250,7 +264,8 @@ def test_damaged_header(tree, small, head):
 
 
 def test_mistakes_on_the_command_line(tree, small):
-    for kw, says in ((dict(ext_name='a/b'), '--ext_name=a/b: has a slash'), (dict(patience=float('nan')), '--patience=nan: expected seconds'), (dict(patience=-1.), '--patience')):
+    for kw, says in ((dict(ext_name='a/b'), '--ext_name=a/b: has a slash'),
+        (dict(patience=float('nan')), '--patience=nan: expected seconds'), (dict(patience=-1.), '--patience')):
         with pytest.raises(SkeletonGaitError, match=says):
             run(tree, **kw)
     with pytest.raises(SkeletonGaitError, match='--dataset_name=x/mine: has a slash'):
@@ -274,8 +289,11 @@ def dies_in(where, name, after, patch):
     patch.setattr(where, name, dies)
 
 
-@pytest.mark.parametrize('where, name, after', [(module, 'start_over', 0), (module, 'remove_all', 0), (module, 'clear', 0), (m, 'remove_all', 0), (m, 'remove_all', 1), (Path, 'unlink', 7),
-    (module, 'write_manifest', 0), (module, 'draw_file', 0), (module, 'draw_file', 5)], ids=lambda v: getattr(v, '__name__', str(v)).split('.')[-1])
+@pytest.mark.parametrize('where, name, after', [
+    (module, 'start_over', 0), (module, 'remove_all', 0), (module, 'clear', 0),
+    (m, 'remove_all', 0), (m, 'remove_all', 1), (Path, 'unlink', 7),
+    (module, 'write_manifest', 0), (module, 'draw_file', 0), (module, 'draw_file', 5)],
+    ids=lambda v: getattr(v, '__name__', str(v)).split('.')[-1])
 def test_killed_while_overwriting(tree, small, monkeypatch, where, name, after):
     "Wherever --overwrite ends, the old maps are all there, or a plain second run finishes; never a mixture."
     (tree/'pose'/'003'/'nm-01'/'090'/'gone.pkl').write_bytes((tree/'pose'/'003'/'nm-01'/'090'/'001.pkl').read_bytes())
@@ -318,16 +336,21 @@ def test_overwrite_removes_what_the_manifest_lists(tree, small, capsys):
         capsys.readouterr()
         assert run(tree, overwrite=overwrite) == 1
         out = capsys.readouterr().out
-        assert all(f'notice: kept, though no run of this folder has drawn it: {name}' in out for name in others) and 'pose file is gone' not in out
+        assert all(f'notice: kept, though no run of this folder has drawn it: {name}' in out for name in others)
+        assert 'pose file is gone' not in out
         report = json.loads((tree/OUT/'report.json').read_text())
-        assert report['unlisted'] == sorted(others) and report['maps_without_pose'] == ['000/nm-01/090/foreign.pkl', 'zz/t/v/x.pkl']
+        assert report['unlisted'] == sorted(others)
+        assert report['maps_without_pose'] == ['000/nm-01/090/foreign.pkl', 'zz/t/v/x.pkl']
     assert all((tree/OUT/name).read_bytes() == b'mine' for name in others) and (tree/OUT/'images').is_symlink()
     kept = {name.removeprefix('pkl/'): b'mine' for name in others if name.startswith('pkl/')}
     wanted = {k: v for k, v in files(small/OUT/'pkl').items() if k != '003/nm-01/090/001.pkl'}
-    assert files(tree/OUT/'pkl') == wanted | kept and files(tree/'elsewhere') == files(small/OUT/'images') | {'mine.jpg': b'mine'}
+    assert files(tree/OUT/'pkl') == wanted | kept
+    assert files(tree/'elsewhere') == files(small/OUT/'images') | {'mine.jpg': b'mine'}
 
 
-@pytest.mark.parametrize('where, name, after', [(module, 'gather', 0), (module, 'save_state', 0), (module, 'write_manifest', 0), (module, 'save_text', 0), (module, 'summary', 0)], ids=lambda v: str(v) if isinstance(v, str) else '')
+@pytest.mark.parametrize('where, name, after',
+    [(module, 'gather', 0), (module, 'save_state', 0), (module, 'write_manifest', 0), (module, 'save_text', 0),
+     (module, 'summary', 0)], ids=lambda v: str(v) if isinstance(v, str) else '')
 def test_killed_at_the_end(tree, small, monkeypatch, capsys, where, name, after):
     (tree/OUT/'pkl/001/nm-01/090/000.pkl').unlink()
     assert run(tree) == 1  # so that the manifest is as the next run wants it, and is written at its end only
@@ -379,7 +402,8 @@ def test_a_torn_journal_line_is_no_record(tree, small, monkeypatch, capsys, cut)
 
 
 def test_leftovers_are_removed(tree, small):
-    for name in ('pkl/001/nm-01/090/.000.pkl.there-17.tmp', 'images/000/nm-01/090/.bone_0.jpg.there-17.tmp', '.manifest.jsonl.there-17.tmp', 'pkl/001/nm-01/090/.000.pkl.17.tmp'):
+    for name in ('pkl/001/nm-01/090/.000.pkl.there-17.tmp', 'images/000/nm-01/090/.bone_0.jpg.there-17.tmp',
+                 '.manifest.jsonl.there-17.tmp', 'pkl/001/nm-01/090/.000.pkl.17.tmp'):
         (tree/OUT/name).write_text('half')
         assert is_leftover(Path(name).name)
     assert run(tree) == 1 and finished(tree, small)
@@ -390,7 +414,8 @@ parts = names.filter(lambda s: not {'/', '\0', '\\'} & set(s) and s not in ('.',
 paths = st.lists(parts, min_size=1, max_size=4).map('/'.join)
 counts = st.integers(0, 2**63 - 1)
 records = st.builds(
-    m.Record, pose=paths, size=counts, mtime_ns=st.integers(-2**63, 2**63 - 1), sha256=names, bytes=counts, frames=st.integers(1, 2**63 - 1),
+    m.Record, pose=paths, size=counts, mtime_ns=st.integers(-2**63, 2**63 - 1), sha256=names, bytes=counts,
+    frames=st.integers(1, 2**63 - 1),
     notices=st.lists(names, max_size=2).map(tuple), window=counts)
 
 
@@ -411,7 +436,8 @@ def test_manifest_and_journals_give_back_what_they_got(tmp_path_factory, rs, dat
 
 @given(st.sampled_from(['sigma', 'img_h', 'use_conf', 'offset', 'pad_method', 'min_conf', 'joints_off']))
 def test_every_setting_counts(name):
-    other = replace(HeatmapConfig(), **{name: {'sigma': 3., 'img_h': 64, 'use_conf': False, 'offset': 2, 'pad_method': 'simple', 'min_conf': .2, 'joints_off': ('nose',)}[name]})
+    other = replace(HeatmapConfig(), **{name: {'sigma': 3., 'img_h': 64, 'use_conf': False, 'offset': 2,
+                                               'pad_method': 'simple', 'min_conf': .2, 'joints_off': ('nose',)}[name]})
     difference, = m.settings_difference(m.make_header(HeatmapConfig()), m.make_header(other))
     assert difference.startswith(f'{name} was ')
     header = json.loads(json.dumps(m.make_header(other)))                                # as it is read again
@@ -420,11 +446,13 @@ def test_every_setting_counts(name):
 
 def test_headers_of_earlier_releases_stay_good():
     "Settings that came later are named only where they are set: their absence means their default."
-    earlier = dict(transfer_to_coco17=False, pad_method='knn', impute_others=False, use_conf=True, pose_format='coco', image_size=128, sigma=8., img_h=128, img_w=128, align=True, final_img_size=64, offset=0, centre=64)
+    earlier = dict(transfer_to_coco17=False, pad_method='knn', impute_others=False, use_conf=True, pose_format='coco',
+                   image_size=128, sigma=8., img_h=128, img_w=128, align=True, final_img_size=64, offset=0, centre=64)
     header = m.make_header(HeatmapConfig(sigma=8))
     assert header['settings'] == earlier and list(header['settings']) == list(earlier)
     assert m.settings_difference(header, m.make_header(HeatmapConfig(min_conf=.25))) == ['min_conf was 0.0 and is 0.25']
-    assert m.settings_difference(m.make_header(HeatmapConfig(joints_off=('nose',))), header) == ["joints_off was ['nose'] and is []"]
+    assert m.settings_difference(m.make_header(HeatmapConfig(joints_off=('nose',))),
+                                 header) == ["joints_off was ['nose'] and is []"]
 
 
 # --- trouble with writing
@@ -447,7 +475,8 @@ def test_trouble_with_the_output_stops_at_once(tree, small, monkeypatch, capsys,
     out = capsys.readouterr().out
     assert out.count('stopped: ') == 1 and os.strerror(code) in out and 'run the same command again' in out
     if where != 'save_text':
-        assert len(calls) == 4 and '3 of 13 files drawn' in out and json.loads((tree/OUT/'report.json').read_text())['left'] == 10
+        assert len(calls) == 4 and '3 of 13 files drawn' in out
+        assert json.loads((tree/OUT/'report.json').read_text())['left'] == 10
     assert not [p for p in (tree/OUT).rglob('*') if is_leftover(p.name)]
     assert run(tree) == 1 and finished(tree, small)
     assert last(capsys).startswith(f"{0 if where == 'save_text' else 9} files drawn")
@@ -481,7 +510,8 @@ def test_a_pose_that_cannot_be_read_keeps_its_maps(tree, small, monkeypatch, cap
     for _ in range(2):
         assert run(tree) == 1
         out = capsys.readouterr().out
-        assert f'failed: {pose}: No such file or directory' in out and '0 files drawn, 2 failed, 12 were there already' in out and 'removed' not in out
+        assert f'failed: {pose}: No such file or directory' in out
+        assert '0 files drawn, 2 failed, 12 were there already' in out and 'removed' not in out
     pose.unlink()
     (tree/'aside').rename(pose)
     before = touched(tree)
@@ -500,7 +530,8 @@ def test_a_pose_that_cannot_be_read_keeps_its_maps(tree, small, monkeypatch, cap
             return find_fresh(*args)
     monkeypatch.setattr(module, 'find_fresh', blind)
     assert run(tree) == 1 and '1 earlier maps removed' in capsys.readouterr().out
-    assert '001/nm-01/090/000.pkl' not in m.read_manifest(tree/OUT).records and '001/nm-01/090/000.pkl' not in touched(tree)
+    assert '001/nm-01/090/000.pkl' not in m.read_manifest(tree/OUT).records
+    assert '001/nm-01/090/000.pkl' not in touched(tree)
 
 
 def test_a_folder_that_cannot_be_listed(tree, monkeypatch, capsys):
@@ -513,12 +544,14 @@ def test_a_folder_that_cannot_be_listed(tree, monkeypatch, capsys):
         patch.setattr(os, 'scandir', scandir)
         assert run(tree) == 1
     out = capsys.readouterr().out
-    assert f"failed: {tree/'pose'/'002'}: Permission denied" in out and '0 files drawn, 2 failed' in out and touched(tree) == before
-    assert run(tree) == 1 and touched(tree) == before and '0 files drawn, 1 failed, 12 were there already' in capsys.readouterr().out
+    assert f"failed: {tree/'pose'/'002'}: Permission denied" in out
+    assert '0 files drawn, 2 failed' in out and touched(tree) == before
+    assert run(tree) == 1 and touched(tree) == before
+    assert '0 files drawn, 1 failed, 12 were there already' in capsys.readouterr().out
 
 
 def test_pipes_and_changing_files(tree, small, monkeypatch, capsys):
-    "A pipe, also in the place of a known file, does not make the run wait; a file that changes meanwhile is not recorded."
+    "A pipe, also in place of a known file, does not make the run wait; a file that changes meanwhile is not recorded."
     os.mkfifo(tree/'pose'/'000'/'nm-01'/'090'/'new.pkl')
     known = tree/'pose'/'001'/'nm-01'/'090'/'000.pkl'
     data = known.read_bytes()
@@ -536,7 +569,8 @@ def test_pipes_and_changing_files(tree, small, monkeypatch, capsys):
         return array
     with monkeypatch.context() as patch:
         patch.setattr(module, 'load_array', changing)
-        assert run(tree) == 1 and 'was changed while it was read' in capsys.readouterr().out and '001/nm-01/090/000.pkl' not in touched(tree)
+        assert run(tree) == 1 and 'was changed while it was read' in capsys.readouterr().out
+        assert '001/nm-01/090/000.pkl' not in touched(tree)
     assert run(tree) == 1 and files(tree/OUT/'pkl') == files(small/OUT/'pkl')
 
 
@@ -553,7 +587,8 @@ def test_no_place_for_compiled_code(tree, small, monkeypatch, capsys):
         patch.setattr(module, 'compile_loops', full)
         assert run(tree) == 1
     out = capsys.readouterr().out
-    assert 'stopped: rank 0: __pycache__: compiled code cannot be kept there; 0 of 2 files drawn' in out and 'failed:' not in out and len(touched(tree)) == 11
+    assert 'stopped: rank 0: __pycache__: compiled code cannot be kept there; 0 of 2 files drawn' in out
+    assert 'failed:' not in out and len(touched(tree)) == 11
     assert run(tree) == 1 and finished(tree, small)
 
 
@@ -563,7 +598,8 @@ def test_who_may_not_share(tree):
     assert f"{tree/'none'}: no such folder on " in module.refusal(header, tree/'none', tree/OUT)
     assert f"{tree/'none'}: no such folder on " in module.refusal(header, tree/'pose', tree/'none')
     assert module.refusal(m.make_header(HeatmapConfig(min_conf=.2, joints_off=('nose',))), tree/'pose', tree/OUT) == ''
-    for other in (header | dict(drawing=0), header | dict(settings={'sigma': 8.0}), header | dict(settings=header['settings'] | {'newer': 1})):
+    for other in (header | dict(drawing=0), header | dict(settings={'sigma': 8.0}),
+                  header | dict(settings=header['settings'] | {'newer': 1})):
         assert 'install the same version' in module.refusal(other, tree/'pose', tree/OUT)
 
 
@@ -573,7 +609,8 @@ ARGS = '--pose_data_path=pose --save_root=maps --dataset_name=mine'
 def test_read_only_disk(tree, small):
     shutil.rmtree(tree/'maps')
     (tree/'maps').mkdir()
-    done = in_namespace(f'mount -t tmpfs -o ro none maps && python -m skeletongait.pretreatment_heatmap {ARGS}; r=$?; umount maps; exit $r', tree)
+    done = in_namespace('mount -t tmpfs -o ro none maps && '
+                        f'python -m skeletongait.pretreatment_heatmap {ARGS}; r=$?; umount maps; exit $r', tree)
     assert done.returncode == 1 and 'Traceback' not in done.stderr
     assert 'stopped: maps/mine_sigma_8.0_' in done.stdout and 'cannot be written: Read-only file system' in done.stdout
     assert run(tree) == 1 and finished(tree, small)
@@ -583,12 +620,14 @@ def test_read_only_disk(tree, small):
 
 
 def environment(**kw):
-    return {**{k: v for k, v in os.environ.items() if k not in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'PYTHONPATH')}, 'OMP_NUM_THREADS': '1', **kw}
+    return {**{k: v for k, v in os.environ.items() if k not in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'PYTHONPATH')},
+            'OMP_NUM_THREADS': '1', **kw}
 
 
 def begin(command, root, **env):
     "Start a process in `root`, its output in files."
-    return subprocess.Popen([*map(str, command)], cwd=root, env=environment(**env), stdout=open(root/'out.txt', 'w'), stderr=open(root/'err.txt', 'w'), text=True)
+    return subprocess.Popen([*map(str, command)], cwd=root, env=environment(**env), stdout=open(root/'out.txt', 'w'),
+                            stderr=open(root/'err.txt', 'w'), text=True)
 
 
 def by_hand(rank, world, port, root, *args, program=('-m', 'skeletongait.pretreatment_heatmap')):
@@ -600,7 +639,8 @@ def by_hand(rank, world, port, root, *args, program=('-m', 'skeletongait.pretrea
 
 def count(root):
     "Maps that are there now; all of a tree made by `write_poses` are in few folders."
-    return sum(name.endswith('.pkl') and not name.startswith('.') for d in (root/OUT/'pkl').glob('*/*/*') for name in os.listdir(d))
+    return sum(name.endswith('.pkl') and not name.startswith('.') for d in (root/OUT/'pkl').glob('*/*/*')
+               for name in os.listdir(d))
 
 
 def begun(root, ranks):
@@ -618,7 +658,8 @@ def wait_for(condition, process, seconds=120):
 
 def recorded(root):
     "Pose files whose maps have a record."
-    return {r.pose for p in [root/OUT/'manifest.jsonl', *(root/OUT/'journal').glob('*')] for r in map(m.from_line, p.read_bytes().split(b'\n')) if r}
+    return {r.pose for p in [root/OUT/'manifest.jsonl', *(root/OUT/'journal').glob('*')]
+            for r in map(m.from_line, p.read_bytes().split(b'\n')) if r}
 
 
 @pytest.fixture(scope='session')
@@ -645,7 +686,8 @@ def test_a_signal_ends_tidily(blank, large, number, capsys):
     process.send_signal(number)
     assert process.wait(60) == 130
     err = (blank/'err.txt').read_text()
-    assert f'pretreatment_heatmap: stopped by {number.name}' in err.splitlines()[-1] and 'nothing is lost' in err and 'Traceback' not in err
+    assert f'pretreatment_heatmap: stopped by {number.name}' in err.splitlines()[-1]
+    assert 'nothing is lost' in err and 'Traceback' not in err
     assert not [p for p in (blank/OUT).rglob('*') if is_leftover(p.name)]
     done = recorded(blank)
     assert N//10 <= len(done) < N
@@ -671,17 +713,23 @@ sys.exit(run_script(pretreatment_heatmap, sys.argv[1:]))
 
 def pause(root, where, name, at, how='SIGSTOP'):
     "A run that sends itself a signal at the `at`-th call of a function; returned when it has."
-    process = begin([sys.executable, '-c', PAUSES.format(where=where, name=name, at=at, signal=how), *ARGS.split()], root)
+    process = begin([sys.executable, '-c', PAUSES.format(where=where, name=name, at=at, signal=how), *ARGS.split()],
+                    root)
     _, status = os.waitpid(process.pid, os.WUNTRACED)
     assert os.WIFSTOPPED(status) or os.WIFSIGNALED(status), (root/'err.txt').read_text()
     return process
 
 
+PLACES_TO_STOP = [('module', 'pose_to_heatmap', 4), ('core._Pickler', 'dump', 4), ('module', 'do_share', 1),
+                  ('module', 'add_record', 3), ('module', 'remove_outputs', 1), ('module', 'gather', 1),
+                  ('module', 'save_state', 1)]
+
+
 @pytest.mark.parametrize('other', [False, pytest.param(True, marks=pytest.mark.slow)])
-@pytest.mark.parametrize('where, name, at', [('core.os', 'fsync', 40), *(pytest.param(*o, marks=pytest.mark.slow) for o in
-    [('module', 'pose_to_heatmap', 4), ('core._Pickler', 'dump', 4), ('module', 'do_share', 1), ('module', 'add_record', 3), ('module', 'remove_outputs', 1), ('module', 'gather', 1), ('module', 'save_state', 1)])])
+@pytest.mark.parametrize('where, name, at', [
+    ('core.os', 'fsync', 40), *(pytest.param(*o, marks=pytest.mark.slow) for o in PLACES_TO_STOP)])
 def test_a_run_that_comes_back_touches_nothing(tree, small, where, name, at, other):
-    "Stopped anywhere, another run does all its work (or draws all otherwise); when it goes on it sees that, and leaves the folder alone."
+    "Stopped anywhere, another run does all its work (or draws all otherwise); then it goes on, and changes nothing."
     shutil.rmtree(tree/'maps')
     process = pause(tree, where, name, at)
     kw = dict(heatmap_cfg_path=settings_file(tree, 'align_args: {align: false}'), overwrite=True) if other else {}
@@ -701,7 +749,8 @@ def test_killed_in_the_final_write(tree, small, name):
     "By SIGKILL, when the new file is whole but has not taken its place."
     shutil.rmtree(tree/'maps')
     at = {'manifest.jsonl': 2, 'report.json': 1}[name]
-    code = PAUSES.replace('n.append(1)', f"str(args[1]).endswith('{name}') and n.append(1)").format(where='core.os', name='replace', at=at, signal='SIGKILL')
+    code = PAUSES.replace('n.append(1)', f"str(args[1]).endswith('{name}') and n.append(1)").format(where='core.os',
+        name='replace', at=at, signal='SIGKILL')
     process = begin([sys.executable, '-c', code, *ARGS.split()], tree)
     assert process.wait(60) == -signal.SIGKILL
     assert any(is_leftover(p.name) for p in (tree/OUT).iterdir())
@@ -736,7 +785,8 @@ def test_a_machine_that_does_not_see_the_poses(blank, large, tmp_path):
     ranks = [by_hand(k, 2, port, root) for k, root in enumerate((blank, tmp_path/'elsewhere'))]
     said = [p.communicate(timeout=120) for p in ranks]
     assert [p.returncode for p in ranks] == [1, 0]
-    assert 'stopped: rank 1: pose: no such folder on ' in said[0][0] and f'{N//2 + 1} files are left' in said[0][0] and 'failed:' not in said[0][0]
+    assert 'stopped: rank 1: pose: no such folder on ' in said[0][0]
+    assert f'{N//2 + 1} files are left' in said[0][0] and 'failed:' not in said[0][0]
     assert run(blank) == 0 and finished(blank, large)
 
 
@@ -750,14 +800,17 @@ def test_a_lost_rank_is_reported_and_its_share_left(blank, large, how):
     if how == signal.SIGKILL:
         ranks[1].communicate()
     assert ranks[0].returncode == 1 and 'Traceback' not in err, err
-    assert 'rank 1 has been silent for 2 s' in out and 'lost: rank 1; it leaves ' in out and 'run the same command again' in out
+    assert 'rank 1 has been silent for 2 s' in out and 'lost: rank 1; it leaves ' in out
+    assert 'run the same command again' in out
     report = json.loads((blank/OUT/'report.json').read_text())
-    assert report['lost'] == [dict(rank=1, files=report['left'])] and 0 < report['left'] <= N//2 + 1 and report['maps'] == N + 2 - report['left']
+    assert report['lost'] == [dict(rank=1, files=report['left'])] and 0 < report['left'] <= N//2 + 1
+    assert report['maps'] == N + 2 - report['left']
     assert run(blank) == 0 and finished(blank, large)
-    if how == signal.SIGSTOP:  # it was not dead: it comes back, sees that others have done its work, and leaves that alone
+    if how == signal.SIGSTOP:  # not dead: it comes back, sees that others have done its work, and leaves that alone
         ranks[1].send_signal(signal.SIGCONT)
         err = ranks[1].communicate(timeout=60)[1]
-        assert ranks[1].returncode == 2 and 'another run has taken over; this one stops' in err and 'Traceback' not in err
+        assert ranks[1].returncode == 2 and 'another run has taken over; this one stops' in err
+        assert 'Traceback' not in err
         assert finished(blank, large)
 
 
@@ -782,7 +835,7 @@ def at_long_files(root, seconds, patience):
     for i in range(2):
         save_pickle(make_sequence(0, i, 'nm-01', '090', 1000).pose, root/'pose'/f'{i:03d}'/'nm-01'/'090'/'0.pkl')
     port = free_port()
-    program = lambda k: ('-c', LONG.format(seconds=seconds*k))
+    def program(k): return '-c', LONG.format(seconds=seconds*k)
     return [by_hand(k, 2, port, root, f'--patience={patience}', program=program(k)) for k in range(2)]
 
 
@@ -858,7 +911,8 @@ def test_without_rank_0_the_others_finish_their_share(blank, large):
     ranks[0].kill()
     ranks[0].communicate()
     out, err = ranks[1].communicate(timeout=120)
-    assert ranks[1].returncode == 2 and f'pretreatment_heatmap (rank 1): ' in err and f'This rank drew {N//2 + 1} of {N//2 + 1} files' in err
+    assert ranks[1].returncode == 2 and 'pretreatment_heatmap (rank 1): ' in err
+    assert f'This rank drew {N//2 + 1} of {N//2 + 1} files' in err
     assert len(recorded(blank)) >= N//2 + 1
     assert run(blank) == 0 and finished(blank, large)
 
@@ -885,7 +939,8 @@ def test_ranks_that_cannot_meet(monkeypatch):
         Board(1)
 
 
-@given(st.recursive(st.none() | st.integers() | st.text(), lambda o: st.lists(o) | st.dictionaries(st.text(), o), max_leaves=8), st.integers(1, 9))
+@given(st.recursive(st.none() | st.integers() | st.text(), lambda o: st.lists(o) | st.dictionaries(st.text(), o),
+                    max_leaves=8), st.integers(1, 9))
 def test_long_notices(obj, part):
     board = Board(part=part)
     board.post('k', obj)
@@ -898,11 +953,17 @@ def command(n, *args):
     return [*map(str, launcher), '-m', 'skeletongait.pretreatment_heatmap', *ARGS.split(), *args]
 
 
+def environment_of(pid):
+    "The environment variables of a running process."
+    words = Path(f'/proc/{pid}/environ').read_bytes().decode().split('\0')
+    return dict(word.split('=', 1) for word in words if '=' in word)
+
+
 def ranks_of(agent):
     "The processes that a launcher has started, by rank."
     pids = [pid for task in Path(f'/proc/{agent.pid}/task').iterdir() for pid in (task/'children').read_text().split()]
-    env = lambda pid: dict(o.split('=', 1) for o in Path(f'/proc/{pid}/environ').read_bytes().decode().split('\0') if '=' in o)
-    return {int(e['RANK']): int(pid) for pid in pids if 'RANK' in (e := env(pid))}
+    env = {pid: environment_of(pid) for pid in pids}
+    return {int(env[pid]['RANK']): int(pid) for pid in pids if 'RANK' in env[pid]}
 
 
 def kill_all(agent, pids):
@@ -937,7 +998,8 @@ def test_killed_anywhere_and_finished_by_any_number_of_ranks(blank, large, seed)
     known = recorded(blank)
     assert there - 2 <= len(known) <= there  # at most the file that each rank was at
     before = touched(blank)
-    done = subprocess.run(command(1 + seed % 3), cwd=blank, env=environment(), capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command(1 + seed % 3), cwd=blank, env=environment(), capture_output=True, text=True,
+                          timeout=300)
     assert done.returncode == 0, done.stderr
     assert finished(blank, large)
     assert f'{N + 2 - len(known)} files drawn, 0 failed, {len(known)} were there already' in done.stdout
@@ -955,9 +1017,12 @@ def test_torchrun_restarts_the_ranks(blank, large):
 
 @pytest.mark.slow
 def test_a_notice_longer_than_the_store_takes(tmp_path):
-    code = "from skeletongait.distributed import *; b, r = Board(60), ranks()\nif r.rank: b.post('n', 'x'*20_000_000); b.wait('read', 60)\nelse: assert len(b.wait('n', 60)) == 20_000_000; b.post('read', 1)"
+    code = ("from skeletongait.distributed import *; b, r = Board(60), ranks()\n"
+            "if r.rank: b.post('n', 'x'*20_000_000); b.wait('read', 60)\n"
+            "else: assert len(b.wait('n', 60)) == 20_000_000; b.post('read', 1)")
     port = free_port()
-    ranks = [begin([sys.executable, '-c', code], tmp_path, RANK=str(k), WORLD_SIZE='2', MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port)) for k in range(2)]
+    ranks = [begin([sys.executable, '-c', code], tmp_path, RANK=str(k), WORLD_SIZE='2', MASTER_ADDR='127.0.0.1',
+                   MASTER_PORT=str(port)) for k in range(2)]
     assert ranks[0].wait(120) == 0, (tmp_path/'err.txt').read_text()
     ranks[1].wait(60)
 
@@ -973,9 +1038,12 @@ def test_full_disk(blank, large, n):
         mount -o remount,size=1g maps
         {draw} > second.txt 2> second.err; echo $? > second.rc; cp -a maps second; umount maps""", blank)
     assert done.returncode == 0, done.stderr
-    text = {name: (blank/name).read_text() for name in ('first.txt', 'first.err', 'first.rc', 'second.txt', 'second.rc', 'second.err')}
-    assert text['first.rc'] == '1\n' and 'skeletongait/' not in text['first.err'], text['first.err']  # torchrun's own traceback names none of our files
-    assert 'No space left on device' in text['first.txt'] and 'fix it and run the same command again' in text['first.txt']
+    text = {name: (blank/name).read_text()
+            for name in ('first.txt', 'first.err', 'first.rc', 'second.txt', 'second.rc', 'second.err')}
+    # torchrun's own traceback names none of our files
+    assert text['first.rc'] == '1\n' and 'skeletongait/' not in text['first.err'], text['first.err']
+    assert 'No space left on device' in text['first.txt']
+    assert 'fix it and run the same command again' in text['first.txt']
     (blank/'maps').rmdir()
     (blank/'first').rename(blank/'maps')
     there = assert_whole(blank, large)
@@ -987,12 +1055,18 @@ def test_full_disk(blank, large, n):
     assert finished(blank, large) and f'0 failed, {len(known)} were there already' in text['second.txt']
 
 
+def on_node(k, n_ranks, port, *args):
+    "The script on one of two machines."
+    launcher = [BIN/'torchrun', '--nnodes=2', f'--node_rank={k}', f'--nproc_per_node={n_ranks}',
+                '--master_addr=127.0.0.1', f'--master_port={port}']
+    return [*launcher, '-m', 'skeletongait.pretreatment_heatmap', *ARGS.split(), *args]
+
+
 @pytest.mark.slow
 def test_a_lost_machine(blank, large):
     "Two nodes share a folder; one of them goes down with all its processes."
     port = free_port()
-    node = lambda k: [BIN/'torchrun', '--nnodes=2', f'--node_rank={k}', '--nproc_per_node=2', '--master_addr=127.0.0.1', f'--master_port={port}',
-        '-m', 'skeletongait.pretreatment_heatmap', *ARGS.split(), '--patience=4']
+    def node(k): return on_node(k, 2, port, '--patience=4')
     (blank/'0').mkdir()
     (blank/'1').mkdir()
     for k in range(2):
@@ -1023,7 +1097,6 @@ def test_two_machines_that_see_the_folders_elsewhere(blank, large):
         (blank/str(k)/'pose').symlink_to(blank/'pose')
         (blank/str(k)/'maps').symlink_to(blank/'maps')
     (blank/'maps').mkdir()
-    nodes = [begin([BIN/'torchrun', '--nnodes=2', f'--node_rank={k}', '--nproc_per_node=1', '--master_addr=127.0.0.1', f'--master_port={port}',
-        '-m', 'skeletongait.pretreatment_heatmap', *ARGS.split()], blank/str(k)) for k in range(2)]
+    nodes = [begin(on_node(k, 1, port), blank/str(k)) for k in range(2)]
     assert [p.wait(200) for p in nodes] == [0, 0]
     assert finished(blank, large)

@@ -59,7 +59,8 @@ def replace_by_link(path, target):
 def test_a_part_that_is_the_input_is_refused(tree, part, where):
     before = files(tree/'pose')
     replace_by_link(tree/OUT/part, tree/where)
-    with pytest.raises(SkeletonGaitError, match=f'{part}: the maps. folder and .*must not lie inside each other.*or remove the link'):
+    with pytest.raises(SkeletonGaitError,
+                       match=f'{part}: the maps. folder and .*must not lie inside each other.*or remove the link'):
         draw(tree, overwrite=True)
     assert files(tree/'pose') == before
 
@@ -76,10 +77,12 @@ def test_a_link_within_the_maps_is_not_gone_beyond(tree, drawn, capsys, overwrit
     (other/'pkl'/'.0a1b2c3d.node-17.tmp').write_bytes(b'half')
     assert draw(tree, overwrite=overwrite) == 1
     out = capsys.readouterr().out
-    assert f"failed: {tree/'pose/000/nm-01/090/x.pkl'}: what is drawn of it would lie beyond the link {tree/OUT}/pkl/000; remove the link" in out
+    beyond = f'what is drawn of it would lie beyond the link {tree/OUT}/pkl/000; remove the link'
+    assert f"failed: {tree/'pose/000/nm-01/090/x.pkl'}: {beyond}" in out
     assert ('images/001; remove the link' in out) == overwrite
     assert 'no run of this folder has drawn it: pkl/zz/000/nm-01/090/x.pkl' in out
-    assert {k: v for k, v in files(tree/'other').items() if not is_leftover(os.path.basename(k))} == before and (other/'pkl'/'.0a1b2c3d.node-17.tmp').exists()
+    assert {k: v for k, v in files(tree/'other').items() if not is_leftover(os.path.basename(k))} == before
+    assert (other/'pkl'/'.0a1b2c3d.node-17.tmp').exists()
     assert files(tree/OUT/'pkl'/'002') == files(drawn/OUT/'pkl'/'002')
 
 
@@ -88,13 +91,17 @@ def test_a_part_that_belongs_to_other_maps_is_refused(tree, part):
     assert draw(tree, name='other') == 0
     before = files(tree/'maps'/'other_sigma_8.0_')
     replace_by_link(tree/OUT/part, tree/'maps'/'other_sigma_8.0_'/part)
-    with pytest.raises(SkeletonGaitError, match=f'{part}: a link to .*which belongs to the maps in .*other_sigma_8.0_; remove the link'):
+    with pytest.raises(SkeletonGaitError,
+                       match=f'{part}: a link to .*which belongs to the maps in .*other_sigma_8.0_; remove the link'):
         draw(tree, overwrite=True)
     assert files(tree/'maps'/'other_sigma_8.0_') == before
 
 
-@pytest.mark.parametrize('part, where, says', [('pkl', OUT, 'same folder, or above'), ('images', 'maps', 'same folder, or above'), ('pkl', f'{OUT}/images', 'same folder, or above'),
-    ('journal', 'elsewhere', 'journals must lie beside the maps'), ('pkl', 'nowhere', 'leads nowhere'), ('images', f'{OUT}/images', 'leads nowhere')])
+@pytest.mark.parametrize('part, where, says',
+    [('pkl', OUT, 'same folder, or above'), ('images', 'maps', 'same folder, or above'),
+     ('pkl', f'{OUT}/images', 'same folder, or above'),
+    ('journal', 'elsewhere', 'journals must lie beside the maps'), ('pkl', 'nowhere', 'leads nowhere'),
+    ('images', f'{OUT}/images', 'leads nowhere')])
 def test_links_that_lead_back_or_nowhere(tree, part, where, says):
     (tree/'elsewhere').mkdir()
     replace_by_link(tree/OUT/part, tree/where)
@@ -127,7 +134,8 @@ def test_a_link_to_a_folder_above_within_the_maps(tree, drawn):
     (tree/'maps'/'note.txt').write_text('mine')
     (tree/'maps'/'.0a1b2c3d.node-17.tmp').write_text('half')
     assert draw(tree, overwrite=True) == 0
-    assert files(tree/'maps'/'other_sigma_8.0_') == before and (tree/'maps'/'note.txt').exists() and (tree/'maps'/'.0a1b2c3d.node-17.tmp').exists()
+    assert files(tree/'maps'/'other_sigma_8.0_') == before and (tree/'maps'/'note.txt').exists()
+    assert (tree/'maps'/'.0a1b2c3d.node-17.tmp').exists()
     assert all(files(tree/OUT/'pkl'/s) == files(drawn/OUT/'pkl'/s) for s in ('000', '001', '002'))
 
 
@@ -137,7 +145,8 @@ def test_poses_that_are_no_maps_of_this_folder(tree):
     shutil.rmtree(tree/'maps')
     before = files(tree/'other')
     replace_by_link(tree/OUT/'pkl', tree/'other')
-    for overwrite, says in ((False, 'holds 3 maps but no manifest'), (True, 'holds 3 files .pkl that no run has drawn')):
+    for overwrite, says in ((False, 'holds 3 maps but no manifest'),
+                            (True, 'holds 3 files .pkl that no run has drawn')):
         with pytest.raises(SkeletonGaitError, match=says):
             draw(tree, overwrite=overwrite)
     assert files(tree/'other') == before
@@ -170,7 +179,8 @@ def test_the_users_own_links_go_on_working(tree, drawn):
         (tree/'disk'/part).rename(tree/part)
         (tree/'disk'/part).symlink_to(tree/part)
     for overwrite in (False, True):
-        assert draw(tree, overwrite=overwrite) == 0 and files(tree/'pkl') == files(drawn/OUT/'pkl') and files(tree/'images') == files(drawn/OUT/'images')
+        assert draw(tree, overwrite=overwrite) == 0 and files(tree/'pkl') == files(drawn/OUT/'pkl')
+        assert files(tree/'images') == files(drawn/OUT/'images')
     (tree/'pkl/000/nm-01/090/x.pkl').unlink()
     assert draw(tree) == 0 and files(tree/'pkl') == files(drawn/OUT/'pkl')
 
@@ -185,12 +195,14 @@ def test_a_maps_file_that_is_a_link_is_replaced_and_not_its_target(tree, drawn, 
     else:
         maps.symlink_to(target if kind == 'link' else tree/'nowhere')
     for overwrite in (False, True):
-        assert draw(tree, overwrite=overwrite) == 0 and target.read_bytes() == before and not maps.is_symlink() and files(tree/OUT) == files(drawn/OUT)
+        assert draw(tree, overwrite=overwrite) == 0 and target.read_bytes() == before
+        assert not maps.is_symlink() and files(tree/OUT) == files(drawn/OUT)
     assert not (tree/'nowhere').exists()
 
 
 def test_pictures_and_unfinished_files_of_others_stay(tree):
-    own = ['images/000/nm-01/090/portrait.jpg', 'images/000/nm-01/090/more/bone_0.jpg', 'images/zz/bone_0.jpg', 'pkl/.notes.tmp', 'journal/notes.jsonl', 'sub/.0a1b2c3d.node-17.tmp']
+    own = ['images/000/nm-01/090/portrait.jpg', 'images/000/nm-01/090/more/bone_0.jpg', 'images/zz/bone_0.jpg',
+           'pkl/.notes.tmp', 'journal/notes.jsonl', 'sub/.0a1b2c3d.node-17.tmp']
     for name in own:
         (tree/OUT/name).parent.mkdir(parents=True, exist_ok=True)
         (tree/OUT/name).write_text('mine')
@@ -211,13 +223,15 @@ def test_a_folder_without_manifest_is_drawn_anew_and_nothing_else_goes(tree, dra
         draw(tree)
     assert draw(tree, overwrite=True) == 0
     assert files(tree/OUT/'pkl').keys() == files(drawn/OUT/'pkl').keys() | {'009/nm-01/090/x.pkl'}
-    assert all(files(tree/OUT/'pkl')[k] == v for k, v in files(drawn/OUT/'pkl').items()) and load_pickle(tree/OUT/'pkl/009/nm-01/090/x.pkl').max() == 0
+    assert all(files(tree/OUT/'pkl')[k] == v for k, v in files(drawn/OUT/'pkl').items())
+    assert load_pickle(tree/OUT/'pkl/009/nm-01/090/x.pkl').max() == 0
 
 
 def test_a_manifest_names_nothing_outside(tree):
     "Lines that would lead out of the folder remove nothing."
     first, *lines = (tree/OUT/'manifest.jsonl').read_text().splitlines()
-    evil = [json.dumps(json.loads(lines[0]) | {'pose': p}) for p in ('../../../pose/000/nm-01/090/x.pkl', str(tree/'pose/001/nm-01/090/x.pkl'))]
+    evil = [json.dumps(json.loads(lines[0]) | {'pose': p})
+            for p in ('../../../pose/000/nm-01/090/x.pkl', str(tree/'pose/001/nm-01/090/x.pkl'))]
     (tree/OUT/'manifest.jsonl').write_text('\n'.join([first, *evil]) + '\n')
     before = files(tree/'pose')
     assert draw(tree, overwrite=True) == 0 and files(tree/'pose') == before
@@ -258,7 +272,8 @@ def test_links_of_another_tree_stay(pair, capsys, copy):
     for s in ('000', '005'):
         replace_by_link(pair/'linked'/s, pair/'other'/s)
     assert join(pair, 'linked', copy=copy) == 1
-    assert f"failed: {pair/'linked'/'000'/'nm'/'090'}: lies beyond the link {pair/'linked'/'000'}; remove the link" in capsys.readouterr().out
+    beyond = f"lies beyond the link {pair/'linked'/'000'}; remove the link"
+    assert f"failed: {pair/'linked'/'000'/'nm'/'090'}: {beyond}" in capsys.readouterr().out
     assert links(pair/'other') == before and (pair/'linked'/'001'/'nm'/'090'/'1_sil.pkl').exists()
 
 
@@ -292,7 +307,8 @@ def demo_folder(tmp_path, monkeypatch):
     "The demonstration ends as soon as it has some data."
     class Interrupted(BaseException): pass
     def make_data(root, population):
-        for name in ('pose/000/x.pkl', 'maps/y/manifest.jsonl', 'partition.json', 'runs/Walkers/SkeletonGait/demo/config.yaml'):
+        for name in ('pose/000/x.pkl', 'maps/y/manifest.jsonl', 'partition.json',
+                     'runs/Walkers/SkeletonGait/demo/config.yaml'):
             save_text('{}', root/name)
         raise Interrupted
     monkeypatch.setattr(demo, 'make_data', make_data)
@@ -308,12 +324,15 @@ def demo_folder(tmp_path, monkeypatch):
 @pytest.mark.parametrize('where', ['SkeletonGait/demo/checkpoints/demo-00100.pt', 'pose/mine.pkl', 'notes.txt'])
 def test_the_demo_leaves_the_runs_of_a_data_set_called_demo(demo_folder, where):
     save_text('mine', demo_folder.root/where)
-    with pytest.raises(SkeletonGaitError, match=r'^output/demo: holds .*demonstration.json is not there\); move it away, or start the demonstration in another folder$'):
+    with pytest.raises(SkeletonGaitError,
+                       match=r'^output/demo: holds .*demonstration.json is not there\); move it away, '
+                             r'or start the demonstration in another folder$'):
         demo.demo()
     assert files(demo_folder.root) == {where: b'mine'}
 
 
-@pytest.mark.parametrize('where', ['SkeletonGait/mine/config.yaml', 'runs/Walkers/SkeletonGait/other/config.yaml', 'runs/mine/a.pt'])
+@pytest.mark.parametrize('where', ['SkeletonGait/mine/config.yaml', 'runs/Walkers/SkeletonGait/other/config.yaml',
+                                   'runs/mine/a.pt'])
 def test_the_demo_leaves_what_came_after_it(demo_folder, where):
     demo_folder()
     save_text('mine', demo_folder.root/where)

@@ -38,13 +38,15 @@ def test_maps_and_pictures(walkers, drawn):
         np.testing.assert_array_equal(load_pickle(maps[seq][0]), pose_to_heatmap(load_pickle(path)))
     pictures = read_tree(drawn/'images', '.jpg').sequences
     assert list(pictures) == list(poses)[:10]
-    assert sorted(p.name for p in next(iter(pictures.values()))) == sorted(f'{k}_{t}.jpg' for k in ('bone', 'pose') for t in range(6))
+    assert sorted(p.name for p in next(iter(pictures.values()))) == sorted(f'{k}_{t}.jpg' for k in ('bone', 'pose')
+        for t in range(6))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('launch', LAUNCHES)
 def test_every_way_to_start_gives_the_same_bytes(walkers, drawn, tmp_path, launch):
-    done = start(launch, 'pretreatment_heatmap', f'--pose_data_path={walkers/"pose"}', '--save_root=maps', '--dataset_name=Gait3D', cwd=tmp_path)
+    done = start(launch, 'pretreatment_heatmap', f'--pose_data_path={walkers/"pose"}', '--save_root=maps',
+                 '--dataset_name=Gait3D', cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert files(tmp_path/'maps'/'Gait3D_sigma_8.0_') == files(drawn)
     assert done.stdout.count('12 files drawn, 0 failed') == 1
@@ -58,9 +60,13 @@ def bad_poses(marker):
     nan[2, 3, 0] = np.nan
     flat = good.copy()
     flat[1, :, 1] = 5
-    return {'silhouette': (pickle.dumps(np.zeros((4, 64, 64), np.uint8)), r'shape (4, 64, 64)'), 'dict': (pickle.dumps({'pose': good}), 'found a dict'),
-            'text': (b'no pickle at all', 'no_text.pkl'), 'evil': (pickle.dumps(Evil()), 'exec'), 'no_frame': (pickle.dumps(np.zeros((0, 17, 3))), 'found no frame'),
-            'nan': (pickle.dumps(nan), 'frames 2: NaN'), 'no_height': (pickle.dumps(flat), 'frames 1: all joints have the same y'), 'joints_16': (pickle.dumps(np.ones((4, 16, 3))), 'shape (4, 16, 3)'),
+    return {'silhouette': (pickle.dumps(np.zeros((4, 64, 64), np.uint8)), r'shape (4, 64, 64)'),
+            'dict': (pickle.dumps({'pose': good}), 'found a dict'),
+            'text': (b'no pickle at all', 'no_text.pkl'), 'evil': (pickle.dumps(Evil()), 'exec'),
+            'no_frame': (pickle.dumps(np.zeros((0, 17, 3))), 'found no frame'),
+            'nan': (pickle.dumps(nan), 'frames 2: NaN'),
+                'no_height': (pickle.dumps(flat), 'frames 1: all joints have the same y'),
+                'joints_16': (pickle.dumps(np.ones((4, 16, 3))), 'shape (4, 16, 3)'),
             'cut_short': (pickle.dumps(good)[:100], 'no readable pickle')}
 
 
@@ -72,7 +78,8 @@ def test_bad_files_are_listed_and_the_rest_is_done(walkers, drawn, tmp_path):
     bad = bad_poses(marker)
     for name, (data, _) in bad.items():
         (folder/f'no_{name}.pkl').write_bytes(data)
-    done = start('torchrun -m', 'pretreatment_heatmap', '--pose_data_path=pose', '--save_root=maps', '--dataset_name=Gait3D', cwd=tmp_path)
+    done = start('torchrun -m', 'pretreatment_heatmap', '--pose_data_path=pose', '--save_root=maps',
+                 '--dataset_name=Gait3D', cwd=tmp_path)
     assert done.returncode != 0 and not marker.exists()
     lines = [line for line in done.stdout.splitlines() if line.startswith('failed:')]
     assert len(lines) == len(bad)
@@ -103,12 +110,17 @@ def test_sustech1k_takes_only_its_pose_files(walkers, tmp_path):
 
 
 @pytest.mark.parametrize('name, args, says', [
-    ('pretreatment_heatmap', ['--pose_data_path=nowhere', '--save_root=m', '--dataset_name=GREW'], 'nowhere: no such folder'),
-    ('pretreatment_heatmap', ['--pose_data_path=empty', '--save_root=m', '--dataset_name=GREW'], 'empty: found no file'),
-    ('pretreatment_heatmap', ['--pose_data_path=empty', '--save_root=m', '--dataset_name=GREW', '--heatemap_cfg_path=bad.yaml'], "bad.yaml: heatmap settings: align_arg: unknown key"),
-    ('pretreatment_heatmap', ['--pose_data=empty', '--save_root=m', '--dataset_name=GREW'], 'required: --pose_data_path'),
+    ('pretreatment_heatmap', ['--pose_data_path=nowhere', '--save_root=m', '--dataset_name=GREW'],
+     'nowhere: no such folder'),
+    ('pretreatment_heatmap', ['--pose_data_path=empty', '--save_root=m', '--dataset_name=GREW'],
+     'empty: found no file'),
+    ('pretreatment_heatmap', ['--pose_data_path=empty', '--save_root=m', '--dataset_name=GREW',
+        '--heatemap_cfg_path=bad.yaml'], "bad.yaml: heatmap settings: align_arg: unknown key"),
+    ('pretreatment_heatmap', ['--pose_data=empty', '--save_root=m', '--dataset_name=GREW'],
+     'required: --pose_data_path'),
     ('main', ['--cfgs=nothing', '--phase=train'], 'nothing: no such file'),
-    ('main', ['--cfgs=bad.yaml', '--phase=train'], 'align_arg: unknown key')], ids=lambda v: v if isinstance(v, str) and ' ' not in v else '')
+    ('main', ['--cfgs=bad.yaml', '--phase=train'], 'align_arg: unknown key')],
+    ids=lambda v: v if isinstance(v, str) and ' ' not in v else '')
 def test_one_clear_line(tmp_path, name, args, says):
     (tmp_path/'empty').mkdir()
     (tmp_path/'bad.yaml').write_text('align_arg: {}\n')
@@ -126,6 +138,8 @@ def test_no_failure_of_one_file_stops_the_others(walkers, tmp_path, monkeypatch,
     "Even one that nobody foresaw."
     from skeletongait.prepare import render_tree as module
     real = module.draw_file
-    monkeypatch.setattr(module, 'draw_file', lambda job, *args: 1/0 if job.pose.startswith('001/') else real(job, *args))
+    monkeypatch.setattr(module, 'draw_file',
+                        lambda job, *args: 1/0 if job.pose.startswith('001/') else real(job, *args))
     assert pretreatment_heatmap(str(walkers/'pose'), str(tmp_path), 'mine') == 1
-    assert 'ZeroDivisionError' in capsys.readouterr().out and len(read_tree(tmp_path/'mine_sigma_8.0_'/'pkl').sequences) == 8
+    assert 'ZeroDivisionError' in capsys.readouterr().out
+    assert len(read_tree(tmp_path/'mine_sigma_8.0_'/'pkl').sequences) == 8
