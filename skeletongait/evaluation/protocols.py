@@ -25,6 +25,7 @@ from torch import Tensor
 from ..core import SkeletonGaitError, pick, unknown_name
 from .ranking import (
     EmbeddingSet, Scores, Unmatched, cmc, make_embedding_set, nearest_sequences, percentage, rank_of, score_galleries)
+from ..files.settings import SettingsError
 from ..files.text import save_text
 from ..files.tree import Sequence
 
@@ -35,7 +36,7 @@ def _texts(key:str, value:Any) -> tuple[str,...]:
     texts = tuple(value) if isinstance(value, Iterable) and not is_text else (value,)
     for text in texts:
         if not isinstance(text, str):
-            raise SkeletonGaitError(f"{key}: found {text!r:.80}, expected text; write it in quotes")
+            raise SettingsError(f"found {text!r:.80}, expected text; write it in quotes", key)
     return texts
 
 def _set(o:Any, **values) -> None:
@@ -68,10 +69,14 @@ class Rule:
         return chosen
 
 # %% ../../nbs/evaluation/02_protocols.ipynb #1321ffc7
+def _unknown(key:str, name:Any, known:Iterable[str]) -> SettingsError:
+    "The error for a value that is none of the known ones; it suggests the nearest."
+    return SettingsError(str(unknown_name('', name, known)).strip(), key)
+
 def _check_keys(mapping:Mapping, known:Iterable[str], where:str) -> None:
     for key in mapping:
         if key not in known:
-            raise unknown_name(f'{where}: key', key, known)
+            raise SettingsError(str(unknown_name('key', key, known)), where)
 
 def _make(cls:type, value:Any, where:str) -> Any:
     "Return `value` if it is a `cls`, or make one from a mapping; unknown keys are errors."
@@ -79,12 +84,12 @@ def _make(cls:type, value:Any, where:str) -> Any:
         return value
     known = [field.name for field in dataclasses.fields(cls)]
     if not isinstance(value, Mapping):
-        raise SkeletonGaitError(f"{where}: found {value!r:.80}, expected a mapping with keys out of {', '.join(known)}")
+        raise SettingsError(f"found {value!r:.80}, expected a mapping with keys out of {', '.join(known)}", where)
     _check_keys(value, known, where)
     try:
         return cls(**value)
-    except SkeletonGaitError as e:
-        raise SkeletonGaitError(f"{where}.{e}") from None
+    except SettingsError as e:
+        raise e.below(where) from None
 
 def _rule(value:Any, where:str) -> Rule|None:
     return None if value is None else _make(Rule, value, where)
@@ -105,7 +110,7 @@ def _condition(name:str, value:Any) -> Condition:
     keys = ('probe', 'gallery')
     where = f'conditions.{name}'
     if not isinstance(value, Mapping):
-        raise SkeletonGaitError(f"{where}: found {value!r:.80}, expected a mapping with keys out of {', '.join(keys)}")
+        raise SettingsError(f"found {value!r:.80}, expected a mapping with keys out of {', '.join(keys)}", where)
     _check_keys(value, keys, where)
     return _make(Condition, {**value, 'name': name}, where)
 
@@ -114,8 +119,7 @@ def _conditions(value:Any) -> tuple[Condition,...]:
     if isinstance(value, tuple) and all(isinstance(c, Condition) for c in value):
         return value
     if not isinstance(value, Mapping):
-        raise SkeletonGaitError(
-            f"conditions: found {value!r:.80}, expected a mapping of names to `probe` and `gallery`")
+        raise SettingsError(f"found {value!r:.80}, expected a mapping of names to `probe` and `gallery`", 'conditions')
     return tuple(_condition(name, v) for name, v in value.items())
 
 # %% ../../nbs/evaluation/02_protocols.ipynb #020cefd4
@@ -125,30 +129,30 @@ def _fields(exclude:Any) -> tuple[str,...]:
     fields = _texts('exclude', exclude)
     for field in fields:
         if field not in Sequence._fields:
-            raise SkeletonGaitError(f"exclude: found {field!r}, expected some of {', '.join(Sequence._fields)}")
+            raise SettingsError(f"found {field!r}, expected some of {', '.join(Sequence._fields)}", 'exclude')
     return fields
 
 def _check_choice(key:str, value:str, choices:Any) -> None:
     if value not in get_args(choices):
-        raise unknown_name(f'{key}:', value, get_args(choices))
+        raise _unknown(key, value, get_args(choices))
 
 def _check_measures(measures:tuple[str,...]) -> None:
     for measure in measures:
         rank_of(measure)
     if not measures:
-        raise SkeletonGaitError("measures: found none, expected some of Rank-1, mAP, mINP, ...")
+        raise SettingsError("found none, expected some of Rank-1, mAP, mINP, ...", 'measures')
 
 def _check_key(key:Any) -> None:
     text, = _texts('key', [key])
     if '{measure}' not in text:
-        raise SkeletonGaitError(
-            f"key: found {key!r}, expected text with {{measure}} in it, and {{condition}} where there are several")
+        raise SettingsError(
+            f"found {key!r}, expected text with {{measure}} in it, and {{condition}} where there are several", 'key')
 
 def _check_decimals(decimals:Any) -> None:
     if decimals is None:
         return
     if type(decimals) is not int or not 0 <= decimals <= 15:
-        raise SkeletonGaitError(f"decimals: found {decimals!r:.40}, expected 0, 1, 2, ... (at most 15) or nothing")
+        raise SettingsError(f"found {decimals!r:.40}, expected 0, 1, 2, ... (at most 15) or nothing", 'decimals')
 
 # %% ../../nbs/evaluation/02_protocols.ipynb #d2c0a002
 @dataclasses.dataclass(frozen=True)
@@ -190,26 +194,24 @@ class Submission:
     def __post_init__(self):
         _set(self, gallery=_rule(self.gallery, 'gallery') or Rule(), probe=_rule(self.probe, 'probe'))
         if type(self.top) is not int or not 1 <= self.top < 10**6:
-            raise SkeletonGaitError(
-                f"top: found {self.top!r:.40}, expected a whole number from 1, below a million")
+            raise SettingsError(f"found {self.top!r:.40}, expected a whole number from 1, below a million", 'top')
 
 # %% ../../nbs/evaluation/02_protocols.ipynb #368b32f2
 def _tables(value:Any) -> tuple[Table,...]:
     if not isinstance(value or (), (list, tuple)):
-        raise SkeletonGaitError(f"tables: found {value!r:.80}, expected a list of tables")
+        raise SettingsError(f"found {value!r:.80}, expected a list of tables", 'tables')
     return tuple(_make(Table, table, f'tables[{i}]') for i, table in enumerate(value or ()))
 
 def _check_names(tables:tuple[Table,...], keys:list[str], best:str|None) -> None:
     "Refuse a protocol without tables, with equal names, or with an unknown `best`."
     if not tables:
-        raise SkeletonGaitError('tables: found none, expected at least one; leave `tables` out for the usual one')
+        raise SettingsError('found none, expected at least one; leave `tables` out for the usual one', 'tables')
     twice = [key for key, n in Counter(keys).items() if n > 1]
     if twice:
-        raise SkeletonGaitError(
-            f"tables: two figures have the name {twice[0]!r}; "
-            "tell them apart by {condition} and other text in `key`")
+        remedy = "tell them apart by {condition} and other text in `key`"
+        raise SettingsError(f"two figures have the name {twice[0]!r}; {remedy}", 'tables')
     if best is not None and best not in keys:
-        raise unknown_name('best:', best, keys)
+        raise _unknown('best', best, keys)
 
 # %% ../../nbs/evaluation/02_protocols.ipynb #d2c0a003
 @dataclasses.dataclass(frozen=True)

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from ..core import SkeletonGaitError, atomic_write
 from ..files.arrays import ArrayFileError, DAMAGE, Limits, read_npy
+from ..files.settings import SettingsError
 from ..files.tree import Sequence
 from ..pictures import in_picture, named_legend
 
@@ -437,9 +438,9 @@ def rank_of(
         return None
     k = re.fullmatch(r'(?:Rank[-@]|R)([1-9][0-9]{0,8})', measure)
     if not k:
-        raise SkeletonGaitError(
-            f"measures: found {measure!r:.40}, "
-            "expected mAP, mINP, or Rank-k, Rank@k or Rk with a number for k, of at most nine digits")
+        raise SettingsError(
+            f"found {measure!r:.40}, "
+            "expected mAP, mINP, or Rank-k, Rank@k or Rk with a number for k, of at most nine digits", 'measures')
     return int(k[1])
 
 # %% ../../nbs/evaluation/01_ranking.ipynb #d1c0a007

@@ -362,27 +362,27 @@ def generator(**settings): return {'heatmap_generator_args': settings}
 
 
 WRONG_SETTINGS = [
-    ({'align_arg': {}}, "key 'align_arg' is not known; did you mean 'align_args'"),
-    ({'align_args': {'ofset': 1}}, "align_args: key 'ofset'"),
-    ({'align_args': 3}, 'align_args is 3'),
+    ({'align_arg': {}}, "align_arg: unknown key; did you mean align_args"),
+    ({'align_args': {'ofset': 1}}, "align_args.ofset: unknown key; did you mean offset"),
+    ({'align_args': 3}, 'align_args: found 3 .*expected a mapping'),
     ({'align_args': {'final_img_size': 0}}, 'final_img_size'),
     ({'norm_args': {'heatmap_image_height': '${norm_args.heatmap_image_height}'}}, 'refers to nothing'),
     ({'norm_args': {'pose_format': 'coco18'}}, 'openpose-18'),
     ({'padkeypoints_args': {'pad_method': 'none'}}, 'knn, simple'),
     ([1], 'mapping'),
-    ({'sigma': 4}, 'expected heatmap_generator_args.sigma'),
-    ({'min_conf': .3}, 'expected padkeypoints_args.min_conf'),
-    ({'joints_off': []}, 'expected heatmap_generator_args.joints_off'),
+    ({'sigma': 4}, 'sigma: unknown key; it belongs at heatmap_generator_args.sigma'),
+    ({'min_conf': .3}, 'it belongs at padkeypoints_args.min_conf'),
+    ({'joints_off': []}, 'it belongs at heatmap_generator_args.joints_off'),
     (generator(img_w=32), 'outside the image'),
     (generator(with_kp=True), 'both maps are always drawn'),
     *((generator(sigma=v), 'sigma') for v in (1e-9, 'big', True, float('nan'))),
-    *(({'padkeypoints_args': {'min_conf': v}}, 'min_conf is .*; expected a confidence from 0 to 1')
+    *(({'padkeypoints_args': {'min_conf': v}}, 'padkeypoints_args.min_conf: found .*, expected (a number|at least 0 and at most 1)')
       for v in (-.1, 1.1, True, '0.3', float('nan'), None)),
-    *((generator(joints_off=v), 'joints_off is .*; expected a list of joints')
+    *((generator(joints_off=v), 'heatmap_generator_args.joints_off: found .*, expected a list, each entry text')
       for v in ('left_knee', None, {'left_knee': 1}, 13)),
-    (generator(joints_off=['left_nee']), "joints_off: joint 'left_nee' is not known; did you mean 'left_knee'"),
-    (generator(joints_off=[['nose']]), 'joint .*is not known'),
-    (generator(joints_off=[13]), 'joint 13 is not known'),
+    (generator(joints_off=['left_nee']), r'joints_off\[0\]: found "left_nee" .*, no joint; did you mean left_knee\?'),
+    (generator(joints_off=[['nose']]), 'joints_off: found .*, expected a list, each entry text'),
+    (generator(joints_off=[13]), r'joints_off: found \[13\] .*, expected a list, each entry text'),
 ]
 
 
@@ -405,7 +405,7 @@ def test_settings_from_a_file(tmp_path):
         '[]': 'mapping',
         '- 1': 'mapping',
         'norm_args: {}\nnorm_args: {}': 'line 2: the key norm_args appears twice',
-        'norm: {}': "key 'norm' is not known",
+        'norm: {}': 'norm: unknown key; did you mean norm_args',
     }
     for text, says in mistakes.items():
         path.write_text(text)

@@ -115,7 +115,7 @@ def test_sustech1k_takes_only_its_pose_files(walkers, tmp_path):
     ('pretreatment_heatmap', ['--pose_data_path=empty', '--save_root=m', '--dataset_name=GREW'],
      'empty: found no file'),
     ('pretreatment_heatmap', ['--pose_data_path=empty', '--save_root=m', '--dataset_name=GREW',
-        '--heatemap_cfg_path=bad.yaml'], "bad.yaml: heatmap settings: top level: key 'align_arg'"),
+        '--heatemap_cfg_path=bad.yaml'], "bad.yaml: heatmap settings: align_arg: unknown key"),
     ('pretreatment_heatmap', ['--pose_data=empty', '--save_root=m', '--dataset_name=GREW'],
      'required: --pose_data_path'),
     ('main', ['--cfgs=nothing', '--phase=train'], 'nothing: no such file'),

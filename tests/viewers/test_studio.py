@@ -374,9 +374,9 @@ def nan():
     ((POSE, [[1], [2, 3]]), 'silhouette: found rows of different lengths'),
     ((POSE, POSE), 'silhouette: found an array of shape (30, 17, 3)'),
     ((POSE, np.stack([SIL, SIL], 1)), 'silhouette: found 2 channels'),
-    ((POSE, None, {'sigma': 3}), 'expected heatmap_generator_args.sigma'),
+    ((POSE, None, {'sigma': 3}), 'it belongs at heatmap_generator_args.sigma'),
     ((POSE, None, 'no/such.yaml'), 'no/such.yaml: cannot be read'),
-    ((POSE, None, {'heatmap_generator_args': {'joints_off': ['left_nee']}}), "did you mean 'left_knee'?"),
+    ((POSE, None, {'heatmap_generator_args': {'joints_off': ['left_nee']}}), 'did you mean left_knee?'),
 ])
 def test_wrong_input_is_a_message(args, says):
     s = HeatmapStudio(*args)
