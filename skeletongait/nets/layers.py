@@ -24,7 +24,7 @@ def full_precision(where:torch.device): # The device of the tensors
 
 # %% ../../nbs/nets/01_layers.ipynb #8254e8fe
 def per_sequence(
-    f:Callable[[torch.Tensor],torch.Tensor], # Takes `x_nschw`, sequences of one length; returns sequences or frames first
+    f:Callable[[torch.Tensor],torch.Tensor], # Takes `x_nschw`, of one length; returns sequences or frames first
     x_fchw:torch.Tensor, # Frames of all sequences, one after the other
     lengths:list[int],   # Frames of each sequence
 ) -> torch.Tensor:
