@@ -34,12 +34,14 @@ from .data.dataset import GaitDataset
 from .evaluation.protocols import evaluate
 from .evaluation.ranking import plot_cmc
 from .files.arrays import load_pickle
+from .files.settings import to_yaml
 from .files.text import read_json, read_text, save_text
 from .files.tree import Sequence, read_tree
 from .pictures import overlay, pick_frames, show_grid, write_png
-from .runs.config import Config, load_config, to_yaml
+from .runs.config import load_config
 from .runs.folder import Run
 from .runs.loop import protocol_of
+from .runs.schema import Config
 from .runs.trainer import make_dataset
 from .runs.watch import read_scalars
 from .walkers.datasets import write_walkers

@@ -24,12 +24,14 @@ from .core import SkeletonGaitError, log
 from .data.dataset import GaitDataset
 from .data.loader import make_loader
 from .distributed import Ranks, device, naming_lost_ranks, process_group, raise_on_any_rank
-from .runs.config import Config, check_ready, load_config, to_dict
+from .files.settings import to_dict
+from .runs.config import check_ready, load_config
 from .runs.folder import Run, means_own_weights
 from .runs.loop import (
     Prepared, TrainingRun, foresee_test, prepare_test, shared_checkpoint, test_model, train)
 from .runs.metrics import start_log
 from .runs.restore import only_first_speaks, read_hint
+from .runs.schema import Config
 from .runs.trained import trained_run
 from .runs.trainer import find_data, make_dataset, make_trainer
 

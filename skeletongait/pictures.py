@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SIL_RGB', 'MAP_RGB', 'BLENDS', 'LEFT_RGB', 'RIGHT_RGB', 'MIDDLE_RGB', 'SIDE_RGB', 'in_picture', 'names_as_text',
-           'named_legend', 'any_glyph', 'figure_png', 'write_png', 'line_width', 'write_line', 'show_grid', 'fits',
-           'overlay', 'pick_frames', 'image_bytes', 'side_of']
+           'named_legend', 'any_glyph', 'figure_png', 'write_png', 'line_width', 'write_line', 'show_grid',
+           'can_overlay', 'overlay', 'pick_frames', 'image_bytes', 'side_of']
 
 # %% ../nbs/03_pictures.ipynb #7332404c
 import contextlib
@@ -151,7 +151,7 @@ def _difference(sil, a): return np.maximum(sil-a, 0)*SIL_RGB + np.maximum(a-sil,
 # Functions of silhouette and map, `(h, w, 1)` in [0, 1], that return RGB `(h, w, 3)`
 BLENDS = {'over': _over, 'lighten': _lighten, 'difference': _difference}
 
-def fits(
+def can_overlay(
     map_hw:tuple[int,int], # Height and width of a skeleton map
     sil_hw:tuple[int,int], # Height and width of a silhouette
 ) -> bool:
@@ -167,7 +167,7 @@ def overlay(
     blend:str='over',  # Name of one of `BLENDS`
 ) -> np.ndarray: # RGB `(h, w, 3)` uint8
     "Lay the map in orange over the silhouette in blue."
-    if not fits(map_hw.shape, sil_hw.shape):
+    if not can_overlay(map_hw.shape, sil_hw.shape):
         raise ValueError(f"map {map_hw.shape} and silhouette {sil_hw.shape} do not match: "
                          "expected equal heights and a silhouette as wide, or narrower by an even number")
     pad = (map_hw.shape[1] - sil_hw.shape[1])//2

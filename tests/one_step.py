@@ -9,7 +9,8 @@ import zlib
 import numpy as np
 import torch
 
-from skeletongait.runs.config import load_config, to_dict
+from skeletongait.runs.config import load_config
+from skeletongait.files.settings import to_dict
 from skeletongait.nets.losses import LossAggregator
 from skeletongait.nets.models import MODES, build_model
 from skeletongait.runs.trainer import autocast

@@ -7,7 +7,8 @@ import torch
 from skeletongait.data.loader import Batch
 from skeletongait.distributed import Ranks
 from skeletongait.files.text import save_text
-from skeletongait.runs.config import load_config, to_yaml
+from skeletongait.runs.config import load_config
+from skeletongait.files.settings import to_yaml
 from skeletongait.walkers.datasets import write_linked
 
 

@@ -19,9 +19,11 @@ import torch
 import skeletongait
 from ..core import SkeletonGaitError, atomic_write
 from ..distributed import launch_name
+from ..files.settings import to_dict
 from ..files.tensors import load_torch
-from .config import Config, config_hash, to_dict
+from .config import config_hash
 from .folder import GO_ON_ADVICE, Run, embedding_name, naming_write_errors, prune
+from .schema import Config
 from .trainer import Trainer
 
 # %% ../../nbs/runs/04_checkpoint.ipynb #caf67796

@@ -26,7 +26,8 @@ from filelock import FileLock, Timeout
 
 from ..core import SkeletonGaitError, log
 from ..files.text import read_json, read_text, save_text
-from .config import Config, heatmap_tree, render_settings
+from ..maps.settings import heatmap_tree
+from .schema import Config, render_settings
 
 # %% ../../nbs/runs/03_folder.ipynb #fcbfa0a4
 def embedding_name(cfg:Config) -> str:

@@ -37,13 +37,15 @@ from ..distributed import (
 from ..evaluation.protocols import protocol_for
 from ..evaluation.ranking import EmbeddingSet, embeddings_file, make_embedding_set, save_embeddings
 from ..evaluation.report import failures, failures_table, results_table, write_results
+from ..files.settings import to_dict, to_yaml
 from ..files.text import save_text
 from ..files.tree import Sequence, Tree
 from .checkpoint import load_state, random_states, save_checkpoint
-from .config import Config, config_hash, to_dict, to_yaml
+from .config import config_hash
 from .folder import Run, claim, embedding_name, note_best, settings_of_test
 from .metrics import BarFile, Meter
 from .restore import check_steps, read_hint, read_start, restore_state
+from .schema import Config
 from .trainer import NonFiniteLossError, Trainer, autocast, make_dataset, mixed_precision
 from .watch import Watch, save_batch
 

@@ -19,11 +19,13 @@ import torch
 
 from ..core import SkeletonGaitError, log
 from ..distributed import Ranks
+from ..files.settings import to_dict
 from ..files.tensors import why_not_read
+from .changes import config_changes, map_changes
 from .checkpoint import load_state, moved_to, read_checkpoint, set_random_states
-from .config import Config, TrainerCfg, config_changes, map_changes, to_dict
 from .folder import Run, embedding_name
 from .misfit import load_weights
+from .schema import Config, TrainerCfg
 from .trainer import Trainer
 
 # %% ../../nbs/runs/06_restore.ipynb #eb5e9d8a

@@ -23,14 +23,16 @@ from ..data.streams import as_stream, load_streams, match_streams, sequence_file
 from ..data.transforms import build_transform
 from ..distributed import device
 from ..files.arrays import Limits
+from ..files.settings import to_dict
 from ..files.tree import Sequence
 from ..nets.models import GaitNet, build_model
 from .checkpoint import load_checkpoint, load_state
-from .config import Config, ConfigError, load_config, make_config, render_settings, to_dict
+from .config import load_config
 from .folder import Run, embedding_name
 from .loop import embed_batch
 from .misfit import describe_weights, load_weights
 from .restore import read_hint, tell_embedding, tell_map_changes
+from .schema import Config, ConfigError, make_config, render_settings
 from .trainer import mixed_precision
 
 # %% ../../nbs/runs/11_trained.ipynb #5f0c7a08

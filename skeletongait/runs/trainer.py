@@ -18,11 +18,13 @@ from ..data.partition import Partition, load_partition
 from ..data.transforms import build_transform
 from ..distributed import Ranks, device
 from ..files.arrays import ENDINGS, Limits
+from ..files.settings import to_dict
 from ..files.tree import Tree, read_tree
 from ..nets.layers import full_precision
 from ..nets.losses import LossAggregator
 from ..nets.models import build_model, model_class
-from .config import Config, make_optimizer, make_scheduler, render_settings, to_dict
+from .optimizers import make_optimizer, make_scheduler
+from .schema import Config, render_settings
 
 # %% ../../nbs/runs/02_trainer.ipynb #a8067f23
 def find_data(

@@ -35,10 +35,10 @@ from ..distributed import Ranks
 from ..files.tensors import load_torch
 from ..pictures import write_line
 from .checkpoint import read_checkpoint
-from .config import Config
 from .folder import Run
 from .metrics import BarFile, Reading, log_line
 from .records import Records, rewind_metrics
+from .schema import Config
 
 # %% ../../nbs/runs/09_watch.ipynb #b19edc20
 def _strips(x_schw:torch.Tensor, frames:int) -> np.ndarray: # `(h, w)` uint8

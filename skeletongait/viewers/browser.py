@@ -33,7 +33,7 @@ from ..files.arrays import ENDINGS, Limits, load_array
 from ..files.tree import Sequence, Tree, read_tree
 from ..maps.heatmap import draw_maps, place_joints
 from ..maps.settings import HeatmapConfig, heatmap_config
-from ..pictures import MAP_RGB, SIL_RGB, fits, in_picture, names_as_text, overlay
+from ..pictures import MAP_RGB, SIL_RGB, can_overlay, in_picture, names_as_text, overlay
 from ..prepare.link_tree import pair_up
 from .monitor import short_names
 from .overlay import OverlayViewer
@@ -234,7 +234,7 @@ def _fit_problem(seen:list[Content]) -> str:
     "Say whether maps and silhouettes have sizes that do not fit; empty if they fit."
     sizes = {c.kind: c.x.shape[2:] for c in seen if c.kind != 'poses'}
     if not {'maps', 'silhouettes'} <= sizes.keys(): return ''
-    if fits(sizes['maps'], sizes['silhouettes']): return ''
+    if can_overlay(sizes['maps'], sizes['silhouettes']): return ''
     (h, w), (sil_h, sil_w) = sizes['maps'], sizes['silhouettes']
     return f'maps of {h} x {w} and silhouettes of {sil_h} x {sil_w} cannot be laid over each other'
 
@@ -289,7 +289,7 @@ def thumbnail(
     if not walker: return Thumbnail(sils.__getitem__, len(sils))
     limbs = _limb_maps(walker, render)
     n = min(len(walker.x), WALK)
-    if shape and len(walker.x) == len(shape.x) and fits(limbs(0).shape, sils[0].shape):
+    if shape and len(walker.x) == len(shape.x) and can_overlay(limbs(0).shape, sils[0].shape):
         return Thumbnail(lambda t: overlay(limbs(t), sils[t]), n, True)
     return Thumbnail(lambda t: paint(limbs(t)), n)
 

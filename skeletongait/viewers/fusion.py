@@ -27,7 +27,7 @@ from ..files.arrays import Limits
 from ..nets.layers import AttentionFusion
 from ..nets.models import STRIPS, SkeletonGaitPP
 from ..pictures import MAP_RGB, SIL_RGB, image_bytes
-from ..runs.config import render_settings
+from ..runs.schema import render_settings
 from ..runs.trained import TrainedRun, load_run
 from .overlay import CHANNELS, NAMES, as_streams, channel_control
 from .player import (

@@ -34,11 +34,12 @@ from ..evaluation.ranking import (
     EmbeddingSet, METRICS, count_ranked, distance_blocks, embeddings_file, hit_columns, make_embedding_set, name_codes,
     rank_hits, read_embeddings, score_ranks, strip_distances, top_k)
 from ..evaluation.report import failures, plot_matrix, plot_results
+from ..files.settings import fits
 from ..files.text import read_json, read_text, unescaped
 from ..files.tree import Sequence
 from ..maps.settings import HeatmapConfig
 from ..pictures import figure_png, image_bytes, in_picture, names_as_text, overlay, pick_frames
-from ..runs.config import fits, render_settings
+from ..runs.schema import render_settings
 from skeletongait.viewers.player import (
     BAD, Frames, GOOD, MIDDLE, Panel, Player, Viewer, WORDS, as_array, as_frames, caption, enlarge, paint, row,
     side_by_side, text)

@@ -29,10 +29,9 @@ from ..core import SkeletonGaitError
 from ..files.arrays import PoseError, load_array
 from ..files.text import save_text
 from ..maps.heatmap import draw_maps, found_joints, impute_joints, notices, place_joints, switch_off
-from ..maps.settings import HeatmapConfig, heatmap_config, load_heatmap_config
+from ..maps.settings import HeatmapConfig, heatmap_config, heatmap_tree, load_heatmap_config
 from ..pictures import LEFT_RGB, SIDE_RGB, pick_frames, side_of
 from ..poses.joints import JOINTS, LIMBS, to_coco17
-from ..runs.config import heatmap_tree
 from skeletongait.viewers.player import (
     BAD, Frames, Panel, Player, Timeline, Viewer, WORDS, as_frames, caption, css_rgb, paint, row, side_by_side,
     stacked, style_sheet, text)

@@ -21,16 +21,11 @@ from toys import tiny
 
 import skeletongait.data.dataset as data_module
 from skeletongait.data import streams
-from skeletongait.runs.config import (
-    ConfigError,
-    heatmap_tree,
-    make_config,
-    map_changes,
-    parse_yaml,
-    render_settings,
-    to_dict,
-    to_yaml,
-)
+from skeletongait.runs.schema import ConfigError, make_config, render_settings
+from skeletongait.maps.settings import heatmap_tree
+from skeletongait.runs.changes import map_changes
+from skeletongait.runs.config import parse_yaml
+from skeletongait.files.settings import to_dict, to_yaml
 from skeletongait.core import SkeletonGaitError, save_pickle
 from skeletongait.files.tree import read_tree
 from skeletongait.files.text import save_text

@@ -33,8 +33,10 @@ from skeletongait.runs.restore import (
 from skeletongait.runs.checkpoint import (
     checkpoint_state, load_checkpoint, load_state, random_states, save_checkpoint, set_random_states)
 from skeletongait.runs.misfit import describe_weights, load_weights
-from skeletongait.runs.config import (
-    OptimizerCfg, SchedulerCfg, config_hash, make_config, make_optimizer, make_scheduler, to_dict, torch_classes)
+from skeletongait.runs.optimizers import OptimizerCfg, SchedulerCfg, make_optimizer, make_scheduler, torch_classes
+from skeletongait.runs.config import config_hash
+from skeletongait.runs.schema import make_config
+from skeletongait.files.settings import to_dict
 from skeletongait.core import SkeletonGaitError
 from skeletongait.distributed import Ranks
 from skeletongait.nets.models import build_model

@@ -9,8 +9,11 @@ import pytest, torch, yaml
 from hypothesis import given, settings, strategies as st
 
 from skeletongait.runs import config as C
-from skeletongait.runs.config import (ConfigError, apply_changes, check_ready, computes, config_changes, config_hash, config_table, load_config, make_config,
-                                 make_optimizer, make_scheduler, packaged_configs, parse_yaml, schema_rows, to_dict, to_yaml)
+from skeletongait.runs.schema import ConfigError, config_table, make_config, schema_rows
+from skeletongait.runs.config import apply_changes, check_ready, config_hash, load_config, packaged_configs, parse_yaml
+from skeletongait.runs.changes import computes, config_changes
+from skeletongait.runs.optimizers import make_optimizer, make_scheduler
+from skeletongait.files.settings import to_dict, to_yaml
 from skeletongait.core import SkeletonGaitError, nearest
 
 NEEDS_MUON = pytest.mark.skipif(not hasattr(torch.optim, 'Muon'), reason='this torch has no Muon, which takes matrices only')

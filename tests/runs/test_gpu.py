@@ -9,7 +9,7 @@ from scripts import start
 from skeletons import apart, walkers as bodies
 from toys import tiny
 
-from skeletongait.runs.config import to_yaml
+from skeletongait.files.settings import to_yaml
 from skeletongait.files.text import save_text
 from skeletongait.maps.settings import HeatmapConfig
 from skeletongait.maps.renderer_torch import draw_maps_torch

@@ -6,7 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from skeletongait.runs.config import MOST, check_ready, config_hash, load_config, make_config, to_dict, to_yaml
+from skeletongait.files.settings import MOST, to_dict, to_yaml
+from skeletongait.runs.config import check_ready, config_hash, load_config
+from skeletongait.runs.schema import make_config
 from skeletongait.files.tree import Sequence, Tree, read_tree, walk
 from skeletongait.core import SkeletonGaitError
 from skeletongait.data.partition import make_partition

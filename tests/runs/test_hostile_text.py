@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from skeletongait.runs.folder import Run, read_best
-from skeletongait.runs.config import ConfigError, load_config
+from skeletongait.runs.schema import ConfigError
+from skeletongait.runs.config import load_config
 from skeletongait.files.text import DEEPEST, MOST_TEXT, MOST_VALUES, read_json, read_text, read_yaml
 from skeletongait.core import SkeletonGaitError
 from skeletongait.data.partition import read_partition

@@ -17,7 +17,8 @@ from toys import tiny
 
 from skeletongait.runs.folder import Run, read_best
 from skeletongait.runs.checkpoint import load_checkpoint
-from skeletongait.runs.config import make_config, to_dict, to_yaml
+from skeletongait.runs.schema import make_config
+from skeletongait.files.settings import to_dict, to_yaml
 from skeletongait.core import SkeletonGaitError, save_pickle
 from skeletongait.files.tree import read_tree
 from skeletongait.files.text import save_text

@@ -8,7 +8,9 @@ import torch
 import yaml
 
 from skeletongait.runs.folder import Run
-from skeletongait.runs.config import load_config, make_config, packaged_configs, parse_yaml, to_dict, to_yaml
+from skeletongait.runs.config import load_config, packaged_configs, parse_yaml
+from skeletongait.runs.schema import make_config
+from skeletongait.files.settings import to_dict, to_yaml
 from skeletongait.files.tree import read_tree
 from skeletongait.files.text import save_text
 from skeletongait.ln_sil_heatmap import ln_sil_heatmap

@@ -14,7 +14,9 @@ import skeletongait.runs.loop as train
 from skeletongait.runs.folder import Run
 from skeletongait.runs.misfit import describe_weights
 from skeletongait.runs.checkpoint import load_checkpoint
-from skeletongait.runs.config import load_config, make_config, to_dict
+from skeletongait.runs.config import load_config
+from skeletongait.runs.schema import make_config
+from skeletongait.files.settings import to_dict
 from skeletongait.core import save_pickle
 from skeletongait.files.text import save_text
 from skeletongait.cli import run_script

@@ -8,7 +8,8 @@ from scripts import files
 from toys import tiny, write_config
 
 from skeletongait.runs.folder import Run, name_of_test, of_other_test, settings_of_test
-from skeletongait.runs.config import config_hash, load_config, to_dict
+from skeletongait.runs.config import config_hash, load_config
+from skeletongait.files.settings import to_dict
 from skeletongait.files.text import save_text
 from skeletongait.evaluation.ranking import embeddings_file, read_embeddings
 from skeletongait.distributed import Ranks

@@ -8,7 +8,8 @@ import torch
 from toys import tiny, write_config
 
 from skeletongait.runs.folder import Run
-from skeletongait.runs.config import load_config, to_dict
+from skeletongait.runs.config import load_config
+from skeletongait.files.settings import to_dict
 from skeletongait.core import SkeletonGaitError
 from skeletongait.files.text import save_text
 from skeletongait.data.loader import make_loader

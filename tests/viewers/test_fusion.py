@@ -7,7 +7,8 @@ from hypothesis.extra.numpy import arrays
 from torch import nn
 
 from skeletongait.runs.folder import Run
-from skeletongait.runs.config import load_config, to_yaml
+from skeletongait.runs.config import load_config
+from skeletongait.files.settings import to_yaml
 from skeletongait.core import SkeletonGaitError, save_pickle
 from skeletongait.files.text import save_text
 from skeletongait.viewers.fusion import (

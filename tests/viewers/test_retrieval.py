@@ -10,7 +10,8 @@ from hypothesis import given, settings, strategies as st
 
 from skeletongait.viewers import retrieval
 from skeletongait.runs.folder import Run
-from skeletongait.runs.config import load_config, to_dict
+from skeletongait.runs.config import load_config
+from skeletongait.files.settings import to_dict
 from skeletongait.files.tree import Sequence
 from skeletongait.core import SkeletonGaitError, save_pickle
 from skeletongait.evaluation.ranking import (
