@@ -1,4 +1,5 @@
 "Print the requirements of `settings.ini` at their lowest versions, one a line: `pip install $(python .ci/lowest.py)`."
+
 import re
 from configparser import ConfigParser
 from pathlib import Path
@@ -14,5 +15,5 @@ def lowest(requirement: str) -> str:
 
 if __name__ == '__main__':
     ini = ConfigParser(delimiters=['='])
-    ini.read(ROOT/'settings.ini', encoding='utf-8')
+    ini.read(ROOT / 'settings.ini', encoding='utf-8')
     print('\n'.join(map(lowest, ini['DEFAULT']['requirements'].split())))

@@ -1,7 +1,9 @@
 """Run the notebooks, two at a time: `python .ci/notebooks.py [NOTEBOOK ...]`, all of them without arguments.
 
-`nbdev_test` runs them too, but where a process dies (a crash in a library, no memory left) it cannot say which notebook that was.
+`nbdev_test` runs them too, but where a process dies (a crash in a library, no memory left) it cannot say which
+notebook that was.
 """
+
 import faulthandler
 import os
 import sys
@@ -31,7 +33,7 @@ def new_worker() -> ProcessPoolExecutor:
 
 def shown(path: Path) -> str:
     "The notebook's name, with its room where it lies in `nbs`."
-    folder = ROOT/'nbs'
+    folder = ROOT / 'nbs'
     return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else path.name
 
 
@@ -59,9 +61,11 @@ def main(paths: list[Path]) -> int:
     for _ in range(AT_ONCE):
         workers.get().shutdown()
     failed = [shown(path) for path, ok in zip(paths, passed) if not ok]
-    print(f'{len(paths) - len(failed)} notebooks passed, {len(failed)} failed' + ''.join(f'\n  {name}' for name in failed))
+    print(
+        f'{len(paths) - len(failed)} notebooks passed, {len(failed)} failed' + ''.join(f'\n  {name}' for name in failed)
+    )
     return int(bool(failed))
 
 
 if __name__ == '__main__':
-    sys.exit(main([Path(p).absolute() for p in sys.argv[1:]] or sorted((ROOT/'nbs').rglob('[!_.]*.ipynb'))))
+    sys.exit(main([Path(p).absolute() for p in sys.argv[1:]] or sorted((ROOT / 'nbs').rglob('[!_.]*.ipynb'))))

@@ -1,4 +1,6 @@
-"Take live widgets out of the saved notebooks: without its kernel a widget shows nothing, and hides the picture that was saved beside it."
+"""Take live widgets out of the saved notebooks: without its kernel a widget shows nothing, and hides the picture
+that was saved beside it."""
+
 import json
 from pathlib import Path
 
@@ -26,5 +28,5 @@ def still_file(path: Path) -> None:
 
 
 if __name__ == '__main__':
-    for path in sorted((ROOT/'nbs').rglob('[!_.]*.ipynb')):
+    for path in sorted((ROOT / 'nbs').rglob('[!_.]*.ipynb')):
         still_file(path)

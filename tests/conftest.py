@@ -1,8 +1,11 @@
 "Marks and shared pieces of the tests."
+
 import os
 import sys
 
-os.environ.setdefault('OMP_NUM_THREADS', '1')  # the tests start processes of their own; threads would fight over the cores
+os.environ.setdefault(
+    'OMP_NUM_THREADS', '1'
+)  # the tests start processes of their own; threads would fight over the cores
 
 import pytest
 import torch
@@ -15,8 +18,18 @@ settings.load_profile('shared')
 
 
 # These send signals, limit resources or mount small disks, which Windows has in another way or not at all.
-NEEDS_POSIX = ['test_core', 'test_repository', 'test_terminal', 'data/test_data', 'files/test_unsafe_files', 'prepare/test_endurance', 'prepare/test_link',
-               'runs/test_checkpoint', 'runs/test_runs', 'runs/test_watch']
+NEEDS_POSIX = [
+    'test_core',
+    'test_repository',
+    'test_terminal',
+    'data/test_data',
+    'files/test_unsafe_files',
+    'prepare/test_endurance',
+    'prepare/test_link',
+    'runs/test_checkpoint',
+    'runs/test_runs',
+    'runs/test_watch',
+]
 collect_ignore = [f'{name}.py' for name in NEEDS_POSIX] if sys.platform == 'win32' else []
 
 
@@ -24,6 +37,7 @@ collect_ignore = [f'{name}.py' for name in NEEDS_POSIX] if sys.platform == 'win3
 def walkers(tmp_path_factory):
     "Six walkers as a linked tree, and a partition."
     from toys import make_walkers
+
     return make_walkers(tmp_path_factory.mktemp('walkers'))
 
 
@@ -37,6 +51,8 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(items):
-    if torch.cuda.is_available(): return
+    if torch.cuda.is_available():
+        return
     for item in items:
-        if 'gpu' in item.keywords: item.add_marker(pytest.mark.skip(reason='no CUDA device on this machine'))
+        if 'gpu' in item.keywords:
+            item.add_marker(pytest.mark.skip(reason='no CUDA device on this machine'))

@@ -1,4 +1,5 @@
 "Start scripts as users do, on a small data set of simulated walkers."
+
 import os
 import socket
 import subprocess
@@ -6,8 +7,9 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-TESTS = ROOT/'tests'
+TESTS = ROOT / 'tests'
 BIN = Path(sys.executable).parent
+
 
 def free_port():
     "A port that nobody uses at this moment."
@@ -17,19 +19,35 @@ def free_port():
 
 
 LAUNCHES = {  # name -> the words before the script's own arguments
-    'torchrun -m': lambda name: [BIN/'torchrun', '--standalone', '--nproc_per_node=2', '-m', f'skeletongait.{name}'],
-    'torchrun file': lambda name: [BIN/'torchrun', '--standalone', '--nproc_per_node=2', ROOT/'skeletongait'/f'{name}.py'],
-    'distributed.launch file': lambda name: [sys.executable, '-m', 'torch.distributed.launch', '--nproc_per_node=2', f'--master_port={free_port()}', ROOT/'skeletongait'/f'{name}.py'],
+    'torchrun -m': lambda name: [BIN / 'torchrun', '--standalone', '--nproc_per_node=2', '-m', f'skeletongait.{name}'],
+    'torchrun file': lambda name: [
+        BIN / 'torchrun',
+        '--standalone',
+        '--nproc_per_node=2',
+        ROOT / 'skeletongait' / f'{name}.py',
+    ],
+    'distributed.launch file': lambda name: [
+        sys.executable,
+        '-m',
+        'torch.distributed.launch',
+        '--nproc_per_node=2',
+        f'--master_port={free_port()}',
+        ROOT / 'skeletongait' / f'{name}.py',
+    ],
     'python -m': lambda name: [sys.executable, '-m', f'skeletongait.{name}'],
-    'python file': lambda name: [sys.executable, ROOT/'skeletongait'/f'{name}.py'],
-    'console command': lambda name: [BIN/f'skeletongait_{name}'],
+    'python file': lambda name: [sys.executable, ROOT / 'skeletongait' / f'{name}.py'],
+    'console command': lambda name: [BIN / f'skeletongait_{name}'],
 }
 
 
 def start(launch, name, *args, cwd, **env):
     "Run one script to its end; the finished process, with stdout and stderr as text."
     command = [*map(str, LAUNCHES[launch](name)), *map(str, args)]
-    env = {**{k: v for k, v in os.environ.items() if k not in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'PYTHONPATH')}, 'OMP_NUM_THREADS': '1', **env}
+    env = {
+        **{k: v for k, v in os.environ.items() if k not in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'PYTHONPATH')},
+        'OMP_NUM_THREADS': '1',
+        **env,
+    }
     return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=600)
 
 

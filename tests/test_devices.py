@@ -1,4 +1,5 @@
 "Which device is chosen, and what is asked of it: GPUs shared by mistake, other launchers, Apple's GPU without float64."
+
 import os
 import subprocess
 import sys
@@ -30,7 +31,8 @@ seats = st.builds(Seat, st.sampled_from('xy'), st.sampled_from(['', 'a', 'b', 'c
 @given(st.lists(seats, min_size=1, max_size=6))
 def test_seats_are_refused_exactly_where_two_share_a_gpu(all_seats):
     taken = [s for s in all_seats if s.gpu]
-    if len(set(taken)) == len(taken): return check_seats(all_seats)
+    if len(set(taken)) == len(taken):
+        return check_seats(all_seats)
     with pytest.raises(SkeletonGaitError, match='would share one GPU.*LOCAL_RANK.*CUDA_VISIBLE_DEVICES') as e:
         check_seats(all_seats)
     assert '\n' not in str(e.value)
@@ -56,32 +58,40 @@ if __name__ == '__main__': sys.exit(run_script(script, []))
 
 def start_ranks(folder, *environments):
     "Exit codes, what they printed, and all lines on stderr."
-    (folder/'rank.py').write_text(RANK, encoding='utf-8')
+    (folder / 'rank.py').write_text(RANK, encoding='utf-8')
     base = {k: v for k, v in os.environ.items() if not k.startswith(('LOCAL_', 'SLURM_', 'OMPI_', 'CUDA_'))}
     base |= dict(WORLD_SIZE=str(len(environments)), MASTER_ADDR='127.0.0.1', MASTER_PORT=str(free_port()))
     base |= dict(OMP_NUM_THREADS='1', PYTHONPATH=str(ROOT))
     kw = dict(cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    started = [subprocess.Popen([sys.executable, 'rank.py'], env=base | dict(RANK=str(k)) | env, **kw)
-               for k, env in enumerate(environments)]
+    started = [
+        subprocess.Popen([sys.executable, 'rank.py'], env=base | dict(RANK=str(k)) | env, **kw)
+        for k, env in enumerate(environments)
+    ]
     said = [p.communicate(timeout=120) for p in started]
     lines = [line for _, e in said for line in e.splitlines() if line.startswith('script')]
     return [p.returncode for p in started], ''.join(o for o, _ in said).split('\n')[:-1], lines
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('environments, gpus', [
-    ([dict(SEES='a b', LOCAL_RANK='0'), dict(SEES='a b', LOCAL_RANK='1')], ['0 a', '1 b']),
-    ([dict(SEES='a', LOCAL_RANK='0'), dict(SEES='b', LOCAL_RANK='1')], ['0 a', '1 b']),  # as srun may show them
-])
+@pytest.mark.parametrize(
+    'environments, gpus',
+    [
+        ([dict(SEES='a b', LOCAL_RANK='0'), dict(SEES='a b', LOCAL_RANK='1')], ['0 a', '1 b']),
+        ([dict(SEES='a', LOCAL_RANK='0'), dict(SEES='b', LOCAL_RANK='1')], ['0 a', '1 b']),  # as srun may show them
+    ],
+)
 def test_ranks_with_a_gpu_each_begin(tmp_path, environments, gpus):
     assert start_ranks(tmp_path, *environments) == ([0, 0], gpus, [])
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('environments', [
-    [dict(SEES='a b'), dict(SEES='a b')],                              # no LOCAL_RANK
-    [dict(SEES='a', LOCAL_RANK='0'), dict(SEES='a', LOCAL_RANK='1')],  # one GPU for two
-])
+@pytest.mark.parametrize(
+    'environments',
+    [
+        [dict(SEES='a b'), dict(SEES='a b')],  # no LOCAL_RANK
+        [dict(SEES='a', LOCAL_RANK='0'), dict(SEES='a', LOCAL_RANK='1')],  # one GPU for two
+    ],
+)
 def test_ranks_that_would_share_a_gpu_are_refused_in_one_line(tmp_path, environments):
     codes, printed, lines = start_ranks(tmp_path, *environments)
     assert codes == [2, 2] and printed == [] and len(lines) == 1
@@ -89,28 +99,42 @@ def test_ranks_that_would_share_a_gpu_are_refused_in_one_line(tmp_path, environm
     assert 'LOCAL_RANK=$SLURM_LOCALID' in lines[0]
 
 
-@pytest.mark.parametrize('launcher, env, says', [
-    ('srun', dict(SLURM_STEP_NUM_TASKS='4', SLURM_PROCID='2'),
-     'RANK=$SLURM_PROCID WORLD_SIZE=$SLURM_STEP_NUM_TASKS LOCAL_RANK=$SLURM_LOCALID'),
-    ('mpirun', dict(OMPI_COMM_WORLD_SIZE='4'), 'RANK=$OMPI_COMM_WORLD_RANK')])
+@pytest.mark.parametrize(
+    'launcher, env, says',
+    [
+        (
+            'srun',
+            dict(SLURM_STEP_NUM_TASKS='4', SLURM_PROCID='2'),
+            'RANK=$SLURM_PROCID WORLD_SIZE=$SLURM_STEP_NUM_TASKS LOCAL_RANK=$SLURM_LOCALID',
+        ),
+        ('mpirun', dict(OMPI_COMM_WORLD_SIZE='4'), 'RANK=$OMPI_COMM_WORLD_RANK'),
+    ],
+)
 def test_tasks_without_ranks_are_refused(monkeypatch, launcher, env, says):
-    for k in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK'): monkeypatch.delenv(k, raising=False)
-    for k, v in env.items(): monkeypatch.setenv(k, v)
-    with pytest.raises(SkeletonGaitError) as e: ranks()
+    for k in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK'):
+        monkeypatch.delenv(k, raising=False)
+    for k, v in env.items():
+        monkeypatch.setenv(k, v)
+    with pytest.raises(SkeletonGaitError) as e:
+        ranks()
     assert str(e.value).startswith(f'{launcher} has started 4 processes')
     assert says in str(e.value) and '\n' not in str(e.value)
-    monkeypatch.setenv('RANK', '0'); monkeypatch.setenv('WORLD_SIZE', '1')
+    monkeypatch.setenv('RANK', '0')
+    monkeypatch.setenv('WORLD_SIZE', '1')
     assert ranks() == ONE
 
 
 def test_one_task_or_a_batch_script_is_one_process(monkeypatch):
     "Slurm sets SLURM_NTASKS for the batch script as well, which is one process."
-    for k in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK'): monkeypatch.delenv(k, raising=False)
-    monkeypatch.setenv('SLURM_NTASKS', '4'); monkeypatch.setenv('SLURM_STEP_NUM_TASKS', '1')
+    for k in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK'):
+        monkeypatch.delenv(k, raising=False)
+    monkeypatch.setenv('SLURM_NTASKS', '4')
+    monkeypatch.setenv('SLURM_STEP_NUM_TASKS', '1')
     assert ranks() == ONE
 
 
 # --- an Apple GPU
+
 
 @pytest.fixture
 def apple(monkeypatch):
@@ -120,12 +144,16 @@ def apple(monkeypatch):
 
 
 def test_an_apple_gpu_is_chosen_for_one_process(apple, monkeypatch):
-    for k in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK'): monkeypatch.delenv(k, raising=False)
-    with process_group() as r: assert r == ONE and device() == torch.device('mps')
+    for k in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK'):
+        monkeypatch.delenv(k, raising=False)
+    with process_group() as r:
+        assert r == ONE and device() == torch.device('mps')
     assert n_processes() == 1
-    monkeypatch.setenv('RANK', '0'); monkeypatch.setenv('WORLD_SIZE', '2')
+    monkeypatch.setenv('RANK', '0')
+    monkeypatch.setenv('WORLD_SIZE', '2')
     with pytest.raises(SkeletonGaitError, match='^2 processes on a machine with an Apple GPU, which serves one'):
-        with process_group(): pass
+        with process_group():
+            pass
 
 
 def test_other_devices_go_first_or_stand_in(apple, monkeypatch):
@@ -144,12 +172,14 @@ def test_on_an_apple_gpu_all_is_float32_and_the_log_says_so(caplog):
         assert not caplog.text
         assert not mixed_precision(mps, True)
     assert 'enable_float16: left aside; on an Apple GPU all is computed in float32' in caplog.text
-    with autocast(mps, False): pass
+    with autocast(mps, False):
+        pass
     assert not torch.amp.GradScaler('mps', enabled=False).is_enabled()
 
 
 class NoFloat64(TorchDispatchMode):
     "Refuses what an Apple GPU refuses: any tensor of float64."
+
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
         for o in out if isinstance(out, (list, tuple)) else [out]:
@@ -160,25 +190,31 @@ class NoFloat64(TorchDispatchMode):
 
 class OnApple(torch.Tensor):
     "A tensor that says it is on an Apple GPU."
+
     device = property(lambda self: torch.device('mps'))
-    def cpu(self): return self.as_subclass(torch.Tensor)
+
+    def cpu(self):
+        return self.as_subclass(torch.Tensor)
 
 
-def posing(x): return x.as_subclass(OnApple)
+def posing(x):
+    return x.as_subclass(OnApple)
 
 
 @pytest.mark.parametrize('name', ['demo_skeletongait', 'demo_skeletongait++'])
 @pytest.mark.parametrize('solver', ['SGD', 'AdamW'])
 def test_a_step_makes_nothing_of_float64(name, solver):
     cfg = toy(name)
-    cfg.optimizer_cfg.solver, cfg.optimizer_cfg.arguments = solver, dict(lr=.02)
+    cfg.optimizer_cfg.solver, cfg.optimizer_cfg.arguments = solver, dict(lr=0.02)
     trainer, meter = make_trainer(cfg, ONE), Meter()
     trainer.train_mode()
     with NoFloat64():
-        for i in range(2): info = trainer.step(toy_batch(cfg, i))
-        meter.add({k: posing(v) for k, v in info.items()}, .1, .1)
+        for i in range(2):
+            info = trainer.step(toy_batch(cfg, i))
+        meter.add({k: posing(v) for k, v in info.items()}, 0.1, 0.1)
     assert meter.read().values.keys() == info.keys()
-    with pytest.raises(TypeError, match="float64"), NoFloat64(): meter.add(info, .1, .1)  # on a CPU: the mode sees it
+    with pytest.raises(TypeError, match="float64"), NoFloat64():
+        meter.add(info, 0.1, 0.1)  # on a CPU: the mode sees it
 
 
 def test_what_needs_float64_is_computed_on_the_cpu():
@@ -193,25 +229,34 @@ def test_what_needs_float64_is_computed_on_the_cpu():
 
 def test_maps_of_joints_on_an_apple_gpu_are_drawn_on_the_cpu(monkeypatch):
     joints = torch.rand(3, 17, 3, generator=torch.Generator().manual_seed(0))
-    joints[..., :2] = joints[..., :2]*100 + 100
+    joints[..., :2] = joints[..., :2] * 100 + 100
     went, real = [], torch.Tensor.to
+
     def to(self, *args, **kw):
-        if args and args[0] == torch.device('mps'): went.append('mps'); return self
+        if args and args[0] == torch.device('mps'):
+            went.append('mps')
+            return self
         return real(self, *args, **kw)
+
     maps = draw_maps_torch(joints)
     monkeypatch.setattr(torch.Tensor, 'to', to)
     assert torch.equal(draw_maps_torch(posing(joints)), maps) and went == ['mps']
-    assert torch.equal(draw_maps_torch(posing(joints), sigma=posing(torch.full((3,), 8.))), maps)
+    assert torch.equal(draw_maps_torch(posing(joints), sigma=posing(torch.full((3,), 8.0))), maps)
 
 
 def test_trainer_on_an_apple_gpu(monkeypatch):
     "The settings ask for mixed precision; the trainer has neither it nor a scale for it."
     cfg = toy(enable_float16=True)
+
     class Stays(torch.nn.Module):
         def __init__(self, net):
             super().__init__()
             self.net = net
-        def to(self, where): assert where == torch.device('mps'); return self.net
+
+        def to(self, where):
+            assert where == torch.device('mps')
+            return self.net
+
     real = training.build_model
     monkeypatch.setattr(training, 'device', lambda: torch.device('mps'))
     monkeypatch.setattr(training, 'build_model', lambda *args: Stays(real(*args)))

@@ -1,4 +1,5 @@
 "The house keeps its order: rooms import in one direction, open fast, and offer what they say."
+
 import ast
 import importlib
 import subprocess
@@ -7,9 +8,23 @@ import sys
 import pytest
 from scripts import ROOT
 
-PACKAGE = ROOT/'skeletongait'
-ROOMS = ['core', 'distributed', 'cli', 'pictures', 'files', 'poses', 'maps', 'prepare', 'data', 'nets', 'evaluation', 'runs',
-         'viewers', 'walkers']  # a room imports only itself and those before it
+PACKAGE = ROOT / 'skeletongait'
+ROOMS = [
+    'core',
+    'distributed',
+    'cli',
+    'pictures',
+    'files',
+    'poses',
+    'maps',
+    'prepare',
+    'data',
+    'nets',
+    'evaluation',
+    'runs',
+    'viewers',
+    'walkers',
+]  # a room imports only itself and those before it
 COMMANDS = ['pretreatment_heatmap', 'ln_sil_heatmap', 'main', 'demo']
 
 
@@ -17,7 +32,11 @@ def module_name(path):
     return '.'.join(path.relative_to(PACKAGE).with_suffix('').parts).removesuffix('.__init__')
 
 
-MODULES = {module_name(path): path for path in PACKAGE.rglob('*.py') if path.stem != '_modidx' and path != PACKAGE/'__init__.py'}
+MODULES = {
+    module_name(path): path
+    for path in PACKAGE.rglob('*.py')
+    if path.stem != '_modidx' and path != PACKAGE / '__init__.py'
+}
 
 
 def imported(path):
@@ -26,7 +45,7 @@ def imported(path):
     for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
         if not isinstance(node, ast.ImportFrom) or not node.level:
             continue
-        base = [*package[:len(package) - node.level + 1], *(node.module or '').split('.')]
+        base = [*package[: len(package) - node.level + 1], *(node.module or '').split('.')]
         here = '.'.join(filter(None, base))
         for alias in node.names:
             yield f'{here}.{alias.name}'.strip('.') if f'{here}.{alias.name}'.strip('.') in MODULES else here
@@ -44,7 +63,7 @@ def test_every_module_lies_in_a_room():
 def test_imports_go_one_way(module):
     "No room imports a command, and none imports a room that comes after it."
     found = {room(other) for other in imported(MODULES[module])} - {''}
-    allowed = ROOMS if module in COMMANDS else ROOMS[:ROOMS.index(room(module)) + 1]
+    allowed = ROOMS if module in COMMANDS else ROOMS[: ROOMS.index(room(module)) + 1]
     assert found <= {*allowed}
 
 
@@ -65,25 +84,34 @@ def test_a_room_offers_what_it_says(name):
 
 
 OPENS_WITHOUT = {
-    'skeletongait': {'torch', 'numpy', 'cv2', 'matplotlib'}, 'skeletongait.maps': {'torch', 'numba', 'sklearn'},
-    'skeletongait.viewers': {'torch', 'numpy', 'ipywidgets'}, 'skeletongait.nets': {'torch'}, 'skeletongait.runs': {'torch'},
-    'skeletongait.poses.joints': {'torch', 'cv2'}, 'skeletongait.viewers.monitor': {'torch'}, 'skeletongait.runs.records': {'torch'}}
+    'skeletongait': {'torch', 'numpy', 'cv2', 'matplotlib'},
+    'skeletongait.maps': {'torch', 'numba', 'sklearn'},
+    'skeletongait.viewers': {'torch', 'numpy', 'ipywidgets'},
+    'skeletongait.nets': {'torch'},
+    'skeletongait.runs': {'torch'},
+    'skeletongait.poses.joints': {'torch', 'cv2'},
+    'skeletongait.viewers.monitor': {'torch'},
+    'skeletongait.runs.records': {'torch'},
+}
 
 
 @pytest.mark.parametrize('name', OPENS_WITHOUT)
 def test_what_is_not_needed_is_not_imported(name):
     code = f'import sys, {name}; print(*sys.modules)'
-    loaded = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True, cwd=ROOT).stdout.split()
+    loaded = subprocess.run(
+        [sys.executable, '-c', code], capture_output=True, text=True, check=True, cwd=ROOT
+    ).stdout.split()
     assert not OPENS_WITHOUT[name] & {*loaded}
 
 
 def test_notebooks_and_tests_have_the_same_rooms():
-    rooms = {name for name in ROOMS if (PACKAGE/name).is_dir()}
+    rooms = {name for name in ROOMS if (PACKAGE / name).is_dir()}
+
     def folders(top):
-        return {path.name for path in (ROOT/top).iterdir() if path.is_dir()}
+        return {path.name for path in (ROOT / top).iterdir() if path.is_dir()}
 
     assert rooms <= folders('nbs') and rooms - folders('tests') == set()
-    for path in (ROOT/'nbs').rglob('[!_.]*.ipynb'):
+    for path in (ROOT / 'nbs').rglob('[!_.]*.ipynb'):
         text, parent = path.read_text(encoding='utf-8'), path.parent.name
         if '#| default_exp ' in text and parent in rooms:
             assert f'#| default_exp {parent}.' in text, path

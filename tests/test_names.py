@@ -348,7 +348,8 @@ def test_every_text_file_names_its_encoding():
     wrong = []
     for path in sorted((ROOT/'skeletongait').rglob('*.py')):
         calls = [o for o in ast.walk(ast.parse(path.read_text(encoding='utf-8'))) if isinstance(o, ast.Call)]
-        wrong += [f'{path.name}:{o.lineno}' for o in calls if takes_text(o) and 'encoding' not in [k.arg for k in o.keywords]]
+        unnamed = [o for o in calls if takes_text(o) and 'encoding' not in [k.arg for k in o.keywords]]
+        wrong += [f'{path.name}:{o.lineno}' for o in unnamed]
     assert not wrong
 
 

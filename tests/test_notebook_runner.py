@@ -1,4 +1,5 @@
 "A notebook that fails, or takes its process with it, is named, and the others run all the same."
+
 import json
 import subprocess
 import sys
@@ -11,14 +12,18 @@ def write_notebook(path, source):
     "A notebook of one cell."
     cell = dict(cell_type='code', id='a', metadata={}, execution_count=None, outputs=[], source=source)
     kernel = dict(name='python3', display_name='python3', language='python')
-    path.write_text(json.dumps(dict(cells=[cell], metadata=dict(kernelspec=kernel), nbformat=4, nbformat_minor=5)), encoding='utf-8')
+    path.write_text(
+        json.dumps(dict(cells=[cell], metadata=dict(kernelspec=kernel), nbformat=4, nbformat_minor=5)), encoding='utf-8'
+    )
     return path
 
 
 def test_a_process_that_dies_names_its_notebook(tmp_path):
     cells = dict(good='1 + 1', dies='import os; os.abort()', wrong='assert False', late='2 + 2')
-    books = [write_notebook(tmp_path/f'{name}.ipynb', source) for name, source in cells.items()]
-    done = subprocess.run([sys.executable, ROOT/'.ci'/'notebooks.py', *books], capture_output=True, text=True, timeout=120)
+    books = [write_notebook(tmp_path / f'{name}.ipynb', source) for name, source in cells.items()]
+    done = subprocess.run(
+        [sys.executable, ROOT / '.ci' / 'notebooks.py', *books], capture_output=True, text=True, timeout=120
+    )
     said = {line.split(':')[0]: line for line in done.stdout.splitlines() if ': ' in line}
     assert done.returncode == 1
     assert 'passed' in said['good.ipynb'] and 'passed' in said['late.ipynb']

@@ -106,7 +106,8 @@ class WindowsFolder(PureWindowsPath):
 
 def test_maps_are_found_behind_backslashes(monkeypatch):
     size = SimpleNamespace(st_size=7)
-    entry = lambda o: SimpleNamespace(path=o, name=ntpath.basename(o), is_file=lambda: True, stat=lambda: size)
+    def entry(o):
+        return SimpleNamespace(path=o, name=ntpath.basename(o), is_file=lambda: True, stat=lambda: size)
     below = {'pkl': ['001\\nm-01\\090\\a.pkl', '001\\notes.txt'], 'images': [], 'journal': []}
     monkeypatch.setattr(manifest, 'walk', lambda out: [entry(f'{out}\\{o}') for o in below[out.name]])
     monkeypatch.setattr(manifest, 'Path', PureWindowsPath)

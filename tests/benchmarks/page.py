@@ -1,7 +1,9 @@
-"""Milliseconds in the page from a key to the next picture, decoded: the message of the slider, the answer of the kernel, the image.
+"""Milliseconds in the page from a key to the next picture, decoded: the message of the slider, the answer of the
+kernel, the image.
 
 `python tests/benchmarks/page.py` prints a line for each viewer and slider, of 30 presses.
 """
+
 import sys
 import tempfile
 from pathlib import Path
@@ -21,8 +23,12 @@ DELAY = '''(image) => ({done: new Promise(done => {
         done(performance.now() - pressed)
     }).observe(image, {attributeFilter: ['src']})
 })})'''
-CASES = (('SequencePlayer', PLAYER, 'limb map', 'frame'), ('HeatmapStudio', STUDIO, 'limb map', 'frame'), ('HeatmapStudio', STUDIO, 'limb map', 'sigma, pixels of 128'),
-         ('OverlayViewer', OVERLAY, 'overlay', 'frame'))
+CASES = (
+    ('SequencePlayer', PLAYER, 'limb map', 'frame'),
+    ('HeatmapStudio', STUDIO, 'limb map', 'frame'),
+    ('HeatmapStudio', STUDIO, 'limb map', 'sigma, pixels of 128'),
+    ('OverlayViewer', OVERLAY, 'overlay', 'frame'),
+)
 
 
 def delay(book, image, slider):

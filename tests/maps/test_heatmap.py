@@ -376,7 +376,8 @@ WRONG_SETTINGS = [
     (generator(img_w=32), 'outside the image'),
     (generator(with_kp=True), 'both maps are always drawn'),
     *((generator(sigma=v), 'sigma') for v in (1e-9, 'big', True, float('nan'))),
-    *(({'padkeypoints_args': {'min_conf': v}}, 'padkeypoints_args.min_conf: found .*, expected (a number|at least 0 and at most 1)')
+    *(({'padkeypoints_args': {'min_conf': v}},
+       'padkeypoints_args.min_conf: found .*, expected (a number|at least 0 and at most 1)')
       for v in (-.1, 1.1, True, '0.3', float('nan'), None)),
     *((generator(joints_off=v), 'heatmap_generator_args.joints_off: found .*, expected a list, each entry text')
       for v in ('left_knee', None, {'left_knee': 1}, 13)),

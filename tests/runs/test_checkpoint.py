@@ -560,7 +560,7 @@ def test_the_cause_is_found_in_the_chain_and_other_errors_stay(trained, tmp_path
         try:
             raise OSError(errno.EDQUOT, 'Disk quota exceeded')
         except OSError:
-            raise RuntimeError('unexpected pos 64 vs 0')
+            raise RuntimeError('unexpected pos 64 vs 0')  # noqa: B904 (as torch raises it)
     def broken(state, f): raise RuntimeError('of another kind')
     monkeypatch.setattr(torch, 'save', hidden)
     with pytest.raises(SkeletonGaitError, match='00003.pt: .*Disk quota exceeded') as e:

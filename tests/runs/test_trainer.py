@@ -56,7 +56,8 @@ def test_a_loss_that_is_no_number_carries_its_batch(bad):
 
 def test_a_loss_scale_between_a_gpu_and_a_cpu():
     "A CPU leaves the scale of a GPU's checkpoint aside and saves none; a GPU that gets none begins with its own."
-    scaler = lambda enabled: torch.amp.GradScaler('cpu', enabled=enabled)  # as on a GPU, where it is enabled
+    def scaler(enabled):
+        return torch.amp.GradScaler('cpu', enabled=enabled)  # as on a GPU, where it is enabled
     gpu, cpu = scaler(True), make_trainer(toy(enable_float16=True), Ranks(0, 1, 0)).scaler
     gpu.load_state_dict(gpu.state_dict() | dict(scale=2.**9))
     assert gpu.state_dict()['scale'] == 2.**9 and scaler(True).get_scale() == 65536

@@ -458,7 +458,8 @@ def test_two_trees_of_one_name_keep_their_files(tmp_path):
 
 
 def test_opened_viewer_that_is_replaced_is_forgotten(browser):
-    import gc, weakref
+    import gc
+    import weakref
     browser.open_button.click()
     opened = weakref.ref(browser.stage.children[-1])
     assert isinstance(opened(), HeatmapStudio)
