@@ -29,6 +29,7 @@ demo: $(READY)
 	$(BIN)/python -m skeletongait.demo
 
 test: $(READY)
+	$(BIN)/ruff check --config .ci/ruff.toml .
 	$(BIN)/pytest -q --durations=5 tests/test_repository.py
 	$(BIN)/python .ci/notebooks.py
 	$(BIN)/pytest -q --durations=5 -m "not slow" --ignore tests/test_repository.py tests

@@ -9,7 +9,9 @@ __all__ = ['POPULATION', 'CONFIGS', 'COLUMNS', 'MARKER', 'MADE', 'n_processes', 
 
 # %% ../nbs/tutorials/demo.ipynb #ec2330e4
 if __name__ == '__main__' and not __spec__ and '__file__' in globals(): # run by path: start over as a module
-    import os.path, runpy, sys
+    import os.path
+    import runpy
+    import sys
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     runpy.run_module('skeletongait.demo', run_name='__main__', alter_sys=True)
 

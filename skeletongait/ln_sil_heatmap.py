@@ -7,7 +7,9 @@ __all__ = ['ln_sil_heatmap', 'cli']
 
 # %% ../nbs/05_ln_sil_heatmap.ipynb #8add2ba1
 if __name__ == '__main__' and not __spec__ and '__file__' in globals(): # run by path: start over as a module
-    import os.path, runpy, sys
+    import os.path
+    import runpy
+    import sys
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     runpy.run_module('skeletongait.ln_sil_heatmap', run_name='__main__', alter_sys=True)
 

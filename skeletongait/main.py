@@ -8,7 +8,9 @@ __all__ = ['check_classes', 'check_share', 'with_own_weights', 'prepare_training
 
 # %% ../nbs/06_main.ipynb #405b3e3a
 if __name__ == '__main__' and not __spec__ and '__file__' in globals(): # run by path: start over as a module
-    import os.path, runpy, sys
+    import os.path
+    import runpy
+    import sys
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     runpy.run_module('skeletongait.main', run_name='__main__', alter_sys=True)
 

@@ -7,7 +7,9 @@ __all__ = ['pretreatment_heatmap', 'cli']
 
 # %% ../nbs/04_pretreatment_heatmap.ipynb #b7d293dd
 if __name__ == '__main__' and not __spec__ and '__file__' in globals(): # run by path: start over as a module
-    import os.path, runpy, sys
+    import os.path
+    import runpy
+    import sys
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     runpy.run_module('skeletongait.pretreatment_heatmap', run_name='__main__', alter_sys=True)
 

@@ -7,7 +7,7 @@ __all__ = ['load_pickle', 'load_array', 'UnsafePickleError', 'JOINTS', 'LIMBS', 
 
 # %% ../../nbs/poses/00_poses.ipynb #d415dbb5
 from ..core import lazy_names
-from ..files.arrays import UnsafePickleError, load_array, load_pickle
+from ..files.arrays import UnsafePickleError, load_array, load_pickle # noqa: F401 (offered here too)
 
 _all_ = ['load_pickle', 'load_array', 'UnsafePickleError', 'JOINTS', 'LIMBS', 'COCO17_FROM', 'to_coco17']
 

@@ -691,8 +691,8 @@ class TestBackToYaml:
 class TestTorch:
     def test_solver_and_scheduler(self):
         cfg, notices = read(
-            'optimizer_cfg: '
-            '{solver: Adam, lr: 0.001, betas: [0.8, 0.9], weight_decay: 0}\nscheduler_cfg: {scheduler: StepLR, step_size: 2, gamma: 0.5}'
+            'optimizer_cfg: {solver: Adam, lr: 0.001, betas: [0.8, 0.9], weight_decay: 0}\n'
+            'scheduler_cfg: {scheduler: StepLR, step_size: 2, gamma: 0.5}'
         )
         optimizer = make_optimizer(cfg.optimizer_cfg, [torch.nn.Parameter(torch.zeros(1))])
         scheduler = make_scheduler(cfg.scheduler_cfg, optimizer)
