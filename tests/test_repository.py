@@ -119,3 +119,16 @@ def test_packages_agree():
 def test_links_of_the_readme_lead_somewhere():
     links = re.findall(r'\]\((?!https?:)([^)#]+)', (ROOT / 'README.md').read_text(encoding='utf-8'))
     assert len(links) > 30 and [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_links_between_chapters_lead_somewhere():
+    lost = []
+    for path in NOTEBOOKS:
+        for cell in json.loads(path.read_text(encoding='utf-8'))['cells']:
+            links = (
+                re.findall(r'\]\((?!https?:|#)([^)#\s]+)', ''.join(cell['source']))
+                if cell['cell_type'] == 'markdown'
+                else []
+            )
+            lost += [f'{path.name}: {link}' for link in links if not (path.parent / link).exists()]
+    assert lost == []
