@@ -270,7 +270,7 @@ def _save_pictures(root:Path, lines:list[Line], runs:dict[str,Path]) -> None:
         write_png(fig, root/f'{name}.png', dpi=110)
 
 def demo() -> int: # Exit code
-    "Run the whole method on simulated walkers; write pictures and a table under output/demo."
+    "The whole method on simulated walkers: pictures and a table under output/demo."
     root = Path('output')/'demo'
     take_folder(root)
     began = time.perf_counter()

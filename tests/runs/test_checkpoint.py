@@ -1272,7 +1272,7 @@ def test_settings_that_say_nothing(trained, caplog, config):
 @pytest.mark.parametrize('config, says',
                          [(None, ''), ('x', ''), (dict(data_cfg=4), ''), ({}, ''), (dict(data_cfg={}), ''),
                                           (dict(data_cfg=dict(render={'heatmap_generator_args': {'sigma': 0}})),
-                                           'those of the checkpoint cannot be read (data_cfg.render: ')])
+                                           'those of the checkpoint cannot be read (data_cfg.render.')])
 def test_settings_of_maps_that_say_nothing(caplog, config, says):
     with caplog.at_level(logging.INFO, 'skeletongait'):
         tell_map_changes({'config': config}, toy(), 'x.pt')

@@ -478,7 +478,7 @@ def test_settings_may_be_a_mapping():
     assert DatasetBrowser(
         {('001', 'nm', '090'): REC.pose},
         render={'heatmap_generator_args': {'sigma': 4.}}).render == HeatmapConfig(sigma=4.)
-    assert "'sigm'" in DatasetBrowser(
+    assert 'heatmap_generator_args.sigm: unknown key' in DatasetBrowser(
         {('001', 'nm', '090'): REC.pose}, render={'heatmap_generator_args': {'sigm': 4.}}).problem
 
 
