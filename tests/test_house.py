@@ -115,3 +115,11 @@ def test_notebooks_and_tests_have_the_same_rooms():
         text, parent = path.read_text(encoding='utf-8'), path.parent.name
         if '#| default_exp ' in text and parent in rooms:
             assert f'#| default_exp {parent}.' in text, path
+
+
+def test_help_explains_parameters():
+    "For what a room offers, from Python's own `help`."
+    code = 'from skeletongait.maps import pose_to_heatmap; from skeletongait.viewers import HeatmapStudio\n'
+    code += 'help(pose_to_heatmap); print(HeatmapStudio.__doc__)'
+    shown = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True, cwd=ROOT).stdout
+    assert shown.count('Parameters:') == 2 and 'cfg: Settings' in shown and 'fps: Frames per second' in shown
