@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SIL_RGB', 'MAP_RGB', 'BLENDS', 'LEFT_RGB', 'RIGHT_RGB', 'MIDDLE_RGB', 'SIDE_RGB', 'in_picture', 'names_as_text',
            'named_legend', 'any_glyph', 'figure_png', 'write_png', 'line_width', 'write_line', 'show_grid',
-           'can_overlay', 'overlay', 'pick_frames', 'image_bytes', 'side_of']
+           'can_overlay', 'overlay', 'pick_frames', 'image_bytes', 'side_of', 'side_color']
 
 # %% ../nbs/03_pictures.ipynb #7332404c
 import contextlib
@@ -25,7 +25,7 @@ from .core import atomic_write, one_line, pick
 
 # %% ../nbs/03_pictures.ipynb #6af33bb1
 def in_picture(
-    name:Any,    # A text, or a sequence
+    name:Any,    # A text, or a walk's `Sequence`
     most:int=40, # Most characters that are shown (chosen)
 ) -> str:
     "Return a name on one line; dots replace the middle of a long one."
@@ -65,13 +65,13 @@ def named_legend(
 # %% ../nbs/03_pictures.ipynb #865ad43b
 @contextlib.contextmanager
 def any_glyph() -> Iterator[None]:
-    "A block that draws without a warning for each character that the font lacks."
+    "In this block matplotlib does not warn about characters that the font lacks."
     with warnings.catch_warnings():
         warnings.filterwarnings('ignore', 'Glyph .* missing from')
         yield
 
 def figure_png(
-    fig:plt.Figure, # Is closed
+    fig:plt.Figure, # Any; it is closed afterwards
     **options,      # Arguments of `savefig`
 ) -> bytes:
     "Return a figure as PNG."
@@ -84,7 +84,7 @@ def figure_png(
     return f.getvalue()
 
 def write_png(
-    fig:plt.Figure, # Is closed
+    fig:plt.Figure, # Any; it is closed afterwards
     path:Path,      # The file; missing folders are created
     **options,      # Arguments of `savefig`
 ) -> None:
@@ -208,3 +208,12 @@ def side_of(
     "Return the side of the body that a joint belongs to: `left`, `right` or `middle`."
     side = joint_name.split('_')[0]
     return side if side in ('left', 'right') else 'middle'
+
+# %% ../nbs/03_pictures.ipynb #9955fc47
+def side_color(
+    *joint_names:str, # One joint, or the two ends of a limb
+) -> tuple[float,float,float]: # As matplotlib takes it: RGB, 0 to 1
+    "Return the colour of a joint or a limb: that of its side, or the middle's where it has both."
+    sides = {side_of(name) for name in joint_names}
+    side = sides.pop() if len(sides) == 1 else 'middle'
+    return tuple(value/255 for value in SIDE_RGB[side])

@@ -441,7 +441,7 @@ def load_pickle(
         raise UnsafePickleError(f"{path}: the file is empty; expected a pickle")
     if data.startswith(b'PK\3\4'):
         raise UnsafePickleError(f"{path}: a zip archive, as torch.save and numpy.savez write it; expected a pickle "
-                                "(numpy.savez files end in .npz here)")
+                                "(if numpy.savez wrote it, rename it to end in .npz)")
     try:
         return _run(data, limits)
     except ArrayFileError as e:
@@ -506,8 +506,8 @@ class _Pieces(io.FileIO):
 def _one_array(files:list[zipfile.ZipInfo], limits:Limits) -> zipfile.ZipInfo:
     "Return the only file of an archive; an `ArrayFileError` if there are others, or if it inflates to too much."
     if len(files) != 1 or not re.fullmatch(r'[^/\\]+\.npy', files[0].filename):
-        names = _line(', '.join(o.filename for o in files[:5]))
-        raise ArrayFileError(f"{len(files)} files ({names}); expected one array (np.savez(path, pose))")
+        names = _line(', '.join(o.filename for o in files[:5])) or 'nothing'
+        raise ArrayFileError(f"{names}; expected exactly one array, as np.savez(path, pose) writes it")
     o = files[0]
     if o.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise ArrayFileError("an array compressed in a way that numpy does not use")

@@ -547,7 +547,7 @@ class ProgressWatch:
         now = time.monotonic()
         if now - self.last < .5 and mine < len(self.shares[0]): return
         if now - self.last > max(1, self.patience/2):
-            self.heard = [now]*len(self.shares) # nobody has listened
+            self.heard = [now]*len(self.shares) # rank 0 did not look for long: silence in that time does not count
         self.done[0], self.last = mine, now
         for rank in range(1, len(self.shares)):
             if rank not in self.outcomes:

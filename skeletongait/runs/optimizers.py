@@ -40,15 +40,15 @@ def _arguments(cls:type) -> dict[str,inspect.Parameter]:
 
 # %% ../../nbs/runs/01b_optimizers.ipynb #5f44e8af
 def _moderate(value) -> bool:
-    "Is no number in `value` one that a network cannot be trained with?"
+    "Are all numbers in `value` of a size that a network can be trained with?"
     if isinstance(value, list): return all(map(_moderate, value))
     return type(value) not in (int, float) or -MOST < value < MOST
 
 def _check_argument(name:str, value, parameter:inspect.Parameter) -> None:
-    "A value must be of the kind of torch's default, and no number too large."
+    "Check that a value is of the kind of torch's default, and that no number is too large."
     kind = bool if isinstance(parameter.default, bool) else float
     if not _moderate(value):
-        raise SettingsError(f"found {shown(value)}, expected {NOUNS[float]} below {MOST:,}", name)
+        raise SettingsError(f"found {shown(value)}, expected {NOUNS[float]} between -{MOST:,} and {MOST:,}", name)
     if isinstance(parameter.default, int|float) and not fits(value, kind):
         raise SettingsError(f"found {shown(value)}, expected {NOUNS[kind]}", name)
 

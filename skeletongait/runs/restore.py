@@ -33,9 +33,9 @@ def _checkpoint_of(run:Run, iteration:int) -> Path:
     "The checkpoint of an iteration; a `SkeletonGaitError` if it is not there."
     path = run.checkpoint(iteration)
     if not path.is_file():
-        there = ', '.join(map(str, run.iterations())) or 'none yet'
-        raise SkeletonGaitError(f'{path}: no such checkpoint{moved_to(path)}; this run has {there}. '
-                                'Set restore_hint, or --iter')
+        there = ', '.join(map(str, run.iterations()))
+        advice = f'{there}: set restore_hint or --iter to one of these' if there else 'none yet: set restore_hint to 0'
+        raise SkeletonGaitError(f'{path}: no such checkpoint{moved_to(path)}; this run has {advice}')
     return path
 
 def find_checkpoint(

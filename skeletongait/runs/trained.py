@@ -162,7 +162,7 @@ def _load_from_folder(path:Path, iteration:int|str|None, cfg:Config|None) -> Tra
     run.place(path)
     if iteration == 0:
         raise SkeletonGaitError(f'{path}: found iteration 0; '
-                                'expected that of a checkpoint, `best`, or none for the newest one')
+                                'expected the iteration of a checkpoint, `best`, or None for the newest')
     data, file = read_hint('latest' if iteration is None else iteration, run)
     if file is None:
         raise SkeletonGaitError(f'{path}: found no checkpoint {run.name}-*.pt in checkpoints; '

@@ -90,7 +90,7 @@ def rank_probe(
     probe:int,                 # Which sequence is asked about
     gallery:np.ndarray,        # Indices of the gallery
     k:int,                     # How many of the nearest
-    metric:str='euc',
+    metric:str='euc',          # `euc` or `cos`, see `distances`
     exclude:tuple[str,...]=(), # As `distance_blocks` takes it
 ) -> Ranking:
     "Rank one probe's gallery as the evaluator does."
@@ -512,7 +512,7 @@ def _dress(panel:Panel, title:str, words:tuple[str,...], frames:Frames|None, col
 
 # %% ../../nbs/viewers/06_retrieval.ipynb #08d6aad1
 def entry_title(e:Entry) -> str:
-    "Place and verdict."
+    "Return an entry's place in the ranking, and whether it is the right subject."
     return f"{e.place} {'right' if e.right else 'WRONG'}"
 
 def share_title(e:Entry) -> str:
@@ -848,10 +848,10 @@ def _draw(image:W.Image, fig:plt.Figure|None) -> None:
 
 @patch
 def show_results(self:RetrievalExplorer,
-    results:dict|None,
+    results:dict|None, # As a test writes them; None: not evaluated yet
     now:bool, # Count the pairs of views at once, or leave it to the button
 ) -> None:
-    "Draw what all probes scored; offer or explain what is missing."
+    "Draw the scores of all probes, and rank-1 by views; where that is missing, show its button or say why."
     why = why_no_views(self.questions, results)
     self.results = results
     self.by_view = self.questions.view_pairs() if now and why is None else None
@@ -1065,7 +1065,7 @@ def read_results(
     expected = 'expected the JSON that a test writes'
     lacks = [k for k, kind in _KINDS.items() if not isinstance(o, dict) or not isinstance(o.get(k), kind)]
     if lacks:
-        raise SkeletonGaitError(f'{path}: not the results of a test, without {lacks[0]}; {expected}')
+        raise SkeletonGaitError(f'{path}: not the results of a test: {lacks[0]} is missing or of another type; {expected}')
     if not all(isinstance(e, dict) and _ENTRY <= e.keys() for e in o['tables']):
         raise SkeletonGaitError(f'{path}: not the results of a test; {expected}')
     wrong = _wrong_key(o)

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..core import SkeletonGaitError
+from ..pictures import side_color
 from ..poses.joints import JOINTS
 
 # %% ../../nbs/walkers/01_body.ipynb #184585b8
@@ -255,17 +256,12 @@ BODY_BONES = [
     ('nose', 'left_eye'), ('nose', 'right_eye'), ('left_eye', 'left_ear'), ('right_eye', 'right_ear'),
     *((f'{side}_{a}', f'{side}_{b}') for side in ('left', 'right') for a, b in _SIDE)]
 
-def _side_color(*names:str) -> str:
-    "Blue where all are on the left, red where all are on the right, else grey."
-    if all('left' in name for name in names): return 'C0'
-    return 'C3' if all('right' in name for name in names) else '.35'
-
 def _plot_bone(ax, bone:tuple[str,str], xy:np.ndarray, alpha:np.ndarray, lw:float) -> None:
     "Draw one bone, as faint as the fainter of its joints; nothing if `xy` lacks one of them."
     i, j = BODY.index(bone[0]), BODY.index(bone[1])
     if max(i, j) >= len(xy): return
     fainter = float(min(alpha[i], alpha[j]))
-    ax.plot(xy[[i, j], 0], xy[[i, j], 1], color=_side_color(*bone), alpha=fainter, lw=lw, solid_capstyle='round')
+    ax.plot(xy[[i, j], 0], xy[[i, j], 1], color=side_color(*bone), alpha=fainter, lw=lw, solid_capstyle='round')
 
 # %% ../../nbs/walkers/01_body.ipynb #9c58de76
 def plot_body(
@@ -275,13 +271,13 @@ def plot_body(
     lw:float=1.6,    # Width of a bone, points
     ms:float=0,      # Size of a joint's dot, square points
 ) -> None:
-    "Draw one frame of a walker: left blue, right red."
+    "Draw one frame of a walker: left blue, right orange."
     if alpha is None:
         alpha = np.ones(len(xy))
     for bone in BODY_BONES:
         _plot_bone(ax, bone, xy, alpha, lw)
     if ms:
-        colors = [_side_color(k) for k in JOINTS]
+        colors = [side_color(k) for k in JOINTS]
         ax.scatter(xy[:17, 0], xy[:17, 1], s=ms, c=colors, alpha=alpha[:17], zorder=3, linewidths=0)
 
 # %% ../../nbs/walkers/01_body.ipynb #3f3f70f4

@@ -1,5 +1,7 @@
 "Configurations: the published runs value by value, old files, and what is refused with which words."
 
+import dataclasses
+import inspect
 import json
 import os
 import subprocess
@@ -18,6 +20,7 @@ from skeletongait.runs.changes import computes, config_changes
 from skeletongait.runs.optimizers import make_optimizer, make_scheduler
 from skeletongait.files.settings import to_dict, to_yaml
 from skeletongait.core import SkeletonGaitError, nearest
+from skeletongait.nets.losses import CrossEntropyLoss, TripletLoss
 
 NEEDS_MUON = pytest.mark.skipif(
     not hasattr(torch.optim, 'Muon'), reason='this torch has no Muon, which takes matrices only'
@@ -1315,3 +1318,11 @@ class TestOtherChapters:
             o for c in (C.SkeletonGaitCfg, C.SkeletonGaitPPCfg) for o in get_args(c.__annotations__['model'])
         } == set(models.MODELS)
         protocols.GalleryProbe.from_dict(load_config('demo_skeletongait')[0].evaluator_cfg.protocol)
+
+
+def test_defaults_of_losses_are_those_of_their_classes():
+    for settings, loss in ((C.TripletLossCfg, TripletLoss), (C.CrossEntropyLossCfg, CrossEntropyLoss)):
+        parameters = inspect.signature(loss).parameters
+        for field in dataclasses.fields(settings):
+            if field.name in parameters and parameters[field.name].default is not inspect.Parameter.empty:
+                assert getattr(settings(), field.name) == parameters[field.name].default, field.name

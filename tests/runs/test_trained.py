@@ -195,5 +195,5 @@ def test_precision_is_that_of_the_test(one, monkeypatch):
 
 
 def test_iteration_0_is_no_checkpoint(one):
-    with pytest.raises(SkeletonGaitError, match='found iteration 0; expected that of a checkpoint'):
+    with pytest.raises(SkeletonGaitError, match='found iteration 0; expected the iteration of a checkpoint'):
         load_run(one[1].folder, 0)

@@ -729,7 +729,7 @@ def test_results_that_will_not_do(tmp_path):
     for wrong, says in (
         ('{', 'not JSON'), ('[]', 'not the results of a test'),
         ('{"tables": [1], "protocol": {}, "metric": "euc"}', 'not the results of a test'),
-        (json.dumps({**about, 'metric': 3}), 'without metric'),
+        (json.dumps({**about, 'metric': 3}), 'metric is missing'),
         (json.dumps({**about, 'protocol': dict(galery={})}), "did you mean 'gallery'")):
         file.write_text(wrong)
         assert says in RetrievalExplorer.from_results(tmp_path).problem
