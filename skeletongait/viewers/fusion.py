@@ -261,7 +261,8 @@ def check_sizes(x_tchw:np.ndarray, weights:Weights) -> None:
             f'expected {n} x {h} x {w}, as the frames the network sees')
     if h % STRIPS:
         raise SkeletonGaitError(
-            f'found frames of height {h}; expected a multiple of {STRIPS}: the network cuts the body into {STRIPS} strips')
+            f'found frames of height {h}; expected a multiple of {STRIPS}: '
+            f'the network cuts the body into {STRIPS} strips')
 
 @patch
 def build(self:FusionViewer, x_tchw:np.ndarray, weights:Weights, fps:float) -> None:

@@ -1065,7 +1065,8 @@ def read_results(
     expected = 'expected the JSON that a test writes'
     lacks = [k for k, kind in _KINDS.items() if not isinstance(o, dict) or not isinstance(o.get(k), kind)]
     if lacks:
-        raise SkeletonGaitError(f'{path}: not the results of a test: {lacks[0]} is missing or of another type; {expected}')
+        problem = f'not the results of a test: {lacks[0]} is missing or of another type'
+        raise SkeletonGaitError(f'{path}: {problem}; {expected}')
     if not all(isinstance(e, dict) and _ENTRY <= e.keys() for e in o['tables']):
         raise SkeletonGaitError(f'{path}: not the results of a test; {expected}')
     wrong = _wrong_key(o)

@@ -1321,8 +1321,8 @@ class TestOtherChapters:
 
 
 def test_defaults_of_losses_are_those_of_their_classes():
-    for settings, loss in ((C.TripletLossCfg, TripletLoss), (C.CrossEntropyLossCfg, CrossEntropyLoss)):
+    for section, loss in ((C.TripletLossCfg, TripletLoss), (C.CrossEntropyLossCfg, CrossEntropyLoss)):
         parameters = inspect.signature(loss).parameters
-        for field in dataclasses.fields(settings):
+        for field in dataclasses.fields(section):
             if field.name in parameters and parameters[field.name].default is not inspect.Parameter.empty:
-                assert getattr(settings(), field.name) == parameters[field.name].default, field.name
+                assert getattr(section(), field.name) == parameters[field.name].default, field.name

@@ -90,7 +90,7 @@ def test_any_value_anywhere_in_the_settings_is_read_or_refused_in_one_line(name)
     ],
 )
 def test_numbers_that_are_too_large_name_their_key(change, key):
-    with pytest.raises(SkeletonGaitError, match='below') as e:
+    with pytest.raises(SkeletonGaitError, match='below|between') as e:
         load_config('demo_skeletongait', [change])
     assert f': {key}: found ' in str(e.value) and '\n' not in str(e.value)
 
