@@ -53,7 +53,7 @@ class Stopped(KeyboardInterrupt):
     "A signal to stop arrived."
 
 def stop_signals() -> list[signal.Signals]:
-    "Return the signals that stop a run, of those that this system has; without SIGHUP where it is ignored."
+    "Return the signals that stop a run and exist on this system; SIGHUP only if it is not ignored."
     names = ('SIGINT', 'SIGTERM', 'SIGHUP', 'SIGBREAK')
     known = [signal.Signals[o] for o in names if o in signal.Signals.__members__]
     return [s for s in known if s.name != 'SIGHUP' or signal.getsignal(s) != signal.SIG_IGN]
@@ -72,7 +72,7 @@ class Stop:
         self.since = 0.      # When the signal arrived
 
     def arrived(self, name:str) -> None:
-        "Note a signal in a `later` block; raise `Stopped` outside of one, and for a second signal."
+        "Record a signal inside a `later` block; raise `Stopped` outside one, or on a second signal."
         soon = time.monotonic() - self.since < 2 # the launcher's signal after the terminal's
         if self.patient and not self.name:
             self.name, self.since = name, time.monotonic()
@@ -90,7 +90,7 @@ class Stop:
 @patch
 @contextlib.contextmanager
 def later(self:Stop) -> Iterator[None]:
-    "A block that looks at `name` itself."
+    "Delay signals in this block, which checks `name` itself."
     self.patient = True
     try:
         yield
@@ -101,7 +101,7 @@ def later(self:Stop) -> Iterator[None]:
 @patch
 @contextlib.contextmanager
 def now(self:Stop) -> Iterator[None]:
-    "A part of such a block that a signal may end at once."
+    "Let a signal interrupt this part of a `later` block at once."
     self.check()
     before, self.patient = self.patient, False
     try:
@@ -112,7 +112,7 @@ def now(self:Stop) -> Iterator[None]:
 # %% ../nbs/02_cli.ipynb #d1a0d006
 @contextlib.contextmanager
 def stoppable() -> Iterator[Stop]:
-    "A block in which signals raise `Stopped`, once; for the main thread of a script."
+    "Make the first signal in this block raise `Stopped`; for the main thread of a script."
     stop = Stop()
     def arrived(number, frame):
         stop.arrived(signal.Signals(number).name)
@@ -127,7 +127,7 @@ def stoppable() -> Iterator[Stop]:
 _GONE = (errno.EIO, errno.EPIPE, errno.EINVAL) # of a closed terminal, a closed pipe, a closed pipe on Windows
 
 class _Output(ObjectWrapper):
-    "A stream of this process that discards what is written once nobody can read it any more."
+    "An output stream that discards writes once its reader is gone."
     def write(self, text):
         with self._while_read():
             self._wrapped.write(text)
@@ -156,7 +156,7 @@ class _Output(ObjectWrapper):
 # %% ../nbs/02_cli.ipynb #d1a0d003
 @contextlib.contextmanager
 def output_may_end() -> Iterator[None]:
-    "A block that goes on when the terminal is closed, or the reader of its output has left."
+    "Keep this block running when the terminal closes, or the reader of its output exits."
     before = sys.stdout, sys.stderr
     streams = [_Output(o) if o else None for o in before] # None in a process that was started without
     sys.stdout, sys.stderr = streams
@@ -171,7 +171,7 @@ def output_may_end() -> Iterator[None]:
 # %% ../nbs/02_cli.ipynb #631f0198
 @contextlib.contextmanager
 def printing_anything() -> Iterator[None]:
-    "A block that can print any text: on stdout and stderr, escapes replace what their encoding lacks."
+    "Make any text printable in this block: escapes replace characters that the output encoding lacks."
     before = [(f, f.errors) for f in (sys.stdout, sys.stderr) if hasattr(f, 'reconfigure')]
     for f, _ in before:
         f.reconfigure(errors='backslashreplace')
@@ -184,7 +184,7 @@ def printing_anything() -> Iterator[None]:
 
 # %% ../nbs/02_cli.ipynb #7c73d153
 def _printable(text:Any) -> str:
-    "Escape all that cannot be printed, line breaks too, except those before lines indented by two spaces."
+    "Escape unprintable characters, and line breaks except those before lines indented by two spaces."
     return '\n'.join(one_line(line) for line in re.split('\n(?=  )', str(text)))
 
 def _say(

@@ -26,7 +26,7 @@ from typing import Any
 log = logging.getLogger('skeletongait') # progress and warnings of runs and commands
 
 class SkeletonGaitError(Exception):
-    "A mistake that its reader can fix: says where, what was found, what was expected, and what to do."
+    "An error that the user can fix: it says where, what was found, what was expected, and what to do."
 
 # %% ../nbs/00_core.ipynb #cea92715
 def _plain(word:Any) -> str:
@@ -97,7 +97,7 @@ def one_line(text:Any) -> str:
 _LEFTOVER = re.compile(r'\..+[.-][0-9]+\.tmp', re.DOTALL)
 
 def is_leftover(name:str) -> bool:
-    "Is this the temporary name of a file that `atomic_write` is writing, or was writing when its process was killed?"
+    "Return whether `name` is a temporary file of `atomic_write`, in progress or left by a killed process."
     return bool(_LEFTOVER.fullmatch(name))
 
 # %% ../nbs/00_core.ipynb #e4fc1a58
@@ -123,9 +123,9 @@ def _temporary(path:Path) -> Path:
 @contextlib.contextmanager
 def atomic_write(
     path:str|os.PathLike,              # The file; missing folders are created
-    ready:Callable[[],None]|None=None, # Called when all is on disk, right before the renaming; may raise an error
+    ready:Callable[[],None]|None=None, # Called when everything is on disk, just before the rename; may raise an error
 ) -> Iterator[Path]: # A temporary path in the same folder, to write to
-    "Write a file that is whole or absent: renamed to `path` if the block ends without an error, otherwise removed."
+    "Write a file whole or not at all: rename it to `path` if the block succeeds, otherwise remove it."
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     tmp = _temporary(path)
@@ -154,7 +154,7 @@ class _Pickler(pickle._Pickler):
 def pickled(
     obj:Any, # In this library always numpy arrays
 ) -> bytes:
-    "Pickle `obj` (protocol 4, which every supported Python reads) under names that every numpy knows."
+    "Pickle `obj` (protocol 4, which every supported Python reads) with module names that every numpy version can read."
     f = io.BytesIO()
     _Pickler(f, protocol=4).dump(obj)
     return f.getvalue()

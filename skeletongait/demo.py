@@ -94,7 +94,7 @@ def make_data(
 # %% ../nbs/tutorials/demo.ipynb #a0b8c957
 def plot_strip(
     root:Path,        # As `make_data` left it
-    subject:str,      # Whom to show
+    subject:str,      # Subject to show
     type:str='bg-01', # In which condition
 ) -> plt.Figure:
     "Plot limb map, joint map, silhouette and overlay of one walker, a row for each."
@@ -135,7 +135,7 @@ def picture_embeddings(
 def baseline(
     cfg:Config, # Its test set and protocol
 ) -> dict: # Results, as `evaluate` returns them
-    "Evaluate the nearest neighbour of pictures by the protocol of the networks."
+    "Evaluate nearest neighbours on raw pictures, by the networks' protocol."
     data, _, _ = make_dataset(cfg, training=False)
     types = [s.type for s in data.sequences]
     views = [s.view for s in data.sequences]
@@ -207,12 +207,12 @@ MADE = ('pose', 'silhouette', 'maps', 'linked', 'partition.json', 'configs', 'st
         'results.txt', 'results.json')
 
 def made_paths() -> list[str]:
-    "Return what the demonstration makes, as paths below its folder; of the runs, its own two."
+    "Return the paths that the demonstration makes below its folder, including its own two runs."
     runs = [Run(load_config(name)[0], 'runs').folder.as_posix() for name in CONFIGS.values()]
     return [*MADE, *runs]
 
 def read_marker(root:Path) -> list[str]|None:
-    "Return what the marker says the demonstration has made; None where there is no valid marker."
+    "Return the paths that the marker lists; None if there is no valid marker."
     try:
         made = read_json(read_text(root/MARKER, 'the marker of a demonstration'))['made']
     except (SkeletonGaitError, KeyError, TypeError):
@@ -227,7 +227,7 @@ def _is_folder(path:Path) -> bool:
 _TODO = 'move it away, or start the demonstration in another folder'
 
 def sort_out(folder:Path, root:Path, made:list[str]) -> Iterator[tuple[Path,bool]]: # Path, and did we make it?
-    "Yield what is in a folder, down to the paths that the demonstration made, or somebody else."
+    "Yield the paths in a folder, entering only folders that contain paths the demonstration made."
     for path in sorted(folder.iterdir()):
         name = path.relative_to(root).as_posix()
         holds_ours = any(other.startswith(f'{name}/') for other in made)
@@ -243,7 +243,7 @@ def _check_ours(root:Path, found:list[tuple[Path,bool]], has_marker:bool) -> Non
         return
     what = f'{strange[0]} and {len(strange)-1} more' if strange[1:] else strange[0]
     why = f'{MARKER} does not list it' if has_marker else f'{MARKER} is not there'
-    raise SkeletonGaitError(f"{root}: holds {what}, which the demonstration has not made ({why}); {_TODO}")
+    raise SkeletonGaitError(f"{root}: holds {what}, which the demonstration did not make ({why}); {_TODO}")
 
 # %% ../nbs/tutorials/demo.ipynb #d4c0a002
 def take_folder(root:Path) -> None:
@@ -287,7 +287,7 @@ def demo() -> int: # Exit code
     save_text(text + '\n', root/'results.txt')
     save_text(json.dumps([line._asdict() for line in lines], indent=1) + '\n', root/'results.json')
     print(f"\n{lines[0].results['probes']} probes: people never seen in training, "
-          f"another condition and another camera than in the gallery\n\n{text}\n\n"
+          f"in a different condition and view than in the gallery\n\n{text}\n\n"
           f"{time.perf_counter()-began:.0f} seconds in all; pictures and results in {root}", flush=True)
     return 0
 

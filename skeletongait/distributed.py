@@ -62,7 +62,7 @@ def _check_alone() -> None:
             raise SkeletonGaitError(
                 f"{launcher} has started {n} processes, and without RANK and WORLD_SIZE each of them would do all the "
                 f"work; export RANK=${rank} WORLD_SIZE=${world} LOCAL_RANK=${local} in each, and MASTER_ADDR and "
-                "MASTER_PORT, the same for all; or RANK=0 WORLD_SIZE=1 if each is to work by itself")
+                "MASTER_PORT, the same for all; or RANK=0 WORLD_SIZE=1 if each should run alone")
 
 # %% ../nbs/01_distributed.ipynb #d1a40e01
 def ranks() -> Ranks:
@@ -101,7 +101,7 @@ def _store(
 
 # %% ../nbs/01_distributed.ipynb #956cae0e
 def launch_name() -> str:
-    "Return a name of this launch: the same when the launcher restarts the ranks, another one for a new launch."
+    "Return an identifier of this launch: unchanged when the launcher restarts the ranks, new for a new launch."
     name = os.environ.get('TORCHELASTIC_RUN_ID', 'none')
     return f'{platform.node()}/{os.getppid()}' if name == 'none' else name
 
@@ -152,12 +152,12 @@ def check_seats(
         raise SkeletonGaitError(
             f"{'; '.join(shared)} would share one GPU, and each needs its own; set LOCAL_RANK to each rank's number on "
             "its machine (under srun, LOCAL_RANK=$SLURM_LOCALID), or CUDA_VISIBLE_DEVICES to another GPU for each; "
-            "where there are too few, start fewer (torchrun --nproc_per_node)")
+            "with fewer GPUs than ranks, start fewer ranks (torchrun --nproc_per_node)")
 
 # %% ../nbs/01_distributed.ipynb #a98a8f9a
 def _join(r:Ranks, gpu:bool) -> None:
     "Join the other ranks; raise a `SkeletonGaitError` if two of them would share a GPU."
-    with naming_lost_ranks(lambda: 'ranks look for each other'):
+    with naming_lost_ranks(lambda: 'connecting the ranks'):
         store = dist.PrefixStore(f'attempt {attempt()}', _store(r.world, 600))
         backend = 'cpu:gloo,cuda:nccl' if gpu else 'gloo'
         dist.init_process_group(backend, timeout=timedelta(hours=6), rank=r.rank, world_size=r.world, store=store)
@@ -207,7 +207,7 @@ def gather_on_rank0(
 
 # %% ../nbs/01_distributed.ipynb #45ea80f6
 class OtherRankError(SkeletonGaitError):
-    "Another rank met an error, and reports it itself."
+    "Another rank failed, and reports its own error."
 
 def all_reduce_max(
     state:int, # This rank's number
@@ -220,12 +220,12 @@ def all_reduce_max(
 
 # %% ../nbs/01_distributed.ipynb #c8034aa4
 def _n_behind() -> int: # 1 to the number of ranks; rank 0 has the largest number
-    "Return how many ranks come after this one, itself included: a number above 0 that differs for every rank."
+    "Return the number of ranks from this one to the last: above 0, and different on every rank."
     return dist.get_world_size() - dist.get_rank() if dist.is_initialized() else 1
 
 @contextlib.contextmanager
 def raise_on_any_rank() -> Iterator[None]:
-    "End a block on all ranks if one meets an error in it; the lowest such rank reports its own. No rank waits inside."
+    "End this block on all ranks if it fails on one; the lowest such rank reports its error. No rank may wait inside."
     error, mine = None, _n_behind()
     try:
         yield
@@ -233,7 +233,7 @@ def raise_on_any_rank() -> Iterator[None]:
         error = e
     largest = all_reduce_max(mine if error else 0)
     if largest:
-        raise error if largest == mine else OtherRankError('another rank cannot go on')
+        raise error if largest == mine else OtherRankError("another rank failed; see that rank's error")
 
 # %% ../nbs/01_distributed.ipynb #21976252
 def _broadcast_bytes(
@@ -252,7 +252,7 @@ def _broadcast_bytes(
 def broadcast_from_rank0(
     make:Callable[[], bytes], # Called on rank 0 only
 ) -> bytes: # What `make()` returned there
-    "Return the same bytes on every rank, made by rank 0; its error there is an `OtherRankError` on the others."
+    "Broadcast the bytes that rank 0 makes; if that fails, raise an `OtherRankError` on the other ranks."
     if not dist.is_initialized(): return make()
     data, error = b'', None
     sends = dist.get_rank() == 0
@@ -263,7 +263,7 @@ def broadcast_from_rank0(
             data, error = None, e
     data = _broadcast_bytes(data, sends)
     if data is None:
-        raise error if error else OtherRankError('rank 0 cannot go on')
+        raise error if error else OtherRankError("rank 0 failed; see its error")
     return data
 
 # %% ../nbs/01_distributed.ipynb #581ef294
@@ -275,7 +275,7 @@ def device() -> torch.device:
 
 # %% ../nbs/01_distributed.ipynb #60a53fda
 class Board:
-    "A notice board: every rank may post, every rank may read, and only readers that ask to wait do wait."
+    "A notice board that every rank may post to and read; only `wait` blocks."
     def __init__(
         self,
         seconds:float=300, # How long to look for the other ranks

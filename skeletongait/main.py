@@ -68,7 +68,7 @@ def check_share(
 
 # %% ../nbs/06_main.ipynb #75671581
 def with_own_weights(cfg:Config) -> Config:
-    "Return the settings for the tests during a training, which test the weights being trained and no other file's."
+    "Return the settings for tests during training, which use the weights being trained and no file."
     if means_own_weights(cfg.evaluator_cfg.restore_hint):
         return cfg # a later test of the same checkpoint has the same fingerprint
     return replace(cfg, evaluator_cfg=replace(cfg.evaluator_cfg, restore_hint='latest'))
@@ -76,7 +76,7 @@ def with_own_weights(cfg:Config) -> Config:
 def prepare_training(
     cfg:Config,
     r:Ranks,
-) -> tuple[GaitDataset,Prepared|None]: # Training set; what the tests on the way need, with `with_test`
+) -> tuple[GaitDataset,Prepared|None]: # Training set; with `with_test`, what the tests during training need
     "Find the data and check everything that can be checked before the first batch."
     t = cfg.trainer_cfg
     with raise_on_any_rank():
@@ -134,7 +134,7 @@ def run_test(cfg:Config, run:Run, r:Ranks) -> None:
 def settings_of_command(
     cfgs:str, phase:str, iter:int|None, output_root:str|None, set:list[str], # As `main` takes them
 ) -> tuple[Config,list[str]]: # The settings, and what to log about them
-    "Return the settings of a command line, checked for its phase, and the notices to log."
+    "Return the settings of a command line, checked for its phase, and the warnings to log."
     if phase not in ('train', 'test'):
         raise SkeletonGaitError(f'--phase: found {phase!r}, expected train or test')
     cfg, notices = load_config(cfgs, set)

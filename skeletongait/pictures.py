@@ -39,7 +39,7 @@ _AS_TEXT = {'text.parse_math': False, 'text.usetex': False}
 
 @contextlib.contextmanager
 def names_as_text() -> Iterator[None]:
-    "A block whose figures show every text as it is: no mathematics between dollars, no TeX."
+    "Show all text in this block's figures literally: no mathtext between dollars, no TeX."
     before = {key: matplotlib.rcParams[key] for key in _AS_TEXT}
     matplotlib.rcParams.update(_AS_TEXT)
     try:

@@ -73,14 +73,14 @@ class GaitDataset(Dataset):
     def __init__(self,
         tree:Tree,               # The data on disk
         partition:Partition,     # Which subjects train, which test
-        training:bool,           # Which side
+        training:bool,           # True: the training subjects; False: the test subjects
         data_in_use:list[bool]|list[int]|None=None, # Which files of a sequence
         dataset_name:str='CASIA-B', # Part of the class names
         transform=None,          # `t(x_tchw, rng)`, or None
         check_size=None,         # `f(h, w, where)`, raises unless the network takes this size; None: any size
         cache:bool=False,        # Load every sequence now and keep it in memory
         render:HeatmapConfig|None=None, # How poses are drawn; None: the files must hold frames
-        render_sigma:tuple[float,float]|None=None, # In training: the range of each sequence's own sigma, in pixels
+        render_sigma:tuple[float,float]|None=None, # In training: range to draw each sequence's sigma from, in pixels
         limits:Limits=Limits(),  # Larger files are an error
     ):
         subjects, side = (partition.train, 'training') if training else (partition.test, 'test')
@@ -104,7 +104,7 @@ class GaitDataset(Dataset):
 # %% ../../nbs/data/05_dataset.ipynb #acafe837
 @patch
 def streams(self:GaitDataset, i:int) -> list[np.ndarray]:
-    "Return what `load_streams` makes of sequence `i`."
+    "Return the streams of sequence `i`, as `load_streams` returns them."
     if self.cached is not None: return self.cached[i]
     return load_streams(self.files[i], self.render, self.limits)
 
@@ -117,7 +117,7 @@ def load(self:GaitDataset, i:int) -> np.ndarray: # `(T, C, H, W)`
 # %% ../../nbs/data/05_dataset.ipynb #ea04aa06
 @patch
 def draw_settings(self:GaitDataset, rng:np.random.Generator) -> HeatmapConfig|None:
-    "Return how to draw the next sequence; a sigma comes from a child of `rng`, so no other draw changes."
+    "Return the render settings of the next sequence; its sigma comes from a child of `rng`, so no other draw changes."
     if self.render_sigma is None: return self.render
     child = rng.spawn(1)[0]
     return replace(self.render, sigma=child.uniform(*self.render_sigma))
@@ -132,7 +132,7 @@ def draw(self:GaitDataset, i:int, cfg:dict, rng:np.random.Generator) -> Item:
 
 # %% ../../nbs/data/05_dataset.ipynb #575e41c3
 def _sample_kinds(data:GaitDataset) -> tuple[bool,str|None]:
-    "Of the first, a middle and the last sequence: whether one holds poses, and the files of one that holds frames."
+    "Check the first, a middle and the last sequence: does one hold poses, and which files hold frames?"
     has_poses, frames = False, None
     for i in (0, len(data)//2, len(data)-1):
         if any(x.ndim == 3 for x in data.streams(i)):

@@ -112,8 +112,8 @@ _ADVICE = { # by the signal's name, for not every system has both
                'lower data_cfg.num_workers or data_cfg.max_file_mb, or set data_cfg.cache to false',
     'SIGBUS': 'a file was cut short while it was read, or /dev/shm is full: '
               'check the files, or lower data_cfg.num_workers'}
-_ADVICE_FILE = 'a broken file can do that: write it anew or remove the sequence'
-_ADVICE_IDLE = 'with data_cfg.num_workers 0 the main process loads, and shows where it fails'
+_ADVICE_FILE = 'a damaged file can cause this: write it again or remove the sequence'
+_ADVICE_IDLE = 'set data_cfg.num_workers to 0 to load in the main process, which shows where it fails'
 
 def _describe_death(
     worker:int,              # Its number, from 0
@@ -186,7 +186,7 @@ class GaitLoader(DataLoader):
             cv2.setNumThreads(threads)
 
     def lost(self) -> str:
-        "Say which workers have ended, how, and over what; empty if none has."
+        "Describe which workers have ended, how, and on which file; empty if none has."
         workers = getattr(self._iterator, '_workers', ())
         messages = []
         for k, worker in enumerate(workers):
@@ -202,7 +202,7 @@ class GaitLoader(DataLoader):
 def naming_lost_workers(
     loader:GaitLoader,
 ) -> Iterator[None]:
-    "Raise a `LostWorkerError` wherever in this block the death of one of the loader's workers appears."
+    "Raise a `LostWorkerError` in this block if one of the loader's workers dies."
     try:
         yield
     except (SkeletonGaitError, StopIteration):
@@ -241,13 +241,13 @@ def _make_sampler(dataset:GaitDataset, cfg:dict, seed:int, rank:int, world:int, 
 def make_loader(
     dataset:GaitDataset,
     cfg:dict,          # The sampler's: `type`, `batch_size`, `sample_type` and its keys, `batch_shuffle`
-    seed:int,          # 0 or more; with the iteration and the slot, all that a draw depends on
+    seed:int,          # 0 or more; each draw depends only on it, the iteration and the slot
     rank:int=0,        # This process, from 0
     world:int=1,       # Number of processes
     start:int=0,       # First iteration (training)
     num_workers:int=1, # Processes that load; 0: load in this one
 ) -> GaitLoader:
-    "Make the loader of a training (endless, `TripletSampler`) or of a test (one pass, `InferenceSampler`)."
+    "Make the loader for training (endless, `TripletSampler`) or for testing (one pass, `InferenceSampler`)."
     sampler = _make_sampler(dataset, cfg, seed, rank, world, start)
     packed = not str(cfg.get('sample_type')).startswith('fixed')
     return GaitLoader(

@@ -27,7 +27,7 @@ def _indices(data_in_use:list[bool]|list[int]) -> list[int]:
         use = [i for i, wanted in enumerate(use) if wanted]
     if not use or not all(type(i) is int and i >= 0 for i in use):
         raise SkeletonGaitError(
-            f"data_in_use is {data_in_use}; expected a mask with one true at least, as [true, false], "
+            f"data_in_use is {data_in_use}; expected a mask with at least one true, such as [true, false], "
             "or indices from 0, as [0, 1]")
     return use
 
@@ -166,11 +166,11 @@ def load_streams(
 # %% ../../nbs/data/02_streams.ipynb #49593713
 def take_frames(
     streams:list[np.ndarray], # As `load_streams` returns them
-    ids:np.ndarray,           # `(S,)` frame indices, in any order, some perhaps twice
+    ids:np.ndarray,           # `(S,)` frame indices, in any order, possibly repeated
     files:tuple[Path,...],    # Where the streams are from, for messages
     render:HeatmapConfig|None=None, # How poses are drawn
 ) -> np.ndarray:              # `(S, C, H, W)`, uint8 or float32
-    "Return some frames of a sequence; maps of poses are drawn now, each frame once."
+    "Return the chosen frames of a sequence; poses are drawn here, each frame once."
     once, back = np.unique(ids, return_inverse=True)
     taken = [x[ids] if x.ndim == 4 else draw_maps(x[once], render)[back] for x in streams]
     return join_streams(taken, files)

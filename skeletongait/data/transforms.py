@@ -18,15 +18,15 @@ from ..core import SkeletonGaitError, unknown_name
 
 # %% ../../nbs/data/03_transforms.ipynb #6df66dc0
 def to_float(
-    frames:torch.Tensor, # Any shape; uint8 grey levels 0-255, or floats that are divided already
+    frames:torch.Tensor, # Any shape; uint8 grey levels 0-255, or floats already divided by 255
 ) -> torch.Tensor:       # float32 in [0, 1] from uint8; floats unchanged
-    "Divide uint8 frames by 255. No other place does."
+    "Divide uint8 frames by 255; nothing else in the library does."
     return frames.float().div_(255) if frames.dtype == torch.uint8 else frames
 
 # %% ../../nbs/data/03_transforms.ipynb #50c3449a
 def cut_sides(
     x:np.ndarray, # `(..., H, W)`
-) -> np.ndarray:  # A view; 64 -> 44 and 128 -> 88 columns; frames narrower than high as they are
+) -> np.ndarray:  # A view; 64 -> 44 and 128 -> 88 columns; frames narrower than high are unchanged
     "Drop `W // 64 * 10` columns on each side of frames that are not cut yet (as the published implementation does)."
     h, w = x.shape[-2:]
     c = w//64*10 if w >= h else 0
@@ -57,7 +57,7 @@ def fit_width(
 def warp(
     x_tchw:np.ndarray, # `(T, C, H, W)` uint8 or float32
     matrix:np.ndarray, # `(2, 3)` affine or `(3, 3)` perspective, from source to result, points as (x, y)
-) -> np.ndarray:       # Same shape and dtype; zeros come in from outside
+) -> np.ndarray:       # Same shape and dtype; pixels from outside are zero
     "Warp every image of the stack with one matrix, with linear interpolation."
     h, w = x_tchw.shape[-2:]
     cv_warp = cv2.warpAffine if len(matrix) == 2 else cv2.warpPerspective

@@ -70,7 +70,7 @@ class Rule:
 
 # %% ../../nbs/evaluation/02_protocols.ipynb #1321ffc7
 def _unknown(key:str, name:Any, known:Iterable[str]) -> SettingsError:
-    "The error for a value that is none of the known ones; it suggests the nearest."
+    "Return the error for an unknown value; it suggests the nearest known one."
     return SettingsError(str(unknown_name('', name, known)).strip(), key)
 
 def _check_keys(mapping:Mapping, known:Iterable[str], where:str) -> None:
@@ -163,7 +163,7 @@ class Table:
     exclude: tuple[str,...]|None = None # not used for a probe that shares all these fields; None: the protocol's
     key: str = '{condition} {measure}'  # name of a percentage
     unmatched: Unmatched = 'left_out'   # probes whose subject is not in the gallery: left out of rank-k, or wrong
-    decimals: int|None = None           # round cells to so many decimals before the mean; None: do not round
+    decimals: int|None = None           # decimals to round cells to before the mean; None: do not round
 
     def __post_init__(self):
         exclude = None if self.exclude is None else _fields(self.exclude)
@@ -205,10 +205,10 @@ def _tables(value:Any) -> tuple[Table,...]:
 def _check_names(tables:tuple[Table,...], keys:list[str], best:str|None) -> None:
     "Refuse a protocol without tables, with equal names, or with an unknown `best`."
     if not tables:
-        raise SettingsError('found none, expected at least one; leave `tables` out for the usual one', 'tables')
+        raise SettingsError('found none, expected at least one; omit `tables` for the default one', 'tables')
     twice = [key for key, n in Counter(keys).items() if n > 1]
     if twice:
-        remedy = "tell them apart by {condition} and other text in `key`"
+        remedy = "make them unique by {condition} or other text in `key`"
         raise SettingsError(f"two figures have the name {twice[0]!r}; {remedy}", 'tables')
     if best is not None and best not in keys:
         raise _unknown('best', best, keys)
@@ -272,7 +272,7 @@ def from_dict(cls:GalleryProbe,
 
 @patch
 def to_dict(self:GalleryProbe) -> dict: # Plain data
-    "Return what `from_dict` makes the protocol from."
+    "Return the mapping from which `from_dict` makes the same protocol."
     return _plain(self)
 
 # %% ../../nbs/evaluation/02_protocols.ipynb #46471dbf
@@ -372,7 +372,7 @@ def probe_rule(self:GalleryProbe,
 def splits(self:GalleryProbe,
     sequences:list[Sequence],       # Of the test set, N of them
     probes:Iterable[str]|None=None, # Names of the probes, where the protocol has no probe rule
-) -> list[Split]: # One per condition, also where nobody is chosen
+) -> list[Split]: # One per condition, even if it has no sequences
     "Return which sequences are probes and which are the gallery."
     kept = np.ones(len(sequences), dtype=bool)
     if self.leave_out:
@@ -385,7 +385,7 @@ def splits(self:GalleryProbe,
 
 # %% ../../nbs/evaluation/02_protocols.ipynb #b90facab
 def _lacking(s:Split) -> str:
-    "Return what a condition has none of: `probe`, `gallery` or nothing."
+    "Return what a condition lacks: `probe`, `gallery` or an empty text."
     if not len(s.probe):
         return 'probe'
     return '' if len(s.gallery) else 'gallery'
@@ -403,7 +403,7 @@ def _present(sequences:list[Sequence]) -> str:
     return f"the test set has {len(sequences)} sequences like {sequences[0]}, types {types}, views {views}"
 
 def _place(c:Condition, what:str) -> str:
-    "Return where the rule for `probe` or `gallery` of a condition stands."
+    "Return the key of a condition's rule for `probe` or `gallery`."
     return f'conditions.{c.name}.{what}' if getattr(c, what) else what
 
 # %% ../../nbs/evaluation/02_protocols.ipynb #d2c0a009
@@ -442,7 +442,7 @@ def split(self:GalleryProbe,
     sequences:list[Sequence],       # Of the test set
     probes:Iterable[str]|None=None, # As `splits` takes them
 ) -> list[Split]: # The conditions that have both probes and a gallery
-    "Like `splits`, but raise a `SkeletonGaitError` if nobody can be scored. Needs no embeddings."
+    "Like `splits`, but raise a `SkeletonGaitError` if no probe can be scored. Needs no embeddings."
     every = self.splits(sequences, probes)
     whole = [s for s in every if not _lacking(s)]
     if self.submission:
@@ -518,7 +518,7 @@ def mean_of(values:Iterable[float|None]) -> float|None:
     return float(np.mean(there)) if there else None
 
 def rounded(v:float|None, decimals:int|None) -> float|None:
-    "Return `v` rounded; as it is where either is None."
+    "Return `v` rounded; unchanged if either argument is None."
     if v is None or decimals is None:
         return v
     return float(np.round(v, decimals))
@@ -547,11 +547,11 @@ def make_entry(
 
 # %% ../../nbs/evaluation/02_protocols.ipynb #898ccd86
 class Reach(NamedTuple):
-    "With how many gallery sequences each probe of a condition is compared, after exclusions."
+    "How many gallery sequences each probe of a condition is compared with, after exclusions."
     own: np.ndarray   # gallery sequences of its own subject, `(n,)`
     among: np.ndarray # all gallery sequences, `(n,)`
 
-    def counts(self) -> tuple[int,int,int]: # With a match; without one; with nobody to be compared with
+    def counts(self) -> tuple[int,int,int]: # With a match; without one; with an empty gallery after exclusions
         "Count the probes by whether their subject is in the gallery."
         matched = self.own > 0
         alone = self.among == 0
@@ -581,7 +581,7 @@ def reach(
 
 # %% ../../nbs/evaluation/02_protocols.ipynb #6a6eeee9
 def _lone_views(probe_view:np.ndarray, r:Reach) -> set[str]:
-    "Return the views whose probes all have nobody to be compared with, unless that is so for every probe."
+    "Return the views whose probes all have an empty gallery after exclusions, unless every probe has."
     if not r.among.any():
         return set()
     return {v for v in set(probe_view.tolist()) if not r.among[probe_view == v].any()}
@@ -723,7 +723,7 @@ def _all_excluded(p:GalleryProbe, whole:list[Split], sequences:list[Sequence]) -
 # %% ../../nbs/evaluation/02_protocols.ipynb #d2c0a015
 @patch
 def all_rules(self:GalleryProbe) -> dict[str,Rule|None]:
-    "Return the rules for probes and gallery by the place where they stand."
+    "Return the rules for probes and gallery by their keys."
     rules = {'gallery': self.gallery, 'probe': self.probe}
     for condition in self.conditions:
         for what in ('probe', 'gallery'):
@@ -735,7 +735,7 @@ def all_rules(self:GalleryProbe) -> dict[str,Rule|None]:
 def gaps(self:GalleryProbe,
     sequences:list[Sequence],       # Of the test set
     probes:Iterable[str]|None=None, # As `splits` takes them
-) -> list[str]: # Lines to warn of
+) -> list[str]: # Warnings, one line each
     "Return what a test would leave out; raise a `SkeletonGaitError` if nothing is left to score. Needs no embeddings."
     whole, every = self.split(sequences, probes), self.splits(sequences, probes)
     seen = self.with_cut_views(sequences)
@@ -817,7 +817,7 @@ def results(self:GalleryProbe,
     metric:str='euc',               # `euc` or `cos`
     probes:Iterable[str]|None=None, # Names of the probes, where the protocol has no probe rule
 ) -> dict[str,Any]: # Percentages (float or None), counts (int), `notes`, `tables`, and `cmc`, `csv` where there are any
-    "Return all results of the protocol; raise a `SkeletonGaitError` if nobody can be scored."
+    "Return all results of the protocol; raise a `SkeletonGaitError` if no probe can be scored."
     whole, every = self.split(test.sequences, probes), self.splits(test.sequences, probes)
     seen, views = self.seen(test), self.views(whole, test.sequences)
     entries, counts = [], {}
@@ -894,7 +894,7 @@ def evaluate(
     labels:Iterable,                # Subject of each
     types:Iterable,                 # Type of each
     views:Iterable,                 # View of each
-    protocol:str|Any,               # A name out of `PROTOCOLS`, or an object with `results(test, metric, probes)`
+    protocol:str|Any,               # A name in `PROTOCOLS`, or an object with `results(test, metric, probes)`
     metric:str='euc',               # `euc`: mean over strips of the Euclidean distance; `cos`: 1 - mean cosine
     probes:Iterable[str]|None=None, # `<subject>-<type>-<view>` of the probes, for protocols with a list (Gait3D)
     csv_path:str|Path|None=None,    # Also write the rankings (`csv`) here, for protocols with a submission
@@ -932,7 +932,7 @@ def protocol_for(
     cross_view_gallery:bool=False,      # `evaluator_cfg.cross_view_gallery`; only for `evaluate_indoor_dataset`
     protocol_mapping:Mapping|None=None, # `evaluator_cfg.protocol`, of `evaluate_gallery_probe`
 ) -> GalleryProbe:
-    "Return the protocol that a configuration means; raise a `SkeletonGaitError` if there is none."
+    "Return the protocol that a configuration selects; raise a `SkeletonGaitError` if there is none."
     if eval_func == 'evaluate_gallery_probe':
         return GalleryProbe.from_dict(protocol_mapping or {})
     if eval_func == 'evaluate_indoor_dataset':

@@ -54,7 +54,7 @@ def _as_numbers(embeddings:Any) -> Tensor:
     except (TypeError, ValueError, RuntimeError) as e:
         reason = str(e).splitlines()[0]
         raise SkeletonGaitError(
-            f"embeddings: no array of numbers ({reason:.80}); expected (sequences, channels, strips)") from None
+            f"embeddings: not an array of numbers ({reason:.80}); expected (sequences, channels, strips)") from None
     if x.is_complex() or x.dtype == torch.bool:
         raise SkeletonGaitError(f"embeddings: found {x.dtype}, expected real numbers")
     return x
@@ -81,7 +81,7 @@ def _check_values(x:Tensor, sequences:list[Sequence]) -> None:
     if largest and not 1/LARGEST <= largest <= LARGEST:
         raise SkeletonGaitError(
             f"embeddings: their largest number is {largest:.3g}, expected one from {1/LARGEST:g} to {LARGEST:g}: "
-            "distances are kept as float32, which does not hold those beyond; scale all by one factor")
+            "distances are stored as float32, which cannot hold others; scale all by one factor")
 
 # %% ../../nbs/evaluation/01_ranking.ipynb #d1c0a002
 def make_embedding_set(
@@ -138,7 +138,7 @@ def _read_arrays(path:str|os.PathLike, max_bytes:int) -> list[np.ndarray]:
     x, *names = arrays.values()
     if x.dtype != np.float32 or any(column.dtype.kind != 'U' or column.ndim != 1 for column in names):
         found = ', '.join(f'{name} {a.dtype} {a.shape}' for name, a in arrays.items())
-        raise SkeletonGaitError(f"found {found}; expected embeddings float32 (N, c, p), and texts, N of each")
+        raise SkeletonGaitError(f"found {found}; expected embeddings float32 (N, c, p), and three arrays of N texts")
     return [x, *names]
 
 # %% ../../nbs/evaluation/01_ranking.ipynb #d1c0a004
@@ -167,7 +167,7 @@ def _strips(
     metric:str,              # For `cos`, vectors are scaled to length 1
     buffer:Tensor|None=None, # `(p, n or more, c)` float64 to write into; None: allocate
 ) -> Tensor: # `(p, n, c)` float64
-    "Return the strips one after the other, the vectors of each in one piece."
+    "Return the strips one after the other, each contiguous in memory."
     n, c, p = x_ncp.shape
     if buffer is None:
         x_pnc = x_ncp.new_empty(p, n, c, dtype=torch.float64)
@@ -279,7 +279,7 @@ def _count_pieces(d_nm:Tensor, key_nh:Tensor) -> Tensor: # int64 `(n, h+1)`
 def rank_hits(
     d_nm:Tensor,   # Distances, float32, 0 or more, `(n, m)`; infinite where excluded for the probe
     hit_nh:Tensor, # Columns of the probe's own subject, int64 `(n, h)`; -1 where it has fewer than `h`
-) -> Tensor: # float64 `(n, h)`, rising, from 1; infinite where there is no hit, or an excluded one
+) -> Tensor: # float64 `(n, h)`, ascending from 1; infinite for a missing or excluded hit
     "Return the rank of each hit in the probe's sorted gallery; of equal distances the earlier gallery sequence wins."
     key_nh = _hit_keys(d_nm, hit_nh)
     n_earlier = _count_pieces(d_nm, key_nh).cumsum(1)[:, :-1]

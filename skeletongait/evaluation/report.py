@@ -85,7 +85,7 @@ def _condition_count(counts:dict[str,int], condition:str) -> str:
 
 def count_line(
     counts:dict[str,int],  # As in the results of `evaluate`
-    conditions:list[str],  # Names; one that is empty where the protocol asks only one
+    conditions:list[str],  # Names; a single empty one if the protocol has no named conditions
 ) -> str:
     "Return how many took part: `probes 40, ...`, or `NM: 40 probes ...; BG: ...`."
     if conditions == ['']:
@@ -192,7 +192,7 @@ def plot_matrix(
     "Plot percentages by probe view (rows) and gallery view (columns), or by probe view; a panel per condition."
     entries = matrix_entries(results)
     if not entries:
-        raise SkeletonGaitError("these results have no figures by view; plot_cmc draws the others")
+        raise SkeletonGaitError("these results have no figures by view; use plot_cmc instead")
     fig = plt.figure(figsize=_matrix_size(entries), layout='constrained')
     _draw_matrices(fig, entries)
     return fig
@@ -210,7 +210,7 @@ def _draw_curves(fig:plt.Figure|SubFigure, curves:dict[str,dict], results:dict[s
 @names_as_text()
 def plot_results(
     results:dict[str,Any], # What `evaluate` returned
-    title:str='',          # Over everything: of which data, after how many iterations
+    title:str='',          # Above everything, such as data set and iteration
 ) -> plt.Figure|None: # None where there is nothing to draw
     "Plot matrices of the tables by view, and CMC curves of the others."
     matrices, curves = matrix_entries(results), _curves(results)
@@ -234,7 +234,7 @@ def plot_results(
 
 # %% ../../nbs/evaluation/03_report.ipynb #0f3df472
 class _Case(NamedTuple):
-    "A probe for which a stranger was ranked first."
+    "A probe for which another subject was ranked first."
     rank: int     # of the first hit
     split: Split
     probe: int    # index of the sequence
@@ -247,7 +247,7 @@ def _find_cases(
     metric:str,
     probes:Iterable[str]|None,
 ) -> list[_Case]:
-    "Return the failures of the first table, the latest first hit first."
+    "Return the failures of the first table, sorted by the rank of the first hit, worst first."
     seen, splits = protocol.seen(test), protocol.split(test.sequences, probes)
     views = protocol.views(splits, test.sequences)
     cases = {}
@@ -297,10 +297,10 @@ def failures(
     protocol:GalleryProbe,
     metric:str='euc',               # `euc` or `cos`
     probes:Iterable[str]|None=None, # Names of the probes, where the protocol has no probe rule
-    limit:int|None=None,            # How many failures, those with the latest first hit first; None: all
+    limit:int|None=None,            # At most this many failures, those with the worst first hit; None: all
     before:int=5,                   # How many of those ranked before the right one
 ) -> list[dict]: # With the keys below
-    """Return the probes for which the first table ranks a stranger first; those without a match are not included.
+    """Return the probes for which the first table ranks another subject first; those without a match are not included.
 
     Each has `condition`, `probe`, `gallery_view` (empty: all), `rank` of the first hit, `right` and `right_distance`,
     and `before`: a list of `sequence` and `distance`.

@@ -31,7 +31,7 @@ from ..core import SkeletonGaitError
 
 # %% ../../nbs/files/01_arrays.ipynb #60c0e6ec
 class ArrayFileError(SkeletonGaitError):
-    "A file that is refused: too large, damaged, or with more in it than plain arrays."
+    "A file that is refused: too large, damaged, or containing more than plain arrays."
 
 class UnsafePickleError(ArrayFileError):
     "A pickle that is damaged, too large, or holds anything but arrays, numbers and strings in lists, tuples and dicts."
@@ -199,12 +199,12 @@ for _core in ('numpy.core', 'numpy._core'): # numpy 1 and 2
 
 # %% ../../nbs/files/01_arrays.ipynb #29927561
 class Machine:
-    "The stack of a pickle's machine; instructions reach down to its last mark only."
+    "The stack of a pickle's machine; instructions see it only down to the last mark."
     only = '; only numpy arrays are read' # End of the message about something refused
 
     def __init__(
         self,
-        names:dict, # (module, name) -> what a call of it describes; None: a name that may be mentioned only
+        names:dict, # (module, name) -> what a call of it describes; None: a name that may appear but not be called
     ):
         self.names = names
         self.items = [] # the stack
@@ -217,7 +217,7 @@ class Machine:
         "Take `n` objects off the stack."
         floor = self.marks[-1] if self.marks else 0
         if len(self.items) - n < floor:
-            raise ValueError("an instruction finds nothing to work on")
+            raise ValueError("an instruction finds an empty stack")
         out = tuple(self.items[-n:])
         del self.items[-n:]
         return out
@@ -245,7 +245,7 @@ def top(self:Machine, *types) -> Any:
 def recall(self:Machine, place) -> Any:
     "Return an object of the memo."
     if place not in self.memo:
-        raise ValueError(f"an instruction mentions thing {_line(place)}, of which there is none")
+        raise ValueError(f"an instruction refers to memo entry {_line(place)}, which does not exist")
     return self.memo[place]
 
 # %% ../../nbs/files/01_arrays.ipynb #d1a40a07
@@ -292,7 +292,7 @@ def _build(s:Machine, state) -> None:
 
 # %% ../../nbs/files/01_arrays.ipynb #d1a40a09
 def step(
-    s:Machine, # It changes
+    s:Machine, # Changed in place
     op:str,    # Name of an instruction that `instructions` gives
     arg:Any,   # The argument that the instruction carries itself
 ) -> None:
@@ -347,7 +347,7 @@ def _read_argument(op:pickletools.OpcodeInfo, f:BinaryIO) -> Any:
 def instructions(
     f:BinaryIO,           # Stands at the beginning of a pickle, afterwards behind its end
     limits:Limits,        # `limits.instructions` are read at most
-    opcodes:dict=OPCODES, # The allowed ones: code -> what `pickletools` knows about it
+    opcodes:dict=OPCODES, # The allowed ones: code -> its entry in `pickletools`
 ) -> Iterator[tuple[str,Any]]:
     "Yield name and argument of each instruction of a pickle, up to the last one."
     for _ in range(limits.instructions):
@@ -420,7 +420,7 @@ DAMAGE = (ValueError, TypeError, LookupError, EOFError, ArithmeticError, Attribu
 
 # %% ../../nbs/files/01_arrays.ipynb #7e651783
 def _run(data:bytes, limits:Limits) -> Any:
-    "Run a pickle on a machine that knows arrays only; an `ArrayFileError` or one of `DAMAGE` says what is wrong."
+    "Run a pickle on a machine that supports only arrays; raise an `ArrayFileError` or one of `DAMAGE`."
     s, f = Machine(ARRAY_NAMES), io.BytesIO(data)
     for op, arg in instructions(f, limits):
         step(s, op, arg)
@@ -494,7 +494,7 @@ def read_npy(
 
 # %% ../../nbs/files/01_arrays.ipynb #c1e9325f
 class _Pieces(io.FileIO):
-    "A file that is read in pieces of up to 1 MB, into one of which a zip archive's table of contents must fit."
+    "A file read in pieces of up to 1 MB; a zip archive's table of contents must fit into one piece."
     def read(self, n=-1):
         left = os.fstat(self.fileno()).st_size - self.tell()
         if n is None or n < 0 or n > left:

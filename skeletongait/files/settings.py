@@ -40,7 +40,7 @@ class SettingsError(SkeletonGaitError):
     def __init__(self,
         problem:str,   # What was found, what was expected, what to do
         path:str='',   # The key: `loss_cfg[0].margin`; empty: the settings as a whole
-        source:str='', # Who said it: a file, or `--set ...`
+        source:str='', # Where it was set: a file, or `--set ...`
     ):
         super().__init__(': '.join(o for o in (source, path, problem) if o))
         self.problem = problem
@@ -48,11 +48,11 @@ class SettingsError(SkeletonGaitError):
         self.source = source
 
     def below(self, path:str) -> 'SettingsError':
-        "The same error, for settings that stand below `path` in others."
+        "The same error, with `path` put before its key."
         return SettingsError(self.problem, join(path, self.path), self.source)
 
     def said_in(self, source:str) -> 'SettingsError':
-        "The same error, with the file or the option that it is about in front."
+        "The same error, prefixed with the file or option that it is about."
         outer = f'{source}: {self.source}' if self.source else source
         return SettingsError(self.problem, self.path, outer)
 
@@ -61,7 +61,7 @@ NOUNS = {bool: 'true or false', int: 'a whole number', float: 'a number', str: '
          list: 'a list', NoneType: 'null'}
 
 def brief(value) -> str:
-    "A value as YAML might write it, on at most 60 characters."
+    "A value as YAML might write it, in at most 60 characters."
     text = json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= 60 else f'{text[:57]}...'
 
@@ -76,7 +76,7 @@ def did_you_mean(word, known:Iterable[str]) -> str:
     return f'; did you mean {near}?' if near else ''
 
 def name_hint(word:str, known:Iterable[str]) -> str:
-    "What a message says about names that do exist: the nearest one, or all."
+    "The end of a message about an unknown name: the nearest known one, or all."
     near = nearest(word, known)
     return f"did you mean {near}?" if near else f"known here: {', '.join(known)}"
 
@@ -86,14 +86,14 @@ def name_hint(word:str, known:Iterable[str]) -> str:
 MOST = 10**12
 
 def key(
-    default:Any,              # Value when the file says nothing
+    default:Any,              # Value if the file does not set it
     meaning:str,              # What it is: the text of the table
     least:float|None=None,    # Smallest value allowed (of each entry, for a list)
     below:float|None=None,    # Every value must be less than this
     most:float|None=None,     # Largest value allowed
     needed:tuple[str,...]=(), # Phases ('train', 'test') that need it set; its default is then None or empty
     also:str='',              # An alias: another spelling that is accepted
-    old:bool=False,           # Deprecated: read and without effect
+    old:bool=False,           # Deprecated: accepted, but has no effect
     rest:bool=False,          # Takes every key of the section that is not declared
     computes:bool=True,       # Does it change what training computes? (Of a section: does anything in it?)
     check:Callable[[Any],Any]|None=None, # From the value found to the value kept; raises `SettingsError`
@@ -128,8 +128,8 @@ def tag_names(cls:type) -> tuple[str,...]:
 # %% ../../nbs/files/05_settings.ipynb #68508b39
 def key_rows(
     cls:type,           # The schema: a dataclass of `key`s and of further sections
-    at:str='',          # Where it stands in a larger one
-    case:str='',        # For which tag it holds
+    at:str='',          # Its path in a larger schema
+    case:str='',        # The tag that it applies to
     computes:bool=True, # Does the section change what training computes?
 ) -> Iterator[Row]:
     "Every key of a schema, in the order of declaration."
@@ -168,7 +168,7 @@ def _notes(row:Row) -> str:
     "What a row of the table adds to the meaning, in brackets."
     facts, notes = row.field.metadata, []
     if row.case: notes.append(f'{row.case} only')
-    if facts['old']: notes.append('old: no effect')
+    if facts['old']: notes.append('deprecated: no effect')
     if facts['also']: notes.append(f"also `{facts['also']}`")
     return f" ({'; '.join(notes)})" if notes else ''
 
@@ -240,7 +240,7 @@ def unknown_key(
     name,                # The key found in it
     known:Iterable[str], # The keys of that section
 ) -> SettingsError:
-    "The error for a key that is not in the schema: where such a key does belong, or the nearest one here."
+    "Return the error for an unknown key: it names where the key belongs, or the nearest known key."
     path, homes = join(at, str(name)), []
     for row in key_rows(schema):
         way = row.path.split('.')
@@ -258,10 +258,10 @@ def without_indices(path:str) -> str:
 # %% ../../nbs/files/05_settings.ipynb #e168359c
 def choose_section(
     options:list[type], # The classes that the schema offers
-    tree,               # What the file says
+    tree,               # The mapping found in the file
     at:str,             # Where
 ) -> type:
-    "The dataclass to read a mapping as: the one whose first key admits the value found."
+    "Choose the dataclass to read a mapping as: the one whose first key accepts the value found."
     if not isinstance(tree, dict): raise SettingsError(f"found {shown(tree)}, expected a mapping", at)
     if len(options) == 1: return options[0]
     tag = fields(options[0])[0].name
@@ -326,7 +326,7 @@ def _values(self:Reader, cls:type, tree:dict, at:str) -> tuple[dict,dict]:
 # %% ../../nbs/files/05_settings.ipynb #126e188b
 @patch
 def _check(self:Reader, section, given:dict, at:str) -> None:
-    "Call the section's own check; its paths and warnings count from the section."
+    "Call the section's own check; its paths and warnings are relative to the section."
     def warn(path:str, text:str) -> None:
         where = join(at, path)
         self.warnings.append(f'{where}: {text}' if where else text)
@@ -336,7 +336,7 @@ def _check(self:Reader, section, given:dict, at:str) -> None:
 
 @patch
 def read(self:Reader, cls:type, tree:dict, at:str='') -> Any:
-    "Read a mapping as a section; what it does not mention keeps its default."
+    "Read a mapping as a section; omitted keys keep their defaults."
     values, extra = self._values(cls, tree, at)
     section, rest = cls(**values), rest_of(cls)
     if rest: setattr(section, rest.name, getattr(section, rest.name) | extra)
@@ -375,7 +375,7 @@ def _declared(sections:list[type], step:str) -> list[dataclasses.Field]:
     return [f for o in sections for name, f in spellings(o).items() if name == step]
 
 def _below(value, declared:list[dataclasses.Field], step:str):
-    "The child node to go on in: the value, or its default; one section where a list was meant becomes that list."
+    "Return the child node, or its default; a single section in place of a list becomes a list."
     lists = any(sections_in(f.type) and is_list(f.type) for f in declared)
     if lists and isinstance(value, dict) and step.isdecimal(): return [value]
     if value is not None: return value
@@ -390,7 +390,7 @@ class _Setter:
 # %% ../../nbs/files/05_settings.ipynb #22c9a1fa
 @patch
 def put(self:_Setter, node, sections:list[type], steps:list[str], value, at:str='') -> Any:
-    "A copy of `node` with `value` at the end of `steps`; `sections`: what the schema lets it be."
+    "Return a copy of `node` with `value` set at `steps`; `sections`: what the schema allows `node` to be."
     if not steps: return value
     if isinstance(node, list): return self._in_list(node, sections, steps, value, at)
     if isinstance(node, dict): return self._in_mapping(node, sections, steps, value, at)
@@ -409,7 +409,7 @@ def _in_list(self:_Setter, node:list, sections:list[type], steps:list[str], valu
 # %% ../../nbs/files/05_settings.ipynb #1cfc650c
 @patch
 def _in_mapping(self:_Setter, node:dict, sections:list[type], steps:list[str], value, at:str) -> dict:
-    "A copy of a mapping with a value set below one key; the key's alias goes."
+    "A copy of a mapping with a value set below one key; the key's alias is removed."
     step, *rest = steps
     declared = _declared(sections, step)
     if sections and not declared and not any(rest_of(o) for o in sections):
@@ -427,7 +427,7 @@ def override(
     tree:dict,             # Plain data
     changes:Iterable[str], # `key=value` each; later values override earlier ones
 ) -> dict: # A copy with the changes, not checked further
-    "Set keys of plain data; a `SettingsError` names the change that leads nowhere."
+    "Set keys of plain data; a `SettingsError` names a change to a key that does not exist."
     for change in changes:
         try:
             steps, value = read_override(change)
@@ -440,7 +440,7 @@ def changes_about(
     changes:Iterable[str], # `key=value` each
     path:str,              # The key of an error
 ) -> list[str]: # Those of `changes` that the error may come from
-    "The overrides that an error at `path` is about."
+    "The overrides that may have caused an error at `path`."
     at, changes = steps_of(path), list(changes)
     ways = {o: steps_of(o.partition('=')[0]) for o in changes}
     near = [o for o in changes if all(a == b for a, b in zip(at, ways[o]))]
@@ -466,7 +466,7 @@ def to_dict(
 
 # %% ../../nbs/files/05_settings.ipynb #581a5c61
 def _words(tables:Mapping, more:Mapping) -> dict[str,list]:
-    "Two of PyYAML's tables of plain words that are not text, as one."
+    "Merge two of PyYAML's tables of plain words that are not text."
     return {c: rules + more.get(c, []) for c, rules in tables.items()}
 
 class _Dumper(yaml.SafeDumper):
@@ -477,6 +477,6 @@ class _Dumper(yaml.SafeDumper):
 def to_yaml(
     section, # An object of a schema
 ) -> str:
-    "The settings as YAML, from which reading makes them again."
+    "Return the settings as YAML that reads back to the same settings."
     return yaml.dump(to_dict(section), Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=None,
                      width=120)

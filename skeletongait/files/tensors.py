@@ -81,7 +81,7 @@ def _lay(
     shape:Any,
     stride:Any, # Distance between neighbours along each axis
 ) -> _Tensor:
-    "Lay a tensor into a storage; an `ArrayFileError` if it reaches beyond it, or repeats what is in it."
+    "Place a tensor in a storage; an `ArrayFileError` if it extends beyond the storage, or overlaps itself."
     if not (_whole((offset,)) and _whole(shape) and _whole(stride) and len(shape) == len(stride)):
         raise ArrayFileError("a tensor without a proper shape")
     count = math.prod(shape)
@@ -159,7 +159,7 @@ def tensor_v3(self:_Description, storage, offset, shape, stride, requires_grad, 
 @patch
 def parameter(self:_Description, tensor, requires_grad, hooks) -> _Tensor:
     if type(tensor) is not _Tensor or type(requires_grad) is not bool:
-        raise ArrayFileError("a parameter described otherwise than by torch")
+        raise ArrayFileError("a parameter not described as torch does")
     self.hooks.append(hooks)
     return tensor
 
@@ -175,7 +175,7 @@ def ordered(self:_Description): return {}
 @patch
 def counter(self:_Description, counts):
     if type(counts) is not dict:
-        raise ArrayFileError("a Counter of something else than a dict")
+        raise ArrayFileError("a Counter of something other than a dict")
     self.spend(len(counts))
     return dict(counts)
 
@@ -225,7 +225,7 @@ def describe(
 
 # %% ../../nbs/files/04_tensors.ipynb #bd0cb5d6
 def _sizes_of_parts(z:zipfile.ZipFile) -> tuple[str,dict[str,int]]: # The archive's folder; bytes of each part in it
-    "List the parts of a checkpoint; a `ValueError` if they are not those of `torch.save`, or could be mistaken."
+    "List the parts of a checkpoint; a `ValueError` if they are not those of `torch.save`, or are ambiguous."
     names = [o.filename.partition('/') for o in z.infolist()]
     folders = {folder for folder, _, _ in names}
     sizes = {part: o.file_size for (_, _, part), o in zip(names, z.infolist())}
@@ -257,7 +257,7 @@ def opens_safely(
     archive:bool, # Whether the file is a zip archive
     version:str,  # Version of torch
 ) -> bool:
-    "May this version of torch read such a file from a stranger?"
+    "Return whether this version of torch can safely read such a file from an untrusted source."
     major, minor = map(int, re.match(r'([0-9]+)[.]([0-9]+)', version).groups())
     return archive or (major, minor) >= (2, 10)
 
@@ -266,7 +266,7 @@ def _check_old(data:bytes) -> None:
     f = io.BytesIO(data)
     magic, _ = describe(f, len(data), None)
     if magic != _OLD_MAGIC:
-        raise ValueError('neither an archive nor what torch wrote before 1.6')
+        raise ValueError('neither an archive nor a file of torch before 1.6')
     storages = [o for _ in range(4) for o in describe(f, len(data), None)[1]]
     n_bytes = sum(8 + o.n_bytes for o in storages) # each is preceded by its length
     if n_bytes > len(data)-f.tell():
@@ -303,7 +303,7 @@ def _made(o:Any) -> Any:
     return type(o)(map(_made, o)) if type(o) in (list, tuple) else o
 
 def why_not_read(e:Exception) -> str:
-    "Return the first line of an error; for code, a line of our own, because torch's says how to run it."
+    "Return the first line of an error; for code, our own message, because torch's explains how to run it."
     found = re.search(r'GLOBAL (\S+)', str(e))
     if found: return f'it holds {found[1]}{_Description.only}'
     if isinstance(e, ArrayFileError): return f'it holds {e}'

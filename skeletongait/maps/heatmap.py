@@ -86,7 +86,7 @@ WINDOW = 2000 # Frames that a hole asks at most; chosen: 80 s at 25 a second, an
 def window_of(
     n_frames:int, # Of a sequence
 ) -> int:
-    "Return how many frames each hole asks: `WINDOW` in a long sequence, or 0 for all of them."
+    "Return how many frames are searched to fill each hole: `WINDOW` in a long sequence, or 0 for all of them."
     return WINDOW if n_frames > WINDOW else 0
 
 def _windows(n:int) -> list[tuple[slice,slice]]: # Frames to fill, and the frames they ask
@@ -173,7 +173,7 @@ def _first_few(numbers) -> str:
 def render(
     xy:np.ndarray,   # `(T, 17, 2)` joints in the image's pixels
     conf:np.ndarray, # `(T, 17)` confidences in [0, 1]
-    sigma:float=8.,  # Width of the bumps in pixels
+    sigma:float=8.,  # Standard deviation of the Gaussians, in pixels
     height:int=128,  # Image height
     width:int=128,   # Image width
 ) -> np.ndarray: # `(T, 2, height, width)` uint8: limb map, joint map
@@ -247,7 +247,7 @@ def place_joints(
 ) -> np.ndarray: # `(T, 17, 3)` x and y in the image to draw, and confidence; float32 stays float32
     """Stages 1 to 3: return the joints of a whole sequence where they will be drawn.
 
-    Raises a `PoseError` for an array that is no pose, and for frames with NaN, infinities or no height.
+    Raises a `PoseError` for an array that is not a pose, and for frames with NaN, infinities or no height.
     """
     pose = to_coco17(pose)
     _check_finite(pose, 'NaN or infinite numbers; expected pixels and confidences '

@@ -355,7 +355,7 @@ def draw_sequence(
     size:int,          # Height and width of the result
     align:bool,        # Cut to the body first
     offset:int,        # Rows kept above and below the body
-    centre:int,        # Column that the cut goes around
+    centre:int,        # Column that the cut is centred on
 ) -> tuple[np.ndarray,np.ndarray]: # Maps `(T, 2, size, size)` uint8; `(T, 2)` bool: not made, the cut would grow
     "Draw and align the limb and joint map of every frame; `PoseError` for joints that cannot be drawn."
     out = np.empty((len(joints), 2, size, size), np.uint8)
@@ -374,4 +374,4 @@ def compile_loops() -> None:
     except OSError as e:
         folder = e.filename or 'the cache folder of numba'
         raise SkeletonGaitError(f"{folder}: compiled code cannot be kept there ({e.strerror}); "
-                                'make room, or name another folder in NUMBA_CACHE_DIR') from None
+                                'free some space, or set NUMBA_CACHE_DIR to another folder') from None

@@ -34,7 +34,7 @@ def _names_of_joints(names:list[str]) -> list[str]:
     return names
 
 def _nothing(value:bool|None) -> None:
-    "What a published key may not change any more."
+    "Refuse a value for a published key that can no longer be changed."
     if value is None: return None
     raise SettingsError(f"found {shown(value)}, expected null: both maps are always drawn")
 
@@ -42,7 +42,7 @@ def _nothing(value:bool|None) -> None:
 @dataclass
 class FormatArgs:
     "The form of the poses."
-    transfer_to_coco17:bool = key(False, 'said to be COCO-18; the shape decides, a contradiction is a warning')
+    transfer_to_coco17:bool = key(False, 'declared as COCO-18; the shape decides, a mismatch is a warning')
 
 @dataclass
 class PadArgs:
@@ -95,7 +95,7 @@ class HeatmapSettings:
 
 # %% ../../nbs/maps/04_settings.ipynb #587818e2
 def _merge(defaults:dict, given:dict) -> dict:
-    "`defaults` with the values of `given` over them, key by key."
+    "Return `defaults` overridden by `given`, key by key."
     merged = dict(defaults)
     for k, v in given.items():
         both = isinstance(merged.get(k), dict) and isinstance(v, Mapping)
@@ -114,7 +114,7 @@ def _at(tree:dict, path:str) -> Any:
 
 # %% ../../nbs/maps/04_settings.ipynb #12e33b79
 def _resolve(tree:dict, value:Any, at:str, depth:int=0) -> Any:
-    "`value`, or what it refers to; a `SettingsError` where that leads nowhere or in a circle."
+    "Return `value`, or what it refers to; a `SettingsError` for a missing or circular reference."
     if not _is_reference(value): return value
     found = _at(tree, value[2:-1])
     if found is None or isinstance(found, dict) or depth > 8:
@@ -142,7 +142,7 @@ PLACES = dict( # where the YAML tree has a field of `HeatmapConfig`
 _DECLARED = {row.path: row.field for row in key_rows(HeatmapSettings)}
 
 def _check(cfg:'HeatmapConfig') -> None:
-    "Hold the values of the flat form to the schema; a `SettingsError` names the key of the tree."
+    "Check the values of the flat form against the schema; a `SettingsError` names the key of the tree."
     for name, at in PLACES.items():
         value = getattr(cfg, name)
         if name == 'centre' and type(value) is int: value = 2*value
@@ -187,7 +187,7 @@ def _read(cfg:Mapping) -> HeatmapSettings:
 def heatmap_config(
     cfg:HeatmapConfig|Mapping|None=None, # A `HeatmapConfig`, a (partial) dict in the nested form, or None: as published
 ) -> HeatmapConfig:
-    "Settings from their nested form; a `SettingsError` names a key that is unknown or a value that cannot be."
+    "Settings from their nested form; a `SettingsError` names an unknown key or an invalid value."
     if cfg is None: return HeatmapConfig()
     if isinstance(cfg, HeatmapConfig): return cfg
     try: tree = to_dict(_read(cfg))

@@ -102,7 +102,7 @@ def downsample(
     stride:int=1,   # Step in height and width
     flat:bool=True, # A weight of four dimensions, or of five?
 ) -> nn.Module|None:
-    "Make the identity's way past a block: nothing, or 1x1 convolution and batch norm where width or size change."
+    "Make a block's shortcut: None, or a 1x1 convolution and batch norm if width or size change."
     if stride == 1 and c_in == c_out: return None
     conv = Conv2d(c_in, c_out, 1, stride) if flat else PointConv3d(c_in, c_out, stride)
     return nn.Sequential(conv, nn.BatchNorm2d(c_out))
@@ -231,7 +231,7 @@ class SeparateFCs(nn.Module):
 
 # %% ../../nbs/nets/01_layers.ipynb #e64d95d2
 class SeparateBNNecks(nn.Module):
-    "Batch norm, unit length, and cosines with a direction for each class: what cross-entropy sees of an embedding."
+    "The head for cross-entropy: batch norm, scaling to unit length, and cosines with a direction for each class."
     def __init__(self,
         strips:int,    # Number of strips, p
         c:int,         # Channels of the embedding
@@ -283,7 +283,7 @@ class CatFusion(nn.Module):
 
 class PlusFusion(nn.Module):
     "The sum of the streams."
-    def __init__(self, c:int): # Not used: for the same signature as the others
+    def __init__(self, c:int): # Unused; keeps the signature of the other fusions
         super().__init__()
 
     def forward(self, sil_fchw:torch.Tensor, map_fchw:torch.Tensor) -> torch.Tensor:
@@ -291,7 +291,7 @@ class PlusFusion(nn.Module):
 
 # %% ../../nbs/nets/01_layers.ipynb #e8e0b0e9
 def init_weights(model:nn.Module) -> None:
-    "Set the start values of every convolution, linear layer and batch norm in `model`."
+    "Initialise every convolution, linear layer and batch norm in `model`."
     for m in model.modules():
         if isinstance(m, (nn.Conv2d, nn.Conv3d, nn.Linear)):
             nn.init.xavier_uniform_(m.weight)

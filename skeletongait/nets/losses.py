@@ -35,7 +35,7 @@ def triplet_weights(
     labels:Tensor,   # Subject of each sequence, int64 `(n,)`
     margin:float,    # A negative should be further away than a positive by this much
 ) -> Tensor: # int64 `(p, n, n)`; the positive ones add up to the number of costly triplets
-    "Count how often each distance occurs in triplets that cost something: + as anchor-positive, - as anchor-negative."
+    "Count how often each distance occurs in triplets with a loss above 0: + as anchor-positive, - as anchor-negative."
     same = labels[:, None] == labels
     reach = d_pnn + margin
     negatives = d_pnn.masked_fill(same, torch.inf).sort(-1).values
@@ -51,7 +51,7 @@ def _at_least_float32(x:Tensor) -> Tensor:
 
 # %% ../../nbs/nets/03_losses.ipynb #fe27c22d
 class TripletLoss(nn.Module):
-    "Triplet loss over every (anchor, positive, negative) of the batch, averaged over those that cost something."
+    "Batch-all triplet loss: every (anchor, positive, negative), averaged over those with a loss above 0."
     takes = 'embeddings' # which part of a model's output
     compares = True      # whether sequences are compared, so that those of all ranks are needed
 
@@ -89,7 +89,7 @@ class CrossEntropyLoss(nn.Module):
     compares = False
 
     def __init__(self,
-        scale:float=16,            # Factor of the logits, which are cosines: too small for a sure softmax
+        scale:float=16,            # Factor of the logits, which are cosines: too small for a confident softmax
         label_smoothing:float=.1,  # Share of the target spread evenly over all classes, 0 to 1
         log_accuracy:bool=False,   # Also log the share of strips whose largest logit is the right subject
     ):
@@ -115,7 +115,7 @@ class CrossEntropyLoss(nn.Module):
 
 # %% ../../nbs/nets/03_losses.ipynb #3790ce3f
 class _Gather(torch.autograd.Function):
-    "All ranks' tensors in rank order; backward takes the own part, times the number of ranks."
+    "All ranks' tensors in rank order; backward returns this rank's part, times the number of ranks."
     @staticmethod
     def forward(ctx, x):
         rank, n = dist.get_rank(), len(x)
@@ -140,22 +140,22 @@ def _all_lengths(x:Tensor) -> list[int]:
     return torch.cat(lengths).tolist()
 
 def gather(
-    x:Tensor, # `(n, ...)`, as long on every rank
+    x:Tensor, # `(n, ...)`, the same n on every rank
 ) -> Tensor: # `(ranks * n, ...)`, rank after rank
-    "Gather every rank's `x`, with gradients for the own part; a `SkeletonGaitError` where the lengths differ."
+    "Gather every rank's `x`, with gradients for this rank's part; a `SkeletonGaitError` where the lengths differ."
     if not in_ddp(): return x
     lengths = _all_lengths(x)
     if len(set(lengths)) > 1:
         raise SkeletonGaitError(
             f"the ranks' batches hold {lengths} sequences: expected equally many on each; "
-            "choose a batch size that the number of ranks divides")
+            "choose a batch size that is a multiple of the number of ranks")
     return _Gather.apply(x.contiguous())
 
 # %% ../../nbs/nets/03_losses.ipynb #7bd50ce9
 def average(
     x:Tensor, # Any shape, the same on every rank
 ) -> Tensor:
-    "Return the mean of `x` over the ranks, with gradients for the own `x`, ready to be averaged over ranks."
+    "Return the mean of `x` over the ranks, with gradients for this rank's `x`, ready to be averaged over ranks."
     if not in_ddp(): return x
     return _Gather.apply(x[None].contiguous()).mean(0)
 

@@ -154,12 +154,12 @@ FUSIONS = {
     'attention': AttentionFusion, 'AttentionFusion': AttentionFusion, 'CatFusion': CatFusion, 'PlusFusion': PlusFusion}
 
 def _first_width(C:float) -> int:
-    "Channels of the first stage; a `SkeletonGaitError` if they are no whole number."
+    "Channels of the first stage; a `SkeletonGaitError` if that is not a whole number."
     c = int(32*C)
     if c == 32*C and c >= 1: return c
     raise SkeletonGaitError(
         f"model_cfg.Backbone.C: found {C}, which makes {32*C} channels; "
-        "expected a whole number of them, as from 2, 1 or 0.25")
+        "expected a whole number of channels, such as from C = 2, 1 or 0.25")
 
 # %% ../../nbs/nets/02_models.ipynb #952df8eb
 class SkeletonGaitPP(GaitNet):
@@ -234,7 +234,7 @@ def _check_arguments(cls:type[GaitNet], args:dict) -> None:
 # %% ../../nbs/nets/02_models.ipynb #e7d690b1
 def build_model(
     model_cfg:dict, # `model`, `Backbone` (the network's arguments), `SeparateBNNecks: {class_num}`, `use_emb2`
-    seed:int=0,     # Seed of the start weights
+    seed:int=0,     # Seed of the initial weights
 ) -> GaitNet:
     "Build the network of a configuration; a `SkeletonGaitError` names the key that does not fit."
     cls = model_class(model_cfg)

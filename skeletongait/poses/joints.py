@@ -27,19 +27,19 @@ COCO17_FROM = {
 _GREW_COLUMNS = 2 + 17*3 # the first two are not used
 
 def _check_array(pose) -> None:
-    "A `PoseError` if `pose` is no array of numbers."
+    "Raise a `PoseError` if `pose` is not an array of numbers."
     if isinstance(pose, dict):
         keys = ', '.join(map(str, list(pose)[:8]))
         raise PoseError(f"found a dict with the keys {keys}; "
                         "expected the array of poses itself, (T, 17, 3) or (T, 17, 2)")
     if not isinstance(pose, np.ndarray):
         raise PoseError(f"found a {type(pose).__name__}; expected a numpy array of poses, "
-                        "(T, 17, 3) or (T, 17, 2) (numpy.asarray makes one of lists)")
+                        "(T, 17, 3) or (T, 17, 2) (numpy.asarray converts lists)")
     if pose.dtype.kind not in 'iuf':
         raise PoseError(f"found an array of dtype {pose.dtype}; expected numbers")
 
 def _check_shape(pose:np.ndarray, flat:bool) -> None:
-    "A `PoseError` if the shape is no pose's."
+    "Raise a `PoseError` if the shape is not that of a pose."
     known = pose.ndim == 3 and pose.shape[1] in (17, *COCO17_FROM) and pose.shape[2] in (2, 3)
     if not flat and not known:
         raise PoseError(f"found an array of shape {pose.shape}; expected (T, V, 3) or (T, V, 2) with V = 17 (COCO), "
@@ -51,7 +51,7 @@ def _check_shape(pose:np.ndarray, flat:bool) -> None:
 def to_coco17(
     pose:np.ndarray, # `(T, V, 3)` or `(T, V, 2)`, V = 17, 18, 25, or flat `(T, 53)`: pixel x, y (down), confidence
 ) -> np.ndarray: # `(T, 17, 3)` or `(T, 17, 2)`, floats (float32 stays float32)
-    "Bring a pose sequence to COCO-17 by its shape alone; `PoseError` where shape or type is no pose's."
+    "Bring a pose sequence to COCO-17 by its shape alone; `PoseError` if shape or type is not that of a pose."
     _check_array(pose)
     flat = pose.ndim == 2 and pose.shape[1] == _GREW_COLUMNS
     _check_shape(pose, flat)

@@ -50,7 +50,7 @@ def only_names(
 
 # %% ../../nbs/prepare/03_link_tree.ipynb #87a2ca59
 class Pairs(NamedTuple):
-    "Sequences by what the two trees have of them."
+    "Sequences, grouped by which of the two trees has files of them."
     both: dict[Sequence,tuple[Path,Path]] # Maps (or poses) and silhouettes
     only_maps: list[Sequence]
     only_silhouettes: list[Sequence]
@@ -78,13 +78,13 @@ def pair_up(
 
 # %% ../../nbs/prepare/03_link_tree.ipynb #58c21b5d
 def _is_grey(x:Any, ndim:int) -> bool:
-    "Is this an array of grey levels with so many axes?"
+    "Is this an array of grey levels with `ndim` axes?"
     return isinstance(x, np.ndarray) and x.ndim == ndim and (x.dtype == np.uint8 or x.dtype.kind == 'f')
 
 def first_name(
     x:Any, # What a file of the first tree holds
 ) -> str: # `0_heatmap`, `0_pose`, or empty for neither
-    "Return the name in the linked tree of a file of the first tree, by its shape."
+    "Return the name that a file of the first tree gets in the linked tree, by the shape of its array."
     if _is_grey(x, 4) and x.shape[1] == 2: return '0_heatmap'
     try:
         to_coco17(x)
@@ -101,7 +101,7 @@ def mismatch(
     first:Any,       # Should be maps `(T, 2, H, W)` or a pose sequence
     silhouettes:Any, # Should be `(T, H, W)`, W/H = 1, 44/64 or 48/64
 ) -> str|None:
-    "Say why the two cannot be of one sequence, however many frames they have; None if they can."
+    "Return why the two cannot belong to one sequence, frame counts aside; None if they can."
     if not first_name(first):
         return f"the first is {_described(first)}; expected maps (T, 2, H, W) of uint8 or float, or poses (T, V, 3)"
     if not _is_grey(silhouettes, 3):
@@ -174,7 +174,7 @@ _COPIES_TOO = (errno.ENOENT, errno.ENAMETOOLONG, errno.ENOSPC, errno.EDQUOT, err
                errno.EACCES)
 
 def _symlink(target:Path, tmp:Path, path:Path) -> None:
-    "Make the link `tmp`, which is to be `path`; `OutputError` where the system makes none, whatever its reason."
+    "Make the link `tmp`, to be renamed to `path`; `OutputError` if the system cannot make links."
     try:
         os.symlink(target.absolute(), tmp)
     except OSError as e:
@@ -186,7 +186,7 @@ def link(
     target:Path, # What to point to
     path:Path,   # The link; its folder is made
 ) -> None:
-    "Make `path` an absolute link to `target`, in place of what is there; `OutputError` if the system takes no links."
+    "Make `path` an absolute link to `target`, replacing what is there; `OutputError` if links are not supported."
     path.parent.mkdir(parents=True, exist_ok=True)
     # not by `atomic_write`, which would open the target
     tmp = path.with_name(f'.link.{platform.node()}-{os.getpid()}.tmp')
@@ -212,7 +212,7 @@ def _save_if_new(text:str, path:Path) -> None:
             save_text(text, path)
 
 def _read_list(path:Path) -> dict[str,tuple[int,int]]: # Size and time of each file, by its name
-    "Read the list of files written here; `SkeletonGaitError` if it is none."
+    "Read the list of files written here; `SkeletonGaitError` if it is invalid."
     if not path.exists(): return {}
     try:
         # behind the last line's end there may be half a line, of a killed run
@@ -252,7 +252,7 @@ class Written:
 # %% ../../nbs/prepare/03_link_tree.ipynb #008c4df4
 @patch
 def add(self:Written, path:Path, tmp:Path) -> None:
-    "Remember that `tmp` is going to be `path`; on the disk when this returns."
+    "Record on disk that `tmp` will become `path`."
     name = self._name(path)
     with writing(self.path), self.lock, open(self.path, 'ab', buffering=0) as f:
         self.known[name] = _identity(tmp)
@@ -286,7 +286,7 @@ def put(
     copy:bool,       # A copy, not a link
     written:Written, # Where real files are listed
 ) -> None:
-    "Make `path` what it should be, in place of what is there; whole or not at all."
+    "Write or link `path` as `o` says, replacing what is there; whole or not at all."
     if o.cut is None and not copy:
         link(o.source, path)
         return
@@ -308,7 +308,7 @@ def is_our_name(name:str) -> bool:
     return bool(_OURS.fullmatch(name) or _HALF.fullmatch(name))
 
 def may_go(path:Path, written:Written) -> bool:
-    "Is nothing lost with `path`: a link, a half-written file, or a real one of ours?"
+    "Can `path` be removed without loss: a link, a half-written file, or a real one of ours?"
     return path.is_symlink() or bool(_HALF.fullmatch(path.name)) or written.has(path)
 
 def _check_free(paths:Iterable[Path], folder:Path, written:Written) -> None:
@@ -430,7 +430,7 @@ def as_report(
     results:list[Result], # Of all pairs, and of the ambiguous sequences
     kept:list[Path],      # Real files that are not ours, in sequences that are not linked
 ) -> dict:
-    "Count all sequences, and list each by what became of it."
+    "Count all sequences, and list them by result."
     def names(sequences): return ['/'.join(s) for s in sequences]
     failed = [r for r in results if r.reason]
     lists = dict(
@@ -462,9 +462,9 @@ def _details(report:dict) -> list[str]:
 # %% ../../nbs/prepare/03_link_tree.ipynb #effd903a
 def summary(
     report:dict,     # As `as_report` makes it
-    new:int,         # Sequences that were not yet as they should be
+    new:int,         # Sequences that are new or changed
     removed:int,     # Sequences that are no longer linked
-    dry_run:bool,    # It would all be so
+    dry_run:bool,    # Report what would happen
 ) -> str:
     "Write the report as text: one line for each sequence that is not simply linked, and the counts."
     n = report['counts']
@@ -496,7 +496,7 @@ def _is_report(path:Path) -> bool:
     return isinstance(report, dict) and {'counts', 'linked', 'only_maps'} <= report.keys()
 
 def check_report(path:Path) -> None:
-    "Raise a `SkeletonGaitError` if the report would take the place of another file: that of the maps' folder, say."
+    "Raise a `SkeletonGaitError` if the report would replace another file, such as the report of the maps' folder."
     if os.path.lexists(path) and not _is_report(path):
         raise SkeletonGaitError(f"{path}: is no report of this script; move it away or choose another output path")
 
@@ -508,7 +508,7 @@ def _ambiguous(sequence:Sequence, files:list[Path]) -> Result:
     return Result(sequence, files, why)
 
 def _link_pairs(pairs:Pairs, one:Callable) -> list[Result]:
-    "Call `one` for every pair; an `OutputError` tells how many are done. The ambiguous sequences have failed already."
+    "Call `one` for every pair; an `OutputError` reports how many are done. Ambiguous sequences have failed already."
     results, n = [], len(pairs.both)
     try:
         for result in tqdm(in_threads(one, pairs.both.items()), 'linking', n, unit=' sequences', mininterval=.5):

@@ -44,7 +44,7 @@ def make_header(cfg:HeatmapConfig) -> dict:
 
 # %% ../../nbs/prepare/02_manifest.ipynb #d4fe1e2d
 def _all_settings(header:dict) -> dict:
-    "Everything in a header that decides about maps, defaults included."
+    "Everything in a header that affects the maps, defaults included."
     versions = {'format of the manifest': header.get('format'), 'version of the drawing': header.get('drawing')}
     return versions | LATER | header.get('settings', {})
 
@@ -52,7 +52,7 @@ def settings_difference(
     old:dict, # Header of the maps that are there
     new:dict, # Header of the maps to draw
 ) -> list[str]:
-    "List each difference between two headers, with both values; empty if their maps may stand side by side."
+    "List each difference between two headers, with both values; empty if their maps may share a folder."
     a, b = _all_settings(old), _all_settings(new)
     return [f'{k} was {a.get(k)!r:.80} and is {b.get(k)!r:.80}' for k in a | b if a.get(k) != b.get(k)]
 
@@ -75,7 +75,7 @@ def to_line(record:Record) -> str:
     return json.dumps({k: v for k, v in record._asdict().items() if k not in defaults or v != defaults[k]})
 
 def _is_path_below(pose:str) -> bool:
-    "Does the path name a file, and lead nowhere outside?"
+    "Does the path name a file, and stay inside the folder?"
     path = PurePosixPath(pose)
     return bool(path.name) and '..' not in path.parts
 
@@ -91,7 +91,7 @@ def _is_record(o:Any) -> bool:
     return all(type(n) is int for n in counts) and _is_path_below(o['pose'])
 
 def from_line(line:str|bytes) -> Record|None:
-    "Read the record of a line; None for a line that is not whole."
+    "Read the record of a line; None for an incomplete line."
     try:
         o = read_json(line)
     except SkeletonGaitError:
@@ -112,7 +112,7 @@ def fresh(
     maps_bytes:int|None,      # Bytes of the maps' file; None if there is none
     sha256:Callable[[],str],  # Reads the pose file, if need be
 ) -> Record|None: # The record to keep; None if the maps must be drawn
-    "Return the record if the maps are still those of the pose file, with the file's time."
+    "Return the record, with the file's time, if the maps still match the pose file."
     if record is None or (record.size, record.bytes) != (size, maps_bytes):
         return None
     if record.window != window_of(record.frames): return None
@@ -128,7 +128,7 @@ def file_sha256(path:Path) -> str:
 
 # %% ../../nbs/prepare/02_manifest.ipynb #ff94d903
 class OutputError(SkeletonGaitError):
-    "The output cannot be written, and no following file could be either."
+    "The output cannot be written, neither this file nor any other."
 
 # no space, over quota, read-only, broken disk, server gone, no permission
 _EVERYWHERE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.EACCES, errno.EPERM)
@@ -177,8 +177,8 @@ def read_manifest(
         return None
     header = _header(first)
     if header is None:
-        raise SkeletonGaitError(f"{path}: its first line is no header; expected what skeletongait wrote there. "
-                                "Draw all anew with --overwrite")
+        raise SkeletonGaitError(f"{path}: its first line is not a header; expected one that skeletongait wrote. "
+                                "Draw all maps again with --overwrite")
     return Manifest(header, _records(lines))
 
 # %% ../../nbs/prepare/02_manifest.ipynb #dc87855c
@@ -198,7 +198,7 @@ def start_journal(
     out:Path, # Folder of maps
     rank:int,
 ) -> Path:
-    "Create a new journal, whose name no other process, machine or run has."
+    "Create a new journal, with a name unique to this process, machine and run."
     path = out/'journal'/f'{platform.node()}-{rank}-{os.getpid()}-{time.time_ns()}.jsonl'
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -225,7 +225,7 @@ _JOURNAL = re.compile(r'.*-[0-9]+-[0-9]+-[0-9]+\.jsonl', re.DOTALL) # as `start_
 def find_journals(
     out:Path, # Folder of maps
 ) -> list[Path]:
-    "List the journals that runs have left; other files in their folder belong to others."
+    "List the journals that runs have left; ignore all other files."
     return [p for p in (out/'journal').glob('*.jsonl') if _JOURNAL.fullmatch(p.name)]
 
 def read_journals(journals:Iterable[Path]) -> dict[str,Record]:
@@ -277,12 +277,12 @@ def check_settings(
     manifest:Manifest|None, # Of those that are there
     maps:dict[str,int],     # What is there
 ) -> None:
-    "Raise a `SkeletonGaitError` if new maps would stand beside others with different or unknown settings."
+    "Raise a `SkeletonGaitError` if new maps would be mixed with maps of different or unknown settings."
     todo = 'choose another --ext_name or --save_root, or draw all of them anew with --overwrite'
     if not maps: return
     if manifest is None:
         raise SkeletonGaitError(f"{out}: holds {len(maps)} maps but no {MANIFEST}, "
-                                f"so nobody knows how they were drawn; {todo}")
+                                f"so it is unknown how they were drawn; {todo}")
     differ = settings_difference(manifest.header, header)
     if differ:
         raise SkeletonGaitError(f"{out}: its {len(maps)} maps were drawn otherwise: {', '.join(differ)}; {todo}")
@@ -299,7 +299,7 @@ def known_records(
 def start_over(
     out:Path,    # Folder of maps
     header:dict, # How all is to be drawn
-) -> Manifest: # With what is to be removed, and marked
+) -> Manifest: # Marked; its records list what to remove
     "Mark the folder as one to be cleared."
     marked = Manifest(header | {'clearing': True}, known_records(out))
     write_manifest(out, marked)
@@ -315,7 +315,7 @@ def _own_files(out:Path, name:str) -> Iterator[tuple[str,PurePosixPath]]: # Path
 
 def clear(
     out:Path,                # Folder of maps
-    poses:Iterable[str],     # Whose maps are listed
+    poses:Iterable[str],     # Pose files whose maps are to be removed
 ) -> None:
     "Remove maps and pictures of some pose files, but nothing beyond a link."
     poses = list(poses)

@@ -57,7 +57,7 @@ def output_folder(
     for option, name in (('dataset_name', dataset_name), ('ext_name', ext_name)):
         if Path(f'{name}_').name != f'{name}_':
             raise SkeletonGaitError(f"--{option}={name}: has a slash; expected a word for the folder's name. "
-                                    "Where the folder goes is --save_root")
+                                    "Set the folder's location with --save_root")
     return Path(save_root)/f'{dataset_name}_sigma_{float(sigma)}_{ext_name}'
 
 # %% ../../nbs/prepare/01_render_tree.ipynb #ae85bd42
@@ -199,7 +199,7 @@ def check_target(job:Job, work:Work) -> None:
         raise SkeletonGaitError(f"{source}: what is drawn of it would lie beyond the link {link}; "
                                 "remove the link, or choose another --save_root")
     if target.parent.resolve()/target.name == source.resolve():
-        raise SkeletonGaitError(f"{source}: its maps, {target}, would take its place, by way of a link; "
+        raise SkeletonGaitError(f"{source}: its maps, {target}, would replace it through a link; "
                                 "choose another --save_root")
 
 def _read_pose(source:Path, limits:Limits) -> tuple[np.ndarray,os.stat_result,str]: # Pose; size and time; checksum
@@ -208,7 +208,7 @@ def _read_pose(source:Path, limits:Limits) -> tuple[np.ndarray,os.stat_result,st
     pose, digest = load_array(source, limits), file_sha256(source)
     after = source.stat()
     if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
-        raise SkeletonGaitError(f"{source}: was changed while it was read; the next run draws it")
+        raise SkeletonGaitError(f"{source}: changed while it was read; the next run will draw it")
     return pose, before, digest
 
 # %% ../../nbs/prepare/01_render_tree.ipynb #bbd73d9d
@@ -226,7 +226,7 @@ def _save(maps:np.ndarray, job:Job, work:Work, ready:Callable[[],None]) -> int: 
 def draw_file(
     job:Job,
     work:Work,
-    journal:Path, # This rank's; while it is there, nobody has taken over
+    journal:Path, # This rank's; it exists as long as no other run has taken over
 ) -> Record:
     """Draw one file.
 
@@ -284,7 +284,7 @@ class _Share:
         self.failed = []
 
     def do(self, job:Job) -> None:
-        "Draw one file, or note why it cannot be drawn; trouble with the output is raised."
+        "Draw one file, or note why it cannot be drawn; raise errors about the output."
         try:
             add_record(self.journal, draw_file(job, self.work, self.journal))
             self.drawn += 1
@@ -373,7 +373,7 @@ def open_output(
     header:dict,    # How all is to be drawn
     overwrite:bool, # Start over
 ) -> tuple[Manifest|None,Found]: # The manifest, without records of what is removed; what the folder holds
-    "Take up an output folder where the last run left it; `SkeletonGaitError` if its maps have other settings."
+    "Resume an output folder where the last run left it; `SkeletonGaitError` if its maps have other settings."
     found, journals = look_around(out), find_journals(out)
     if overwrite:
         check_unlisted(out, found)
@@ -392,7 +392,7 @@ def open_output(
 
 # %% ../../nbs/prepare/01_render_tree.ipynb #ec8b53a7
 def _same_maps(old:dict, new:dict) -> bool:
-    "Do two headers promise the same maps, though another release may have written the old one?"
+    "Do two headers describe the same maps, even if another release wrote the old one?"
     return old.keys() == new.keys() and not settings_difference(old, new)
 
 def _list_unlisted(found:Found, drawable:set[str], recorded:set[str]) -> list[str]:
@@ -406,7 +406,7 @@ def make_plan(
     work:Work,
     tree:Tree,           # Of poses
     dataset_name:str,
-    overwrite:bool=False,# Draw all, whatever is there
+    overwrite:bool=False,# Draw everything again
     closed:Iterable[tuple[str,str]]=(), # Folders of the tree that cannot be listed, and why
 ) -> Plan:
     "Decide what to draw, and write a manifest of what need not be drawn; errors of `open_output` and `list_jobs`."
@@ -435,7 +435,7 @@ MOST_SECONDS = 3600 # Seconds at one file after which a rank falls silent (chose
 
 # %% ../../nbs/prepare/01_render_tree.ipynb #37aeafcc
 class Teller:
-    "Posts twice a second, in a `with` block, how many files a rank has dealt with, and a sign of life."
+    "In a `with` block, post twice a second how many files a rank has processed, as a sign of life."
     def __init__(self, board:Board, rank:int):
         self.board, self.rank = board, rank
         self.n, self.since = 0, time.monotonic()
@@ -479,7 +479,7 @@ def refusal(
     poses:Path,  # Tree of poses, as this machine sees it
     out:Path,    # Folder of maps, as this machine sees it
 ) -> str: # Empty if nothing is in the way
-    "Say why this machine cannot take a share."
+    "Return why this machine cannot take a share."
     machine = platform.node()
     for folder in (poses, out):
         if not folder.is_dir(): return f'{folder}: no such folder on {machine}'
@@ -496,7 +496,7 @@ def _do_posted(
     save_root:Path,
     limits:Limits,
 ) -> Outcome:
-    "Do the share that rank 0 has posted, or say why this machine cannot."
+    "Do the share that rank 0 has posted, or report why this machine cannot."
     out = save_root/share['out']
     why = refusal(share['header'], poses, out)
     if why: return Outcome(stopped=why)
@@ -522,7 +522,7 @@ def follow(
     try:
         board.post(f'outcome/{rank}', outcome)
     except LostRankError as e:
-        raise LostRankError(f'{e} This rank drew {outcome.drawn} of {len(share["jobs"])} files, none is lost; '
+        raise LostRankError(f'{e} This rank drew {outcome.drawn} of {len(share["jobs"])} files, and none is lost; '
                             'the same command draws the rest') from None
     return 0
 
@@ -584,7 +584,7 @@ def look(self:ProgressWatch, rank:int) -> None:
 # %% ../../nbs/prepare/01_render_tree.ipynb #8b0723d3
 @patch
 def judge_silence(self:ProgressWatch, rank:int, now:float) -> None:
-    "Is `rank` silent? Say so once."
+    "Warn once if `rank` is silent."
     if now - self.heard[rank] <= self.patience:
         self.silent.discard(rank)
         return
@@ -597,7 +597,7 @@ def judge_silence(self:ProgressWatch, rank:int, now:float) -> None:
 # %% ../../nbs/prepare/01_render_tree.ipynb #972b1132
 @patch
 def judge_speed(self:ProgressWatch, rank:int, now:float) -> None:
-    "Has `rank` been at one file for long, though it is heard of? Say so once."
+    "Warn once if `rank` has spent a long time on one file, though it is not silent."
     n, share = self.done[rank], self.shares[rank]
     seconds = now - self.moved[rank]
     if seconds <= self.patience or rank in self.silent: return
@@ -694,7 +694,7 @@ def summary(
     elif left:
         lines.append(f'{left} files are left: run the same command again')
     if removed:
-        lines.append(f'{removed} earlier maps removed, since their pose files are no poses any more')
+        lines.append(f'{removed} earlier maps removed, since their pose files are no longer poses')
     there = report['maps'] - drawn
     lines.append(f"{drawn} files drawn, {len(failed)} failed, {there} were there already -> {work.out/'pkl'}")
     return '\n'.join(map(one_line, lines))

@@ -40,7 +40,7 @@ def computes(
     return not any(plain == o or plain.startswith((f'{o}.', f'{o}[')) for o in others)
 
 def _brief_pair(a, b) -> tuple[str,str]:
-    "Two values that differ, cut short where that can be seen."
+    "Return two values that differ, shortened to the part that differs."
     if brief(a) != brief(b): return brief(a), brief(b)
     whole = [json.dumps(o, ensure_ascii=False, default=str) for o in (a, b)]
     start = len(os.path.commonprefix(whole)) - 20

@@ -61,7 +61,7 @@ def apply_changes(
     tree:dict,             # Plain data, as `parse_yaml` gives it
     changes:Iterable[str], # `key=value` each, as in `loss_cfg[0].margin=0.3`; later values override earlier ones
 ) -> dict: # A copy with the changes, not checked further
-    "Set keys of a configuration; a `ConfigError` names the change that leads nowhere."
+    "Set keys of a configuration; a `ConfigError` names a change to a key that does not exist."
     return override(Config, tree, changes)
 
 # %% ../../nbs/runs/01_config.ipynb #3c47f519
@@ -91,10 +91,10 @@ def _read_text(source:str|os.PathLike) -> str:
 # %% ../../nbs/runs/01_config.ipynb #a25568bb
 def _source(
     source:str|os.PathLike, # A file, or the name of a packaged configuration
-    changes:list[str],      # What was set over it
+    changes:list[str],      # The overrides
     e:ConfigError,          # What is wrong
 ) -> str: # As in `run.yaml with --set trainer_cfg.seed=x`
-    "What an error is said to be in: the file, and the changes that it is about."
+    "Return the source that an error names: the file, and the overrides that may have caused it."
     blamed = [] if e.source else changes_about(changes, e.path)
     if not blamed: return str(source)
     return f"{source} with {' '.join(f'--set {o}' for o in blamed)}"
@@ -102,7 +102,7 @@ def _source(
 def load_config(
     source:str|os.PathLike,   # A YAML file, or the name of a packaged configuration
     changes:Iterable[str]=(), # As `apply_changes` takes them
-) -> tuple[Config,list[str]]: # The settings; changes, old spellings and odd values, for the log
+) -> tuple[Config,list[str]]: # The settings; warnings about overrides, aliases and unusual values
     "Read a configuration, with overrides; a `ConfigError` names the file, the override at fault, and the key or line."
     changes = list(changes)
     try: cfg, warnings = make_config(apply_changes(parse_yaml(_read_text(source)), changes))
@@ -149,7 +149,7 @@ def check_ready(
     phase:Literal['train', 'test'], # What is to be run
     source:str|os.PathLike='', # Where the settings are from, as `load_config` takes it: what a message begins with
 ) -> None:
-    "Raise a `ConfigError` that lists every value that this phase needs and nobody set, or says what torch refuses."
+    "Raise a `ConfigError` that lists every unset value that this phase needs, or reports what torch rejects."
     lines = [f'  {o}' for o in _not_ready(cfg, phase)]
     if lines: raise ConfigError('\n'.join([f'not ready to {phase}:', *lines]), source=str(source))
     if phase == 'test': return

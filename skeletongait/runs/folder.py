@@ -71,7 +71,7 @@ def name_of_test(cfg:Config) -> str:
     return '-'.join(words)
 
 def of_other_test(path:Path, settings:dict) -> bool:
-    "Does a file of results say that it is of a test with other settings?"
+    "Does a file of results belong to a test with other settings?"
     try:
         said = read_json(read_text(path, 'the results of a test'))
     except SkeletonGaitError:
@@ -108,7 +108,7 @@ def results(self:Run,
     iteration:int,        # Of the weights
     cfg:Config|None=None, # Settings of the test; None: the run's
 ) -> Path:
-    "Return where the results of a test are, or would be: never in the place of another test's."
+    "Return where the results of a test are, or would be; the path is different for every test."
     cfg = cfg or self.cfg
     settings = settings_of_test(cfg)
     stem = f'{self.name}-{iteration:05d}-{name_of_test(cfg)}'
@@ -119,7 +119,7 @@ def results(self:Run,
 
 @patch
 def tested(self:Run, iteration:int) -> bool:
-    "Are there results of a test by the run's settings, or under the name that they had in earlier releases?"
+    "Are there results of a test with the run's settings, also under the name that earlier releases used?"
     earlier_name = self.folder/'results'/f'{self.name}-{iteration:05d}.json'
     return self.results(iteration).exists() or earlier_name.exists()
 
@@ -164,8 +164,8 @@ GO_ON_ADVICE = ('the earlier checkpoints are untouched. Make room, or set output
 # %% ../../nbs/runs/03_folder.ipynb #04162fd4
 def prune(
     run:Run,
-    keep_last:int,     # How many of the newest stay, beside the best; 0: all
-    now:int|None=None, # Iteration of the run: newer checkpoints neither count nor go; None: all count
+    keep_last:int,     # How many of the newest stay, in addition to the best; 0: all
+    now:int|None=None, # Iteration of the run: newer checkpoints are neither counted nor deleted; None: count all
 ) -> list[int]: # Iterations whose checkpoint is deleted
     "Delete old checkpoints; warn of one that cannot be deleted."
     if not keep_last: return []
@@ -207,7 +207,7 @@ def note_best(
     name:str,         # Of the primary metric
     value:float|None, # Of the primary metric, larger is better; None (or NaN): nothing is noted
 ) -> bool: # Whether it is the best now
-    "Note the checkpoint in `best.json` if it is better than the best so far, or judged by another metric."
+    "Note the checkpoint in `best.json` if it is better than the best so far, or the metric has changed."
     if value is None or math.isnan(value): return False
     best = read_best(run)
     if best and best.get('name') == name and value <= best['value']:
@@ -272,11 +272,11 @@ def _new_aside(run:Run) -> Path:
 def set_aside(self:Run,
     beyond:int=0, # The new run begins here: what belongs to later iterations is moved
 ) -> Path|None:   # `earlier-<date>-<time>` in the run's folder; None: there was nothing to move
-    "Move what an earlier run left beyond an iteration; for rank 0, before a run writes anything."
+    "Move the files that an earlier run left beyond an iteration; for rank 0, before a run writes anything."
     what = _what_to_move(self, beyond)
     if not what: return None
     aside = _new_aside(self)
-    with naming_write_errors(aside, 'what an earlier run left'):
+    with naming_write_errors(aside, "an earlier run's files"):
         if beyond:
             _copy_records(self, aside)
         for o in what:
@@ -294,7 +294,7 @@ def _locked(lock:FileLock) -> bool:
         return False
     except OSError as e:
         log.warning(f'{lock.lock_file}: this file system knows no locks ({e.strerror}); '
-                    'see to it that no other run uses this folder')
+                    'make sure that no other run uses this folder')
     return True
 
 def _holder(path:Path) -> str:
@@ -322,7 +322,7 @@ def claim(
     run:Run,
     seconds:float=30, # How long to wait for another process to end
 ) -> contextlib.ExitStack: # To be kept as long as the run lasts; closing it releases the folder
-    "Lock a run's folder for this process; raise where another has it. For rank 0, before anything is read."
+    "Lock a run's folder for this process; raise if another process holds it. For rank 0, before anything is read."
     path, about = run.folder/'lock', run.folder/'lock.txt'
     with naming_write_errors(path, 'the lock'):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -58,7 +58,7 @@ def encode_value(value:Value) -> bytes:
     return b'j' + json.dumps(value).encode()
 
 def decode_value(data:bytes) -> Value:
-    "Turn what `encode_value` returned into the value again."
+    "Decode what `encode_value` returned."
     kind, content = data[:1], data[1:]
     return content if kind == b'b' else json.loads(content)
 
@@ -130,14 +130,14 @@ def take_over(run:Run, cfg:Config, iteration:int) -> None:
             f.unlink()
     aside = run.set_aside(iteration)
     if aside:
-        log.warning(f'{run.folder} held an earlier run, beyond iteration {iteration}; '
+        log.warning(f'{run.folder} held an earlier run with iterations beyond {iteration}; '
                     f'its files lie in {aside.name} now. '
-                    'To go on with a run instead, set trainer_cfg.restore_hint: latest')
+                    'To resume a run instead, set trainer_cfg.restore_hint: latest')
     save_text(to_yaml(cfg), run.config)
 
 @patch
 def begin(self:TrainingRun) -> None:
-    "Claim the folder and restore what `restore_hint` says, on every rank."
+    "Claim the folder and restore from `restore_hint`, on every rank."
     def claim_folder() -> None:
         self.run.lock = claim(self.run) # held as long as this process lives
     broadcast_value(claim_folder)
@@ -180,13 +180,13 @@ def fetch(batches, stop:Stop) -> tuple[Batch|None,int,SkeletonGaitError|None]:
         mine = STOP
     state = all_reduce_max(mine)
     if state == ERROR and error is None:
-        error = OtherRankError('another rank has no batch')
+        error = OtherRankError("see another rank's error: it has no batch")
     return batch, state, error
 
 # %% ../../nbs/runs/10_loop.ipynb #c1a0000e
 @patch
 def draw(self:TrainingRun, batches) -> Batch|None:
-    "Return the next batch, or None where a rank was told to stop; where a rank has no batch, save and raise."
+    "Return the next batch, or None if a rank received a stop signal; if a rank has no batch, save and raise."
     batch, state, error = fetch(batches, self.stop)
     if state == STOP: return None
     if state == ERROR:
@@ -207,7 +207,7 @@ def step(self:TrainingRun,
     batch:Batch,
     waited:float, # Seconds that the loader took for it
 ) -> None:
-    "Do one step and count it; where the loss is not finite, save the batch and say where."
+    "Do one step and count it; if the loss is non-finite, save the batch and report where."
     began = time.perf_counter()
     if self.iteration == 0:
         self.watch.pictures(0, batch)
@@ -242,7 +242,7 @@ def under_way(self:TrainingRun, loader) -> Iterator[None]:
 
 @patch
 def catch_up(self:TrainingRun, test:Callable|None) -> None:
-    "Note that a run goes on, and make up for a test that it missed."
+    "Record that a run resumes, and run a test that it missed."
     if self.iteration:
         self.watch.note('resumed', self.iteration, processes=self.ranks.world)
     if test and self.test_missing():
@@ -311,7 +311,7 @@ def run_test(self:TrainingRun,
 
 @patch
 def test_missing(self:TrainingRun) -> bool:
-    "Did the run end before it could test the checkpoint it goes on from? Only rank 0 looks at its disk."
+    "Did the run end before it could test the checkpoint it resumes from? Only rank 0 looks at its disk."
     if self.iteration == 0 or not self.save_due(): return False
     missing_here = self.ranks.rank == 0 and not self.run.tested(self.iteration)
     return all_reduce_max(int(missing_here)) == 1
@@ -373,7 +373,7 @@ def protocol_of(cfg:Config):
 
 # %% ../../nbs/runs/10_loop.ipynb #6521c361
 class Prepared(NamedTuple):
-    "What a test needs beside the network."
+    "What a test needs besides the network."
     protocol: Any                # How probes and gallery are chosen and scored
     data: GaitDataset            # Test sequences
     notices: tuple[str,...]      # About them, for the log
@@ -385,7 +385,7 @@ def check_rules(
     sequences:list[Sequence], # Of the test set
     probes:tuple[str,...]|None,
 ) -> None:
-    "Raise a `SkeletonGaitError` if a test has nothing to score; on rank 0, warn of all that it leaves out."
+    "Raise a `SkeletonGaitError` if a test has nothing to score; on rank 0, warn about everything it leaves out."
     e = cfg.evaluator_cfg
     own_rules = e.eval_func == 'evaluate_gallery_probe'
     where = 'evaluator_cfg.protocol' if own_rules else f'evaluator_cfg.eval_func {e.eval_func}'

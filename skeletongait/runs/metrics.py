@@ -35,7 +35,7 @@ class Reading(NamedTuple):
 
 # %% ../../nbs/runs/07_metrics.ipynb #d9b9b01b
 def _mean(x:torch.Tensor) -> torch.Tensor:
-    "The mean in float64; in float32 on an Apple GPU, which has no other."
+    "The mean in float64; in float32 on an Apple GPU, which has no float64."
     return x.detach().to(torch.float32 if x.device.type == 'mps' else torch.float64).mean()
 
 # %% ../../nbs/runs/07_metrics.ipynb #c2000007
@@ -82,7 +82,7 @@ def pause(self:Meter) -> Iterator[None]:
 
 @patch
 def read(self:Meter) -> Reading: # The averages since the last reading
-    "Read and begin anew; call it after at least one iteration."
+    "Return the averages and reset them; call it after at least one iteration."
     whole = (time.perf_counter() - self.start)/self.timed
     data = self.data/self.timed
     compute = self.compute/self.timed
@@ -128,7 +128,7 @@ def log_line(
 
 # %% ../../nbs/runs/07_metrics.ipynb #1ade1756
 class _TellsOnce(logging.Handler):
-    "A handler that reports its first write error on stderr and goes on: a log is not worth a run."
+    "A handler that reports its first write error on stderr and continues: a failing log must not stop a run."
     told = False
 
     def handleError(self, record):

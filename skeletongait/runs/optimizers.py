@@ -35,7 +35,7 @@ def _classes(module, base:type) -> dict[str,type]:
     return {name: o for name, o in vars(module).items() if _usable(o, base) and name == o.__name__}
 
 def _arguments(cls:type) -> dict[str,inspect.Parameter]:
-    "What one may say to a class of torch: its parameters after `self` and the weights or the optimizer."
+    "The arguments that a class of torch takes: its parameters after `self` and the weights or the optimizer."
     return dict(list(inspect.signature(cls.__init__).parameters.items())[2:])
 
 # %% ../../nbs/runs/01b_optimizers.ipynb #5f44e8af
@@ -74,7 +74,7 @@ class TorchSection:
 # %% ../../nbs/runs/01b_optimizers.ipynb #87b10481
 @patch
 def missing(self:TorchSection) -> list[str]:
-    "The arguments that the class needs and nobody gave."
+    "The arguments that the class needs but that are not set."
     return [o for o in required(self.classes()[self.name].__init__)[1:] if o not in self.arguments]
 
 @patch
@@ -88,7 +88,7 @@ def make(self:TorchSection, first):
 # %% ../../nbs/runs/01b_optimizers.ipynb #ef18b614
 @patch
 def check(self:TorchSection, given:dict, warn:Callable) -> None:
-    "Hold the arguments to the signature of the class; drop defaults that the class does not know."
+    "Check the arguments against the signature of the class; drop defaults that the class does not accept."
     known, given = self._known(), {k: v for k, v in given.items() if k != self.tag}
     for o, value in given.items():
         if o not in known: raise self._no_argument(o, known)
@@ -121,7 +121,7 @@ class OptimizerCfg(TorchSection):
     "An optimizer of `torch.optim`."
     at:ClassVar[str] = 'optimizer_cfg'
     solver:str = key('SGD', 'its name')
-    arguments:dict = key(dict(lr=.1, momentum=.9, weight_decay=5e-4), 'its arguments, beside `solver`', rest=True)
+    arguments:dict = key(dict(lr=.1, momentum=.9, weight_decay=5e-4), 'its arguments, besides `solver`', rest=True)
 
     def classes(self) -> dict[str,type]: return _classes(torch.optim, torch.optim.Optimizer)
 
@@ -132,7 +132,7 @@ class SchedulerCfg(TorchSection):
     at:ClassVar[str] = 'scheduler_cfg'
     scheduler:str = key('MultiStepLR', 'its name')
     arguments:dict = key(
-        dict(gamma=.1), 'its arguments, beside `scheduler` (MultiStepLR needs `milestones`)', rest=True)
+        dict(gamma=.1), 'its arguments, besides `scheduler` (MultiStepLR needs `milestones`)', rest=True)
 
     def classes(self) -> dict[str,type]: return _classes(lr_scheduler, lr_scheduler.LRScheduler)
 
@@ -142,7 +142,7 @@ class SchedulerCfg(TorchSection):
         return self.arguments.get('milestones', []) if self.scheduler == 'MultiStepLR' else []
 
     def check(self, given:dict, warn:Callable) -> None:
-        "Milestones must rise, and the rate keep its sign."
+        "Check that milestones ascend, and that gamma is above 0."
         super().check(given, warn)
         gamma, stones = self.arguments.get('gamma', 1), self.milestones
         if not fits(gamma, float) or gamma <= 0:

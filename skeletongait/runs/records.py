@@ -14,7 +14,7 @@ from ..files.text import read_json
 
 # %% ../../nbs/runs/08_records.ipynb #af01d6e9
 class Records:
-    "A file that grows by whole records; half a record is removed before the next one, or at the end."
+    "A file that whole records are appended to; a partial record is removed before the next one, or at the end."
     def __init__(self, path:Path):
         self.file = open(path, 'ab', buffering=0)
         self.size = self.file.tell() # of the whole records
@@ -48,7 +48,7 @@ MOST_METRICS = 2**29   # Bytes of a file of them (chosen: a million log lines ha
 def parse_record(
     line:bytes, # Of `metrics.jsonl`
 ) -> dict|None:
-    "Return what one line says; None if it is not whole."
+    "Return the record of one line; None if the line is incomplete."
     if len(line) > LONGEST_LINE: return None
     try:
         o = read_json(line)
@@ -67,7 +67,7 @@ def check_size(
                                 f'of at most {MOST_METRICS/2**20:,.0f} MB')
 
 def _whole_lines(path:Path) -> list[tuple[bytes,dict]]:
-    "The lines of a file of metrics, each with what it says, without a torn last one."
+    "The lines of a file of metrics, each with its record, without a torn last line."
     check_size(path, path.stat().st_size)
     lines = path.read_bytes().split(b'\n')
     parsed = [(line, parse_record(line)) for line in lines if line]
@@ -90,7 +90,7 @@ def read_metrics(
 # %% ../../nbs/runs/08_records.ipynb #79ab9e1e
 def rewind_metrics(
     path:Path,
-    iteration:int, # The run goes on after this one; 0: it begins, and nothing stays
+    iteration:int, # The run resumes after this one; 0: it starts, and nothing is kept
 ) -> None:
     "Drop what lies beyond `iteration`, and a torn last line; the file is replaced whole or not at all."
     if not path.exists(): return

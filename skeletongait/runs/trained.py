@@ -50,7 +50,7 @@ def read_walk(
         return load_streams(files, render, Limits(d.max_file_mb, d.max_frames)), files
     arrays = [walk] if isinstance(walk, np.ndarray) else list(walk)
     if not arrays:
-        raise SkeletonGaitError('a sequence: found no array; expected those that its files would hold, or its folder')
+        raise SkeletonGaitError('a sequence: found no array; expected the arrays of its files, or its folder')
     files = tuple(Path('a sequence')/f'array {i}' for i in range(len(arrays)))
     streams = [as_stream(x, f, render) for x, f in zip(arrays, files)]
     return match_streams(streams, files), files
@@ -58,7 +58,7 @@ def read_walk(
 # %% ../../nbs/runs/11_trained.ipynb #5f0c7a0b
 @dataclass(frozen=True)
 class TrainedRun:
-    "A trained network with the settings of its run, which say how it sees sequences and how they are compared."
+    "A trained network with the settings of its run, which define how it reads sequences and how they are compared."
     model: GaitNet    # In evaluation mode, on its device
     cfg: Config       # The run's settings
     path: Path|None   # Its checkpoint; None: an untrained network
@@ -73,7 +73,7 @@ class TrainedRun:
 def frames(self:TrainedRun,
     walk:Walk, # As `read_walk` takes it
 ) -> np.ndarray: # `(T, C, H, W)`
-    "Return what the network is given of a sequence: drawn, cut and limited as in a test."
+    "Return the frames of a sequence as the network gets them: drawn, cut and limited as in a test."
     e = self.cfg.evaluator_cfg
     streams, files = read_walk(walk, self.cfg)
     render = render_settings(self.cfg.data_cfg.render)
@@ -135,12 +135,12 @@ def checkpoint_settings(
     path:Path,  # A checkpoint
     state:dict, # What is in it
 ) -> Config:
-    "Return the settings beside a checkpoint, or else in it, or else the defaults around its network."
+    "Return the settings next to a checkpoint, or else those in it, or else the defaults for its network."
     beside = path.absolute().parent.parent/'config.yaml'
     if beside.is_file(): return _run_settings(beside)
     settings = state.get('config')
     if settings is None:
-        log.warning(f'{path}: holds no settings, and there is no {beside}; the defaults are taken, '
+        log.warning(f'{path}: holds no settings, and there is no {beside}; using the defaults, '
                     'which compare embed_1 and use all files of a sequence')
     try:
         if settings is None:
@@ -179,7 +179,7 @@ def load_run(
     path = Path(path)
     if path.is_dir(): return _load_from_folder(path, iteration, cfg)
     if iteration is not None:
-        raise SkeletonGaitError(f'{path}: is no folder, so there is no iteration {iteration} to choose; '
+        raise SkeletonGaitError(f'{path}: not a folder, so iteration {iteration} cannot be chosen; '
                                 'expected the folder of a run, or a checkpoint alone')
     state = load_checkpoint(path)
     return trained_run(cfg or checkpoint_settings(path, state), state, path)

@@ -55,7 +55,7 @@ def make_dataset(
 
 # %% ../../nbs/runs/02_trainer.ipynb #9ea08283
 class NonFiniteLossError(SkeletonGaitError):
-    "A loss that is NaN or infinite; no weight has moved yet, but the batch norms have counted the batch."
+    "A loss that is NaN or infinite; no weight has changed yet, but the batch norms have seen the batch."
     def __init__(self,
         loss:float,    # What was found
         batch:Batch,   # What it was found on: frames on the trainer's device, float32 in [0, 1]
@@ -147,7 +147,7 @@ def mixed_precision(
     where:torch.device, # The network's
     wanted:bool,        # `enable_float16` of the settings
 ) -> bool:
-    "Is mixed precision used? Never on an Apple GPU, which is logged."
+    "Return whether to use mixed precision: never on an Apple GPU, which is logged."
     if not wanted: return False
     if where.type != 'mps': return True
     log.info('enable_float16: left aside; on an Apple GPU all is computed in float32')
@@ -164,7 +164,7 @@ def _sync_batch_norm(model:nn.Module, r:Ranks, where:torch.device) -> nn.Module:
     if r.world > 1 and where.type == 'cuda':
         return nn.SyncBatchNorm.convert_sync_batchnorm(model)
     if r.rank == 0:
-        log.info('sync_BN: needs several GPUs; every process keeps the batch norm of its own share')
+        log.info('sync_BN: needs several GPUs; every process uses the statistics of its own share')
     return model
 
 def make_trainer(

@@ -87,7 +87,7 @@ class _Events:
     "A file of TensorBoard's records."
     def __init__(self,
         folder:Path,
-        start:int,   # The first iteration of the run: what earlier files say of it and later ones is void
+        start:int,   # The first iteration of the run: from here on, it replaces the records of earlier files
     ):
         folder.mkdir(parents=True, exist_ok=True)
         seconds = f'{time.time():.6f}' # TensorBoard reads files in the order of their names
@@ -276,7 +276,7 @@ def note(self:Watch,
 # %% ../../nbs/runs/09_watch.ipynb #fdc8d7c3
 @contextlib.contextmanager
 def _in_utf8(folder:str|os.PathLike) -> Iterator[str]:
-    "The path of a folder; where that is not UTF-8, which TensorBoard cannot open, of a link to it."
+    "Yield the path of a folder, or of a link to it if the path is not UTF-8, which TensorBoard cannot open."
     path = os.path.abspath(folder)
     with tempfile.TemporaryDirectory() as place:
         if path.encode('utf-8', 'replace') != os.fsencode(path):
@@ -306,11 +306,11 @@ def _on_cpu(o:Any) -> Any:
 def save_batch(
     run:Run,
     batch:Batch,   # On any device
-    iteration:int, # That met it
+    iteration:int, # In which it was found
     rank:int,      # Of this process
     reason:str,    # What went wrong
 ) -> Path:         # `<run>/nonfinite/<iteration>-rank<rank>.pt`
-    "Keep a batch for a later look."
+    "Save a batch for later inspection."
     path = run.folder/'nonfinite'/f'{iteration}-rank{rank}.pt'
     state = {k: _on_cpu(v) for k, v in batch._asdict().items()}
     content = io.BytesIO() # into memory: torch's own error about a full disk names no file
@@ -319,7 +319,7 @@ def save_batch(
         with atomic_write(path) as tmp:
             tmp.write_bytes(content.getbuffer())
     except OSError as e:
-        raise SkeletonGaitError(f'{path}: cannot be written ({e.strerror}), so the batch is not kept for a later look; '
+        raise SkeletonGaitError(f'{path}: cannot be written ({e.strerror}), so the batch is lost; '
                                 f'what was wrong with it: {reason}') from None
     return path
 
@@ -333,6 +333,6 @@ def load_batch(
     if not isinstance(kept, dict) or kept.keys() != wanted:
         found = ', '.join(map(str, kept)) if isinstance(kept, dict) else type(kept).__name__
         raise SkeletonGaitError(f'{path}: found {found}; '
-                                f"expected a batch as a run keeps it, with {', '.join(sorted(wanted))}")
+                                f"expected a batch that a run saved, with {', '.join(sorted(wanted))}")
     reason = kept.pop('reason')
     return Batch(**kept), reason

@@ -87,7 +87,7 @@ def count_sequences(
 def find_holes(
     sequences:Iterable[Sequence],
 ) -> list[Sequence]: # sorted
-    "List the sequences that at least half of the subjects, but not all, have, for each subject that lacks them."
+    "List, for each subject, the missing sequences that at least half of the subjects have."
     sequences = set(sequences)
     subjects = sorted({s.subject for s in sequences})
     n_of_kind = Counter((s.type, s.view) for s in sequences)
@@ -108,7 +108,7 @@ def _few(names:Iterable, k:int=5) -> str:
     return f'{first} and {len(names)-k:,} more' if len(names) > k else first
 
 def say_holes(holes:list[Sequence]) -> tuple[str,...]:
-    "Say in words which sequences are missing; empty if there are none."
+    "Describe which sequences are missing; empty if there are none."
     if not holes: return ()
     return (f"missing, though most subjects have it: {_plural(len(holes), 'sequence')} ({_few(holes)})",)
 
@@ -116,7 +116,7 @@ def say_holes(holes:list[Sequence]) -> tuple[str,...]:
 MARKS = {'all': '', 'some': ' ▾', 'none': ' ✕'}
 
 def cell_state(c:Counts, row:int, column:int) -> str: # `all`, `some` or `none`
-    "Say how many of the subjects have the sequence of this cell."
+    "Return whether all, some or none of the subjects have the sequence of this cell."
     n = c.n_tv[row, column]
     if not n: return 'none'
     return 'some' if c.is_single(row, column) and n < c.subjects else 'all'
@@ -185,7 +185,7 @@ class Content(NamedTuple):
 def kind_of(
     x:Any, # what a file holds
 ) -> str:  # `poses`, `maps`, `silhouettes` or `frames`
-    "Tell by its shape what an array is; a `SkeletonGaitError` for anything else."
+    "Return the kind of an array, by its shape; a `SkeletonGaitError` for anything else."
     if not isinstance(x, np.ndarray):
         raise SkeletonGaitError(f'holds a {type(x).__name__}; expected one array')
     if is_pose(x) and x.dtype.kind in 'iuf' and len(x): return 'poses'
@@ -231,7 +231,7 @@ def read_content(
 
 # %% ../../nbs/viewers/04_browser.ipynb #71377774
 def _fit_problem(seen:list[Content]) -> str:
-    "Say whether maps and silhouettes have sizes that do not fit; empty if they fit."
+    "Return why the sizes of maps and silhouettes do not fit; empty if they fit."
     sizes = {c.kind: c.x.shape[2:] for c in seen if c.kind != 'poses'}
     if not {'maps', 'silhouettes'} <= sizes.keys(): return ''
     if can_overlay(sizes['maps'], sizes['silhouettes']): return ''
@@ -242,7 +242,7 @@ def problems_of(
     contents:list[Content], # of one sequence
 ) -> list[str]:
     "List all that is wrong with a sequence, in words."
-    if not contents: return ['there is nothing in it']
+    if not contents: return ['the sequence is empty']
     seen = [c for c in contents if c.x is not None]
     problems = [c.problem for c in contents]
     if len({len(c.x) for c in seen}) > 1:
@@ -271,7 +271,7 @@ def _around(x:np.ndarray) -> np.ndarray:
 
 # %% ../../nbs/viewers/04_browser.ipynb #a0dda421
 def _limb_maps(c:Content, render:HeatmapConfig) -> Callable[[int],np.ndarray]:
-    "The limb map of a frame of the window; from poses it is drawn when asked for."
+    "The limb map of a frame of the window; from poses it is drawn on demand."
     if c.kind == 'maps': return _around(c.x[:, 0]).__getitem__
     joints = _around(place_joints(c.x, render))
     return lambda t: draw_maps(joints[t:t+1], render)[0, 0]
@@ -295,9 +295,9 @@ def thumbnail(
 
 # %% ../../nbs/viewers/04_browser.ipynb #1d896c90
 def named_streams(
-    o:Any, # a mapping of names to arrays, a list of arrays, or one array; callables that return them will do, too
+    o:Any, # a mapping of names to arrays, a list of arrays, or one array; or callables that return arrays
 ) -> Mapping[str,Any]: # name -> array, or callable
-    "Give the streams of a sequence by name; a `SkeletonGaitError` for anything else."
+    "Return the streams of a sequence by name; a `SkeletonGaitError` for anything else."
     if callable(o):
         o = o()
     if isinstance(o, Mapping): return {str(k): x for k, x in o.items()}
@@ -382,7 +382,7 @@ class Place(W.VBox):
 # %% ../../nbs/viewers/04_browser.ipynb #fa82c042
 @patch
 def load(self:Place, sequence:Sequence|None, look:Look|None, sign:str='') -> None:
-    "Show this sequence from now on, with the sign of its problems above; None: be empty."
+    "Show this sequence, with the sign of its problems above; None: show nothing."
     self.sequence = sequence
     self.look = look
     self.sign = sign
@@ -407,7 +407,7 @@ def _is_name_of_sequence(key:Any) -> bool:
 def check_sequences(
     o:Any, # should be a mapping with keys `(subject, type, view)`
 ) -> dict[Sequence,Any]:
-    "Give the mapping `Sequence` keys; a `SkeletonGaitError` for anything else, and if it is empty."
+    "Return the mapping with `Sequence` keys; a `SkeletonGaitError` for any other type, or if it is empty."
     if not isinstance(o, Mapping):
         raise SkeletonGaitError(
             f'sequences: found a {type(o).__name__}; expected a mapping of (subject, type, view) to arrays; '
@@ -435,7 +435,7 @@ class DatasetBrowser(Viewer):
     def __init__(self,
         sequences:Mapping[Sequence,Any],  # `(subject, type, view)` -> what `named_streams` takes; read when looked at
         partition:Partition|None=None,    # the subjects of the training and the test set
-        notes:Iterable[str]=(),           # what a reader should know of the data set
+        notes:Iterable[str]=(),           # notes on the data set, to be shown
         render:HeatmapConfig|Mapping=HeatmapConfig(), # how poses are drawn
         fps:float=25,                     # frames per second
         lacks:Mapping[Sequence,str]|None=None, # what a sequence lacks, in words, where known without reading it
@@ -527,7 +527,7 @@ def total_words(
     sources:list,  # what each sequence is read from, as `named_streams` takes it
     side:str='',   # of the partition
 ) -> str:
-    "Say how many subjects, sequences and files there are; no files where only reading would tell their number."
+    "Return the numbers of subjects, sequences and files; omit files if counting them needs reading."
     counts = [_plural(subjects, 'subject'), _plural(len(sources), 'sequence')]
     if all(isinstance(o, (Mapping, list, tuple)) for o in sources):
         counts.append(_plural(sum(map(len, sources)), 'file'))
@@ -570,7 +570,7 @@ def subject_label(
 # %% ../../nbs/viewers/04_browser.ipynb #3563e211
 @patch
 def narrow(self:DatasetBrowser) -> None:
-    "List the subjects that match: their name contains the text in `find`; on demand only those with problems."
+    "List the subjects that match: their name contains the text in `find`; optionally only those with problems."
     old = self.subject.value
     names = [name for name in self.by_subject if self.matches(name)]
     listed = names[:LISTED]
@@ -582,7 +582,7 @@ def narrow(self:DatasetBrowser) -> None:
 
 @patch
 def matches(self:DatasetBrowser, subject:str) -> bool:
-    "Do set, text and problems of a subject match what is asked for?"
+    "Does a subject match the set, text and problems that are asked for?"
     side = self.side.value
     in_set = not side or subject in self.sides[side]
     named = self.find.value.strip().lower() in one_line(subject).lower()
@@ -604,14 +604,14 @@ def label(self:DatasetBrowser, subject:str) -> str:
 # %% ../../nbs/viewers/04_browser.ipynb #7338f209
 @patch
 def pick_subject(self:DatasetBrowser) -> None:
-    "Offer the types and views of the subject; a choice that it has too stays."
+    "Offer the types and views of the subject; keep a choice that it has too."
     mine = self.by_subject.get(self.subject.value, ())
     offer(self.type, {s.type for s in mine})
     offer(self.view, {s.view for s in mine})
     self.pick_sequences()
 
 def offer(picker:W.Dropdown, names:Iterable[str]) -> None:
-    "Let a picker offer all or one of these names; its choice stays if it can."
+    "Set a picker's options to all or one of these names; keep its choice if possible."
     old = picker.value
     picker.options = [('all', ''), *((one_line(name), name) for name in sorted(names))]
     picker.value = old if old in names else ''
@@ -630,7 +630,7 @@ KEY = f"""{_swatch(MAP_RGB)} skeleton map {_swatch(SIL_RGB)} silhouette: each is
 the map around the hips, the silhouette around its centre of mass, so heads and hands need not coincide."""
 
 def key_words(looks:list[Look]) -> str: # HTML
-    "Explain the colours, where a map lies over a silhouette, and the first frame; empty for an empty page."
+    "Explain the colours if a map lies over a silhouette, and frame 0; empty for an empty page."
     if not looks: return ''
     key = KEY if any(look.thumb and look.thumb.overlaid for look in looks) else ''
     return f'<div class="sg-note">{key} Frame 0 is the middle of each walk.</div>'
@@ -678,7 +678,7 @@ def turn_page(self:DatasetBrowser) -> None:
 # %% ../../nbs/viewers/04_browser.ipynb #aa3034a8
 @patch
 def offer_sequences(self:DatasetBrowser, shown:list[Sequence]) -> None:
-    "Offer the sequences of the page; one of the same type and view as before stays chosen, else the first is."
+    "Offer the sequences of the page; keep one of the same type and view as before, else choose the first."
     old = self.sequence.value
     self.sequence.options = [(sequence_label(p.sequence, p.sign), p.sequence) for p in self.filled()]
     same = [s for s in shown if old and s[1:] == old[1:]]
@@ -691,7 +691,7 @@ def sequence_label(s:Sequence, sign:str) -> str:
 
 @patch
 def look(self:DatasetBrowser, s:Sequence) -> Look:
-    "Read a sequence; if it has problems, its subject has a mark from now on."
+    "Read a sequence; if it has problems, mark its subject."
     look = look_at(self.sequences[s], self.render)
     if s in self.lacks:
         look = look._replace(problems=(self.lacks[s], *look.problems))
@@ -852,7 +852,7 @@ def tree_notes(
 def tree_lacks(
     trees:list[Tree], # one, or maps (or poses) and silhouettes
 ) -> dict[Sequence,str]:
-    "Say what the sequences lack that only one of two trees has."
+    "Return what is missing for sequences that only one of two trees has."
     if len(trees) < 2: return {}
     pairs = pair_up(*trees)
     return dict.fromkeys(pairs.only_maps, 'no silhouettes') | dict.fromkeys(pairs.only_silhouettes, 'only silhouettes')
@@ -867,7 +867,7 @@ def from_folder(cls:DatasetBrowser,
     limits:Limits=Limits(),               # larger files are refused
     fps:float=25,                         # frames per second
 ) -> DatasetBrowser:
-    "Open the browser of a folder; where it cannot be opened, a message."
+    "Open the browser of a folder, or a message if it cannot be opened."
     def make():
         unlisted = []
         roots = [root] if silhouettes is None else [root, silhouettes]

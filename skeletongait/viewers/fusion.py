@@ -109,7 +109,7 @@ def fusion_weights(
 NOBODY, EQUAL = (90, 90, 90), (245, 245, 245) # RGB
 
 def scale_rgb() -> np.ndarray: # RGB of each level, `(255, 3)` uint8
-    "Return the colours: nobody, then from equal to orange, the skeleton (odd levels), and to blue (even levels)."
+    "Return the colours: 0 for nobody, then from neutral to orange for the skeleton (odd) and to blue (even)."
     distance, silhouette = np.divmod(np.arange(254), 2)
     ends = np.where(silhouette[:, None], SIL_RGB, MAP_RGB)
     colours = EQUAL + distance[:, None]/126*(ends - EQUAL)
@@ -159,7 +159,7 @@ def strip_weights(
 
 # %% ../../nbs/viewers/07_fusion.ipynb #4a09cbe8
 class Weights(NamedTuple):
-    "A silhouette's weights: their mean in memory, single channels when they are needed."
+    "A silhouette's weights: their mean in memory, single channels computed on demand."
     mean_thw: np.ndarray                    # float32, over channels
     channels: int                           # how many
     one: Callable[[int,int],np.ndarray]     # frame and channel to `(h, w)`
@@ -186,7 +186,7 @@ def model_weights(
     model:SkeletonGaitPP,
     x_tchw:np.ndarray, # As `network_frames` returns it
 ) -> Weights:
-    "Return the weights of a network, which is asked again for a single channel."
+    "Return the weights of a network, which runs again for a single channel."
     means = []
     for w_fchw in each_piece(model, x_tchw):
         channels = w_fchw.shape[1]
@@ -357,7 +357,7 @@ BAR = paint_trust(np.linspace(0, 1, 160))[None].repeat(14, 0)
 # %% ../../nbs/viewers/07_fusion.ipynb #b5706b88
 @patch
 def change_scale(self:FusionViewer, change:dict|None=None) -> None:
-    "Stretch the scale anew: the timeline, the weights and the words at the ends of the bar."
+    "Apply the chosen scale to the timeline, the weights and the labels of the bar."
     self.timeline.load(trust_levels(self.strips_ts.T, self.half()), scale_rgb())
     self.timeline.show(self.player.index)
     for label, words in zip(self.ends, self.legend()):
@@ -381,7 +381,7 @@ def below(self:FusionViewer) -> str:
     "Return what the timeline shows."
     words = 'mean weight on the body, all channels, by strip from head to feet; grey: nobody'
     if self.n_frames > self.timeline.width:
-        words += '; of frames that share a pixel the most one-sided'
+        words += '; of frames that share a pixel, the most one-sided is shown'
     return words
 
 @patch
@@ -423,7 +423,7 @@ def from_model(cls:FusionViewer,
     silhouettes:np.ndarray, # Likewise
     fps:float=25,           # Frames per second
 ) -> FusionViewer:
-    "Return the viewer of what a network makes of a sequence."
+    "Return the viewer of a network's weights for a sequence."
     def make():
         weights = model_weights(model, network_frames(maps, silhouettes))
         return cls(maps, silhouettes, weights, fps)
@@ -445,7 +445,7 @@ def from_run(cls:FusionViewer,
     folder:str|PathLike, # A linked sequence: maps or poses, and silhouettes
     fps:float=25,        # Frames per second
 ) -> FusionViewer:
-    "Return the viewer of what a run's newest network makes of a sequence."
+    "Return the viewer of the weights of a run's newest network for a sequence."
     def make():
         trained = load_run(run)
         x_tchw = run_frames(trained, folder)

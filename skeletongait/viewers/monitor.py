@@ -38,7 +38,7 @@ from .player import Player, Viewer, WORDS, caption, row, text
 
 # %% ../../nbs/viewers/05_monitor.ipynb #6fdc43c5
 class Tail:
-    "The records of a growing `metrics.jsonl`, of which each reading takes only what is new."
+    "The records of a growing `metrics.jsonl`, of which each call of `read` takes only the new ones."
     def __init__(self, path:str|os.PathLike): # the file; it need not exist yet
         self.path = Path(path)
         self.stamp = None # device, inode, size and time of change when last read; None: no file
@@ -80,7 +80,7 @@ def read_new(self:Tail, f:BinaryIO) -> tuple: # the file's stamp
 
 @patch
 def go_on(self:Tail, f:BinaryIO, same:bool) -> None: # is it the same file (inode) as before?
-    "Read on where the last reading ended; another file from its beginning."
+    "Continue where the last read ended, or at the beginning of another file."
     f.seek(self.at-len(self.mark))
     new = f.read()
     if not (same and new.startswith(self.mark)):
@@ -92,7 +92,7 @@ def go_on(self:Tail, f:BinaryIO, same:bool) -> None: # is it the same file (inod
 # %% ../../nbs/viewers/05_monitor.ipynb #d12c416f
 @patch
 def add(self:Tail, new:bytes) -> None:
-    "Parse lines; a last one that is damaged, or does not end, will be read once more."
+    "Parse lines; a damaged or incomplete last line is read again next time."
     lines = [line for line in new.split(b'\n') if line]
     parsed = [parse_record(line) for line in lines]
     if None in parsed[:-1]:
@@ -189,7 +189,7 @@ def _check_kinds(records:list[dict], what:str) -> None:
 
 # %% ../../nbs/viewers/05_monitor.ipynb #71b718ad
 class RunRecords:
-    "A run that is known by its records alone."
+    "A run given by its records alone."
     problem = ''  # why it cannot be read
 
     def __init__(self,
@@ -207,7 +207,7 @@ class RunRecords:
 # %% ../../nbs/viewers/05_monitor.ipynb #b9850d76
 def read_total(
     path:Path, # `config.yaml` of a run
-) -> int: # 0 if it is not there yet, or does not say
+) -> int: # 0 if it does not exist yet, or does not set it
     "Read the last iteration of a run."
     if not os.path.exists(path): return 0
     content = read_text(path, 'the settings of a run')
@@ -221,7 +221,7 @@ def read_total(
 
 # %% ../../nbs/viewers/05_monitor.ipynb #bd0d4254
 class RunFolder:
-    "A run as its folder tells it, however often it is asked."
+    "A run read from its folder, as often as `read` is called."
     def __init__(self, folder:str|os.PathLike): # `<output>/<dataset>/<model>/<save_name>`; it need not exist yet
         self.folder = Path(folder)
         if self.folder.is_file():
@@ -234,7 +234,7 @@ class RunFolder:
         self.unread = True # are the settings still to be read?
 
     def read(self) -> bool: # is there anything new?
-        "Take in what the run wrote since the last time; what prevents that becomes the `problem`."
+        "Read what the run wrote since the last time; an error becomes the `problem`."
         touched, before = False, self.problem
         try:
             touched = self.tail.read()
@@ -252,14 +252,14 @@ class RunFolder:
 @patch
 def nothing(self:RunFolder) -> str:
     "Say why there are no records yet."
-    words = f'waits for {self.tail.path}'
+    words = f'waiting for {self.tail.path}'
     return words if self.folder.is_dir() else f'{words}; the folder does not exist yet'
 
 # %% ../../nbs/viewers/05_monitor.ipynb #5c9ee2ca
 def span_of_time(
     seconds:float, # below zero counts as zero: clocks of two machines differ
 ) -> str:
-    "Say a length of time in words."
+    "Return a length of time in words."
     s = max(seconds, 0)
     for unit, length in (('days', 86400), ('h', 3600), ('min', 60)):
         if s >= 2*length: return f'{s/length:.0f} {unit}'
@@ -276,7 +276,7 @@ def silence(
     records:list[dict],      # at least one
     now:datetime.datetime,
 ) -> str:
-    "Say how long nothing was heard of a run, and whether it seems stopped."
+    "Return how long a run has written nothing, and whether it seems stopped."
     line = _last_line(records)
     silent = _seconds_since(records[-1], now)
     per_line = (line.get('seconds') or 0)*(line.get('n') or 0)
@@ -289,7 +289,7 @@ def run_status(
     total:int,            # the run's last iteration; 0: not known
     now:datetime.datetime,
 ) -> str:
-    "Say a run's iteration, and that it has finished or stopped, or its speed, its ETA and when it last wrote."
+    "Return a run's iteration, and that it finished or stopped, or its speed, its ETA and when it last wrote."
     last = records[-1]
     where = f"iteration {last['iteration']:,}"
     if total:
@@ -308,7 +308,7 @@ def is_over(
     total:int,            # the run's last iteration; 0: not known
     now:datetime.datetime,
 ) -> bool:
-    "Will nothing more come? After the last iteration there is the last test, or ten minutes' silence (chosen)."
+    "Is a run over? After the last iteration, wait for the last test, or for ten minutes' silence (chosen)."
     if not records or not total: return False
     if records[-1]['iteration'] < total: return False
     return 'test' in records[-1] or _seconds_since(records[-1], now) > 600
@@ -360,7 +360,7 @@ def smoothed(
 def thinned(
     x:np.ndarray, # iterations
     y:np.ndarray, # values; NaN where there is none
-    n:int=1500,   # about so many points are left; one more for each group with a hole
+    n:int=1500,   # about this many points remain; one more for each group with a hole
 ) -> tuple[np.ndarray,np.ndarray]:
     "Keep fewer points, but every peak and every hole."
     size = -(-len(y)*2//n) # of a group, which gives two points
@@ -495,7 +495,7 @@ def _panel(fig:Figure, place:Any, title:str, span:tuple[int,int]) -> Axes:
     return ax
 
 def _legend(fig:Figure, labels:dict[str,str], styles:dict[str,Style], kinds:list[str]) -> int: # rows of runs
-    "Say which line is which run, and what the marks mean."
+    "Draw the legend of runs and marks."
     ncols = 1 if any(len(label) > 30 for label in labels.values()) else 4
     looks = [styles[name] for name in labels]
     lines = [Line2D([], [], color=s.colour, ls=s.dash, marker=s.marker, lw=1.5, ms=5) for s in looks]
@@ -509,7 +509,7 @@ def _legend(fig:Figure, labels:dict[str,str], styles:dict[str,Style], kinds:list
 
 # %% ../../nbs/viewers/05_monitor.ipynb #f2f21f2d
 class _PlainLog(LogFormatter):
-    "Writes the numbers of a logarithmic scale plainly, where matplotlib would write one."
+    "Write plain numbers on a logarithmic scale, at the ticks that matplotlib labels."
     def __call__(self, x, pos=None): return f'{x:g}' if super().__call__(x, pos) else ''
 
 def _plot_values(
@@ -802,14 +802,14 @@ def take(self:TrainingMonitor) -> None:
 
 @patch
 def tell(self:TrainingMonitor) -> None:
-    "Say how each run stands."
+    "Show the status of each run."
     for name in self.runs:
         self.status[name].value = text(self.stands(name))
 
 # %% ../../nbs/viewers/05_monitor.ipynb #54ed2fbf
 @patch
 def stands(self:TrainingMonitor, name:str) -> str:
-    "Say how a run stands, why it cannot be read, or that there is nothing yet."
+    "Return the status of a run, why it cannot be read, or that there are no records yet."
     run = self.runs[name]
     if run.problem: return run.problem
     return run_status(run.records, run.total, datetime.datetime.now()) if run.records else run.nothing()
@@ -838,7 +838,7 @@ def last_line(c:Curves, iteration:int) -> dict|None:
 
 # %% ../../nbs/viewers/05_monitor.ipynb #1579dc91
 @patch
-def redraw(self:TrainingMonitor, change:Any=None) -> None: # what ipywidgets tells of a control
+def redraw(self:TrainingMonitor, change:Any=None) -> None: # the change event of a control
     "Draw the curves anew if anything about them has changed."
     names = tuple(name for name, box in self.shown.items() if box.value)
     key = Key(self.news, names, self.span.value, self.smooth.value, self.log_y.value)
@@ -859,7 +859,7 @@ def redraw(self:TrainingMonitor, change:Any=None) -> None: # what ipywidgets tel
 
 @patch
 def set_points(self:TrainingMonitor, views:list[Curves]) -> None:
-    "Let the slider count the iterations of all log lines in view."
+    "Set the slider to the log lines in view."
     self.points = np.unique(np.concatenate([[], *(c.x for c in views)]).astype(int))
     self.n_frames = max(len(self.points), 1)
     self.player.resize(self.n_frames)
@@ -879,7 +879,7 @@ def cursor(self:TrainingMonitor, t:int|None=None) -> int: # which log line; None
 
 @patch
 def show(self:TrainingMonitor, t:int) -> None:
-    "Put the cursor on a log line, and give its values."
+    "Put the cursor on a log line, and show its values."
     i = self.cursor(t)
     self.image.value = image_bytes(with_cursor(self.picture, self.boxes, i))
     lines = {name: last_line(self.curves[name], i) for name in self.key.names}
@@ -915,12 +915,12 @@ def start(self:TrainingMonitor) -> None:
     if self.task: return
     self.refresh()
     if self.over():
-        raise SkeletonGaitError('all runs are over, so there is nothing to follow; refresh reads once more')
+        raise SkeletonGaitError('all runs are over, so there is nothing to follow; call refresh to read once more')
     try:
         loop = asyncio.get_running_loop()
     except RuntimeError:
         raise SkeletonGaitError(
-            'no event loop runs here, so nothing is followed; refresh reads what is new') from None
+            'no event loop is running, so runs cannot be followed; call refresh to read new records') from None
     self.task = loop.create_task(self.keep_looking())
     self.task.add_done_callback(self.ended)
 
@@ -944,12 +944,12 @@ def toggled(self:TrainingMonitor, change:Any) -> None: # of `follow`
 
 @patch
 def ended(self:TrainingMonitor, task:asyncio.Task) -> None:
-    "Switch `follow` off when the task is done; if an error ended it, say which."
+    "Switch `follow` off when the task is done; if an error ended it, show the error."
     if task.cancelled(): return
     self.follow.value = False
     error = task.exception()
     if error:
-        words = f'nothing is followed any more: {type(error).__name__}: {error}'
+        words = f'following has stopped: {type(error).__name__}: {error}'
         self.notice.value = text(words, 'sg-message')
 
 # %% ../../nbs/viewers/05_monitor.ipynb #e8d37127

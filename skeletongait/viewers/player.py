@@ -90,10 +90,10 @@ def viewer_style() -> str: # HTML
 
 # %% ../../nbs/viewers/01_player.ipynb #0cf3a9ad
 def text(
-    s:Any,               # What to say; shown as it is, never run
+    s:Any,               # The text; shown literally, never as HTML
     kind:str='sg-note',  # CSS class: `sg-note`, `sg-title` or `sg-message`
 ) -> str: # HTML; empty if there is nothing to say
-    "Return plain text as a piece of a page."
+    "Return plain text as an HTML fragment."
     if not s: return ''
     return f'<div class="{kind}">{html.escape(one_line(s))}</div>'
 
@@ -278,7 +278,7 @@ def write_animation(
     pictures = iter(pictures)
     first = next(pictures, None)
     if first is None:
-        raise SkeletonGaitError(f'{path}: no frames to write; expected one at least')
+        raise SkeletonGaitError(f'{path}: no frames to write; expected at least one')
     with atomic_write(path) as tmp:
         WRITERS[ending](chain([first], pictures), fps, tmp)
     return path
@@ -358,7 +358,7 @@ def close_all(
 
 # %% ../../nbs/viewers/01_player.ipynb #6b532c1c
 class Viewer(W.VBox):
-    "A box of widgets that is also a picture; wrong input makes it a message."
+    "A box of widgets that can be saved as pictures; for invalid input it shows a message instead."
     n_frames = 0     # number of frames that `snapshot` can show
     fps = 25.        # frames per second at normal speed
     def __init__(self):
@@ -410,7 +410,7 @@ FIXABLE = (SkeletonGaitError, OSError) # errors that a reader can fix
 @patch
 @contextmanager
 def guard(self:Viewer) -> Iterator[None]:
-    "Turn an error in this block, which builds the viewer, into the message in its place."
+    "If this block, which builds the viewer, raises an error, show its message instead."
     try:
         yield
     except FIXABLE as e:
@@ -419,7 +419,7 @@ def guard(self:Viewer) -> Iterator[None]:
 @patch
 @contextmanager
 def noticing(self:Viewer) -> Iterator[None]:
-    "Turn an error in this block, the work of a control, into the notice; the next success clears it."
+    "Show an error of this block, which handles a control, as the notice; the next success clears it."
     self.notice.value = ''
     try:
         yield
@@ -430,7 +430,7 @@ def noticing(self:Viewer) -> Iterator[None]:
 def opened(cls:Viewer,
     make:Callable[[],Viewer], # Reads what is to be shown, and makes the viewer
 ) -> Viewer:
-    "Return `make()`, or a viewer that says why there is none."
+    "Return `make()`, or a viewer that shows why it failed."
     try:
         return make()
     except FIXABLE as e:
@@ -493,7 +493,7 @@ def counted(self:Viewer, frames:Iterable[int]) -> Iterator[int]:
 # %% ../../nbs/viewers/01_player.ipynb #32c18213
 @patch
 def free_name(self:Viewer) -> str:
-    "Return the name to save to; a `SkeletonGaitError` if there is none, or if it is a file of somebody else."
+    "Return the name to save to; a `SkeletonGaitError` if there is none, or if this viewer did not save that file."
     name = self.keep_name.value.strip()
     if not name:
         raise SkeletonGaitError('pictures: found no name; expected one that ends in .gif, .mp4 or .png')
@@ -504,7 +504,7 @@ def free_name(self:Viewer) -> str:
 
 @patch
 def keep(self:Viewer, button:W.Button|None=None) -> None:
-    "Save what the name asks for, and say so; only files that this viewer has saved are replaced."
+    "Save in the format of the name, and report it; replace only files that this viewer has saved."
     self.keep_words.value = ''
     with self.noticing():
         name = self.free_name()

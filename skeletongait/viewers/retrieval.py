@@ -75,7 +75,7 @@ def score_words(
     among:float, # How many gallery sequences were ranked
 ) -> str:
     "Say in words what a probe scored."
-    if not among: return 'nobody is left in the gallery after exclusions'
+    if not among: return 'no gallery sequence is left after exclusions'
     if first == np.inf: return f'no right one among {among:.0f}'
     return f'the first right one has rank {first:.0f} of {among:.0f}, average precision {100*ap:.0f} %'
 
@@ -87,7 +87,7 @@ def _nearest(d_1m:Tensor, n:int) -> list[Tensor]:
 def rank_probe(
     test:EmbeddingSet,         # Embeddings and names
     seen:EmbeddingSet,         # The same as the protocol sees it: views cut
-    probe:int,                 # Which sequence is asked about
+    probe:int,                 # Index of the probe
     gallery:np.ndarray,        # Indices of the gallery
     k:int,                     # How many of the nearest
     metric:str='euc',          # `euc` or `cos`, see `distances`
@@ -165,7 +165,7 @@ def strip_bars(
 
 # %% ../../nbs/viewers/06_retrieval.ipynb #39e18d4f
 def balance_bars(v:Verdict, height:int=448) -> np.ndarray:
-    "Draw what each strip says."
+    "Draw each strip's part in the difference of the distances."
     words = [f'{o:+.2g}' for o in v.speaks_p]
     return strip_bars(v.speaks_p, words, size=(height, height*3//4))
 
@@ -177,7 +177,7 @@ def share_bars(v:Verdict, which:int, height:int=448) -> np.ndarray: # 0: of the 
 
 # %% ../../nbs/viewers/06_retrieval.ipynb #580419f3
 def far(distance:float) -> str:
-    "Say a distance in four digits, whatever they are."
+    "Return a distance with four significant digits."
     return f'distance {distance:#.4g}'
 
 def _strip_names(strips:Iterable[int]) -> str:
@@ -185,7 +185,7 @@ def _strip_names(strips:Iterable[int]) -> str:
     return ', '.join(str(i+1) for i in strips) or 'none'
 
 def verdict_words(v:Verdict) -> str:
-    "Say in a sentence or two what the strips say."
+    "Summarise in a sentence or two what the strips show."
     rising = np.argsort(v.speaks_p, kind='stable')
     for_wrong = [i for i in rising[:3] if v.speaks_p[i] < 0]
     for_right = [i for i in rising[::-1][:3] if v.speaks_p[i] > 0]
@@ -225,7 +225,7 @@ def galleries(
 def strip_major(
     test:EmbeddingSet,
 ) -> EmbeddingSet:
-    "Return the same embeddings, in memory strip after strip."
+    "Return the same embeddings, stored strip by strip."
     x_pnc = test.embeddings.permute(2, 0, 1).contiguous()
     return test._replace(embeddings=x_pnc.permute(1, 2, 0))
 
@@ -363,7 +363,7 @@ def read_failures(
             'expected the columns condition, probe, gallery_view, rank, right, ...') from None
 
 # %% ../../nbs/viewers/06_retrieval.ipynb #ec1a1c7e
-def named(name:str) -> Sequence: # `str` gives `name` again; dashes count to the type
+def named(name:str) -> Sequence: # its `str` is `name`; extra dashes belong to the type
     "Cut a name `<subject>-<type>-<view>` into its parts."
     if name.count('-') < 2: return Sequence(name, '', '')
     subject, *type_, view = name.split('-')
@@ -371,7 +371,7 @@ def named(name:str) -> Sequence: # `str` gives `name` again; dashes count to the
 
 # %% ../../nbs/viewers/06_retrieval.ipynb #654678cf
 class Failures:
-    "The failed questions of a test, as its file of failures tells them."
+    "The failed questions of a test, read from its file of failures."
     def __init__(self, rows:list[dict]): # As `failures` returns them
         if not rows:
             raise SkeletonGaitError(
@@ -395,7 +395,7 @@ class Failures:
         return Ranking(self.sequences[question], wrong[:k], right, wrong[0], says)
 
     def verdict(self, r:Ranking, e:Entry) -> None:
-        "There is none: strips are not in the file."
+        "Return None: the file holds no strips."
 
 # %% ../../nbs/viewers/06_retrieval.ipynb #5e8af022
 def why_no_views(
@@ -561,7 +561,7 @@ def pick_questions(
 
 # %% ../../nbs/viewers/06_retrieval.ipynb #22c314f9
 class RetrievalExplorer(Viewer):
-    "Probes, whom they were taken for, and by which part of the body."
+    "Probes, the subjects they were mistaken for, and which part of the body decided."
     def __init__(self,
         embeddings:np.ndarray|Tensor,   # One per sequence, `(N, c, p)`
         labels:Iterable,                # Subject of each
@@ -581,7 +581,7 @@ class RetrievalExplorer(Viewer):
             self.build(questions, pictures, k)
 
     def evaluate(self) -> None:
-        "Rank all probes, and take the pickers' list anew: what the button does."
+        "Rank all probes and renew the list of questions, as the button does."
         with self.noticing():
             self.notice.value = text(f'ranking: {self.questions.pairs:,} pairs of sequences ...')
             results = self.questions.evaluate()
@@ -659,7 +659,7 @@ def make_panels(self:RetrievalExplorer) -> None:
 # %% ../../nbs/viewers/06_retrieval.ipynb #a0af3ca7
 @patch
 def show(self:RetrievalExplorer, t:int) -> None:
-    "Show frame `t` of all walks; each begins anew at its end."
+    "Show frame `t` of all walks; each restarts at its end."
     for panel in (self.probe_panel, *self.panels, *self.compared):
         if panel.frames is not None:
             panel.show(t % len(panel.frames))
@@ -674,7 +674,7 @@ def make_figures(self:RetrievalExplorer) -> None:
 
 # %% ../../nbs/viewers/06_retrieval.ipynb #bcb5db4d
 def _picked(pickers:Mapping[Any,W.Dropdown]) -> dict[Any,W.Dropdown]:
-    "The pickers that narrow; the first choice of each is all."
+    "The pickers that filter; the first choice of each means all."
     return {key: picker for key, picker in pickers.items() if picker.index}
 
 @patch
@@ -697,7 +697,7 @@ def chosen(self:RetrievalExplorer) -> np.ndarray: # Questions, int64
 # %% ../../nbs/viewers/06_retrieval.ipynb #a604b9ed
 @patch
 def refilter(self:RetrievalExplorer) -> None:
-    "Take the list that the pickers ask for, and show its first question; if it is empty, say so and stay."
+    "Take the list that the pickers ask for, and show its first question; if empty, report it and keep the last one."
     self.position.readout = False
     self.count.value = text(f'0 of {len(self.questions.n3)}')
     self.position.disabled = self.previous.disabled = self.next.disabled = True
@@ -774,7 +774,7 @@ def offer_looks(self:RetrievalExplorer, n_channels:int) -> None:
 # %% ../../nbs/viewers/06_retrieval.ipynb #ef2b63be
 @patch
 def picture(self:RetrievalExplorer, s:Sequence, t:int) -> np.ndarray: # RGB
-    "Draw frame `t` of a walk, which begins anew at its end; a grey field where there is no picture."
+    "Draw frame `t` of a walk, which restarts at its end; a grey field where there is no picture."
     walk = self.walks.get(s)
     if walk is None: return np.full((64, 44, 3), 200, np.uint8)
     x_chw = walk.frame(t % walk.n)
@@ -785,7 +785,7 @@ def picture(self:RetrievalExplorer, s:Sequence, t:int) -> np.ndarray: # RGB
 # %% ../../nbs/viewers/06_retrieval.ipynb #3274aec2
 @patch
 def repaint(self:RetrievalExplorer) -> None:
-    "Take new pictures in all places: frames are drawn when they are looked at."
+    "Renew the pictures in all places; frames are drawn on demand."
     r = self.ranking
     self.frames = {s: self.frames_of(s, walk.n) for s, walk in self.walks.items() if walk}
     _dress(self.probe_panel, 'probe', (str(r.probe),), self.frames.get(r.probe), MIDDLE)
@@ -835,7 +835,7 @@ def show_compared(self:RetrievalExplorer, wrong:Entry|None, right:Entry|None) ->
 def why_no_verdict(self:RetrievalExplorer) -> str:
     "Say why strips cannot be compared."
     if isinstance(self.questions, Failures):
-        return ('Which strips decided cannot be said without embeddings; '
+        return ('The comparison of strips needs embeddings; '
                 'with evaluator_cfg.save_embeddings: true a test keeps them beside its results.')
     lacking = 'right' if self.ranking.right is None else 'wrong'
     return f'There is nothing to compare with: the gallery has no {lacking} one for this probe.'
@@ -872,7 +872,7 @@ def build(self:RetrievalExplorer,
     pictures:Callable|Mapping|None,
     k:int,
     results:dict|None=None, # What a test has written; None: evaluate, now or by the button
-    remark:str='',          # Said below the heading, whatever is shown
+    remark:str='',          # Shown below the heading in any case
 ) -> None:
     "Make all widgets, and show the first question."
     if type(k) is not int or not 1 <= k <= 50:
@@ -986,7 +986,7 @@ def _iteration_of(file:Path) -> int|None:
 def newest_results(
     path:str|Path, # A JSON file, a folder of results, or a run's folder
 ) -> Path:
-    "Return the results of the latest iteration; of several tests of it those that were written last."
+    "Return the results of the latest iteration; of several such tests, the one written last."
     path = Path(path)
     if path.is_file(): return path
     files = {f: _iteration_of(f) for f in (*path.glob('*.json'), *path.glob('results/*.json'))}
@@ -1005,7 +1005,7 @@ def _is_figure(n:Any) -> bool: return n is None or type(n) in (int, float) and a
 def _are_numbers(v:Any) -> bool: return isinstance(v, list) and all(map(_is_figure, v))
 
 def _is_curve(e:dict[str,Any], about:dict[str,Any]) -> bool:
-    "Has a figure a curve, and its gallery a size?"
+    "Does a figure have a curve, and its gallery a size?"
     size = about.get(f"{e['condition']} gallery".strip())
     whole = _are_numbers(e['cmc']) and len(e['cmc']) >= 20 and None not in e['cmc']
     return whole and type(size) is int and size > 0
@@ -1029,14 +1029,14 @@ def _is_entry(e:dict[str,Any], about:dict[str,Any]) -> bool:
 _ENTRY = {'per', 'table', 'condition', 'measure', 'label', 'key', 'value', 'matrix', 'probe_views', 'gallery_views'}
 
 def _can_be_drawn(entries:list[dict]) -> bool:
-    "Are matrices and views so few that a picture holds them? At most 100 matrices of 100 views, and 50,000 cells."
+    "Do matrices and views fit in a picture? At most 100 matrices of 100 views, and 50,000 cells."
     # chosen: the largest public protocols have 10 matrices of 144 cells
     matrices = [e for e in entries if e['per'] != 'all']
     views = [max(len(e['probe_views']), len(e['gallery_views'])) for e in matrices]
     return len(views) <= 100 and max(views, default=0) <= 100 and sum(v*v for v in views) <= 50_000
 
 def _is_data_cfg(data:Any) -> bool:
-    "Are the two settings that we need of a kind that will do, if they are there?"
+    "Are the two settings that we need valid, if they are present?"
     if not isinstance(data, dict): return False
     root, in_use = data.get('dataset_root'), data.get('data_in_use')
     return isinstance(root, str|None) and (in_use is None or fits(in_use, list[bool]|list[int]))
@@ -1118,7 +1118,7 @@ def result_walks(
 def from_results(cls:RetrievalExplorer,
     results:str|Path,               # A run's folder, its folder of results, or one JSON file there
     data:str|Path|None=None,        # Tree with the pictures; None: the one that was tested, if it is there
-    probes:Iterable[str]|None=None, # Names of the probes, for results that do not tell them
+    probes:Iterable[str]|None=None, # Names of the probes, for results that do not list them
     k:int=8,                        # How many of the nearest are shown
 ) -> RetrievalExplorer:
     "Open a test that was written to disk."

@@ -72,7 +72,7 @@ def _fixed(xy:np.ndarray) -> tuple[int,int]:
     return tuple((xy*16).round().astype(int).tolist())
 
 def _draw_limbs(rgb, points, found, rings, conf, thickness):
-    "Draw the limbs between joints that are found or supposed; those of supposed ones thin."
+    "Draw the limbs between found or imputed joints; those of imputed joints thin."
     there = found | rings
     for (i, j), colour in zip(LIMBS, BONES):
         if not (there[i] and there[j]):
@@ -85,7 +85,7 @@ def _draw_limbs(rgb, points, found, rings, conf, thickness):
         cv2.line(rgb, _fixed(points[i]), _fixed(points[j]), colour, width, cv2.LINE_AA, 4)
 
 def _draw_joints(rgb, points, found, rings, conf, thickness):
-    "Draw a dot for each joint that is found, and a ring for each that is supposed."
+    "Draw a dot for each joint that is found, and a ring for each that is imputed."
     def disc(v, radius, colour, width=-1):
         cv2.circle(rgb, _fixed(points[v]), 16*radius, colour, width, cv2.LINE_AA, 4)
     for v in np.flatnonzero(found):
@@ -106,7 +106,7 @@ def _fit_box(box, height, width):
 def draw_skeleton(
     pose_jc:np.ndarray,             # `(17, 3)` pixel x, pixel y, confidence, or `(17, 2)`; not found: 0, 0
     box:tuple[float,float,float,float]|None=None, # Part of the image, as `body_box` returns it; None: of this frame
-    supposed:np.ndarray|None=None,  # `(17, 2)` pixels, where joints that were not found are supposed: rings
+    supposed:np.ndarray|None=None,  # `(17, 2)` pixels, imputed positions of missing joints: rings
     fade:bool=True,                 # The less confident, the paler
     height:int=288,                 # Of the picture
     width:int=396,                  # At most
@@ -161,7 +161,7 @@ def joint_levels(
     pose:np.ndarray,     # `(T, 17, 3)` or `(T, 17, 2)`, pixels
     cfg:HeatmapConfig,   # Settings
 ) -> np.ndarray: # `(17, T)` uint8, numbers of `LEVELS`
-    "Return what is known of each joint in each frame."
+    "Return the state of each joint in each frame."
     missing_tj = (pose[..., :2] == 0).any(-1)
     doubted_tj = (found_joints(pose, cfg.min_conf) == 0).any(-1)
     levels_tj = np.where(missing_tj, 2, doubted_tj).astype(np.uint8)
@@ -170,7 +170,7 @@ def joint_levels(
 
 # %% ../../nbs/viewers/02_studio.ipynb #ce51f2ff
 def _settings_path(path:str|os.PathLike) -> Path:
-    "Return the path of a settings file; a `SkeletonGaitError` if its name is no such file's."
+    "Return the path of a settings file; a `SkeletonGaitError` if its name does not end in .yaml or .yml."
     name = os.fspath(path)
     path = Path(os.path.expanduser(path))
     if '\0' in name:
@@ -193,7 +193,7 @@ def save_settings(
             load_heatmap_config(path)
         except SkeletonGaitError as e:
             raise SkeletonGaitError(
-                f'{e}; it is there already and holds no heatmap settings, so it is left as it is: '
+                f'{e}; it already exists and holds no heatmap settings, so it is kept: '
                 'choose another name') from None
     settings = yaml.safe_dump(heatmap_tree(cfg), sort_keys=False, default_flow_style=None, width=120)
     save_text('# Heatmap settings, saved by the heatmap studio\n' + settings, path)
@@ -268,7 +268,7 @@ def same_walk(
     if x_thw.max() == 1:
         x_thw = x_thw*255
         remarks.append('the silhouettes have levels 0 and 1: shown 255 times as bright; '
-                       'a training takes them as they are')
+                       'training uses them as they are')
     return x_thw, n, ' '.join(remarks)
 
 # %% ../../nbs/viewers/02_studio.ipynb #472a9e7a
@@ -285,7 +285,7 @@ def make_sliders(self:HeatmapStudio) -> list[W.Widget]:
         value=c.sigma, min=min(.5, c.sigma), max=max(16, c.sigma), step=.1, readout_format='.1f',
         description=f'sigma, pixels of {c.img_h}', layout=layout(), **WORDS,
         tooltip=f'how wide limbs and joints are drawn: in pixels of the image {c.img_h} high that is drawn first, '
-                'before it is cut to the body and made small')
+                'before it is cut to the body and scaled down')
     self.min_conf = W.FloatSlider(
         value=c.min_conf, min=0, max=1, step=.01, description='confidence, at least',
         continuous_update=False, # a change imputes the whole walk again
@@ -299,7 +299,7 @@ def make_choices(self:HeatmapStudio) -> list[W.Widget]:
     self.method = W.Dropdown(
         value=c.pad_method, options={'from the 4 frames most alike': 'knn', 'mean of all frames': 'simple'},
         description='missing joints', layout=W.Layout(width='auto'), **WORDS,
-        tooltip='where a joint that was not found is supposed to be; in the saved file: pad_method knn or simple')
+        tooltip='how the position of a missing joint is estimated; in the saved file: pad_method knn or simple')
     self.size = W.Dropdown(
         value=c.final_img_size, options=sorted({32, 64, 128, c.final_img_size}), description='map size',
         tooltip='height and width of the maps, pixels', layout=W.Layout(width='auto'), **WORDS)
@@ -318,13 +318,13 @@ def make_boxes(self:HeatmapStudio) -> list[W.Widget]:
         'ticked, they fill in the others')
     self.use_conf = box(
         self.cfg.use_conf, 'weight by confidence',
-        'joints and limbs are the fainter the less confident the estimator was; otherwise every joint counts 1')
+        'the less confident the estimator, the fainter the joints and limbs; otherwise every joint counts 1')
     self.align = box(
         self.cfg.align, 'cut to the body',
         'the map is cut to the body and the body as high as the map (align); otherwise the whole image is made small')
     self.imputed = box(
         False, 'show imputed joints',
-        'as rings in the skeleton, where they are supposed to be; the maps do not change')
+        'as rings in the skeleton, at their estimated positions; the maps do not change')
     return [self.impute_others, self.use_conf, self.align]
 
 # %% ../../nbs/viewers/02_studio.ipynb #bbad49bc
@@ -440,7 +440,7 @@ def said_by(
 
 @patch
 def wanted(self:HeatmapStudio) -> HeatmapConfig:
-    "Return what the controls say; a `SkeletonGaitError` if these settings are invalid."
+    "Return the settings of the controls; a `SkeletonGaitError` if they are invalid."
     said = {key: said_by(getattr(self, name), getattr(self.cfg, key)) for name, key in CONTROLS.items()}
     off = tuple(name for name, box in self.joints.items() if not box.value)
     return replace(self.cfg, **said, joints_off=off)
@@ -642,7 +642,7 @@ def save(self:HeatmapStudio, button:W.Button|None=None) -> None:
 
 @patch
 def keep(self:HeatmapStudio, button:W.Button|None=None) -> None:
-    "Save the pictures shown; a notice that they are not what the controls say comes back."
+    "Save the pictures shown; restore a notice that they do not match the controls."
     super(HeatmapStudio, self).keep(button)
     if not self.notice.value:
         self.refresh()

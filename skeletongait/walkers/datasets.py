@@ -84,7 +84,7 @@ def write_linked(
 # %% ../../nbs/walkers/04_datasets.ipynb #8ab81a20
 class Take(NamedTuple):
     "One walk of every subject: its name in a data set, and what is to be recorded."
-    name:str    # `<subject>/<type>/<view>`, with `{subject}`, or `{video}`, a code that tells nothing
+    name:str    # `<subject>/<type>/<view>`, with `{subject}`, or `{video}`, an arbitrary code
     walk:str    # Type as `make_sequence` takes it
     azimuth:str # Of the camera, in degrees
 

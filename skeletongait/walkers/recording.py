@@ -47,7 +47,7 @@ def record(
 
 # %% ../../nbs/walkers/03_recording.ipynb #27c76464
 def _draw_camera(azimuth:int, walker:Walker, seconds:float, rng:np.random.Generator) -> Camera:
-    "A camera near `azimuth`, zoomed and aimed to the person, and far enough for a walk of so many seconds."
+    "A camera near `azimuth`, zoomed and aimed to the person, and far enough away for a walk of `seconds`."
     return Camera(
         azimuth=azimuth+rng.normal(0, 2),
         distance=rng.uniform(5, 7.5) + seconds,
@@ -63,7 +63,7 @@ def make_sequence(
     n_frames:int=30, # At least 1
     fps:float=25,   # Frames per second
 ) -> Recording:
-    "Make one sequence of one person; a `SkeletonGaitError` for an unknown condition, no angle, or no frame."
+    "Make one sequence of one person; a `SkeletonGaitError` for an unknown condition, an invalid view, or no frames."
     if n_frames < 1:
         raise SkeletonGaitError(f"n_frames: found {n_frames}, expected at least 1")
     if not view.isdecimal():
