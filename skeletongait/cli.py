@@ -72,7 +72,7 @@ class Stop:
         self.since = 0.      # When the signal arrived
 
     def arrived(self, name:str) -> None:
-        "Record a signal inside a `later` block; raise `Stopped` outside one, or on a second signal."
+        "Note a signal in a `later` block; raise `Stopped` outside of one, and for a second signal."
         soon = time.monotonic() - self.since < 2 # the launcher's signal after the terminal's
         if self.patient and not self.name:
             self.name, self.since = name, time.monotonic()
@@ -112,7 +112,7 @@ def now(self:Stop) -> Iterator[None]:
 # %% ../nbs/02_cli.ipynb #d1a0d006
 @contextlib.contextmanager
 def stoppable() -> Iterator[Stop]:
-    "Make the first signal in this block raise `Stopped`; for the main thread of a script."
+    "A block in which signals raise `Stopped`, once; for the main thread of a script."
     stop = Stop()
     def arrived(number, frame):
         stop.arrived(signal.Signals(number).name)

@@ -123,7 +123,7 @@ def _temporary(path:Path) -> Path:
 @contextlib.contextmanager
 def atomic_write(
     path:str|os.PathLike,              # The file; missing folders are created
-    ready:Callable[[],None]|None=None, # Called when everything is on disk, just before the rename; may raise an error
+    ready:Callable[[],None]|None=None, # Called when all is on disk, right before the renaming; may raise an error
 ) -> Iterator[Path]: # A temporary path in the same folder, to write to
     "Write a file whole or not at all: rename it to `path` if the block succeeds, otherwise remove it."
     path = Path(path)

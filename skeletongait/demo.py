@@ -243,7 +243,7 @@ def _check_ours(root:Path, found:list[tuple[Path,bool]], has_marker:bool) -> Non
         return
     what = f'{strange[0]} and {len(strange)-1} more' if strange[1:] else strange[0]
     why = f'{MARKER} does not list it' if has_marker else f'{MARKER} is not there'
-    raise SkeletonGaitError(f"{root}: holds {what}, which the demonstration did not make ({why}); {_TODO}")
+    raise SkeletonGaitError(f"{root}: holds {what}, which the demonstration has not made ({why}); {_TODO}")
 
 # %% ../nbs/tutorials/demo.ipynb #d4c0a002
 def take_folder(root:Path) -> None:
@@ -287,7 +287,7 @@ def demo() -> int: # Exit code
     save_text(text + '\n', root/'results.txt')
     save_text(json.dumps([line._asdict() for line in lines], indent=1) + '\n', root/'results.json')
     print(f"\n{lines[0].results['probes']} probes: people never seen in training, "
-          f"in a different condition and view than in the gallery\n\n{text}\n\n"
+          f"another condition and another camera than in the gallery\n\n{text}\n\n"
           f"{time.perf_counter()-began:.0f} seconds in all; pictures and results in {root}", flush=True)
     return 0
 

@@ -62,7 +62,7 @@ def _check_alone() -> None:
             raise SkeletonGaitError(
                 f"{launcher} has started {n} processes, and without RANK and WORLD_SIZE each of them would do all the "
                 f"work; export RANK=${rank} WORLD_SIZE=${world} LOCAL_RANK=${local} in each, and MASTER_ADDR and "
-                "MASTER_PORT, the same for all; or RANK=0 WORLD_SIZE=1 if each should run alone")
+                "MASTER_PORT, the same for all; or RANK=0 WORLD_SIZE=1 if each is to work by itself")
 
 # %% ../nbs/01_distributed.ipynb #d1a40e01
 def ranks() -> Ranks:
@@ -152,12 +152,12 @@ def check_seats(
         raise SkeletonGaitError(
             f"{'; '.join(shared)} would share one GPU, and each needs its own; set LOCAL_RANK to each rank's number on "
             "its machine (under srun, LOCAL_RANK=$SLURM_LOCALID), or CUDA_VISIBLE_DEVICES to another GPU for each; "
-            "with fewer GPUs than ranks, start fewer ranks (torchrun --nproc_per_node)")
+            "where there are too few, start fewer (torchrun --nproc_per_node)")
 
 # %% ../nbs/01_distributed.ipynb #a98a8f9a
 def _join(r:Ranks, gpu:bool) -> None:
     "Join the other ranks; raise a `SkeletonGaitError` if two of them would share a GPU."
-    with naming_lost_ranks(lambda: 'connecting the ranks'):
+    with naming_lost_ranks(lambda: 'ranks look for each other'):
         store = dist.PrefixStore(f'attempt {attempt()}', _store(r.world, 600))
         backend = 'cpu:gloo,cuda:nccl' if gpu else 'gloo'
         dist.init_process_group(backend, timeout=timedelta(hours=6), rank=r.rank, world_size=r.world, store=store)
@@ -233,7 +233,7 @@ def raise_on_any_rank() -> Iterator[None]:
         error = e
     largest = all_reduce_max(mine if error else 0)
     if largest:
-        raise error if largest == mine else OtherRankError("another rank failed; see that rank's error")
+        raise error if largest == mine else OtherRankError('another rank cannot go on')
 
 # %% ../nbs/01_distributed.ipynb #21976252
 def _broadcast_bytes(
@@ -263,7 +263,7 @@ def broadcast_from_rank0(
             data, error = None, e
     data = _broadcast_bytes(data, sends)
     if data is None:
-        raise error if error else OtherRankError("rank 0 failed; see its error")
+        raise error if error else OtherRankError('rank 0 cannot go on')
     return data
 
 # %% ../nbs/01_distributed.ipynb #581ef294

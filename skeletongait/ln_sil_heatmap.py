@@ -54,7 +54,7 @@ def ln_sil_heatmap(
     except Stopped as e:
         raise Stopped(f'{e}; what is linked stays, the same command links the rest') from None
     except OutputError as e:
-        print(f'stopped: {one_line(str(e))}; what is linked stays; fix this and run the same command again', flush=True)
+        print(f'stopped: {one_line(str(e))}; what is linked stays, fix it and run the same command again', flush=True)
         return 1
     return int(bool(report['failed']) or not report['linked'])
 

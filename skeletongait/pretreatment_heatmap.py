@@ -71,7 +71,7 @@ def pretreatment_heatmap(
         work = Work(poses, output_folder(save_root, dataset_name, cfg.sigma, ext_name), cfg, limits)
         return lead(board, r.world, work, _plan(work, dataset_name, overwrite), patience)
     except Stopped as e:
-        raise Stopped(f'{e}; nothing is lost; run the same command again to draw the rest') from None
+        raise Stopped(f'{e}; nothing is lost, the same command draws the rest') from None
     except Exception as e:
         dismiss(board, r.world)
         if not isinstance(e, OutputError): raise

@@ -112,8 +112,8 @@ _ADVICE = { # by the signal's name, for not every system has both
                'lower data_cfg.num_workers or data_cfg.max_file_mb, or set data_cfg.cache to false',
     'SIGBUS': 'a file was cut short while it was read, or /dev/shm is full: '
               'check the files, or lower data_cfg.num_workers'}
-_ADVICE_FILE = 'a damaged file can cause this: write it again or remove the sequence'
-_ADVICE_IDLE = 'set data_cfg.num_workers to 0 to load in the main process, which shows where it fails'
+_ADVICE_FILE = 'a broken file can do that: write it anew or remove the sequence'
+_ADVICE_IDLE = 'with data_cfg.num_workers 0 the main process loads, and shows where it fails'
 
 def _describe_death(
     worker:int,              # Its number, from 0

@@ -152,10 +152,10 @@ def load_partition(
         return p._replace(notices=(instead, *p.notices))
     if name in IRREGULAR:
         raise SkeletonGaitError(
-            f"dataset_partition {str(path_or_name)!r}: no such file, and {name} has no regular partition; "
+            f"dataset_partition {str(path_or_name)!r}: no such file, and {name} is not split by a rule; "
             "give the path of the JSON that comes with the data set's tools")
     raise unknown_name(
-        "dataset_partition: no such file, and the regular partition", str(path_or_name), REGULAR)
+        "dataset_partition: found no such file, and as the name of a regular partition", str(path_or_name), REGULAR)
 
 # %% ../../nbs/data/01_partition.ipynb #060eb1aa
 def _draw_subjects(fraction:float, subjects:list[str], seed:int, root:Path) -> list[str]:
@@ -173,7 +173,7 @@ def _matching(patterns:list[str], names:list[str], root:Path) -> tuple[str,...]:
     for p in patterns:
         if not fnmatch.filter(names, p):
             raise SkeletonGaitError(
-                f"{root}: the probe pattern {p!r} matches no test sequence; the test sequences are {_few(names)}")
+                f"{root}: the probe pattern {p!r} matches no test sequence; they are {_few(names)}")
     return tuple(n for n in names if any(fnmatch.fnmatchcase(n, p) for p in patterns))
 
 # %% ../../nbs/data/01_partition.ipynb #35052b4b

@@ -27,7 +27,7 @@ def _indices(data_in_use:list[bool]|list[int]) -> list[int]:
         use = [i for i, wanted in enumerate(use) if wanted]
     if not use or not all(type(i) is int and i >= 0 for i in use):
         raise SkeletonGaitError(
-            f"data_in_use is {data_in_use}; expected a mask with at least one true, such as [true, false], "
+            f"data_in_use is {data_in_use}; expected a mask with one true at least, as [true, false], "
             "or indices from 0, as [0, 1]")
     return use
 

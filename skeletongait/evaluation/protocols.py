@@ -205,10 +205,10 @@ def _tables(value:Any) -> tuple[Table,...]:
 def _check_names(tables:tuple[Table,...], keys:list[str], best:str|None) -> None:
     "Refuse a protocol without tables, with equal names, or with an unknown `best`."
     if not tables:
-        raise SettingsError('found none, expected at least one; omit `tables` for the default one', 'tables')
+        raise SettingsError('found none, expected at least one; leave `tables` out for the usual one', 'tables')
     twice = [key for key, n in Counter(keys).items() if n > 1]
     if twice:
-        remedy = "make them unique by {condition} or other text in `key`"
+        remedy = "tell them apart by {condition} and other text in `key`"
         raise SettingsError(f"two figures have the name {twice[0]!r}; {remedy}", 'tables')
     if best is not None and best not in keys:
         raise _unknown('best', best, keys)
@@ -442,7 +442,7 @@ def split(self:GalleryProbe,
     sequences:list[Sequence],       # Of the test set
     probes:Iterable[str]|None=None, # As `splits` takes them
 ) -> list[Split]: # The conditions that have both probes and a gallery
-    "Like `splits`, but raise a `SkeletonGaitError` if no probe can be scored. Needs no embeddings."
+    "Like `splits`, but raise a `SkeletonGaitError` if nobody can be scored. Needs no embeddings."
     every = self.splits(sequences, probes)
     whole = [s for s in every if not _lacking(s)]
     if self.submission:
@@ -817,7 +817,7 @@ def results(self:GalleryProbe,
     metric:str='euc',               # `euc` or `cos`
     probes:Iterable[str]|None=None, # Names of the probes, where the protocol has no probe rule
 ) -> dict[str,Any]: # Percentages (float or None), counts (int), `notes`, `tables`, and `cmc`, `csv` where there are any
-    "Return all results of the protocol; raise a `SkeletonGaitError` if no probe can be scored."
+    "Return all results of the protocol; raise a `SkeletonGaitError` if nobody can be scored."
     whole, every = self.split(test.sequences, probes), self.splits(test.sequences, probes)
     seen, views = self.seen(test), self.views(whole, test.sequences)
     entries, counts = [], {}
@@ -932,7 +932,7 @@ def protocol_for(
     cross_view_gallery:bool=False,      # `evaluator_cfg.cross_view_gallery`; only for `evaluate_indoor_dataset`
     protocol_mapping:Mapping|None=None, # `evaluator_cfg.protocol`, of `evaluate_gallery_probe`
 ) -> GalleryProbe:
-    "Return the protocol that a configuration selects; raise a `SkeletonGaitError` if there is none."
+    "Return the protocol that a configuration means; raise a `SkeletonGaitError` if there is none."
     if eval_func == 'evaluate_gallery_probe':
         return GalleryProbe.from_dict(protocol_mapping or {})
     if eval_func == 'evaluate_indoor_dataset':

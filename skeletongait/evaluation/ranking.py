@@ -54,7 +54,7 @@ def _as_numbers(embeddings:Any) -> Tensor:
     except (TypeError, ValueError, RuntimeError) as e:
         reason = str(e).splitlines()[0]
         raise SkeletonGaitError(
-            f"embeddings: not an array of numbers ({reason:.80}); expected (sequences, channels, strips)") from None
+            f"embeddings: no array of numbers ({reason:.80}); expected (sequences, channels, strips)") from None
     if x.is_complex() or x.dtype == torch.bool:
         raise SkeletonGaitError(f"embeddings: found {x.dtype}, expected real numbers")
     return x
@@ -81,7 +81,7 @@ def _check_values(x:Tensor, sequences:list[Sequence]) -> None:
     if largest and not 1/LARGEST <= largest <= LARGEST:
         raise SkeletonGaitError(
             f"embeddings: their largest number is {largest:.3g}, expected one from {1/LARGEST:g} to {LARGEST:g}: "
-            "distances are stored as float32, which cannot hold others; scale all by one factor")
+            "distances are kept as float32, which does not hold those beyond; scale all by one factor")
 
 # %% ../../nbs/evaluation/01_ranking.ipynb #d1c0a002
 def make_embedding_set(
@@ -138,7 +138,7 @@ def _read_arrays(path:str|os.PathLike, max_bytes:int) -> list[np.ndarray]:
     x, *names = arrays.values()
     if x.dtype != np.float32 or any(column.dtype.kind != 'U' or column.ndim != 1 for column in names):
         found = ', '.join(f'{name} {a.dtype} {a.shape}' for name, a in arrays.items())
-        raise SkeletonGaitError(f"found {found}; expected embeddings float32 (N, c, p), and three arrays of N texts")
+        raise SkeletonGaitError(f"found {found}; expected embeddings float32 (N, c, p), and texts, N of each")
     return [x, *names]
 
 # %% ../../nbs/evaluation/01_ranking.ipynb #d1c0a004

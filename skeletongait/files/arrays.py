@@ -217,7 +217,7 @@ class Machine:
         "Take `n` objects off the stack."
         floor = self.marks[-1] if self.marks else 0
         if len(self.items) - n < floor:
-            raise ValueError("an instruction finds an empty stack")
+            raise ValueError("an instruction finds nothing to work on")
         out = tuple(self.items[-n:])
         del self.items[-n:]
         return out
@@ -245,7 +245,7 @@ def top(self:Machine, *types) -> Any:
 def recall(self:Machine, place) -> Any:
     "Return an object of the memo."
     if place not in self.memo:
-        raise ValueError(f"an instruction refers to memo entry {_line(place)}, which does not exist")
+        raise ValueError(f"an instruction mentions thing {_line(place)}, of which there is none")
     return self.memo[place]
 
 # %% ../../nbs/files/01_arrays.ipynb #d1a40a07

@@ -168,7 +168,7 @@ def _notes(row:Row) -> str:
     "What a row of the table adds to the meaning, in brackets."
     facts, notes = row.field.metadata, []
     if row.case: notes.append(f'{row.case} only')
-    if facts['old']: notes.append('deprecated: no effect')
+    if facts['old']: notes.append('old: no effect')
     if facts['also']: notes.append(f"also `{facts['also']}`")
     return f" ({'; '.join(notes)})" if notes else ''
 

@@ -159,7 +159,7 @@ def tensor_v3(self:_Description, storage, offset, shape, stride, requires_grad, 
 @patch
 def parameter(self:_Description, tensor, requires_grad, hooks) -> _Tensor:
     if type(tensor) is not _Tensor or type(requires_grad) is not bool:
-        raise ArrayFileError("a parameter not described as torch does")
+        raise ArrayFileError("a parameter described otherwise than by torch")
     self.hooks.append(hooks)
     return tensor
 
@@ -175,7 +175,7 @@ def ordered(self:_Description): return {}
 @patch
 def counter(self:_Description, counts):
     if type(counts) is not dict:
-        raise ArrayFileError("a Counter of something other than a dict")
+        raise ArrayFileError("a Counter of something else than a dict")
     self.spend(len(counts))
     return dict(counts)
 
@@ -266,7 +266,7 @@ def _check_old(data:bytes) -> None:
     f = io.BytesIO(data)
     magic, _ = describe(f, len(data), None)
     if magic != _OLD_MAGIC:
-        raise ValueError('neither an archive nor a file of torch before 1.6')
+        raise ValueError('neither an archive nor what torch wrote before 1.6')
     storages = [o for _ in range(4) for o in describe(f, len(data), None)[1]]
     n_bytes = sum(8 + o.n_bytes for o in storages) # each is preceded by its length
     if n_bytes > len(data)-f.tell():

@@ -44,7 +44,7 @@ def read_text(
     "Read a file of UTF-8 text; a `SkeletonGaitError` if there is none, or for any other content."
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
-            raise SkeletonGaitError(f"{path}: cannot be read (it is a folder or a device); expected {what}")
+            raise SkeletonGaitError(f"{path}: cannot be read (no file, but a folder or a device); expected {what}")
         with open(path, 'rb') as f:
             content = f.read(max_mb*2**20+1)
         if len(content) > max_mb*2**20:
@@ -56,7 +56,7 @@ def read_text(
         raise SkeletonGaitError(
             f"{path}: not a text file in UTF-8: {e.reason} at byte {e.start}; expected {what}") from None
     except ValueError: # a NUL in the path
-        raise SkeletonGaitError(f"{str(path)!r:.80}: not a valid file name; expected {what}") from None
+        raise SkeletonGaitError(f"{str(path)!r:.80}: no name of a file; expected {what}") from None
 
 # %% ../../nbs/files/03_text.ipynb #d43950e2
 _INT = re.compile(r'[-+]?(?:0|[1-9][0-9_]*)$')
@@ -137,7 +137,7 @@ class _Loader(_PlainLoader):
         node = super().compose_node(parent, index)
         self.depth -= 1
         if alias and node not in self.sizes:
-            _refuse("an alias inside its own anchor", mark)
+            _refuse("an alias inside what it stands for", mark)
         if not alias:
             self.sizes[node] = 1 + sum(self.sizes[o] for o in _children(node))
         if max(self.sizes[node], len(self.sizes)) > MOST_VALUES:
@@ -162,7 +162,7 @@ def read_yaml(
     "Read YAML; a `SkeletonGaitError` names the line of a syntax error, a repeated key, or an exceeded bound."
     if len(text) > MOST_TEXT:
         raise SkeletonGaitError(
-            f"settings of {len(text):,} characters; expected at most {MOST_TEXT:,}")
+            f"not YAML of ours: {len(text):,} characters; expected settings of at most {MOST_TEXT:,}")
     try:
         loader = _Loader(text)
     except yaml.reader.ReaderError as e:
@@ -213,5 +213,5 @@ def read_json(
         raise SkeletonGaitError(f"not JSON: {' '.join(str(e).split()):.200}") from None
     brackets = text.count('[') + text.count('{')
     if brackets > DEEPEST and (too_deep or _deeper(o, DEEPEST)):
-        raise SkeletonGaitError(f"JSON nested more than {DEEPEST} deep; expected less")
+        raise SkeletonGaitError(f"not JSON of ours: more than {DEEPEST} brackets in each other")
     return o

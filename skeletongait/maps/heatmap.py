@@ -247,7 +247,7 @@ def place_joints(
 ) -> np.ndarray: # `(T, 17, 3)` x and y in the image to draw, and confidence; float32 stays float32
     """Stages 1 to 3: return the joints of a whole sequence where they will be drawn.
 
-    Raises a `PoseError` for an array that is not a pose, and for frames with NaN, infinities or no height.
+    Raises a `PoseError` for an array that is no pose, and for frames with NaN, infinities or no height.
     """
     pose = to_coco17(pose)
     _check_finite(pose, 'NaN or infinite numbers; expected pixels and confidences '

@@ -374,4 +374,4 @@ def compile_loops() -> None:
     except OSError as e:
         folder = e.filename or 'the cache folder of numba'
         raise SkeletonGaitError(f"{folder}: compiled code cannot be kept there ({e.strerror}); "
-                                'free some space, or set NUMBA_CACHE_DIR to another folder') from None
+                                'make room, or name another folder in NUMBA_CACHE_DIR') from None

@@ -42,7 +42,7 @@ def _nothing(value:bool|None) -> None:
 @dataclass
 class FormatArgs:
     "The form of the poses."
-    transfer_to_coco17:bool = key(False, 'declared as COCO-18; the shape decides, a mismatch is a warning')
+    transfer_to_coco17:bool = key(False, 'said to be COCO-18; the shape decides, a contradiction is a warning')
 
 @dataclass
 class PadArgs:

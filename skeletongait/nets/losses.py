@@ -148,7 +148,7 @@ def gather(
     if len(set(lengths)) > 1:
         raise SkeletonGaitError(
             f"the ranks' batches hold {lengths} sequences: expected equally many on each; "
-            "choose a batch size that is a multiple of the number of ranks")
+            "choose a batch size that the number of ranks divides")
     return _Gather.apply(x.contiguous())
 
 # %% ../../nbs/nets/03_losses.ipynb #7bd50ce9

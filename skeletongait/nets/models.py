@@ -159,7 +159,7 @@ def _first_width(C:float) -> int:
     if c == 32*C and c >= 1: return c
     raise SkeletonGaitError(
         f"model_cfg.Backbone.C: found {C}, which makes {32*C} channels; "
-        "expected a whole number of channels, such as from C = 2, 1 or 0.25")
+        "expected a whole number of them, as from 2, 1 or 0.25")
 
 # %% ../../nbs/nets/02_models.ipynb #952df8eb
 class SkeletonGaitPP(GaitNet):

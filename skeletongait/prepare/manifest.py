@@ -177,8 +177,8 @@ def read_manifest(
         return None
     header = _header(first)
     if header is None:
-        raise SkeletonGaitError(f"{path}: its first line is not a header; expected one that skeletongait wrote. "
-                                "Draw all maps again with --overwrite")
+        raise SkeletonGaitError(f"{path}: its first line is no header; expected what skeletongait wrote there. "
+                                "Draw all anew with --overwrite")
     return Manifest(header, _records(lines))
 
 # %% ../../nbs/prepare/02_manifest.ipynb #dc87855c
@@ -282,7 +282,7 @@ def check_settings(
     if not maps: return
     if manifest is None:
         raise SkeletonGaitError(f"{out}: holds {len(maps)} maps but no {MANIFEST}, "
-                                f"so it is unknown how they were drawn; {todo}")
+                                f"so nobody knows how they were drawn; {todo}")
     differ = settings_difference(manifest.header, header)
     if differ:
         raise SkeletonGaitError(f"{out}: its {len(maps)} maps were drawn otherwise: {', '.join(differ)}; {todo}")

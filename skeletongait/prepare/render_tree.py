@@ -57,7 +57,7 @@ def output_folder(
     for option, name in (('dataset_name', dataset_name), ('ext_name', ext_name)):
         if Path(f'{name}_').name != f'{name}_':
             raise SkeletonGaitError(f"--{option}={name}: has a slash; expected a word for the folder's name. "
-                                    "Set the folder's location with --save_root")
+                                    "Where the folder goes is --save_root")
     return Path(save_root)/f'{dataset_name}_sigma_{float(sigma)}_{ext_name}'
 
 # %% ../../nbs/prepare/01_render_tree.ipynb #ae85bd42
@@ -199,7 +199,7 @@ def check_target(job:Job, work:Work) -> None:
         raise SkeletonGaitError(f"{source}: what is drawn of it would lie beyond the link {link}; "
                                 "remove the link, or choose another --save_root")
     if target.parent.resolve()/target.name == source.resolve():
-        raise SkeletonGaitError(f"{source}: its maps, {target}, would replace it through a link; "
+        raise SkeletonGaitError(f"{source}: its maps, {target}, would take its place, by way of a link; "
                                 "choose another --save_root")
 
 def _read_pose(source:Path, limits:Limits) -> tuple[np.ndarray,os.stat_result,str]: # Pose; size and time; checksum
@@ -208,7 +208,7 @@ def _read_pose(source:Path, limits:Limits) -> tuple[np.ndarray,os.stat_result,st
     pose, digest = load_array(source, limits), file_sha256(source)
     after = source.stat()
     if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
-        raise SkeletonGaitError(f"{source}: changed while it was read; the next run will draw it")
+        raise SkeletonGaitError(f"{source}: was changed while it was read; the next run draws it")
     return pose, before, digest
 
 # %% ../../nbs/prepare/01_render_tree.ipynb #bbd73d9d
@@ -284,7 +284,7 @@ class _Share:
         self.failed = []
 
     def do(self, job:Job) -> None:
-        "Draw one file, or note why it cannot be drawn; raise errors about the output."
+        "Draw one file, or note why it cannot be drawn; trouble with the output is raised."
         try:
             add_record(self.journal, draw_file(job, self.work, self.journal))
             self.drawn += 1
@@ -522,7 +522,7 @@ def follow(
     try:
         board.post(f'outcome/{rank}', outcome)
     except LostRankError as e:
-        raise LostRankError(f'{e} This rank drew {outcome.drawn} of {len(share["jobs"])} files, and none is lost; '
+        raise LostRankError(f'{e} This rank drew {outcome.drawn} of {len(share["jobs"])} files, none is lost; '
                             'the same command draws the rest') from None
     return 0
 
@@ -694,7 +694,7 @@ def summary(
     elif left:
         lines.append(f'{left} files are left: run the same command again')
     if removed:
-        lines.append(f'{removed} earlier maps removed, since their pose files are no longer poses')
+        lines.append(f'{removed} earlier maps removed, since their pose files are no poses any more')
     there = report['maps'] - drawn
     lines.append(f"{drawn} files drawn, {len(failed)} failed, {there} were there already -> {work.out/'pkl'}")
     return '\n'.join(map(one_line, lines))

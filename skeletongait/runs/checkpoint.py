@@ -106,7 +106,7 @@ def load_state(
     data:bytes,           # The content of a checkpoint, ours or a published one
     path:str|os.PathLike, # Where it is from, for messages
 ) -> dict:
-    "Read a checkpoint to the CPU without running anything in it; raise if it is damaged, or not a checkpoint."
+    "Read a checkpoint to the CPU without running anything in it; raise where it is damaged, or no checkpoint."
     state = load_torch(data, path)
     if isinstance(state, dict) and _is_model(state.get('model')): return state
     found = ', '.join(map(str, state)) if isinstance(state, dict) else f'{type(state).__name__:.200}'
@@ -129,7 +129,7 @@ def read_checkpoint(
     "Return the content of a checkpoint file; raise a `SkeletonGaitError` where there is none."
     path = Path(path)
     if path.exists() and not path.is_file():
-        kind = 'a folder' if path.is_dir() else 'not a file'
+        kind = 'a folder' if path.is_dir() else 'no file'
         raise SkeletonGaitError(f'{path}: {kind}; expected a {what}')
     try:
         return path.read_bytes()

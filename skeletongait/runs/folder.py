@@ -276,7 +276,7 @@ def set_aside(self:Run,
     what = _what_to_move(self, beyond)
     if not what: return None
     aside = _new_aside(self)
-    with naming_write_errors(aside, "an earlier run's files"):
+    with naming_write_errors(aside, 'what an earlier run left'):
         if beyond:
             _copy_records(self, aside)
         for o in what:
@@ -294,7 +294,7 @@ def _locked(lock:FileLock) -> bool:
         return False
     except OSError as e:
         log.warning(f'{lock.lock_file}: this file system knows no locks ({e.strerror}); '
-                    'make sure that no other run uses this folder')
+                    'see to it that no other run uses this folder')
     return True
 
 def _holder(path:Path) -> str:
@@ -322,7 +322,7 @@ def claim(
     run:Run,
     seconds:float=30, # How long to wait for another process to end
 ) -> contextlib.ExitStack: # To be kept as long as the run lasts; closing it releases the folder
-    "Lock a run's folder for this process; raise if another process holds it. For rank 0, before anything is read."
+    "Lock a run's folder for this process; raise where another has it. For rank 0, before anything is read."
     path, about = run.folder/'lock', run.folder/'lock.txt'
     with naming_write_errors(path, 'the lock'):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -130,9 +130,9 @@ def take_over(run:Run, cfg:Config, iteration:int) -> None:
             f.unlink()
     aside = run.set_aside(iteration)
     if aside:
-        log.warning(f'{run.folder} held an earlier run with iterations beyond {iteration}; '
+        log.warning(f'{run.folder} held an earlier run, beyond iteration {iteration}; '
                     f'its files lie in {aside.name} now. '
-                    'To resume a run instead, set trainer_cfg.restore_hint: latest')
+                    'To go on with a run instead, set trainer_cfg.restore_hint: latest')
     save_text(to_yaml(cfg), run.config)
 
 @patch
@@ -180,13 +180,13 @@ def fetch(batches, stop:Stop) -> tuple[Batch|None,int,SkeletonGaitError|None]:
         mine = STOP
     state = all_reduce_max(mine)
     if state == ERROR and error is None:
-        error = OtherRankError("see another rank's error: it has no batch")
+        error = OtherRankError('another rank has no batch')
     return batch, state, error
 
 # %% ../../nbs/runs/10_loop.ipynb #c1a0000e
 @patch
 def draw(self:TrainingRun, batches) -> Batch|None:
-    "Return the next batch, or None if a rank received a stop signal; if a rank has no batch, save and raise."
+    "Return the next batch, or None where a rank was told to stop; where a rank has no batch, save and raise."
     batch, state, error = fetch(batches, self.stop)
     if state == STOP: return None
     if state == ERROR:

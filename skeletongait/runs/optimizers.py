@@ -121,7 +121,7 @@ class OptimizerCfg(TorchSection):
     "An optimizer of `torch.optim`."
     at:ClassVar[str] = 'optimizer_cfg'
     solver:str = key('SGD', 'its name')
-    arguments:dict = key(dict(lr=.1, momentum=.9, weight_decay=5e-4), 'its arguments, besides `solver`', rest=True)
+    arguments:dict = key(dict(lr=.1, momentum=.9, weight_decay=5e-4), 'its arguments, beside `solver`', rest=True)
 
     def classes(self) -> dict[str,type]: return _classes(torch.optim, torch.optim.Optimizer)
 
@@ -132,7 +132,7 @@ class SchedulerCfg(TorchSection):
     at:ClassVar[str] = 'scheduler_cfg'
     scheduler:str = key('MultiStepLR', 'its name')
     arguments:dict = key(
-        dict(gamma=.1), 'its arguments, besides `scheduler` (MultiStepLR needs `milestones`)', rest=True)
+        dict(gamma=.1), 'its arguments, beside `scheduler` (MultiStepLR needs `milestones`)', rest=True)
 
     def classes(self) -> dict[str,type]: return _classes(lr_scheduler, lr_scheduler.LRScheduler)
 

@@ -49,7 +49,7 @@ def find_checkpoint(
         hint = run.best()
         if hint is None:
             raise SkeletonGaitError(f'{run.best_file}: no checkpoint of this run is known as the best; '
-                                    'it needs trainer_cfg.with_test. Set restore_hint to another')
+                                    'it is noted where trainer_cfg.with_test tests. Set restore_hint to another')
     if isinstance(hint, str): return Path(hint)
     return _checkpoint_of(run, hint) if hint else None
 
@@ -136,7 +136,7 @@ def _optimizer_fits(optimizer:torch.optim.Optimizer, state:dict) -> bool:
 
 # %% ../../nbs/runs/06_restore.ipynb #c2000005
 def load_optimizer(optimizer:torch.optim.Optimizer, state:dict, path:str|os.PathLike) -> None:
-    "Restore an optimizer; raise a `SkeletonGaitError` if the state is that of another optimizer."
+    "Restore an optimizer; raise a `SkeletonGaitError` where the state is another one's."
     advice = 'set trainer_cfg.optimizer_reset: true to begin with a fresh one'
     with _restoring(path, 'optimizer', advice):
         if _optimizer_fits(optimizer, state):
@@ -147,7 +147,7 @@ def load_optimizer(optimizer:torch.optim.Optimizer, state:dict, path:str|os.Path
 
 # %% ../../nbs/runs/06_restore.ipynb #ed122596
 def load_scheduler(scheduler:torch.optim.lr_scheduler.LRScheduler, state:dict, path:str|os.PathLike) -> None:
-    "Restore a schedule; raise a `SkeletonGaitError` if the state is that of another schedule."
+    "Restore a schedule; raise a `SkeletonGaitError` where the state is another one's."
     advice = 'set trainer_cfg.scheduler_reset: true to begin with a fresh one'
     with _restoring(path, 'scheduler', advice):
         lacking = [k for k in scheduler.state_dict() if not k.startswith('_') and k not in state]
@@ -192,9 +192,9 @@ def check_restored(state:dict, cfg:Config, path:str|os.PathLike) -> None:
     if not lines: return
     raise SkeletonGaitError('\n'.join([
         f'{path}: training goes on with the optimizer and the schedule of this checkpoint, '
-        'but these settings have changed since:',
+        'and these settings are no longer theirs:',
         *lines,
-        '  Restore the old values; or set the switch named after each to true for this start: '
+        '  Put the old values back; or set the switch named behind each to true for this start: '
         'optimizer_reset begins with no momentum, scheduler_reset begins the schedule at its first step']))
 
 # %% ../../nbs/runs/06_restore.ipynb #bcad5c5c
@@ -213,8 +213,8 @@ def check_steps(trainer:Trainer, total_iter:int) -> None:
     raise SkeletonGaitError(
         f'scheduler_cfg.total_steps: {type(s).__name__} is planned for {planned} steps, but training from iteration '
         f'{trainer.iteration} to total_iter {total_iter} takes it to {last}; set total_steps to {last} or more, '
-        'and if a checkpoint restores the old number, trainer_cfg.scheduler_reset: true, '
-        'which restarts the schedule')
+        'and where a checkpoint brings the old number along, trainer_cfg.scheduler_reset: true, '
+        'which begins the schedule anew')
 
 # %% ../../nbs/runs/06_restore.ipynb #ed91f564
 def tell_map_changes(state:dict, cfg:Config, path:str|os.PathLike) -> None:
@@ -245,7 +245,7 @@ def tell_changes(state:dict, cfg:Config, path:str|os.PathLike) -> None:
 def _tell_seed(then:Any, now:int) -> None:
     "Warn where the seed differs from that in a checkpoint."
     if type(then) is not int or then == now: return
-    log.warning(f'THE SEED HAS CHANGED: {then} in the checkpoint, {now} now. The next batches differ from those that '
+    log.warning(f'THE SEED HAS CHANGED: {then} in the checkpoint, {now} now. The batches to come are not those that '
                 f'the run would have seen; set trainer_cfg.seed: {then} to go on exactly')
 
 # %% ../../nbs/runs/06_restore.ipynb #c2000006
@@ -273,7 +273,7 @@ def restore_random(state:dict, r:Ranks, path:str|os.PathLike) -> None:
             return
         log.info(f'notice: {path} was written by {len(states)} process(es), this run has {r.world}: '
                  'the states of the global random generators are left out; '
-                 'the batches stay the same, since they depend on the seed alone')
+                 'the batches stay the same, for they depend on the seed alone')
 
 # %% ../../nbs/runs/06_restore.ipynb #6e0522f9
 def _restore_optimizer(trainer:Trainer, state:dict, path:str|os.PathLike, t:TrainerCfg) -> None:

@@ -89,7 +89,7 @@ class DataCfg:
         None, 'which subjects train and which test: a JSON file, or the name of a regular partition', needed=RUN)
     num_workers:int = key(
         1, 'loader processes per rank; 0 loads in the main process', least=0, below=1000, computes=False)
-    remove_no_gallery:bool = key(False, 'formerly left out probes without a gallery', old=True, computes=False)
+    remove_no_gallery:bool = key(False, 'once left out probes without a gallery', old=True, computes=False)
     cache:bool = key(
         False, 'keep loaded sequences in memory; with `render` the joints of poses, which are 20 to 40 times smaller '
         'than their maps', computes=False)
@@ -119,7 +119,7 @@ class InferenceSamplerCfg:
     type:Literal['InferenceSampler'] = key('InferenceSampler', 'every sequence once, in order')
     batch_size:int = key(4, 'sequences per step, over all ranks', least=1, below=10**6)
     sample_type:Literal['all_ordered'] = key('all_ordered', 'all frames, in order')
-    frames_all_limit:int = key(720, 'read at most this many frames of a sequence, the first ones', least=1)
+    frames_all_limit:int = key(720, 'at most the first so many frames of a sequence', least=1)
     batch_shuffle:bool = key(False, 'order does not matter to a test', old=True)
 
 # %% ../../nbs/runs/01a_schema.ipynb #dce814a4
@@ -131,7 +131,7 @@ def _transforms(entries:list[dict]) -> list[dict]:
         try: build_transform(o)
         except SkeletonGaitError as e: raise SettingsError(str(e).removeprefix('transform: '), f'[{i}]') from None
     if entries and all(o == entries[0] for o in entries): return entries
-    expected = "one, or the same one for each stream"
+    expected = "one, or one per stream that all say the same"
     why = "the streams are joined first, so that all get the same warp"
     raise SettingsError(f"found {len(entries)} different entries; expected {expected}: {why}")
 
@@ -141,7 +141,7 @@ def _check_protocol(test:'EvaluatorCfg', warn:Callable) -> None:
     if test.protocol is not None: GalleryProbe.from_dict(test.protocol)
     name = test.eval_func
     if test.cross_view_gallery and name != 'evaluate_indoor_dataset':
-        warn('cross_view_gallery', f"no effect: only evaluate_indoor_dataset uses it, not {name}")
+        warn('cross_view_gallery', f"without effect: only evaluate_indoor_dataset looks at it, not {name}")
     if test.protocol is not None and name != 'evaluate_gallery_probe':
         remedy = "set eval_func: evaluate_gallery_probe, or remove it"
         raise SettingsError(f"has no effect with eval_func {name}; {remedy}", 'protocol')
@@ -260,7 +260,7 @@ class TripletSamplerCfg:
     frames_num_min:int = key(25, 'fewest frames, `unfixed_*`', least=1, below=10**5)
     frames_num_max:int = key(50, 'most frames, `unfixed_*`', least=1, below=10**5)
     frames_skip_num:int = key(
-        0, '`*_ordered`: draw the frames from a window that is longer by this many', least=0, below=10**5)
+        0, '`*_ordered`: draw the frames from a window longer by so many', least=0, below=10**5)
 
     def check(self, given:dict, warn:Callable) -> None:
         "Check that `frames_num_min` is at most `frames_num_max`."
@@ -282,7 +282,7 @@ class TrainerCfg:
     log_iter:int = key(100, 'iterations between log lines', least=1, computes=False)
     save_iter:int = key(2000, 'iterations between checkpoints', least=1, computes=False)
     keep_last:int = key(
-        10, 'how many of the newest checkpoints are kept, in addition to the best; 0: all', least=0, computes=False)
+        10, 'how many of the newest checkpoints are kept, and the best besides; 0: all', least=0, computes=False)
     save_name:str = key('tmp', 'name of the run', computes=False, check=_folder_name)
     total_iter:int = key(80000, 'iterations in all', least=1, computes=False)
     restore_hint:int|str = key(

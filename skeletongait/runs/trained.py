@@ -50,7 +50,7 @@ def read_walk(
         return load_streams(files, render, Limits(d.max_file_mb, d.max_frames)), files
     arrays = [walk] if isinstance(walk, np.ndarray) else list(walk)
     if not arrays:
-        raise SkeletonGaitError('a sequence: found no array; expected the arrays of its files, or its folder')
+        raise SkeletonGaitError('a sequence: found no array; expected those that its files would hold, or its folder')
     files = tuple(Path('a sequence')/f'array {i}' for i in range(len(arrays)))
     streams = [as_stream(x, f, render) for x, f in zip(arrays, files)]
     return match_streams(streams, files), files
@@ -140,7 +140,7 @@ def checkpoint_settings(
     if beside.is_file(): return _run_settings(beside)
     settings = state.get('config')
     if settings is None:
-        log.warning(f'{path}: holds no settings, and there is no {beside}; using the defaults, '
+        log.warning(f'{path}: holds no settings, and there is no {beside}; the defaults are taken, '
                     'which compare embed_1 and use all files of a sequence')
     try:
         if settings is None:
@@ -179,7 +179,7 @@ def load_run(
     path = Path(path)
     if path.is_dir(): return _load_from_folder(path, iteration, cfg)
     if iteration is not None:
-        raise SkeletonGaitError(f'{path}: not a folder, so iteration {iteration} cannot be chosen; '
+        raise SkeletonGaitError(f'{path}: is no folder, so there is no iteration {iteration} to choose; '
                                 'expected the folder of a run, or a checkpoint alone')
     state = load_checkpoint(path)
     return trained_run(cfg or checkpoint_settings(path, state), state, path)

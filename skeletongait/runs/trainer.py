@@ -164,7 +164,7 @@ def _sync_batch_norm(model:nn.Module, r:Ranks, where:torch.device) -> nn.Module:
     if r.world > 1 and where.type == 'cuda':
         return nn.SyncBatchNorm.convert_sync_batchnorm(model)
     if r.rank == 0:
-        log.info('sync_BN: needs several GPUs; every process uses the statistics of its own share')
+        log.info('sync_BN: needs several GPUs; every process keeps the batch norm of its own share')
     return model
 
 def make_trainer(

@@ -319,7 +319,7 @@ def save_batch(
         with atomic_write(path) as tmp:
             tmp.write_bytes(content.getbuffer())
     except OSError as e:
-        raise SkeletonGaitError(f'{path}: cannot be written ({e.strerror}), so the batch is lost; '
+        raise SkeletonGaitError(f'{path}: cannot be written ({e.strerror}), so the batch is not kept for a later look; '
                                 f'what was wrong with it: {reason}') from None
     return path
 
@@ -333,6 +333,6 @@ def load_batch(
     if not isinstance(kept, dict) or kept.keys() != wanted:
         found = ', '.join(map(str, kept)) if isinstance(kept, dict) else type(kept).__name__
         raise SkeletonGaitError(f'{path}: found {found}; '
-                                f"expected a batch that a run saved, with {', '.join(sorted(wanted))}")
+                                f"expected a batch as a run keeps it, with {', '.join(sorted(wanted))}")
     reason = kept.pop('reason')
     return Batch(**kept), reason

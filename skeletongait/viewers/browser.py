@@ -242,7 +242,7 @@ def problems_of(
     contents:list[Content], # of one sequence
 ) -> list[str]:
     "List all that is wrong with a sequence, in words."
-    if not contents: return ['the sequence is empty']
+    if not contents: return ['there is nothing in it']
     seen = [c for c in contents if c.x is not None]
     problems = [c.problem for c in contents]
     if len({len(c.x) for c in seen}) > 1:

@@ -381,7 +381,7 @@ def below(self:FusionViewer) -> str:
     "Return what the timeline shows."
     words = 'mean weight on the body, all channels, by strip from head to feet; grey: nobody'
     if self.n_frames > self.timeline.width:
-        words += '; of frames that share a pixel, the most one-sided is shown'
+        words += '; of frames that share a pixel the most one-sided'
     return words
 
 @patch

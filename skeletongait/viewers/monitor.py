@@ -252,7 +252,7 @@ class RunFolder:
 @patch
 def nothing(self:RunFolder) -> str:
     "Say why there are no records yet."
-    words = f'waiting for {self.tail.path}'
+    words = f'waits for {self.tail.path}'
     return words if self.folder.is_dir() else f'{words}; the folder does not exist yet'
 
 # %% ../../nbs/viewers/05_monitor.ipynb #5c9ee2ca
@@ -915,12 +915,12 @@ def start(self:TrainingMonitor) -> None:
     if self.task: return
     self.refresh()
     if self.over():
-        raise SkeletonGaitError('all runs are over, so there is nothing to follow; call refresh to read once more')
+        raise SkeletonGaitError('all runs are over, so there is nothing to follow; refresh reads once more')
     try:
         loop = asyncio.get_running_loop()
     except RuntimeError:
         raise SkeletonGaitError(
-            'no event loop is running, so runs cannot be followed; call refresh to read new records') from None
+            'no event loop runs here, so nothing is followed; refresh reads what is new') from None
     self.task = loop.create_task(self.keep_looking())
     self.task.add_done_callback(self.ended)
 
@@ -949,7 +949,7 @@ def ended(self:TrainingMonitor, task:asyncio.Task) -> None:
     self.follow.value = False
     error = task.exception()
     if error:
-        words = f'following has stopped: {type(error).__name__}: {error}'
+        words = f'nothing is followed any more: {type(error).__name__}: {error}'
         self.notice.value = text(words, 'sg-message')
 
 # %% ../../nbs/viewers/05_monitor.ipynb #e8d37127

@@ -43,7 +43,7 @@ def _length_problem(streams:list[np.ndarray]) -> str:
     n = min(map(len, streams))
     if max(map(len, streams)) == n: return ''
     lengths = ' and '.join(f'{len(x):,} {p.name}' for x, p in zip(streams, NAMES))
-    return f'the lengths differ: {lengths}; the first {n:,} of both are shown; training would refuse the sequence'
+    return f'the lengths differ: {lengths}; the first {n:,} of both are shown, a training refuses the sequence'
 
 def _size_problem(streams:list[np.ndarray]) -> str:
     "Return why the loader refuses the sizes; empty if it does not."
@@ -60,7 +60,7 @@ def _level_problem(streams:list[np.ndarray]) -> str:
     "Say that silhouettes are dark, or nothing."
     if len(streams) < 2 or streams[1].max() > 1: return ''
     return (f'silhouettes hold levels from 0 to {streams[1].max()}, expected 0 to 255: '
-            'they are dark for the network, too')
+            'they are dark, to the network too')
 
 def fit_streams(
     streams:list[np.ndarray], # Maps, and silhouettes if there are any: each `(T, c, h, w)`

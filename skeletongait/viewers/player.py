@@ -278,7 +278,7 @@ def write_animation(
     pictures = iter(pictures)
     first = next(pictures, None)
     if first is None:
-        raise SkeletonGaitError(f'{path}: no frames to write; expected at least one')
+        raise SkeletonGaitError(f'{path}: no frames to write; expected one at least')
     with atomic_write(path) as tmp:
         WRITERS[ending](chain([first], pictures), fps, tmp)
     return path

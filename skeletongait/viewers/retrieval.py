@@ -75,7 +75,7 @@ def score_words(
     among:float, # How many gallery sequences were ranked
 ) -> str:
     "Say in words what a probe scored."
-    if not among: return 'no gallery sequence is left after exclusions'
+    if not among: return 'nobody is left in the gallery after exclusions'
     if first == np.inf: return f'no right one among {among:.0f}'
     return f'the first right one has rank {first:.0f} of {among:.0f}, average precision {100*ap:.0f} %'
 
@@ -835,7 +835,7 @@ def show_compared(self:RetrievalExplorer, wrong:Entry|None, right:Entry|None) ->
 def why_no_verdict(self:RetrievalExplorer) -> str:
     "Say why strips cannot be compared."
     if isinstance(self.questions, Failures):
-        return ('The comparison of strips needs embeddings; '
+        return ('Which strips decided cannot be said without embeddings; '
                 'with evaluator_cfg.save_embeddings: true a test keeps them beside its results.')
     lacking = 'right' if self.ranking.right is None else 'wrong'
     return f'There is nothing to compare with: the gallery has no {lacking} one for this probe.'

@@ -193,7 +193,7 @@ def save_settings(
             load_heatmap_config(path)
         except SkeletonGaitError as e:
             raise SkeletonGaitError(
-                f'{e}; it already exists and holds no heatmap settings, so it is kept: '
+                f'{e}; it is there already and holds no heatmap settings, so it is left as it is: '
                 'choose another name') from None
     settings = yaml.safe_dump(heatmap_tree(cfg), sort_keys=False, default_flow_style=None, width=120)
     save_text('# Heatmap settings, saved by the heatmap studio\n' + settings, path)
@@ -268,7 +268,7 @@ def same_walk(
     if x_thw.max() == 1:
         x_thw = x_thw*255
         remarks.append('the silhouettes have levels 0 and 1: shown 255 times as bright; '
-                       'training uses them as they are')
+                       'a training takes them as they are')
     return x_thw, n, ' '.join(remarks)
 
 # %% ../../nbs/viewers/02_studio.ipynb #472a9e7a
@@ -285,7 +285,7 @@ def make_sliders(self:HeatmapStudio) -> list[W.Widget]:
         value=c.sigma, min=min(.5, c.sigma), max=max(16, c.sigma), step=.1, readout_format='.1f',
         description=f'sigma, pixels of {c.img_h}', layout=layout(), **WORDS,
         tooltip=f'how wide limbs and joints are drawn: in pixels of the image {c.img_h} high that is drawn first, '
-                'before it is cut to the body and scaled down')
+                'before it is cut to the body and made small')
     self.min_conf = W.FloatSlider(
         value=c.min_conf, min=0, max=1, step=.01, description='confidence, at least',
         continuous_update=False, # a change imputes the whole walk again
@@ -299,7 +299,7 @@ def make_choices(self:HeatmapStudio) -> list[W.Widget]:
     self.method = W.Dropdown(
         value=c.pad_method, options={'from the 4 frames most alike': 'knn', 'mean of all frames': 'simple'},
         description='missing joints', layout=W.Layout(width='auto'), **WORDS,
-        tooltip='how the position of a missing joint is estimated; in the saved file: pad_method knn or simple')
+        tooltip='where a joint that was not found is supposed to be; in the saved file: pad_method knn or simple')
     self.size = W.Dropdown(
         value=c.final_img_size, options=sorted({32, 64, 128, c.final_img_size}), description='map size',
         tooltip='height and width of the maps, pixels', layout=W.Layout(width='auto'), **WORDS)
@@ -318,13 +318,13 @@ def make_boxes(self:HeatmapStudio) -> list[W.Widget]:
         'ticked, they fill in the others')
     self.use_conf = box(
         self.cfg.use_conf, 'weight by confidence',
-        'the less confident the estimator, the fainter the joints and limbs; otherwise every joint counts 1')
+        'joints and limbs are the fainter the less confident the estimator was; otherwise every joint counts 1')
     self.align = box(
         self.cfg.align, 'cut to the body',
         'the map is cut to the body and the body as high as the map (align); otherwise the whole image is made small')
     self.imputed = box(
         False, 'show imputed joints',
-        'as rings in the skeleton, at their estimated positions; the maps do not change')
+        'as rings in the skeleton, where they are supposed to be; the maps do not change')
     return [self.impute_others, self.use_conf, self.align]
 
 # %% ../../nbs/viewers/02_studio.ipynb #bbad49bc
