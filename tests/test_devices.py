@@ -41,6 +41,8 @@ def test_seats_are_refused_exactly_where_two_share_a_gpu(all_seats):
 RANK = """
 import os, sys, torch, torch.distributed as dist
 from types import SimpleNamespace
+from skeletongait.cli import run_script
+from skeletongait.distributed import device, process_group
 uuids = os.environ['SEES'].split()  # the GPUs that this rank sees
 now = []
 torch.cuda.is_available, torch.cuda.device_count = lambda: True, lambda: len(uuids)

@@ -58,7 +58,7 @@ def test_installed_package_is_whole(installed):
         'print(*c.packaged_configs())',
     )
     where, configs = done.stdout.splitlines()
-    assert str(installed / 'env') in where and len(configs.split()) == 11
+    assert str(installed / 'env') in where and len(configs.split()) == 12
     assert (
         call(
             installed,
