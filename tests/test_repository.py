@@ -95,7 +95,7 @@ def test_no_live_widget_is_saved(path):
     ], 'run `make notebooks`'
 
 
-NOTHING_TO_SEE = {'00_core', '02_cli', 'files/03_text', 'runs/05_misfit', 'runs/08_records'}  # text only
+NOTHING_TO_SEE = {'00_core', '02_cli', 'files/03_text'}  # text only
 CHAPTERS = {
     p.relative_to(ROOT / 'nbs').with_suffix('').as_posix(): p
     for p in NOTEBOOKS

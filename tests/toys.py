@@ -116,3 +116,28 @@ def with_scale(trainer, init_scale, growth_interval=2000):
 
 
 ONE = Ranks(0, 1, 0)
+
+
+def chain(prob):
+    "The transforms of the published trainings, each drawn with this probability."
+    return {
+        'type': 'Compose',
+        'trf_cfg': [
+            {'type': 'RandomPerspective', 'prob': prob},
+            {'type': 'BaseSilCuttingTransform'},
+            {'type': 'RandomHorizontalFlip', 'prob': prob},
+            {'type': 'RandomRotate', 'prob': prob},
+        ],
+    }
+
+
+def training_sampler(batch_size, n_frames, skip):
+    "A shuffled batch of P subjects x K sequences, some frames of each in order, as the published trainings draw it."
+    return dict(
+        type='TripletSampler',
+        batch_size=batch_size,
+        batch_shuffle=True,
+        sample_type='fixed_ordered',
+        frames_num_fixed=n_frames,
+        frames_skip_num=skip,
+    )

@@ -327,7 +327,7 @@ class Config:
     scheduler_cfg:SchedulerCfg = key(SchedulerCfg(), 'the learning-rate schedule')
     trainer_cfg:TrainerCfg = key(TrainerCfg(), 'how to train')
     output_root:str = key(
-        'output', 'where runs keep their checkpoints, logs and results; `--output_root` goes before it', computes=False)
+        'output', 'where runs keep their checkpoints, logs and results; `--output_root` overrides it', computes=False)
 
     def check(self, given:dict, warn:Callable) -> None: _complete(self, warn)
 

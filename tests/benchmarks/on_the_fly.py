@@ -20,10 +20,13 @@ from pathlib import Path
 
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 import cv2
 import torch
 from machine import processor
 
+from toys import chain, training_sampler
 from skeletongait.files.tree import read_tree
 from skeletongait.core import save_pickle
 from skeletongait.files.text import save_text
@@ -37,23 +40,8 @@ from skeletongait.files.arrays import load_pickle
 from skeletongait.data.transforms import build_transform
 from skeletongait.walkers.datasets import write_walkers
 
-SAMPLER = dict(
-    type='TripletSampler',
-    batch_size=[8, 4],
-    batch_shuffle=True,
-    sample_type='fixed_ordered',
-    frames_num_fixed=30,
-    frames_skip_num=4,
-)
-PUBLISHED = {
-    'type': 'Compose',
-    'trf_cfg': [
-        {'type': 'RandomPerspective', 'prob': 0.2},
-        {'type': 'BaseSilCuttingTransform'},
-        {'type': 'RandomHorizontalFlip', 'prob': 0.2},
-        {'type': 'RandomRotate', 'prob': 0.2},
-    ],
-}
+SAMPLER = training_sampler([8, 4], 30, 4)
+PUBLISHED = chain(0.2)
 N_FRAMES, COLD = 100, 'not in the page cache'
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
+from toys import chain, training_sampler
 from skeletongait.core import SkeletonGaitError, save_pickle
 from skeletongait.files.tree import read_tree
 from skeletongait.nets.models import SkeletonGait, SkeletonGaitPP
@@ -30,26 +31,9 @@ from skeletongait.data.partition import (
 from skeletongait.data.samplers import InferenceSampler, TripletSampler, draw_frames
 from skeletongait.data.streams import load_sequence
 
-TRAIN = dict(
-    type='TripletSampler',
-    batch_size=[3, 4],
-    batch_shuffle=True,
-    sample_type='fixed_ordered',
-    frames_num_fixed=6,
-    frames_skip_num=2,
-)
+TRAIN = training_sampler([3, 4], 6, 2)
 TEST = dict(type='InferenceSampler', batch_size=3, sample_type='all_ordered', frames_all_limit=12)
-TRANSFORM = [
-    {
-        'type': 'Compose',
-        'trf_cfg': [
-            {'type': 'RandomPerspective', 'prob': 0.5},
-            {'type': 'BaseSilCuttingTransform'},
-            {'type': 'RandomHorizontalFlip', 'prob': 0.5},
-            {'type': 'RandomRotate', 'prob': 0.5},
-        ],
-    }
-]
+TRANSFORM = [chain(0.5)]
 def first(it, n):
     return list(itertools.islice(iter(it), n))
 

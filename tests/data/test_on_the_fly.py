@@ -17,7 +17,7 @@ import pytest
 import torch
 import yaml
 from hypothesis import given, settings, strategies as st
-from toys import tiny
+from toys import chain, tiny, training_sampler
 
 import skeletongait.data.dataset as data_module
 from skeletongait.data import streams
@@ -49,26 +49,9 @@ from skeletongait.runs.watch import read_scalars
 from skeletongait.data.transforms import build_transform
 from skeletongait.walkers.datasets import write_walkers
 
-TRAIN = dict(
-    type='TripletSampler',
-    batch_size=[4, 2],
-    batch_shuffle=True,
-    sample_type='fixed_ordered',
-    frames_num_fixed=6,
-    frames_skip_num=2,
-)
+TRAIN = training_sampler([4, 2], 6, 2)
 TEST = dict(type='InferenceSampler', batch_size=3, sample_type='all_ordered', frames_all_limit=9)
-CHAIN = [
-    {
-        'type': 'Compose',
-        'trf_cfg': [
-            {'type': 'RandomPerspective', 'prob': 0.5},
-            {'type': 'BaseSilCuttingTransform'},
-            {'type': 'RandomHorizontalFlip', 'prob': 0.5},
-            {'type': 'RandomRotate', 'prob': 0.5},
-        ],
-    }
-]
+CHAIN = [chain(0.5)]
 NETS = {'SkeletonGait': 'demo_skeletongait', 'SkeletonGait++': 'demo_skeletongait++'}
 
 

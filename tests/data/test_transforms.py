@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
+from toys import chain
 from skeletongait.core import SkeletonGaitError
 from skeletongait.data.transforms import TRANSFORMS, affine_points, erased_box, perspective_corners, warp
 from skeletongait.data.transforms import (
@@ -19,15 +20,7 @@ RANDOM = [
     RandomAffine(1),
     RandomErasing(1),
 ]
-PUBLISHED = {
-    'type': 'Compose',
-    'trf_cfg': [
-        {'type': 'RandomPerspective', 'prob': 0.2},
-        {'type': 'BaseSilCuttingTransform'},
-        {'type': 'RandomHorizontalFlip', 'prob': 0.2},
-        {'type': 'RandomRotate', 'prob': 0.2},
-    ],
-}
+PUBLISHED = chain(0.2)
 rng = np.random.default_rng
 def smooth(t=4, c=3, h=64, w=64, seed=0):
     x = rng(seed).integers(0, 256, (t, c, h, w), dtype=np.uint8)
