@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['NOUNS', 'MOST', 'join', 'SettingsError', 'brief', 'shown', 'did_you_mean', 'name_hint', 'key', 'Row', 'sections_in',
-           'is_list', 'tag_names', 'key_rows', 'describe', 'describe_range', 'key_table', 'fits', 'check_value',
-           'unknown_key', 'without_indices', 'choose_section', 'spellings', 'rest_of', 'Reader', 'read_settings',
-           'steps_of', 'read_override', 'override', 'changes_about', 'to_dict', 'to_yaml']
+           'many_in', 'tag_names', 'key_rows', 'is_several', 'describe', 'describe_range', 'key_table', 'entries_of',
+           'fits', 'kept', 'check_value', 'unknown_key', 'without_indices', 'choose_section', 'spellings', 'rest_of',
+           'Reader', 'read_settings', 'Checked', 'set_values', 'unset', 'steps_of', 'read_override', 'override',
+           'changes_about', 'to_dict', 'to_yaml']
 
 # %% ../../nbs/files/05_settings.ipynb #c254fb1b
 import copy
@@ -97,11 +98,12 @@ def key(
     rest:bool=False,          # Takes every key of the section that is not declared
     computes:bool=True,       # Does it change what training computes? (Of a section: does anything in it?)
     check:Callable[[Any],Any]|None=None, # From the value found to the value kept; raises `SettingsError`
+    kw_only:bool=False,       # In Python, is it given by name only?
 ) -> Any: # A dataclass field
     "Declare one key of a section."
     facts = dict(meaning=meaning, least=least, below=below, most=most, needed=needed, also=also, old=old, rest=rest,
                  computes=computes, check=check)
-    return field(default_factory=lambda: copy.deepcopy(default), metadata=facts)
+    return field(default_factory=lambda: copy.deepcopy(default), metadata=facts, kw_only=kw_only)
 
 # %% ../../nbs/files/05_settings.ipynb #dcd48b20
 class Row(NamedTuple):
@@ -117,9 +119,10 @@ def sections_in(hint) -> list[type]:
     if is_dataclass(hint): return [hint]
     return [section for part in get_args(hint) for section in sections_in(part)]
 
-def is_list(hint) -> bool:
-    "Is this the type of a list of sections or values?"
-    return get_origin(hint) is list
+def many_in(hint) -> type|None:
+    "What a type holds several sections in: `list`, `tuple` or `dict` (from names to sections); None: it holds one."
+    parts = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    return next((get_origin(o) for o in parts if get_origin(o) in (list, tuple, dict)), None)
 
 def tag_names(cls:type) -> tuple[str,...]:
     "The values of a section's first key that choose this class."
@@ -127,28 +130,36 @@ def tag_names(cls:type) -> tuple[str,...]:
 
 # %% ../../nbs/files/05_settings.ipynb #68508b39
 def key_rows(
-    cls:type,           # The schema: a dataclass of `key`s and of further sections
+    schema:Any,         # A dataclass of `key`s and of further sections; or a type that holds some: `A|B`, `list[A|B]`
     at:str='',          # Its path in a larger schema
     case:str='',        # The tag that it applies to
     computes:bool=True, # Does the section change what training computes?
 ) -> Iterator[Row]:
     "Every key of a schema, in the order of declaration."
-    for f in fields(cls):
-        path, counts = join(at, f.name), computes and f.metadata['computes']
-        options = sections_in(f.type)
-        if not options: yield Row(f'{at}.*' if f.metadata['rest'] else path, case, f.type, f, counts)
-        below = f'{path}[]' if is_list(f.type) else path
-        for o in options:
-            its_case = tag_names(o)[-1] if len(options) > 1 else case
-            yield from key_rows(o, below, its_case, counts)
+    options = sections_in(schema)
+    inside = at + {list: '[]', tuple: '[]', dict: '.*', None: ''}[many_in(schema)]
+    for o in options:
+        its_case = tag_names(o)[-1] if len(options) > 1 else case
+        for f in fields(o): yield from _rows_of(f, inside, its_case, computes)
+
+def _rows_of(f:dataclasses.Field, at:str, case:str, computes:bool) -> Iterator[Row]:
+    "The row of a plain key, or the rows of the sections that a key holds."
+    path, counts = join(at, f.name), computes and f.metadata['computes']
+    if sections_in(f.type): yield from key_rows(f.type, path, case, counts)
+    else: yield Row(f'{at}.*' if f.metadata['rest'] else path, case, f.type, f, counts)
 
 # %% ../../nbs/files/05_settings.ipynb #37cc3253
+def is_several(hint) -> bool:
+    "Does a type take one value or several: `tuple[str,...]`, or `frozenset[str]`?"
+    return get_origin(hint) is frozenset or (get_origin(hint) is tuple and get_args(hint)[-1] is Ellipsis)
+
 def describe(hint) -> str:
     "A type in words: `list[int]` is a list, each entry a whole number."
     origin, args = get_origin(hint), get_args(hint)
     if origin is Literal: return ('one of ' if len(args) > 1 else '') + ', '.join(map(str, args))
     if origin in (Union, UnionType): return ', or '.join(describe(o) for o in args)
     if origin is list: return f'a list, each entry {describe(args[0])}'
+    if is_several(hint): return f'{describe(args[0])}, or a list, each entry {describe(args[0])}'
     if origin is tuple: return f'a list of {len(args)}, each entry {describe(args[0])}'
     return NOUNS[hint]
 
@@ -168,7 +179,7 @@ def _notes(row:Row) -> str:
     "What a row of the table adds to the meaning, in brackets."
     facts, notes = row.field.metadata, []
     if row.case: notes.append(f'{row.case} only')
-    if facts['old']: notes.append('old: no effect')
+    if facts['old']: notes.append('deprecated: no effect')
     if facts['also']: notes.append(f"also `{facts['also']}`")
     return f" ({'; '.join(notes)})" if notes else ''
 
@@ -180,36 +191,52 @@ def _table_line(row:Row) -> str:
     return f"| `{row.path}` | {_default_shown(row)} | {kind} | {dot} | {meaning} |"
 
 def key_table(
-    cls:type,       # The schema
+    schema:Any,     # As `key_rows` takes it
     section:str='', # Only keys of this section; empty: all
 ) -> str: # A Markdown table
     "The keys with their types, defaults and meanings; a dot marks those that change what training computes."
     head = ['| key | default | type | training | meaning |', '|---|---|---|:-:|---|']
-    return '\n'.join(head + [_table_line(o) for o in key_rows(cls) if o.path.startswith(section)])
+    return '\n'.join(head + [_table_line(o) for o in key_rows(schema) if o.path.startswith(section)])
 
 # %% ../../nbs/files/05_settings.ipynb #b8c712d4
+def entries_of(value) -> list:
+    "The entries of a list, or the one value."
+    return list(value) if isinstance(value, list|tuple|set|frozenset) else [value]
+
 def fits(value, hint) -> bool:
     "Is `value`, as YAML gave it, of the type of the hint?"
     origin, args = get_origin(hint), get_args(hint)
     if origin is Literal: return type(value) is str and value in args
     if origin in (Union, UnionType): return any(fits(value, o) for o in args)
+    if is_several(hint): return all(fits(o, args[0]) for o in entries_of(value))
     if origin is list: return type(value) is list and all(fits(o, args[0]) for o in value)
     if origin is tuple: return type(value) is list and len(value) == len(args) and all(map(fits, value, args))
     if hint is float: return type(value) in (int, float) and -math.inf < value < math.inf
     return type(value) is hint
+
+def kept(value, hint) -> Any:
+    "A value that fits, as it is kept: one or several texts as a tuple or a frozenset, any other as it is."
+    collect = next((get_origin(o) for o in (hint, *get_args(hint)) if is_several(o) and fits(value, o)), None)
+    return value if collect is None else collect(entries_of(value))
 
 # %% ../../nbs/files/05_settings.ipynb #fa647130
 def _check_type(value, f:dataclasses.Field, at:str) -> None:
     "The value must be of the declared type."
     if fits(value, f.type): return
     words = [o for o in get_args(f.type) if isinstance(o, str)]
-    raise SettingsError(f"found {shown(value)}, expected {describe(f.type)}{did_you_mean(value, words)}", at)
+    hint = '; write text in quotes' if _lacks_quotes(value, f.type) else did_you_mean(value, words)
+    raise SettingsError(f"found {shown(value)}, expected {describe(f.type)}{hint}", at)
+
+def _lacks_quotes(value, hint) -> bool:
+    "Would a number or `true` fit as text?"
+    texts = [str(o) if type(o) in (bool, int, float) else o for o in entries_of(value)]
+    return fits(texts if isinstance(value, list) else texts[0], hint) if texts else False
 
 def _check_range(value, f:dataclasses.Field, at:str) -> None:
     "The value, or each entry of a list, must be within the declared bounds."
     bounds = {k: f.metadata[k] for k in ('least', 'below', 'most')}
     if bounds['below'] is None and bounds['most'] is None: bounds['below'] = MOST
-    entries = [o for o in (value if isinstance(value, list) else [value]) if type(o) in (int, float)]
+    entries = [o for o in entries_of(value) if type(o) in (int, float)]
     if all(_within(o, **bounds) for o in entries): return
     raise SettingsError(f"found {shown(value)}, expected {describe_range(bounds)}", at)
 
@@ -227,7 +254,7 @@ def check_value(
     "Check one value against its declaration; a `SettingsError` names the key."
     _check_type(value, f, at)
     _check_range(value, f, at)
-    check = f.metadata['check']
+    value, check = kept(value, f.type), f.metadata['check']
     if check is None: return value
     try: return check(value)
     except SettingsError as e: raise e.below(at) from None
@@ -235,18 +262,19 @@ def check_value(
 
 # %% ../../nbs/files/05_settings.ipynb #b066910b
 def unknown_key(
-    schema:type,         # The whole schema
+    rows:Iterable[Row],  # Every key of the whole schema
     at:str,              # The section
     name,                # The key found in it
     known:Iterable[str], # The keys of that section
 ) -> SettingsError:
     "Return the error for an unknown key: it names where the key belongs, or the nearest known key."
     path, homes = join(at, str(name)), []
-    for row in key_rows(schema):
+    for row in rows:
         way = row.path.split('.')
         if str(name) not in way: continue
         home = '.'.join(way[:way.index(str(name)) + 1])
-        homes.append(f'{home} (for {row.case})' if row.path == without_indices(path) else home)
+        case = f' (for {row.case})' if row.path == without_indices(path) else ''
+        homes.append(home.removeprefix('[].') + case)
     where = ' or '.join(dict.fromkeys(homes))
     hint = f'it belongs at {where}' if where else name_hint(name, known)
     return SettingsError(f"unknown key; {hint}", path)
@@ -256,13 +284,20 @@ def without_indices(path:str) -> str:
     return re.sub(r'\[\d+\]', '[]', path)
 
 # %% ../../nbs/files/05_settings.ipynb #e168359c
+def _mapping_of(options:list[type]) -> str:
+    "The mapping that a section is read from, in words: the key that chooses it, or its first keys."
+    names = [f.name for f in fields(options[0])]
+    if len(options) > 1: return f'a mapping with the key {names[0]}'
+    few = names if len(names) <= 4 else [*names[:4], '...']
+    return f"a mapping with some of the keys {', '.join(few)}"
+
 def choose_section(
     options:list[type], # The classes that the schema offers
     tree,               # The mapping found in the file
     at:str,             # Where
 ) -> type:
     "Choose the dataclass to read a mapping as: the one whose first key accepts the value found."
-    if not isinstance(tree, dict): raise SettingsError(f"found {shown(tree)}, expected a mapping", at)
+    if not isinstance(tree, Mapping): raise SettingsError(f"found {shown(tree)}, expected {_mapping_of(options)}", at)
     if len(options) == 1: return options[0]
     tag = fields(options[0])[0].name
     named = {name: o for o in options for name in tag_names(o)}
@@ -284,29 +319,56 @@ def rest_of(cls:type) -> dataclasses.Field|None:
 
 class Reader:
     "Reads plain data as the sections of a schema; collects `warnings` on the way."
-    def __init__(self, schema:type):
+    def __init__(self,
+        schema:Any, # As `key_rows` takes it
+        at:str='',  # Its path in a larger whole, for the errors
+    ):
         self.schema = schema
+        self.at = at
         self.warnings = []
 
 # %% ../../nbs/files/05_settings.ipynb #3692b3ff
+def _listed(value, at:str) -> list:
+    "The entries of a list of sections, which may be given as one."
+    if isinstance(value, Mapping) or is_dataclass(value): return [value]
+    if isinstance(value, list|tuple): return list(value)
+    raise SettingsError(f"found {shown(value)}, expected a mapping or a list of mappings", at)
+
+def _named(value, at:str) -> Mapping:
+    "A mapping from names, each of them text."
+    if not isinstance(value, Mapping):
+        raise SettingsError(f"found {shown(value)}, expected a mapping of names to mappings", at)
+    for name in value:
+        if isinstance(name, str): continue
+        raise SettingsError(f"found the name {shown(name)}, expected text; write it in quotes", join(at, str(name)))
+    return value
+
+@patch
+def sections(self:Reader, value, hint, at:str) -> Any:
+    "Read what a type that holds sections says: one of them, several, or (where that is allowed) null."
+    if value is None and fits(None, hint): return None
+    options, many = sections_in(hint), many_in(hint)
+    if many is None: return self._one(options, value, at)
+    if many is dict: return {name: self._one(options, o, join(at, name)) for name, o in _named(value, at).items()}
+    return many(self._one(options, o, join(at, i)) for i, o in enumerate(_listed(value, at)))
+
+@patch
+def _one(self:Reader, options:list[type], value, at:str) -> Any:
+    "One section: read, or as it is."
+    if isinstance(value, tuple(options)): return value
+    return self.read(choose_section(options, value, at), value, at)
+
 @patch
 def _entry(self:Reader, value, f:dataclasses.Field, at:str) -> Any:
-    "A plain value, a section, or a list of sections (which may be given as one)."
-    options = sections_in(f.type)
-    if not options: return check_value(value, f, at)
-    if not is_list(f.type): return self.read(choose_section(options, value, at), value, at)
-    if isinstance(value, dict): value = [value]
-    if not isinstance(value, list):
-        raise SettingsError(f"found {shown(value)}, expected a mapping or a list of mappings", at)
-    places = [(o, join(at, i)) for i, o in enumerate(value)]
-    return [self.read(choose_section(options, o, place), o, place) for o, place in places]
+    "The value of a key: plain, or sections."
+    return self.sections(value, f.type, at) if sections_in(f.type) else check_value(value, f, at)
 
 # %% ../../nbs/files/05_settings.ipynb #3cec7ae5
 @patch
 def _key(self:Reader, values:dict, f:dataclasses.Field, value, name:str, path:str) -> None:
     "Read one declared key into `values`; warn about a deprecated key or an alias."
     if f.metadata['old']:
-        self.warnings.append(f"{path}: an old key, read without effect")
+        self.warnings.append(f"{path}: deprecated, has no effect")
         return
     if f.name in values: raise SettingsError(f"{f.name} is given as well, and means the same; remove one", path)
     if f.name != name: self.warnings.append(f"{path}: read as {f.name}")
@@ -320,7 +382,7 @@ def _values(self:Reader, cls:type, tree:dict, at:str) -> tuple[dict,dict]:
         f, path = names.get(name), join(at, str(name))
         if f is not None: self._key(values, f, value, name, path)
         elif rest_of(cls): extra[name] = value
-        else: raise unknown_key(self.schema, at, name, [o.name for o in fields(cls)])
+        else: raise unknown_key(key_rows(self.schema, self.at), at, name, [o.name for o in fields(cls)])
     return values, extra
 
 # %% ../../nbs/files/05_settings.ipynb #126e188b
@@ -338,19 +400,52 @@ def _check(self:Reader, section, given:dict, at:str) -> None:
 def read(self:Reader, cls:type, tree:dict, at:str='') -> Any:
     "Read a mapping as a section; omitted keys keep their defaults."
     values, extra = self._values(cls, tree, at)
-    section, rest = cls(**values), rest_of(cls)
+    try: section = cls(**values)
+    except SettingsError as e: raise e.below(at) from None
+    rest = rest_of(cls)
     if rest: setattr(section, rest.name, getattr(section, rest.name) | extra)
     if hasattr(section, 'check'): self._check(section, tree, at)
     return section
 
 # %% ../../nbs/files/05_settings.ipynb #43b0ccbb
 def read_settings(
-    schema:type, # A dataclass of `key`s and of further sections
-    tree:dict,   # Plain data, as YAML gives it
+    schema:Any, # A dataclass of `key`s and of further sections; or a type that holds some: `A|B`, `list[A|B]`
+    tree:Any,   # Plain data, as YAML gives it
+    at:str='',  # Where it stands in a larger whole, for the errors: `model_cfg`
 ) -> tuple[Any,list[str]]: # An object of the schema; warnings about deprecated keys, aliases and odd values
     "Check a mapping against a schema, over its defaults; a `SettingsError` names the key."
-    reader = Reader(schema)
-    return reader.read(schema, tree), reader.warnings
+    reader = Reader(schema, at)
+    return reader.sections(tree, schema, at), reader.warnings
+
+# %% ../../nbs/files/05_settings.ipynb #331ffe56
+class Checked:
+    "A section whose values are checked however it is made: read from a file, or made in Python."
+    def __post_init__(self):
+        reader = Reader(type(self))
+        for f in fields(self):
+            value = reader._entry(getattr(self, f.name), f, f.name)
+            object.__setattr__(self, f.name, value) # it may be frozen
+
+# %% ../../nbs/files/05_settings.ipynb #96b76c70
+def set_values(
+    section,   # An object of a schema
+    at:str='', # Its path
+) -> Iterator[tuple[str,dataclasses.Field,Any]]: # Path, declaration, value
+    "Every key of a section and of the sections in it, but not in lists."
+    for f in fields(section):
+        path, value = join(at, f.name), getattr(section, f.name)
+        if is_dataclass(value): yield from set_values(value, path)
+        else: yield path, f, value
+
+def unset(
+    section,   # An object of a schema
+    phase:str, # 'train' or 'test'
+    at:str='', # The path of the section
+) -> Iterator[SettingsError]:
+    "An error for every key that a phase needs and that is not set."
+    for path, f, value in set_values(section, at):
+        if phase in f.metadata['needed'] and value in (None, []):
+            yield SettingsError(f"not set; {f.metadata['meaning']}", path)
 
 # %% ../../nbs/files/05_settings.ipynb #120f60e5
 def steps_of(path:str) -> list[str]:
@@ -376,7 +471,7 @@ def _declared(sections:list[type], step:str) -> list[dataclasses.Field]:
 
 def _below(value, declared:list[dataclasses.Field], step:str):
     "Return the child node, or its default; a single section in place of a list becomes a list."
-    lists = any(sections_in(f.type) and is_list(f.type) for f in declared)
+    lists = any(sections_in(f.type) and many_in(f.type) is list for f in declared)
     if lists and isinstance(value, dict) and step.isdecimal(): return [value]
     if value is not None: return value
     defaults = [f.default_factory() for f in declared if not sections_in(f.type)]
@@ -414,7 +509,7 @@ def _in_mapping(self:_Setter, node:dict, sections:list[type], steps:list[str], v
     declared = _declared(sections, step)
     if sections and not declared and not any(rest_of(o) for o in sections):
         names = dict.fromkeys(f.name for o in sections for f in fields(o))
-        raise unknown_key(self.schema, at, step, list(names))
+        raise unknown_key(key_rows(self.schema), at, step, list(names))
     old = _below(node.get(step), declared, rest[0]) if rest else None
     inner = [o for f in declared for o in sections_in(f.type)]
     new = self.put(old, inner, rest, value, join(at, step))
