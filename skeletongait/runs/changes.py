@@ -53,7 +53,7 @@ def config_changes(
     now:dict,             # Others
     computing:bool=False, # Only those that change what training computes
 ) -> list[str]: # As in `trainer_cfg.seed: 0 then, 1 now`
-    "Every value that differs between two runs, over the defaults; a `ConfigError` where one of them cannot be read."
+    "Every value that differs between two runs, over the defaults; a `SettingsError` where one of them cannot be read."
     read_then, read_now = (to_dict(make_config(o)[0]) for o in (then, now))
     told = [(path, *_brief_pair(a, b)) for path, a, b in _differences(read_then, read_now)
             if computes(path) or not computing]

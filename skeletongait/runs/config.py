@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['parse_yaml', 'apply_changes', 'packaged_configs', 'load_config', 'config_hash', 'check_ready', 'CUT', 'Config',
-           'ConfigError', 'CrossEntropyLossCfg', 'DataCfg', 'EvalFunc', 'EvaluatorCfg', 'InferenceSamplerCfg', 'MOST',
-           'NOUNS', 'OptimizerCfg', 'PLACEHOLDER', 'RUN', 'Row', 'SchedulerCfg', 'SeparateBNNecksCfg',
+           'CrossEntropyLossCfg', 'DataCfg', 'EvalFunc', 'EvaluatorCfg', 'InferenceSamplerCfg', 'MOST', 'NOUNS',
+           'OptimizerCfg', 'PLACEHOLDER', 'RUN', 'Row', 'SchedulerCfg', 'SeparateBNNecksCfg', 'SettingsError',
            'SkeletonGaitBackboneCfg', 'SkeletonGaitCfg', 'SkeletonGaitPPBackboneCfg', 'SkeletonGaitPPCfg', 'TrainerCfg',
            'TripletLossCfg', 'TripletSamplerCfg', 'computes', 'config_changes', 'config_table', 'describe', 'fits',
            'heatmap_tree', 'key', 'make_config', 'make_optimizer', 'make_scheduler', 'map_changes', 'render_settings',
@@ -16,7 +16,6 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import fields, is_dataclass
 from fnmatch import fnmatch
 from importlib import resources
 from pathlib import Path
@@ -25,21 +24,24 @@ from typing import Literal
 import torch
 
 from ..core import SkeletonGaitError
-from ..files.settings import (
-    MOST, NOUNS, Row, changes_about, describe, did_you_mean, fits, join, key, override, shown, to_dict, to_yaml)
+from skeletongait.files.settings import (
+    MOST, NOUNS, RUN, Row, SettingsError, changes_about, describe, did_you_mean, fits, key, override, set_values, shown,
+    to_dict, to_yaml, unset)
 from ..files.text import read_text, read_yaml
 from ..maps.settings import heatmap_tree
+from ..nets.losses import CrossEntropyLossCfg, TripletLossCfg
+from ..nets.models import (
+    SeparateBNNecksCfg, SkeletonGaitBackboneCfg, SkeletonGaitCfg, SkeletonGaitPPBackboneCfg, SkeletonGaitPPCfg)
 from .changes import computes, config_changes, map_changes
 from .optimizers import OptimizerCfg, SchedulerCfg, make_optimizer, make_scheduler, torch_classes
 from .schema import (
-    CUT, Config, ConfigError, CrossEntropyLossCfg, DataCfg, EvalFunc, EvaluatorCfg, InferenceSamplerCfg, PLACEHOLDER,
-    RUN, SeparateBNNecksCfg, SkeletonGaitBackboneCfg, SkeletonGaitCfg, SkeletonGaitPPBackboneCfg, SkeletonGaitPPCfg,
-    TrainerCfg, TripletLossCfg, TripletSamplerCfg, config_table, make_config, render_settings, schema_rows)
+    CUT, Config, DataCfg, EvalFunc, EvaluatorCfg, InferenceSamplerCfg, PLACEHOLDER, TrainerCfg, TripletSamplerCfg,
+    config_table, make_config, render_settings, schema_rows)
 
 # %% ../../nbs/runs/01_config.ipynb #f1b9516d
 _all_ = [
-    CUT, Config, ConfigError, CrossEntropyLossCfg, DataCfg, EvalFunc, EvaluatorCfg, InferenceSamplerCfg, MOST, NOUNS,
-    OptimizerCfg, PLACEHOLDER, RUN, Row, SchedulerCfg, SeparateBNNecksCfg, SkeletonGaitBackboneCfg, SkeletonGaitCfg,
+    CUT, Config, CrossEntropyLossCfg, DataCfg, EvalFunc, EvaluatorCfg, InferenceSamplerCfg, MOST, NOUNS, OptimizerCfg,
+    PLACEHOLDER, RUN, Row, SchedulerCfg, SeparateBNNecksCfg, SettingsError, SkeletonGaitBackboneCfg, SkeletonGaitCfg,
     SkeletonGaitPPBackboneCfg, SkeletonGaitPPCfg, TrainerCfg, TripletLossCfg, TripletSamplerCfg, computes,
     config_changes, config_table, describe, fits, heatmap_tree, key, make_config, make_optimizer, make_scheduler,
     map_changes, render_settings, schema_rows, to_dict, to_yaml, torch_classes]
@@ -48,20 +50,20 @@ _all_ = [
 def parse_yaml(
     text:str, # The content of a configuration file
 ) -> dict: # Plain data: sections -> keys -> values, nothing checked yet
-    "Read a configuration's YAML; a `ConfigError` names the line of a syntax error or of a repeated key."
+    "Read a configuration's YAML; a `SettingsError` names the line of a syntax error or of a repeated key."
     try: tree = read_yaml(text)
-    except SkeletonGaitError as e: raise ConfigError(str(e)) from None
+    except SkeletonGaitError as e: raise SettingsError(str(e)) from None
     if isinstance(tree, dict): return tree
     found = 'nothing' if tree is None else shown(tree)
     expected = "a mapping with the sections data_cfg, evaluator_cfg, ..., trainer_cfg"
-    raise ConfigError(f"found {found}, expected {expected}")
+    raise SettingsError(f"found {found}, expected {expected}")
 
 # %% ../../nbs/runs/01_config.ipynb #c92b5a0f
 def apply_changes(
     tree:dict,             # Plain data, as `parse_yaml` gives it
     changes:Iterable[str], # `key=value` each, as in `loss_cfg[0].margin=0.3`; later values override earlier ones
 ) -> dict: # A copy with the changes, not checked further
-    "Set keys of a configuration; a `ConfigError` names a change to a key that does not exist."
+    "Set keys of a configuration; a `SettingsError` names a change to a key that does not exist."
     return override(Config, tree, changes)
 
 # %% ../../nbs/runs/01_config.ipynb #3c47f519
@@ -81,18 +83,18 @@ def _read_text(source:str|os.PathLike) -> str:
     if str(source) in names: return (_config_folder()/f'{source}.yaml').read_text(encoding='utf-8')
     packaged = ', '.join(names)
     if path.is_dir():
-        raise ConfigError(f"a folder; expected a YAML file, or the name of a packaged configuration: {packaged}")
+        raise SettingsError(f"a folder; expected a YAML file, or the name of a packaged configuration: {packaged}")
     if not path.is_file():
         hint = did_you_mean(path.name.removesuffix('.yaml'), names)
-        raise ConfigError(f"no such file, and no packaged configuration of that name{hint} (packaged: {packaged})")
+        raise SettingsError(f"no such file, and no packaged configuration of that name{hint} (packaged: {packaged})")
     try: return read_text(path, 'a configuration')
-    except SkeletonGaitError as e: raise ConfigError(str(e).removeprefix(f'{path}: ')) from None
+    except SkeletonGaitError as e: raise SettingsError(str(e).removeprefix(f'{path}: ')) from None
 
 # %% ../../nbs/runs/01_config.ipynb #a25568bb
 def _source(
     source:str|os.PathLike, # A file, or the name of a packaged configuration
     changes:list[str],      # The overrides
-    e:ConfigError,          # What is wrong
+    e:SettingsError,          # What is wrong
 ) -> str: # As in `run.yaml with --set trainer_cfg.seed=x`
     "Return the source that an error names: the file, and the overrides that may have caused it."
     blamed = [] if e.source else changes_about(changes, e.path)
@@ -103,10 +105,10 @@ def load_config(
     source:str|os.PathLike,   # A YAML file, or the name of a packaged configuration
     changes:Iterable[str]=(), # As `apply_changes` takes them
 ) -> tuple[Config,list[str]]: # The settings; warnings about overrides, aliases and unusual values
-    "Read a configuration, with overrides; a `ConfigError` names the file, the override at fault, and the key or line."
+    "Read a configuration, with overrides; a `SettingsError` names the file, the override at fault, and the key or line."
     changes = list(changes)
     try: cfg, warnings = make_config(apply_changes(parse_yaml(_read_text(source)), changes))
-    except ConfigError as e: raise e.said_in(_source(source, changes, e)) from None
+    except SettingsError as e: raise e.said_in(_source(source, changes, e)) from None
     return cfg, [f'--set {o}' for o in changes] + warnings
 
 # %% ../../nbs/runs/01_config.ipynb #91c9a4f3
@@ -125,18 +127,16 @@ def config_hash(
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 # %% ../../nbs/runs/01_config.ipynb #8dbc1bb2
-def _unset(section, at:str, phase:str) -> Iterator[str]:
-    "Lines about the needed keys of a section that are not set."
-    for f in fields(section):
-        value, path, meaning = getattr(section, f.name), join(at, f.name), f.metadata['meaning']
-        if phase in f.metadata['needed'] and value in (None, []): yield f"{path}: not set; {meaning}"
+def _placeholders(cfg:Config) -> Iterator[str]:
+    "Lines about the keys that still hold the placeholder of the published files."
+    for path, f, value in set_values(cfg):
         if isinstance(value, str) and value.split('/')[0] == PLACEHOLDER:
-            yield f"{path}: still {value}; set it: {meaning}"
-        if is_dataclass(value): yield from _unset(value, path, phase)
+            yield f"{path}: still {value}; set it: {f.metadata['meaning']}"
 
 def _not_ready(cfg:Config, phase:str) -> Iterator[str]:
     "Lines about everything that a phase needs and the settings lack."
-    yield from _unset(cfg, '', phase)
+    yield from _placeholders(cfg)
+    yield from map(str, unset(cfg, phase))
     if cfg.evaluator_cfg.eval_func == 'evaluate_gallery_probe' and cfg.evaluator_cfg.protocol is None:
         yield "evaluator_cfg.protocol: not set; evaluate_gallery_probe needs rules for `gallery` and `probe`"
     if phase == 'test': return
@@ -149,10 +149,10 @@ def check_ready(
     phase:Literal['train', 'test'], # What is to be run
     source:str|os.PathLike='', # Where the settings are from, as `load_config` takes it: what a message begins with
 ) -> None:
-    "Raise a `ConfigError` that lists every unset value that this phase needs, or reports what torch rejects."
+    "Raise a `SettingsError` that lists every unset value that this phase needs, or reports what torch rejects."
     lines = [f'  {o}' for o in _not_ready(cfg, phase)]
-    if lines: raise ConfigError('\n'.join([f'not ready to {phase}:', *lines]), source=str(source))
+    if lines: raise SettingsError('\n'.join([f'not ready to {phase}:', *lines]), source=str(source))
     if phase == 'test': return
     weight = torch.nn.Parameter(torch.zeros(1))
     try: make_scheduler(cfg.scheduler_cfg, make_optimizer(cfg.optimizer_cfg, [weight])) # on trial
-    except ConfigError as e: raise e.said_in(str(source)) from e
+    except SettingsError as e: raise e.said_in(str(source)) from e

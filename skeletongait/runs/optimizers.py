@@ -95,7 +95,7 @@ def check(self:TorchSection, given:dict, warn:Callable) -> None:
         _check_argument(o, value, known[o])
     self.arguments = {o: v for o, v in self.arguments.items() if o in known}
     taken = ', '.join(f'{o}: {v}' for o, v in self.arguments.items() if o not in given)
-    if taken and self.name != type(self)().name: warn('', f"{self.name} takes over the defaults {taken}")
+    if taken and self.name != type(self)().name: warn('', f"{self.name} also gets the defaults {taken}")
 
 # %% ../../nbs/runs/01b_optimizers.ipynb #0961d0f6
 @patch
@@ -103,7 +103,7 @@ def _known(self:TorchSection) -> dict[str,inspect.Parameter]:
     "The arguments of the class that is named; an error if there is no such class."
     classes = self.classes()
     if self.name in classes: return _arguments(classes[self.name])
-    problem = f"found {shown(self.name)}, no class of torch that can be used here; {name_hint(self.name, classes)}"
+    problem = f"found {shown(self.name)}, not a class of torch that can be used here; {name_hint(self.name, classes)}"
     raise SettingsError(problem, self.tag)
 
 @patch
@@ -121,7 +121,7 @@ class OptimizerCfg(TorchSection):
     "An optimizer of `torch.optim`."
     at:ClassVar[str] = 'optimizer_cfg'
     solver:str = key('SGD', 'its name')
-    arguments:dict = key(dict(lr=.1, momentum=.9, weight_decay=5e-4), 'its arguments, beside `solver`', rest=True)
+    arguments:dict = key(dict(lr=.1, momentum=.9, weight_decay=5e-4), 'its arguments, besides `solver`', rest=True)
 
     def classes(self) -> dict[str,type]: return _classes(torch.optim, torch.optim.Optimizer)
 
@@ -132,7 +132,7 @@ class SchedulerCfg(TorchSection):
     at:ClassVar[str] = 'scheduler_cfg'
     scheduler:str = key('MultiStepLR', 'its name')
     arguments:dict = key(
-        dict(gamma=.1), 'its arguments, beside `scheduler` (MultiStepLR needs `milestones`)', rest=True)
+        dict(gamma=.1), 'its arguments, besides `scheduler` (MultiStepLR needs `milestones`)', rest=True)
 
     def classes(self) -> dict[str,type]: return _classes(lr_scheduler, lr_scheduler.LRScheduler)
 
@@ -148,7 +148,7 @@ class SchedulerCfg(TorchSection):
         if not fits(gamma, float) or gamma <= 0:
             raise SettingsError(f"found {shown(gamma)}, expected a number above 0", 'gamma')
         if not fits(stones, list[int]) or any(a >= b for a, b in zip([0, *stones], stones)):
-            expected = "a list of iterations, each later than the one before, as [20000, 30000]"
+            expected = "a list of iterations, each later than the one before, such as [20000, 30000]"
             raise SettingsError(f"found {shown(stones)}, expected {expected}", 'milestones')
 
 # %% ../../nbs/runs/01b_optimizers.ipynb #79caff60

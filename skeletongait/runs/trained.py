@@ -23,7 +23,7 @@ from ..data.streams import as_stream, load_streams, match_streams, sequence_file
 from ..data.transforms import build_transform
 from ..distributed import device
 from ..files.arrays import Limits
-from ..files.settings import to_dict
+from ..files.settings import SettingsError, to_dict
 from ..files.tree import Sequence
 from ..nets.models import GaitNet, build_model
 from .checkpoint import load_checkpoint, load_state
@@ -32,7 +32,7 @@ from .folder import Run, embedding_name
 from .loop import embed_batch
 from .misfit import describe_weights, load_weights
 from .restore import read_hint, tell_embedding, tell_map_changes
-from .schema import Config, ConfigError, make_config, render_settings
+from .schema import Config, make_config, render_settings
 from .trainer import mixed_precision
 
 # %% ../../nbs/runs/11_trained.ipynb #5f0c7a08
@@ -125,10 +125,10 @@ def trained_run(
 
 # %% ../../nbs/runs/11_trained.ipynb #5f0c7a10
 def _run_settings(file:Path) -> Config:
-    "The settings in a run's folder; a `ConfigError` if they name no network."
+    "The settings in a run's folder; a `SettingsError` if they name no network."
     cfg, _ = load_config(file)
     if cfg.model_cfg is None:
-        raise ConfigError(f'{file}: model_cfg: not set; expected the settings of a run, with its network')
+        raise SettingsError(f'{file}: model_cfg: not set; expected the settings of a run, with its network')
     return cfg
 
 def checkpoint_settings(

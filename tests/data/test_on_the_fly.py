@@ -21,11 +21,11 @@ from toys import chain, tiny, training_sampler
 
 import skeletongait.data.dataset as data_module
 from skeletongait.data import streams
-from skeletongait.runs.schema import ConfigError, make_config, render_settings
+from skeletongait.runs.schema import make_config, render_settings
 from skeletongait.maps.settings import heatmap_tree
 from skeletongait.runs.changes import map_changes
 from skeletongait.runs.config import parse_yaml
-from skeletongait.files.settings import to_dict, to_yaml
+from skeletongait.files.settings import SettingsError, to_dict, to_yaml
 from skeletongait.core import SkeletonGaitError, save_pickle
 from skeletongait.files.tree import read_tree
 from skeletongait.files.text import save_text
@@ -573,7 +573,7 @@ def test_heatmap_tree_is_the_way_back(o):
     ],
 )
 def test_refused(text, words):
-    with pytest.raises(ConfigError) as e:
+    with pytest.raises(SettingsError) as e:
         make_config(dict(data_cfg=parse_yaml(text)))
     assert '\n' not in str(e.value) and all(w in str(e.value) for w in words), str(e.value)
 
@@ -593,7 +593,7 @@ def test_map_changes():
         'align: false then, true now',
         'offset: 0 then, 2 now',
     ]
-    with pytest.raises(ConfigError, match='data_cfg.render'):
+    with pytest.raises(SettingsError, match='data_cfg.render'):
         map_changes(dict(render=4), {})
 
 

@@ -96,12 +96,12 @@ def test_some_value_is_enough():
     (GalleryProbe(**PAIR), [*walks(), Sequence('c', 'bg', '000')],
      ['1 of 5 probes have no match in the gallery: left out']),
     (GalleryProbe(**PAIR, exclude='view'), [*walks(views=['090']), Sequence('a', 'bg', '000')],
-     ['2 of 3 probes have nobody left in the gallery after exclusions: left out']),
+     ['2 of 3 probes have no gallery sequence left after exclusions: left out']),
     (GalleryProbe(**PAIR, tables=[{'per': 'view_pair', 'measures': ['R1'], 'exclude': ['view']}]),
      [*walks(views=['090']), Sequence('a', 'bg', '000')],
-     ['2 of 3 probes have nobody left in the gallery after exclusions: left out',
+     ['2 of 3 probes have no gallery sequence left after exclusions: left out',
       'no gallery sequence from view 000; left out of the mean',
-      'nobody to compare with for the probes of view 090; left out of the mean'])])
+      'no gallery sequence left for the probes from view 090; left out of the mean'])])
 def test_what_is_left_out_is_said(protocol, sequences, says):
     "The same before the work and with the results; patterns before it only."
     assert protocol.gaps(sequences) == says
@@ -202,4 +202,4 @@ def test_an_empty_list_of_failures_says_what_it_means(walkers, tmp_path, capfd):
                                       tables=[dict(exclude=['view'], key='far {measure}'), dict(key='near {measure}')])
     code, text = go(cfg, tmp_path, 'test', capfd)
     assert code == 0 and 'no probe of the first table has a match' in text and 'no probe failed' not in text
-    assert 'far: 2 of 2 probes have nobody left in the gallery after exclusions' in text
+    assert 'far: 2 of 2 probes have no gallery sequence left after exclusions' in text

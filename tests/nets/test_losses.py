@@ -197,10 +197,10 @@ def test_aggregator_one_process():
 
 
 @pytest.mark.parametrize('cfg, said', [
-    (dict(type='TripletLos'), "type 'TripletLos' is not known; did you mean 'TripletLoss'"),
-    (dict(margin=.2), 'type None is not known'),
-    (dict(type='TripletLoss', margn=.2), "key of TripletLoss 'margn' is not known; did you mean 'margin'"),
-    (dict(type='CrossEntropyLoss', label_smoth=True), "did you mean 'label_smooth'"),
+    (dict(type='TripletLos'), 'loss_cfg.type: found "TripletLos" .*; did you mean TripletLoss'),
+    (dict(margin=.2), 'loss_cfg.type: missing; expected one of TripletLoss, CrossEntropyLoss'),
+    (dict(type='TripletLoss', margn=.2), 'loss_cfg.margn: unknown key; did you mean margin'),
+    (dict(type='CrossEntropyLoss', label_smoth=True), 'did you mean label_smooth'),
 ])
 def test_wrong_configuration(cfg, said):
     with pytest.raises(SkeletonGaitError, match=said):
@@ -277,7 +277,7 @@ def _gather_and_average():
     assert average(x).tolist() == [.5, .5]
     average(x).sum().backward()
     assert x.grad.tolist() == [1, 1]
-    with pytest.raises(SkeletonGaitError, match=r'\[1, 2\] sequences: expected equally many'):
+    with pytest.raises(SkeletonGaitError, match=r'\[1, 2\] sequences: expected the same number'):
         gather(torch.zeros(rank+1, 3))
 
 

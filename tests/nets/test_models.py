@@ -245,19 +245,19 @@ def test_names():
 @pytest.mark.parametrize(
     'change,message',
     [
-        (dict(model='skeletongait'), "did you mean 'SkeletonGait'"),
-        (dict(model='SkeletonGait++'), "did you mean 'SkeletonGaitPP'"),
-        (dict(model=None), 'model_cfg.model None is not known'),
-        (dict(Backbone=cfg()['Backbone'] | dict(mode='P3D ')), "did you mean 'p3d'"),
-        (dict(Backbone=cfg()['Backbone'] | dict(chanels=1)), "did you mean 'channels'"),
+        (dict(model='skeletongait'), r'did you mean SkeletonGait\?'),
+        (dict(model='SkeletonGait++'), r'did you mean SkeletonGaitPP\?'),
+        (dict(model=None), 'model_cfg.model: found null, expected one of DeepGaitV2, SkeletonGait, SkeletonGaitPP'),
+        (dict(Backbone=cfg()['Backbone'] | dict(mode='P3D ')), 'Backbone.mode: found "P3D " .*, expected one of p3d, 2d, 3d'),
+        (dict(Backbone=cfg()['Backbone'] | dict(chanels=1)), r'model_cfg.Backbone.chanels: unknown key; did you mean channels\?'),
         (
             dict(Backbone=cfg()['Backbone'] | dict(layers=[1])),
-            'layers: found .*expected 4 whole numbers from 1, one for each stage',
+            'model_cfg.Backbone.layers: found .*expected a list of 4, each entry a whole number',
         ),
-        (dict(Backbone=dict(in_channels=2)), 'layers: missing'),
-        (dict(Backbone=None), 'in_channels: missing'),
-        (dict(SeparateBNNecks={}), 'SeparateBNNecks.class_num: missing'),
-        (cfg('SkeletonGaitPP', fusion='CatFuson'), "Backbone.fusion.*did you mean 'CatFusion'"),
+        (dict(Backbone=dict(in_channels=2)), 'model_cfg.Backbone.layers: not set'),
+        (dict(Backbone=None), 'model_cfg.Backbone: found null, expected a mapping with some of the keys in_channels, layers'),
+        (dict(SeparateBNNecks={}), 'model_cfg.SeparateBNNecks.class_num: not set'),
+        (cfg('SkeletonGaitPP', fusion='CatFuson'), r'model_cfg.Backbone.fusion: found "CatFuson" .*did you mean CatFusion\?'),
     ],
 )
 def test_configuration_refused(change, message):
@@ -294,14 +294,16 @@ def test_embedding_is_as_wide_as_the_third_stage(channels, mode):
     assert [o.shape for o in out] == [(2, c3, 16), (2, 7, 16), (2, c3, 16)]
 
 def test_a_silhouette_alone_is_not_enough_for_two_streams():
-    with pytest.raises(SkeletonGaitError, match='in_channels: found 1, expected 2 or more'):
+    with pytest.raises(SkeletonGaitError, match='model_cfg.Backbone.in_channels: found 1 .*, expected at least 2'):
         build_model(cfg('SkeletonGaitPP', in_channels=1))
+    with pytest.raises(SkeletonGaitError, match='in_channels: found 1, expected 2 or more'):
+        SkeletonGaitPP(in_channels=1, blocks=[1]*4, C=1, class_num=5)
 
 @pytest.mark.parametrize(
     'backbone, message',
     [
-        (dict(channels=[4, 8, 16, 0]), 'channels: found .*, expected 4 whole numbers from 1'),
-        (dict(layers=[1, 0, 1, 1]), 'layers: found .*, expected 4 whole numbers from 1'),
+        (dict(channels=[4, 8, 16, 0]), 'model_cfg.Backbone.channels: found .*, expected at least 1'),
+        (dict(layers=[1, 0, 1, 1]), 'model_cfg.Backbone.layers: found .*, expected at least 1'),
     ],
 )
 def test_no_stage_of_nothing(backbone, message):

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from skeletongait.runs.folder import Run, read_best
-from skeletongait.runs.schema import ConfigError
 from skeletongait.runs.config import load_config
+from skeletongait.files.settings import SettingsError
 from skeletongait.files.text import DEEPEST, MOST_TEXT, MOST_VALUES, read_json, read_text, read_yaml
 from skeletongait.core import SkeletonGaitError
 from skeletongait.data.partition import read_partition
@@ -86,7 +86,7 @@ def test_hostile_yaml_is_one_line(tmp_path, name):
         assert one_line(read, path).startswith(f'{path}: ')
     if len(text) < 1000:
         assert isinstance(
-            pytest.raises(ConfigError, load_config, 'skeletongait_Gait3D', [f'model_cfg={text}']).value,
+            pytest.raises(SettingsError, load_config, 'skeletongait_Gait3D', [f'model_cfg={text}']).value,
             SkeletonGaitError,
         )
 

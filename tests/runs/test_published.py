@@ -50,7 +50,7 @@ def test_a_published_file_loads_unchanged(name):
     cfg, notices = make_config(parse_yaml(as_published(name)))
     assert cfg == load_config(name)[0]
     assert len(notices) == 2 + 2*(name not in SPELT_RIGHT)
-    assert all(re.search('read without effect|read as loss_term_weight$', o) for o in notices)
+    assert all(re.search('deprecated, has no effect|read as loss_term_weight$', o) for o in notices)
 
 def test_a_checkpoint_of_somebody_elses_machine():
     "One published file names a checkpoint by its path there, and a partition beside the code."

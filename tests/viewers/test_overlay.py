@@ -255,7 +255,7 @@ def test_nothing_to_cut():
     ((MAPS.astype(int), SILS), 'maps: found an array of shape (20, 2, 64, 64) and dtype int64'),
     ((MAPS, [[1, 2], [3]]), 'silhouettes: found rows of different lengths'),
     ((MAPS, SILS, 'skeletongait_Gait4D'), 'did you mean'),
-    ((MAPS, SILS, {'type': 'RandomRotat'}), "did you mean 'RandomRotate'"),
+    ((MAPS, SILS, {'type': 'RandomRotat'}), 'did you mean RandomRotate?'),
     ((MAPS, SILS, []), 'transform: found a list of 0'),
 ])
 def test_wrong_input_is_one_message(args, says):

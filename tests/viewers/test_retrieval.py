@@ -577,7 +577,7 @@ def test_pictures_may_be_a_mapping_with_gaps():
     (dict(protocol=None), 'none was given: pass probes='),
     (dict(protocol='CASIA-C'), "did you mean 'CASIA-E'"),
     (dict(protocol=3), 'protocol: found int'),
-    (dict(protocol=dict(galery={})), "did you mean 'gallery'"),
+    (dict(protocol=dict(galery={})), 'did you mean gallery'),
     (dict(metric='l2'), "found 'l2'"),
     (dict(k=0), 'k: found 0'),
     (dict(protocol=dict(gallery=dict(types=['x']), probe=dict(types=['bg-*']))), 'gallery: no test sequence is chosen'),
@@ -730,7 +730,7 @@ def test_results_that_will_not_do(tmp_path):
         ('{', 'not JSON'), ('[]', 'not the results of a test'),
         ('{"tables": [1], "protocol": {}, "metric": "euc"}', 'not the results of a test'),
         (json.dumps({**about, 'metric': 3}), 'metric is missing'),
-        (json.dumps({**about, 'protocol': dict(galery={})}), "did you mean 'gallery'")):
+        (json.dumps({**about, 'protocol': dict(galery={})}), 'did you mean gallery')):
         file.write_text(wrong)
         assert says in RetrievalExplorer.from_results(tmp_path).problem
     file.write_text(json.dumps(about))
