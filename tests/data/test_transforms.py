@@ -159,25 +159,40 @@ def test_build():
     nested = build_transform({'type': 'Compose', 'trf_cfg': [PUBLISHED, {'type': 'RandomErasing'}]})
     assert nested(x, rng(0)).shape == (4, 3, 64, 44)
 
+@pytest.mark.parametrize('make, says', [
+    (lambda: RandomRotate(1.2), 'prob: found 1.2 (a number), expected at least 0 and at most 1'),
+    (lambda: RandomRotate(degree=181), 'degree: found 181 (a whole number), expected at least 0 and at most 180'),
+    (lambda: RandomErasing(sl=.3), 'sl: found 0.3 (a number), expected at most sh, which is 0.2'),
+    (lambda: RandomAffine('often'), 'prob: found "often" (text), expected a number'),
+])
+def test_made_in_python_it_is_checked_too(make, says):
+    with pytest.raises(SkeletonGaitError) as e:
+        make()
+    assert str(e.value) == says
+
 @pytest.mark.parametrize(
     'cfg,says',
     [
         ({'type': 'RandomRotation'}, 'did you mean RandomRotate?'),
         ({'type': 'RandomRotation'}, 'transform.type: found "RandomRotation" (text), expected one of BaseSil'),
         ({'type': 'RandomRotate', 'degrees': 3}, 'transform.degrees: unknown key; did you mean degree?'),
-        ({'type': 'BaseSilTransform', 'prob': 3}, 'transform.prob: unknown key; it belongs at transform.prob (for RandomAffine, '),
+        ({'type': 'BaseSilTransform', 'prob': 3},
+            'transform.prob: unknown key; it belongs at transform.prob (for RandomAffine, '),
         ({'type': 'Compose'}, 'transform.trf_cfg: missing; expected a list'),
         ({'type': 'Compose', 'trf_cfg': {}}, 'a list'),
-        ({'type': 'Compose', 'trf_cfg': [{'type': 'Flip'}]}, 'transform.trf_cfg[0].type: found "Flip" (text), expected one'),
+        ({'type': 'Compose', 'trf_cfg': [{'type': 'Flip'}]},
+            'transform.trf_cfg[0].type: found "Flip" (text), expected one'),
         ({'prob': 1}, 'transform.type: missing; expected one of BaseSil'),
         ([], 'a list of 0'),
         ([PUBLISHED, PUBLISHED], 'a list of 2'),
         ([3], 'mapping'),
         (None, 'mapping'),
-        ({'type': 'RandomRotate', 'prob': 1.2}, 'transform.prob: found 1.2 (a number), expected at least 0 and at most 1'),
+        ({'type': 'RandomRotate', 'prob': 1.2},
+            'transform.prob: found 1.2 (a number), expected at least 0 and at most 1'),
         ({'type': 'RandomRotate', 'prob': 'high'}, 'prob: found "high" (text), expected a number'),
         ({'type': 'RandomRotate', 'prob': True}, 'prob: found true, expected a number'),
-        ({'type': 'RandomRotate', 'degree': -1}, 'degree: found -1 (a whole number), expected at least 0 and at most 180'),
+        ({'type': 'RandomRotate', 'degree': -1},
+            'degree: found -1 (a whole number), expected at least 0 and at most 180'),
         ({'type': 'RandomErasing', 'sl': 0.5}, 'transform.sl: found 0.5 (a number), expected at most sh, which is 0.2'),
         ({'type': 'RandomErasing', 'r1': 0}, 'r1: found 0 (a whole number), expected at least 0.01 and at most 1'),
         ({'type': ['RandomRotate']}, 'transform.type: found ["RandomRotate"] (a list), expected one of'),

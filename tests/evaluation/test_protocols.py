@@ -453,6 +453,20 @@ def test_from_dict():
     assert GalleryProbe.from_dict({}) == PROTOCOLS['Gait3D'] and PROTOCOLS['Gait3D'].to_dict() == {}
 
 
+def test_an_empty_key_is_the_default():
+    "As `gallery:` alone in a file."
+    empty = dict.fromkeys(('gallery', 'probe', 'conditions', 'leave_out', 'best', 'submission'))
+    assert GalleryProbe.from_dict(empty) == GalleryProbe()
+    assert GalleryProbe.from_dict({'submission': {'gallery': None}}).submission.gallery == Rule()
+
+
+def test_conditions_keep_their_order():
+    names = ['NM', 'BG', 'CL', 'A']
+    p = GalleryProbe(conditions={name: {'probe': {'types': name}} for name in names})
+    assert [c.name for c in p.asked] == names and [*p.to_dict()['conditions']] == names
+    assert [c.probe.types for c in p.asked] == [(name,) for name in names] and p.asked[0].gallery is None
+
+
 @pytest.mark.parametrize('name', PROTOCOLS)
 def test_published_protocols_survive_yaml_and_pickle(name):
     p = PROTOCOLS[name]
@@ -501,23 +515,27 @@ def test_any_protocol_survives_yaml(cfg):
     ({'conditions': {'NM': {'name': 'x'}}}, 'protocol.conditions.NM.name: unknown key; known here: probe, gallery$'),
     ({'conditions': {'NM': {'probe': {'view': []}}}},
      'protocol.conditions.NM.probe.view: unknown key; did you mean views'),
-    ({'conditions': {1: {}}}, 'protocol.conditions.1: found the name 1 .a whole number., expected text; write it in quotes'),
+    ({'conditions': {1: {}}},
+     'protocol.conditions.1: found the name 1 .a whole number., expected text; write it in quotes'),
     ({'tables': []}, 'protocol.tables: found none'),
     ({'tables': [{'pre': 'all'}]}, r'protocol.tables\[0\].pre: unknown key; did you mean per'),
-    ({'tables': [{'per': 'views'}]}, r'protocol.tables\[0\].per: found "views" .*expected one of all, probe_view, view_pair'),
+    ({'tables': [{'per': 'views'}]},
+     r'protocol.tables\[0\].per: found "views" .*expected one of all, probe_view, view_pair'),
     ({'tables': [{'measures': ['rank1']}]}, r"protocol.tables\[0\].measures: found 'rank1'"),
     ({'tables': [{'measures': []}]}, 'measures: found none'),
     ({'tables': [{'key': 'R1'}]}, 'key: found "R1" .text., expected text with {measure}'),
     ({'tables': [{'key': 1}]}, 'key: found 1 .a whole number., expected text'),
     ({'tables': [{'decimals': '2'}]}, 'decimals: found "2" .text., expected a whole number, or null'),
     ({'tables': [{'decimals': True}]}, 'decimals: found true, expected a whole number, or null'),
-    ({'tables': [{'unmatched': 'leftout'}]}, 'unmatched: found "leftout" .*expected one of left_out, wrong; did you mean left_out'),
+    ({'tables': [{'unmatched': 'leftout'}]},
+     'unmatched: found "leftout" .*expected one of left_out, wrong; did you mean left_out'),
     ({'tables': [{}, {}]}, "tables: two figures have the name 'Rank-1'"),
     ({'conditions': {'A': {}, 'B': {}}, 'tables': [{'key': '{measure}'}]},
      "tables: two figures have the name 'Rank-1'"),
     ({'best': 'Rank1'}, 'protocol.best: found "Rank1" .*; did you mean Rank-1'),
     ({'cut_views': 3}, 'cut_views: found 3 .a whole number., expected text'),
-    ({'submission': {'top': 0}}, 'protocol.submission.top: found 0 .a whole number., expected at least 1 and below 1,000,000'),
+    ({'submission': {'top': 0}},
+     'protocol.submission.top: found 0 .a whole number., expected at least 1 and below 1,000,000'),
     ({'submission': {'tops': 5}}, 'protocol.submission.tops: unknown key; did you mean top'),
 ])
 def test_wrong_protocols(cfg, said):

@@ -207,6 +207,16 @@ def test_wrong_configuration(cfg, said):
         build_loss(cfg)
 
 
+def test_each_term_is_read_as_a_configuration_is():
+    terms = LossAggregator([dict(type='TripletLoss', loss_term_weights=.5), dict(type='CrossEntropyLoss')])
+    assert (terms.prefixes, terms.weights) == (['triplet', 'softmax'], [.5, 1])
+    with pytest.raises(SkeletonGaitError, match=r'^loss_cfg\[1\].scale: found "16" .text., expected a number'):
+        LossAggregator([CFG[0], CFG[1] | dict(scale='16')])
+    says = r'^loss_cfg\[1\].margin: unknown key; it belongs at loss_cfg\[\].margin'
+    with pytest.raises(SkeletonGaitError, match=says):
+        LossAggregator([CFG[0], CFG[1] | dict(margin=1)])
+
+
 def test_terms_need_their_own_prefix():
     with pytest.raises(SkeletonGaitError, match='each term needs its own'):
         LossAggregator([CFG[0], CFG[0]])

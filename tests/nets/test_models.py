@@ -248,16 +248,24 @@ def test_names():
         (dict(model='skeletongait'), r'did you mean SkeletonGait\?'),
         (dict(model='SkeletonGait++'), r'did you mean SkeletonGaitPP\?'),
         (dict(model=None), 'model_cfg.model: found null, expected one of DeepGaitV2, SkeletonGait, SkeletonGaitPP'),
-        (dict(Backbone=cfg()['Backbone'] | dict(mode='P3D ')), 'Backbone.mode: found "P3D " .*, expected one of p3d, 2d, 3d'),
-        (dict(Backbone=cfg()['Backbone'] | dict(chanels=1)), r'model_cfg.Backbone.chanels: unknown key; did you mean channels\?'),
+        (dict(Backbone=cfg()['Backbone'] | dict(mode='P3D ')),
+            r'Backbone.mode: found "P3D " .*, expected one of p3d, 2d, 3d; did you mean p3d\?'),
+        (dict(Backbone=cfg()['Backbone'] | dict(chanels=1)),
+            r'model_cfg.Backbone.chanels: unknown key; did you mean channels\?'),
         (
             dict(Backbone=cfg()['Backbone'] | dict(layers=[1])),
             'model_cfg.Backbone.layers: found .*expected a list of 4, each entry a whole number',
         ),
         (dict(Backbone=dict(in_channels=2)), 'model_cfg.Backbone.layers: not set'),
-        (dict(Backbone=None), 'model_cfg.Backbone: found null, expected a mapping with some of the keys in_channels, layers'),
+        (dict(Backbone=None),
+            'model_cfg.Backbone: found null, expected a mapping with some of the keys in_channels, layers'),
         (dict(SeparateBNNecks={}), 'model_cfg.SeparateBNNecks.class_num: not set'),
-        (cfg('SkeletonGaitPP', fusion='CatFuson'), r'model_cfg.Backbone.fusion: found "CatFuson" .*did you mean CatFusion\?'),
+        (dict(use_emb2=1), 'model_cfg.use_emb2: found 1 .*, expected true or false'),
+        (dict(use_emb=True), r'model_cfg.use_emb: unknown key; did you mean use_emb2\?'),
+        (dict(Backbone=dict(blocks=[1]*4)), r'model_cfg.Backbone.blocks: unknown key; .*\(for SkeletonGaitPP\)'),
+        (cfg('SkeletonGaitPP', C=.3), 'model_cfg.Backbone.C: found C = 0.3, which makes 9.6 channels'),
+        (cfg('SkeletonGaitPP', fusion='CatFuson'),
+            r'model_cfg.Backbone.fusion: found "CatFuson" .*did you mean CatFusion\?'),
     ],
 )
 def test_configuration_refused(change, message):
@@ -298,6 +306,8 @@ def test_a_silhouette_alone_is_not_enough_for_two_streams():
         build_model(cfg('SkeletonGaitPP', in_channels=1))
     with pytest.raises(SkeletonGaitError, match='in_channels: found 1, expected 2 or more'):
         SkeletonGaitPP(in_channels=1, blocks=[1]*4, C=1, class_num=5)
+    with pytest.raises(SkeletonGaitError, match="mode 'p4d' is not known; did you mean 'p3d'"):
+        SkeletonGait(in_channels=2, layers=[1]*4, channels=[4]*4, class_num=5, mode='p4d')
 
 @pytest.mark.parametrize(
     'backbone, message',
