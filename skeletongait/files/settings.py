@@ -62,28 +62,28 @@ NOUNS = {bool: 'true or false', int: 'a whole number', float: 'a number', str: '
          list: 'a list', NoneType: 'null'}
 
 def brief(value) -> str:
-    "A value as YAML might write it, in at most 60 characters."
+    "Return a value as YAML might write it, in at most 60 characters."
     text = json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= 60 else f'{text[:57]}...'
 
 def shown(value) -> str:
-    "A value as an error shows it: `\"30\" (text)`."
+    "Return a value as an error shows it: `\"30\" (text)`."
     kind = type(value)
     return f'{brief(value)} ({NOUNS[kind]})' if kind in (str, int, float, list, dict) else brief(value)
 
 def did_you_mean(word, known:Iterable[str]) -> str:
-    "`; did you mean margin?`, for the end of a message; empty if nothing known is similar."
+    "Return `; did you mean margin?` for the end of a message; empty if nothing known is similar."
     near = nearest(word, known) if isinstance(word, str) else ''
     return f'; did you mean {near}?' if near else ''
 
 def name_hint(word:str, known:Iterable[str]) -> str:
-    "The end of a message about an unknown name: the nearest known one, or all."
+    "Return the end of a message about an unknown name: the nearest known one, or all."
     near = nearest(word, known)
     return f"did you mean {near}?" if near else f"known here: {', '.join(known)}"
 
 # %% ../../nbs/files/05_settings.ipynb #d8fb27a3
-# Every number is smaller, and larger than its negative, where nothing else is declared
-# (chosen: what is larger is a mistake, and sums of such numbers are still exact).
+# Bound of every number, and of its negative, where a key declares no other
+# (chosen: a larger number is a mistake, and sums of smaller ones are still exact).
 MOST = 10**12
 
 RUN = ('train', 'test') # the phases of a run
@@ -117,17 +117,17 @@ class Row(NamedTuple):
     computes:bool # Does it change what training computes?
 
 def sections_in(hint) -> list[type]:
-    "The dataclasses in a type: of `list[A|B]`, A and B."
+    "Return the dataclasses in a type: of `list[A|B]`, A and B."
     if is_dataclass(hint): return [hint]
     return [section for part in get_args(hint) for section in sections_in(part)]
 
 def many_in(hint) -> type|None:
-    "What a type holds several sections in: `list`, `tuple` or `dict` (from names to sections); None: it holds one."
+    "Return how a type holds several sections: `list`, `tuple`, `dict` (from names to sections), or None for one."
     parts = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
     return next((get_origin(o) for o in parts if get_origin(o) in (list, tuple, dict)), None)
 
 def tag_names(cls:type) -> tuple[str,...]:
-    "The values of a section's first key that choose this class."
+    "Return the values of a section's first key that choose this class."
     return get_args(fields(cls)[0].type)
 
 # %% ../../nbs/files/05_settings.ipynb #68508b39
@@ -137,7 +137,7 @@ def key_rows(
     case:str='',        # The tag that it applies to
     computes:bool=True, # Does the section change what training computes?
 ) -> Iterator[Row]:
-    "Every key of a schema, in the order of declaration."
+    "Return every key of a schema, in the order of declaration."
     options = sections_in(schema)
     inside = at + {list: '[]', tuple: '[]', dict: '.*', None: ''}[many_in(schema)]
     for o in options:
@@ -156,7 +156,7 @@ def is_several(hint) -> bool:
     return get_origin(hint) is frozenset or (get_origin(hint) is tuple and get_args(hint)[-1] is Ellipsis)
 
 def describe(hint) -> str:
-    "A type in words: `list[int]` is a list, each entry a whole number."
+    "Return a type in words: `list[int]` is a list, each entry a whole number."
     origin, args = get_origin(hint), get_args(hint)
     if origin is Literal: return ('one of ' if len(args) > 1 else '') + ', '.join(map(str, args))
     if origin in (Union, UnionType): return ', or '.join(describe(o) for o in args)
@@ -166,7 +166,7 @@ def describe(hint) -> str:
     return NOUNS[hint]
 
 def describe_range(facts:Mapping) -> str:
-    "The values that a declaration allows, in words: `at least 0 and below 1`; empty: all."
+    "Return the values that a declaration allows, in words: `at least 0 and below 1`; empty: all."
     words = (('least', 'at least'), ('below', 'below'), ('most', 'at most'))
     return ' and '.join(f'{word} {facts[k]:,}' for k, word in words if facts[k] is not None)
 
@@ -196,13 +196,13 @@ def key_table(
     schema:Any,     # As `key_rows` takes it
     section:str='', # Only keys of this section; empty: all
 ) -> str: # A Markdown table
-    "The keys with their types, defaults and meanings; a dot marks those that change what training computes."
+    "Return the keys with types, defaults and meanings; a dot marks those that change what training computes."
     head = ['| key | default | type | training | meaning |', '|---|---|---|:-:|---|']
     return '\n'.join(head + [_table_line(o) for o in key_rows(schema) if o.path.startswith(section)])
 
 # %% ../../nbs/files/05_settings.ipynb #b8c712d4
 def entries_of(value) -> list:
-    "The entries of a list, or the one value."
+    "Return the entries of a list, or the one value in a list."
     return list(value) if isinstance(value, list|tuple|set|frozenset) else [value]
 
 def fits(value, hint) -> bool:
@@ -217,7 +217,7 @@ def fits(value, hint) -> bool:
     return type(value) is hint
 
 def kept(value, hint) -> Any:
-    "A value that fits, as it is kept: one or several texts as a tuple or a frozenset, any other as it is."
+    "Return a value that fits as it is kept: one or several texts as a tuple or a frozenset, any other unchanged."
     collect = next((get_origin(o) for o in (hint, *get_args(hint)) if is_several(o) and fits(value, o)), None)
     return value if collect is None else collect(entries_of(value))
 
@@ -282,7 +282,7 @@ def unknown_key(
     return SettingsError(f"unknown key; {hint}", path)
 
 def without_indices(path:str) -> str:
-    "`loss_cfg[].margin` for `loss_cfg[1].margin`: a key as the schema names it."
+    "Return a key as the schema names it: `loss_cfg[].margin` for `loss_cfg[1].margin`."
     return re.sub(r'\[\d+\]', '[]', path)
 
 # %% ../../nbs/files/05_settings.ipynb #e168359c
@@ -311,12 +311,12 @@ def choose_section(
 
 # %% ../../nbs/files/05_settings.ipynb #9999ee14
 def spellings(cls:type) -> dict[str,dataclasses.Field]:
-    "The names and aliases that a section takes, each with its declaration."
+    "Return the names and aliases that a section accepts, each with its declaration."
     declared = [f for f in fields(cls) if not f.metadata['rest']]
     return {f.name: f for f in declared} | {f.metadata['also']: f for f in declared if f.metadata['also']}
 
 def rest_of(cls:type) -> dataclasses.Field|None:
-    "The declaration that takes every other key, if a section has one."
+    "Return the declaration that takes every other key, if a section has one."
     return next((f for f in fields(cls) if f.metadata['rest']), None)
 
 class Reader:
@@ -451,7 +451,7 @@ def unset(
 
 # %% ../../nbs/files/05_settings.ipynb #120f60e5
 def steps_of(path:str) -> list[str]:
-    "The steps of a path: `a.b[0]` as `['a', 'b', '0']`."
+    "Return the steps of a path: `a.b[0]` as `['a', 'b', '0']`."
     return [o.strip() for o in re.sub(r'\[(\d+)\]', r'.\1', path).split('.')]
 
 def read_override(
@@ -537,7 +537,7 @@ def changes_about(
     changes:Iterable[str], # `key=value` each
     path:str,              # The key of an error
 ) -> list[str]: # Those of `changes` that the error may come from
-    "The overrides that may have caused an error at `path`."
+    "Return the overrides that may have caused an error at `path`."
     at, changes = steps_of(path), list(changes)
     ways = {o: steps_of(o.partition('=')[0]) for o in changes}
     near = [o for o in changes if all(a == b for a, b in zip(at, ways[o]))]
@@ -553,7 +553,7 @@ def _plain(value):
 def to_dict(
     section, # An object of a schema, or any section of it
 ) -> dict: # Plain data in the form of the YAML file; keys that are not set or deprecated are left out
-    "The settings as plain mappings, lists and values."
+    "Return the settings as plain mappings, lists and values."
     out = {}
     for f in fields(section):
         value = getattr(section, f.name)

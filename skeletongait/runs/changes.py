@@ -53,7 +53,7 @@ def config_changes(
     now:dict,             # Others
     computing:bool=False, # Only those that change what training computes
 ) -> list[str]: # As in `trainer_cfg.seed: 0 then, 1 now`
-    "Every value that differs between two runs, over the defaults; a `SettingsError` where one of them cannot be read."
+    "Return every value that differs between two runs, over the defaults; a `SettingsError` if one cannot be read."
     read_then, read_now = (to_dict(make_config(o)[0]) for o in (then, now))
     told = [(path, *_brief_pair(a, b)) for path, a, b in _differences(read_then, read_now)
             if computes(path) or not computing]
@@ -70,7 +70,7 @@ def map_changes(
     then:dict, # A `data_cfg` as plain data
     now:dict,  # Another one
 ) -> str: # What differs, as in `sigma: 8.0 then, 4.0 now`; empty: nothing
-    "How the settings of the maps changed from one run to another."
+    "Return how the settings of the maps differ between two runs."
     a, b = _map_settings(then), _map_settings(now)
     differ = [k for k in a if k in b and a[k] != b[k]]
     shown = {k: [o if isinstance(o, str) else json.dumps(o) for o in (a[k], b[k])] for k in differ}

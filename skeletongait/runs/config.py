@@ -72,7 +72,7 @@ def _config_folder():
     return resources.files('skeletongait')/'configs'
 
 def packaged_configs() -> list[str]:
-    "The names of the runs that come with the package (its other YAML files set up other steps)."
+    "Return the names of the packaged runs (the other YAML files of the package are for other steps)."
     names = [o.name for o in _config_folder().iterdir()]
     return sorted(o.removesuffix('.yaml') for o in names if fnmatch(o, '*skeletongait*.yaml'))
 
@@ -105,7 +105,7 @@ def load_config(
     source:str|os.PathLike,   # A YAML file, or the name of a packaged configuration
     changes:Iterable[str]=(), # As `apply_changes` takes them
 ) -> tuple[Config,list[str]]: # The settings; warnings about overrides, aliases and unusual values
-    "Read a configuration, with overrides; a `SettingsError` names the file, the override at fault, and the key or line."
+    "Read a configuration, with overrides; a `SettingsError` names the file, the override, and the key or line."
     changes = list(changes)
     try: cfg, warnings = make_config(apply_changes(parse_yaml(_read_text(source)), changes))
     except SettingsError as e: raise e.said_in(_source(source, changes, e)) from None
@@ -121,8 +121,8 @@ def _canonical(value):
 def config_hash(
     cfg:Config, # The settings of a run
 ) -> str: # 16 hexadecimal digits: the first of the SHA-256 of the settings
-    """A fingerprint of the settings as `to_dict` gives them, whatever their order; an argument of torch's class
-    written with torch's own default differs from one left out."""
+    """Return a fingerprint of the settings, whatever their order; an argument of a class of torch written with torch's
+    own default differs from one omitted."""
     text = json.dumps(_canonical(to_dict(cfg)), sort_keys=True, separators=(',', ':'))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

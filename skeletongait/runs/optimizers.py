@@ -19,7 +19,7 @@ from ..files.settings import MOST, NOUNS, SettingsError, fits, key, name_hint, s
 
 # %% ../../nbs/runs/01b_optimizers.ipynb #4a489912
 def required(function) -> list[str]:
-    "The parameters without default, after `self`."
+    "Return the parameters without default, after `self`."
     kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     parameters = list(inspect.signature(function).parameters.items())[1:]
     return [n for n, p in parameters if p.default is p.empty and p.kind not in kinds]
@@ -155,14 +155,14 @@ class SchedulerCfg(TorchSection):
 def torch_classes(
     section:OptimizerCfg|SchedulerCfg, # Whose kind of class
 ) -> dict[str,type]: # By name
-    "The classes of torch that a section may name."
+    "Return the classes of torch that a section may name."
     return section.classes()
 
 # %% ../../nbs/runs/01b_optimizers.ipynb #f864908b
 def make_optimizer(section:OptimizerCfg, params:Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
-    "The optimizer that `optimizer_cfg` describes."
+    "Make the optimizer that `optimizer_cfg` describes."
     return section.make(params)
 
 def make_scheduler(section:SchedulerCfg, optimizer:torch.optim.Optimizer) -> lr_scheduler.LRScheduler:
-    "The scheduler that `scheduler_cfg` describes; step it once per iteration."
+    "Make the scheduler that `scheduler_cfg` describes; step it once per iteration."
     return section.make(optimizer)

@@ -36,7 +36,7 @@ def _read_render(
 def render_settings(
     render:str|dict|None, # As in `data_cfg`: the path of a YAML file, or (some) nested settings; None: files hold maps
 ) -> HeatmapConfig|None:
-    "What `data_cfg.render` means; a `SettingsError` for invalid settings."
+    "Return what `data_cfg.render` means; raise a `SettingsError` for invalid settings."
     try: return _read_render(render)
     except SettingsError as e: raise e.below('data_cfg.render') from None
 
@@ -260,16 +260,16 @@ def make_config(
     return read_settings(Config, tree)
 
 def schema_rows(
-    cls:type=Config,    # A section of the schema
+    cls:type=Config,    # The schema, or a section of it
     at:str='',          # Where it stands
     case:str='',        # For which `model` or loss `type` it holds
     computes:bool=True, # Does it change what training computes?
 ) -> Iterator[Row]:
-    "Every key under a section of the schema, in the order of declaration."
+    "Return every key under a section of the schema, in the order of declaration."
     return key_rows(cls, at, case, computes)
 
 def config_table(
     section:str='', # Only keys of this section; empty: all
 ) -> str: # A Markdown table
-    "All keys with their types, defaults and meanings; a dot marks those that change what training computes."
+    "Return all keys with types, defaults and meanings; a dot marks those that change what training computes."
     return key_table(Config, section)
