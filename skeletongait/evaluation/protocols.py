@@ -283,6 +283,7 @@ def probe_rule(self:GalleryProbe,
             "pass probes=[...], or have a PROBE_SET in the data set's partition file")
     return rule
 
+# %% ../../nbs/evaluation/02_protocols.ipynb #3eea3827
 @patch
 def splits(self:GalleryProbe,
     sequences:list[Sequence],       # Of the test set, N of them

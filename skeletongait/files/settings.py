@@ -329,7 +329,7 @@ class Reader:
         self.at = at
         self.warnings = []
 
-# %% ../../nbs/files/05_settings.ipynb #3692b3ff
+# %% ../../nbs/files/05_settings.ipynb #ff923ea1
 def _listed(value, at:str) -> list:
     "The entries of a list of sections, which may be given as one."
     if isinstance(value, Mapping) or is_dataclass(value): return [value]
@@ -345,6 +345,7 @@ def _named(value, at:str) -> Mapping:
         raise SettingsError(f"found the name {shown(name)}, expected text; write it in quotes", join(at, str(name)))
     return value
 
+# %% ../../nbs/files/05_settings.ipynb #3692b3ff
 @patch
 def sections(self:Reader, value, hint, at:str) -> Any:
     "Read what a type that holds sections says: one of them, several, or (where that is allowed) null."
