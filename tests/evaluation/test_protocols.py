@@ -694,7 +694,7 @@ def test_pictures():
     assert len(fig.axes[0].texts) == 4*4 - 4
     (x, *names), _ = golden('GREW-realscene', 'euc')
     r = evaluate(x, *names, 'GREW-realscene')
-    with pytest.raises(SkeletonGaitError, match='no figures by view'):
+    with pytest.raises(SkeletonGaitError, match='no percentages by view'):
         plot_matrix(r)
     fig = plot_results(r, 'GREW, iteration 5')
     assert len(fig.axes) == 1 and fig.get_suptitle() == 'GREW, iteration 5'
