@@ -72,10 +72,10 @@ def test_nothing_to_score_names_the_rule(protocol, sequences, says):
     assert '\n' not in str(e.value)
 
 
-def test_all_is_well(): assert GalleryProbe(**PAIR, exclude='view').gaps(walks()) == []
+def test_rules_without_gaps(): assert GalleryProbe(**PAIR, exclude='view').gaps(walks()) == []
 
 
-def test_some_value_is_enough():
+def test_one_scored_value_is_enough():
     "One table of a single view has figures, the other none, which is said."
     sequences = walks(types=('U0_D0', 'U0_D0_BG', 'U3_D3', 'U0_D3', 'U1_D0', 'U1_D1'), views=['01_a'])
     gaps = PROTOCOLS['CCPG'].gaps(sequences)
@@ -102,7 +102,7 @@ def test_some_value_is_enough():
      ['2 of 3 probes have nobody left in the gallery after exclusions: left out',
       'no gallery sequence from view 000; left out of the mean',
       'nobody to compare with for the probes of view 090; left out of the mean'])])
-def test_what_is_left_out_is_said(protocol, sequences, says):
+def test_what_is_left_out_is_reported(protocol, sequences, says):
     "The same before the work and with the results; patterns before it only."
     assert protocol.gaps(sequences) == says
     assert protocol.results(embedded(sequences))['notes'] == [o for o in says if 'matches nothing' not in o]

@@ -131,7 +131,7 @@ X = np.random.default_rng(0).normal(size=(8, 4, 3))
         'x',
     ],
 )
-def test_no_embeddings_is_one_line(x):
+def test_invalid_embeddings_are_one_line(x):
     with pytest.raises(SkeletonGaitError) as e:
         embeddings(x)
     assert '\n' not in str(e.value)
@@ -144,7 +144,7 @@ def test_embeddings_of_any_scale_rank_alike(metric, scale):
     assert ranked[0]['Rank-1'] == ranked[1]['Rank-1'] and ranked[0]['mAP'] == pytest.approx(ranked[1]['mAP'])
 
 
-def test_a_tree_a_thousand_folders_deep_is_walked(tmp_path):
+def test_a_tree_a_thousand_folders_deep_is_read(tmp_path):
     "Made from folder to folder."
     folders = [os.open(tmp_path, os.O_RDONLY)]
     for _ in range(1100):

@@ -103,7 +103,7 @@ def watch(folder, record, at, value):
                           b'{"iteration": 1000000000000000000000000000000}', b'{"iteration": true}',
                           b'{"iteration": 1, "iteration": 2}', b'\xff', b'7',
                                     b'{"iteration": 1, "more": "' + b'x'*2**20 + b'"}'])
-def test_a_line_that_is_no_record(tmp_path, damage):
+def test_a_line_that_is_not_a_record(tmp_path, damage):
     assert parse_record(damage) is None
     (path := tmp_path/'metrics.jsonl').write_bytes(damage + b'\n' + json.dumps(line(10)).encode() + b'\n')
     for read in (read_metrics, lambda path: rewind_metrics(path, 15)):
@@ -113,7 +113,7 @@ def test_a_line_that_is_no_record(tmp_path, damage):
     assert 'line 1 is' in look(tmp_path).runs[tmp_path.name].problem
 
 
-def test_files_of_metrics_that_are_none(tmp_path):
+def test_files_that_are_not_metrics(tmp_path):
     (path := tmp_path/'metrics.jsonl').mkdir()
     assert 'cannot be read' in look(tmp_path).runs[tmp_path.name].problem
     with pytest.raises(SkeletonGaitError, match='cannot be read'):

@@ -107,7 +107,7 @@ def test_old_results_stay_and_are_read(cfg, tmp_path):
     assert {i for i, _ in run.files('results')} == {1}
 
 
-def test_results_of_all_names_are_set_aside_with_their_run(cfg, tmp_path):
+def test_results_of_all_names_are_moved_aside_with_their_run(cfg, tmp_path):
     run = Run(cfg, tmp_path)
     save_text('x', run.checkpoint(2))
     names = {f'demo-0000{i}{end}' for i in (1, 2)
@@ -121,7 +121,7 @@ def test_results_of_all_names_are_set_aside_with_their_run(cfg, tmp_path):
 @pytest.mark.parametrize('name, shown',
                          [('a/b\\c', 'a_b_c'), ('..', '..'), ('data: set *?"<>|\n', 'data_set_'), ('步态', '步态'),
                           ('x'*300, 'x'*60), ('é'*300, 'é'*30), ('\ud800y', '_y'), ('v1.0.json', 'v1.0.json')])
-def test_odd_names_of_data_sets(cfg, tmp_path, name, shown):
+def test_unusual_names_of_data_sets(cfg, tmp_path, name, shown):
     "Each makes a file name that can be written; two data sets of one file name get two."
     asked = changed(cfg, data_cfg__test_dataset_name=name)
     assert name_of_test(asked) == f'{shown}-gallery_probe-euc'
@@ -158,7 +158,7 @@ def test_the_packaged_settings_have_plain_names():
 
 
 @pytest.mark.parametrize('text', ['['*100_000, '{', '[]', '{"test": ' + '9'*5000 + '}'])
-def test_a_damaged_file_of_results_is_nobodys(tmp_path, text):
+def test_a_damaged_file_of_results_is_not_another_test(tmp_path, text):
     "It stands in no test's way, and its depth ends no process."
     path = tmp_path/'x.json'
     path.write_text(text, encoding='utf-8')

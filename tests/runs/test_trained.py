@@ -88,7 +88,7 @@ def test_arrays_in_memory(done, walkers):
     assert trained.frames(folder).shape == (10, trained.model.in_channels, 64, 44)
 
 
-def test_settings_of_the_folder_count(one, tmp_path, caplog, walkers):
+def test_settings_of_the_folder_are_used(one, tmp_path, caplog, walkers):
     "Another embedding in config.yaml is compared, and said."
     folder = shutil.copytree(one[1].folder, tmp_path/'moved')
     walk, first = walkers/'linked/004/nm-01/000', load_run(folder)
@@ -113,7 +113,7 @@ def test_which_checkpoint(one, tmp_path):
     assert [load_run(run.folder, i).iteration for i in (None, 2, 4)] == [4, 2, 4]
     with pytest.raises(SkeletonGaitError, match='no such checkpoint; this run has 2, 4'):
         load_run(run.folder, 3)
-    with pytest.raises(SkeletonGaitError, match='no checkpoint of this run is known as the best'):
+    with pytest.raises(SkeletonGaitError, match='this run has no record of its best checkpoint'):
         load_run(run.folder, 'best')
     moved = shutil.copytree(run.folder, tmp_path/'elsewhere')
     save_text('{"iteration": 2, "name": "Rank-1", "value": 50.0}', moved/'checkpoints/best.json')
@@ -138,12 +138,12 @@ def test_checkpoints_alone(one, tmp_path, caplog):
     assert load_run(tmp_path/'published.pt', cfg=cfg).embedding == 'embed_2'
 
 
-def test_what_is_no_run(one, tmp_path):
+def test_paths_that_are_not_runs(one, tmp_path):
     cfg, run = one
     for path, says in ((tmp_path, 'holds no config.yaml'), (tmp_path/'none.pt', 'none.pt: no such checkpoint')):
         with pytest.raises(SkeletonGaitError, match=says):
             load_run(path)
-    with pytest.raises(SkeletonGaitError, match='no folder, so there is no iteration 2'):
+    with pytest.raises(SkeletonGaitError, match='not a folder, so iteration 2 cannot be chosen'):
         load_run(run.checkpoint(4), 2)
     folder = tmp_path/'empty'
     shutil.copytree(run.folder, folder, ignore=shutil.ignore_patterns('*.pt'))
@@ -169,7 +169,7 @@ def test_a_run_whose_settings_changed_does_not_fit(one, tmp_path):
     ([np.zeros((3, 3, 64, 64), np.uint8)], 'has 3 channels'),
     ([[np.zeros((3, 2, 64, 64), np.uint8), np.zeros((2, 64, 64), np.uint8)]], 'the same number of frames'),
     ([[None]], 'holds a NoneType')])
-def test_what_is_no_walk(one, walks, says):
+def test_walks_that_cannot_be_read(one, walks, says):
     with pytest.raises(SkeletonGaitError, match=says):
         load_run(one[1].folder).embed(walks)
 
@@ -194,6 +194,6 @@ def test_precision_is_that_of_the_test(one, monkeypatch):
     assert asked == [('cpu', True)] and mixed == [None]
 
 
-def test_iteration_0_is_no_checkpoint(one):
+def test_iteration_0_is_not_a_checkpoint(one):
     with pytest.raises(SkeletonGaitError, match='found iteration 0; expected the iteration of a checkpoint'):
         load_run(one[1].folder, 0)

@@ -38,7 +38,7 @@ def test_an_overflow_that_never_ends_is_an_error():
 
 
 @pytest.mark.parametrize('bad', [math.nan, math.inf])
-def test_a_loss_that_is_no_number_carries_its_batch(bad):
+def test_a_non_finite_loss_carries_its_batch(bad):
     cfg = toy()
     trainer = make_trainer(cfg, Ranks(0, 1, 0))
     steps(trainer, cfg, 2)

@@ -61,7 +61,7 @@ def tensor(shape=(40,), stride=(1,), offset=0, storage=PID, hooks=HOOKS) -> byte
 def call(name, *args) -> bytes: return 'c{}\n{}\n('.format(*name.rsplit('.', 1)).encode() + b''.join(args) + b'tR'
 
 
-def test_the_pieces_are_the_real_ones():
+def test_the_pieces_make_a_real_checkpoint():
     assert equal(load_state(archive(weights(tensor())), 'x.pt'), WEIGHTS)
 
 
@@ -81,7 +81,7 @@ HONEST = dict(
 
 @pytest.mark.parametrize('zipped', [True, False])
 @pytest.mark.parametrize('name', HONEST)
-def test_honest_files_are_read_as_torch_reads_them(name, zipped):
+def test_harmless_files_are_read_as_torch_reads_them(name, zipped):
     data = saved(HONEST[name], _use_new_zipfile_serialization=zipped)
     if name == 'dtypes' and not zipped:
         data = saved(HONEST[name][:-1],
@@ -119,7 +119,7 @@ def test_numbers_of_numpy(value, core):
     assert {*torch.serialization.get_safe_globals()} == before, 'what is allowed for one file stays allowed'
 
 
-def test_training_goes_on_at_an_iteration_of_numpys(caplog):
+def test_training_resumes_at_an_iteration_that_is_a_numpy_number(caplog):
     cfg = toy()
     trainer = make_trainer(cfg, ONE)
     steps(trainer, cfg, 2)
@@ -259,7 +259,7 @@ EMPTY = numpy_call('_reconstruct', b'cnumpy\nndarray\n', b'K\x00\x85',
     (call('numpy.dtypes.Float64DType'), 'numpy.dtypes.Float64DType, which'),
     (call('skeletongait.files.arrays.ArrayDescription'), 'skeletongait.files.arrays.ArrayDescription, which'),
     (call('numpy.ndarray', number(10**9)), 'a call of')])
-def test_nothing_unsafe_comes_with_numpys_names(torch_sees, pickled, says):
+def test_nothing_unsafe_passes_under_numpys_names(torch_sees, pickled, says):
     refused(archive(weights(pickled)), says)
     assert not torch_sees
 
@@ -289,12 +289,12 @@ def test_numpy_itself_is_never_called():
     (lambda name, part: [(name, part), (name.replace('data.pkl', 'constants.pkl'),
         b'')] if name.endswith('data.pkl') else [(name, part)], 'other things')])
 @pytest.mark.filterwarnings('ignore:Duplicate name')
-def test_archives_of_two_minds(torch_sees, change, says):
+def test_ambiguous_archives(torch_sees, change, says):
     refused(archive(change=change), says)
     assert not torch_sees
 
 
-def test_torch_gets_what_was_looked_at():
+def test_torch_gets_the_checked_bytes():
     "The parts, and not the bytes of the file: a comment behind it is gone."
     f = readable(archive(), '2.6.0')
     with zipfile.ZipFile(f) as z, zipfile.ZipFile(io.BytesIO(WHOLE)) as old:
@@ -309,7 +309,7 @@ def test_torch_gets_what_was_looked_at():
 @pytest.mark.parametrize('zipped', [True, False])
 @pytest.mark.parametrize('version, safe', [('2.4.0', False), ('2.5.1+cu121', False), ('2.6.0', False),
     ('2.9.1', False), ('2.10.0', True), ('2.10.0a0+git12', True), ('2.13.0+cpu', True), ('3.0.0', True)])
-def test_which_torch_is_given_what(version, safe, zipped):
+def test_which_torch_reads_which_form(version, safe, zipped):
     assert opens_safely(zipped, version) == (zipped or safe)
     data = saved(WEIGHTS, _use_new_zipfile_serialization=zipped)
     if zipped or safe:
@@ -343,14 +343,14 @@ OLD = saved(WEIGHTS, _use_new_zipfile_serialization=False)
     (OLD.replace(b'K(', b'K)').replace(b'K)\x85', b'K(\x85'), 'storages of 172 bytes'),
     (OLD.replace(b'K(\x85', b'J\x00\xca\x9a\x3b\x85'), 'a tensor of 1000000000'),
     (b'x'*257 + b'ustar' + bytes(2000), '')])
-def test_old_forms_are_looked_at(torch_sees, data, says):
+def test_old_forms_are_checked(torch_sees, data, says):
     refused(data, says)
     assert not torch_sees
 
 
 # --- everywhere, and whatever comes
 
-def test_torch_load_stands_in_one_place():
+def test_torch_load_is_called_in_one_place():
     "A reader that is not this one would bring back every danger of this chapter."
     sources = {f.name: f.read_text(encoding='utf-8') for f in (ROOT/'skeletongait').rglob('*.py')}
     loads = {name: len(re.findall(r'\b(torch|jit)\.load\((?!path)', source)) for name, source in sources.items()}
@@ -389,7 +389,7 @@ pieces = st.recursive(st.sampled_from(ATOMS), around, max_leaves=12)
 
 @settings(max_examples=150)
 @given(st.lists(pieces, min_size=1, max_size=3).map(b''.join), st.booleans())
-def test_no_description_ends_the_reader(child, data, whole):
+def test_no_description_crashes_the_reader(child, data, whole):
     "A checkpoint, or a `SkeletonGaitError`; never another exception, never a dead process."
     child.read('x.pt',
         archive(weights(tensor(), b's' + text('x') + b'(' + data + b't') if whole else b'\x80\x02' + data + b'.'))

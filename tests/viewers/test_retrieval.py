@@ -125,7 +125,8 @@ def test_files_that_are_no_embeddings_say_so(tmp_path, capsys):
         'absent.npz': (lambda f: None, 'cannot be read'),
         'text.npz': (lambda f: f.write_text('hello'), 'not a file of embeddings'),
         'lacks.npz': (lambda f: np.savez(f, embeddings=x), 'not a file of embeddings'),
-        'pickled.npz': (lambda f: member(f, labels=np.array([Bomb()]*len(x), dtype=object)), 'not a file of embeddings'),
+        'pickled.npz': (
+            lambda f: member(f, labels=np.array([Bomb()]*len(x), dtype=object)), 'not a file of embeddings'),
         'numbers.npz': (lambda f: member(f, labels=np.arange(len(x))), 'expected embeddings float32'),
         'double.npz': (lambda f: member(f, embeddings=x.astype(np.float64)), 'expected embeddings float32'),
         'fewer.npz': (lambda f: member(f, embeddings=x[:3]), 'expected the same number of each'),
@@ -593,7 +594,8 @@ def test_wrong_input_is_a_message_in_the_viewers_place(kwargs, says):
     'change, says',
     [
         (lambda x, w: (x[:0], *(o[:0] for o in w)), 'embeddings: found an empty array of shape (0, 4, 16)'),
-        (lambda x, w: (x, w[0][:-1], *w[1:]), 'expected the same number of each'), (lambda x, w: (x*np.nan, *w), 'not finite'),
+        (lambda x, w: (x, w[0][:-1], *w[1:]), 'expected the same number of each'),
+        (lambda x, w: (x*np.nan, *w), 'not finite'),
         (lambda x, w: (x[:, :, 0], *w), 'expected (sequences, channels, strips)')])
 def test_wrong_arrays_are_a_message(change, says):
     assert says in RetrievalExplorer(*change(*toy()), protocol=RULES).problem
