@@ -1,6 +1,5 @@
 "What a protocol's rules leave to score, known from names alone and said before any work."
 import json
-import logging
 from itertools import product
 
 import numpy as np
@@ -16,6 +15,8 @@ from skeletongait.evaluation.ranking import make_embedding_set, score_galleries
 from skeletongait.cli import run_script
 from skeletongait.main import main
 from skeletongait.evaluation.protocols import PROTOCOLS, GalleryProbe, Split, reach
+
+pytestmark = pytest.mark.usefixtures('quiet_log')
 
 
 def walks(subjects='ab', types=('nm', 'bg'),
@@ -114,12 +115,6 @@ def test_many_types_are_cut_short():
 
 
 # By the script
-
-
-@pytest.fixture(autouse=True)
-def quiet():
-    yield
-    logging.getLogger('skeletongait').handlers = []
 
 
 def go(cfg, out, phase, capfd, name='run.yaml'):

@@ -1,4 +1,4 @@
-"State that is whole, that can be trusted, and that goes on exactly where it stopped."
+"Checkpoints are whole, run no code, and resume exactly where a run stopped."
 import copy
 import errno
 import io
@@ -24,12 +24,13 @@ from goldens import load
 from hypothesis import given, settings, strategies as st
 from processes import in_namespace
 from scripts import TESTS
-from toys import LARGEST_SCALE, equal, steps, toy, with_scale
+from toys import LARGEST_SCALE, ONE, equal, saved, steps, toy, with_scale
 
 from skeletongait.runs import folder
 from skeletongait.runs.folder import Run, claim, note_best, prune, read_best
 from skeletongait.runs.restore import (
-    check_steps, find_checkpoint, read_hint, read_start, restore_state, tell_embedding, tell_map_changes)
+    check_steps, find_checkpoint, load_optimizer, load_scheduler, read_hint, read_start, restore_state, tell_embedding,
+    tell_map_changes)
 from skeletongait.runs.checkpoint import (
     checkpoint_state, load_checkpoint, load_state, random_states, save_checkpoint, set_random_states)
 from skeletongait.runs.misfit import describe_weights, load_weights
@@ -41,14 +42,6 @@ from skeletongait.core import SkeletonGaitError
 from skeletongait.distributed import Ranks
 from skeletongait.nets.models import build_model
 from skeletongait.runs.trainer import make_trainer
-from toys import ONE
-from skeletongait.runs.restore import load_optimizer, load_scheduler
-
-
-def saved(state) -> bytes:
-    f = io.BytesIO()
-    torch.save(state, f)
-    return f.getvalue()
 
 
 def again(state) -> dict: return load_state(saved(state), 'x.pt')

@@ -1,6 +1,5 @@
 "Training, checkpoints and the test phase: in this process, over real ranks, and as scripts."
 import json
-import logging
 import math
 import time
 from types import SimpleNamespace
@@ -13,7 +12,7 @@ import skeletongait.runs.loop
 import skeletongait.runs.trainer
 from ddp import run_in_ddp
 from scripts import LAUNCHES, start
-from toys import tiny
+from toys import ONE, tiny
 
 from skeletongait.runs.folder import Run, read_best
 from skeletongait.runs.checkpoint import load_checkpoint
@@ -33,7 +32,7 @@ from skeletongait.runs.trainer import make_dataset, make_trainer
 from skeletongait.runs.watch import load_batch, read_scalars
 from skeletongait.runs.records import read_metrics
 
-ONE = Ranks(0, 1, 0)
+pytestmark = pytest.mark.usefixtures('quiet_log')
 
 
 def new_training(cfg, folder, stop=None):
@@ -406,10 +405,3 @@ def test_sizes_that_do_not_match_name_the_file(walkers, tmp_path, capsys):
     assert run_script(main, [f'--cfgs={tmp_path/"x.yaml"}', '--phase=train', f'--output_root={tmp_path}']) == 2
     err = capsys.readouterr().err
     assert '1_sil.pkl' in err and '32' in err and '44' in err and 'Traceback' not in err
-
-
-@pytest.fixture(autouse=True)
-def quiet_log():
-    "No handler of one test is left for the next."
-    yield
-    logging.getLogger('skeletongait').handlers = []

@@ -2,7 +2,6 @@
 The weights are those of the golden files, which follow from their names;
 so the embeddings must be the published implementation's."""
 import json
-import logging
 
 import numpy as np
 import pytest
@@ -77,12 +76,11 @@ def settings(root, model_cfg, **trainer):
 
 
 @pytest.fixture
-def embeddings(monkeypatch):
+def embeddings(monkeypatch, quiet_log):
     "What the test phase embeds, in the data set's order."
     seen, embed = [], train.embed
     monkeypatch.setattr(train, 'embed', lambda *args, **kwargs: seen.append(embed(*args, **kwargs)) or seen[-1])
-    yield seen
-    logging.getLogger('skeletongait').handlers = []
+    return seen
 
 
 def start(cfg, root, phase, *args):

@@ -5,20 +5,17 @@ from types import SimpleNamespace
 
 import pytest
 from scripts import files
-from toys import tiny, write_config
+from toys import ONE, tiny, write_config
 
 from skeletongait.runs.folder import Run, name_of_test, of_other_test, settings_of_test
 from skeletongait.runs.config import config_hash, load_config
 from skeletongait.files.settings import to_dict
 from skeletongait.files.text import save_text
 from skeletongait.evaluation.ranking import embeddings_file, read_embeddings
-from skeletongait.distributed import Ranks
 from skeletongait.main import main
 from skeletongait.nets.models import build_model
 from skeletongait.viewers.retrieval import RetrievalExplorer, newest_results
 from skeletongait.runs.loop import TrainingRun, test_model as run_test_phase
-
-ONE = Ranks(0, 1, 0)
 
 
 @pytest.fixture

@@ -1,11 +1,10 @@
-"A trained run in Python: the network, the settings and the embedding that the test phase has."
-import logging
+"A trained run in Python has the network, the settings and the embedding of the test phase."
 import shutil
 
 import numpy as np
 import pytest
 import torch
-from toys import tiny, write_config
+from toys import quiet_log, tiny, write_config
 
 from skeletongait.runs.folder import Run
 from skeletongait.runs.config import load_config
@@ -41,7 +40,7 @@ def done(request, walkers, tmp_path_factory):
     path = write_config(cfg, out/'run.yaml')
     for phase in ('train', 'test'):
         assert run_script(main, [f'--cfgs={path}', f'--phase={phase}', f'--output_root={out}']) == 0
-    logging.getLogger('skeletongait').handlers = []
+    quiet_log()
     return cfg, Run(cfg, out)
 
 
@@ -51,7 +50,7 @@ def one(walkers, tmp_path_factory):
     cfg, out = settings(walkers, 'demo_skeletongait', False), tmp_path_factory.mktemp('one')
     assert run_script(main, [f'--cfgs={write_config(cfg, out/"run.yaml")}', '--phase=train',
                              f'--output_root={out}']) == 0
-    logging.getLogger('skeletongait').handlers = []
+    quiet_log()
     return cfg, Run(cfg, out)
 
 

@@ -1,6 +1,5 @@
-"""Checkpoints that a stranger may send: what is in one is looked at before torch sees it.
-None runs code, takes more memory than the file has, or ends the process;
-what people's own programs save is read as it is."""
+"""Checkpoints from strangers: their content is checked before torch reads it.
+None runs code, takes more memory than the file has, or crashes the process; harmless files are read as they are."""
 import collections
 import io
 import pickle
@@ -12,7 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 from scripts import ROOT
-from toys import ONE, equal, steps, toy
+from toys import ONE, equal, saved, steps, toy
 from hostile import Child, DEEP, nested, text
 
 from skeletongait.runs.checkpoint import checkpoint_state, load_state
@@ -27,10 +26,6 @@ def safe(monkeypatch):
     "These files are our own: old forms may be read, whichever torch is here."
     monkeypatch.setattr(torch, '__version__', '2.10.0')
 
-
-def saved(state, **kwargs) -> bytes:
-    torch.save(state, f := io.BytesIO(), **kwargs)
-    return f.getvalue()
 
 WEIGHTS = {'model': {'w': torch.arange(40.)}}
 WHOLE = saved(WEIGHTS)
