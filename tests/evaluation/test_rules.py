@@ -1,4 +1,4 @@
-"What a protocol's rules leave to score, known from names alone and said before any work."
+"What a protocol's rules leave to score is known from names alone, and reported before any work."
 import json
 from itertools import product
 
@@ -77,7 +77,7 @@ def test_rules_without_gaps(): assert GalleryProbe(**PAIR, exclude='view').gaps(
 
 
 def test_one_scored_value_is_enough():
-    "One table of a single view has figures, the other none, which is said."
+    "One table of a single view has percentages, the other has none, which is reported."
     sequences = walks(types=('U0_D0', 'U0_D0_BG', 'U3_D3', 'U0_D3', 'U1_D0', 'U1_D1'), views=['01_a'])
     gaps = PROTOCOLS['CCPG'].gaps(sequences)
     assert 'UP: R1: only one view, 01: no cross-view figure' in gaps

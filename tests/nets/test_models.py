@@ -1,4 +1,4 @@
-"SkeletonGait and SkeletonGait++: the published implementation's numbers, and the promises of the models chapter."
+"SkeletonGait and SkeletonGait++: the published implementation's numbers, and what the chapter on models promises."
 import copy
 import io
 import pickle

@@ -66,14 +66,14 @@ def trained():
 
 
 def fake(run, *iterations, data=b'x'):
-    "Files that look like checkpoints from afar."
+    "Files with the names of checkpoints."
     for i in iterations:
         run.checkpoint(i).parent.mkdir(parents=True, exist_ok=True)
         run.checkpoint(i).write_bytes(data)
 
 
 def fill(run, trainer, cfg, *iterations):
-    "Checkpoints of these iterations, all with the weights of now."
+    "Checkpoints of these iterations, all with the current weights."
     before = trainer.iteration
     for trainer.iteration in iterations:
         save_checkpoint(run, trainer, cfg)
@@ -159,7 +159,7 @@ def test_stopping_changes_nothing(tmp_path, name, change, scaled, stops):
 
 
 def test_random_layers_continue_their_draws():
-    "A dropout of one's own: here the random states decide."
+    "A network with dropout: here the random states matter."
     cfg = toy()
     def make():
         trainer = make_trainer(cfg, ONE)
@@ -227,7 +227,7 @@ def test_every_optimizer_and_schedule_of_torch_can_be_stopped(solver, schedule):
 
 @pytest.mark.parametrize('world, rank', [(2, 0), (2, 1), (1, 0), (3, 1)])
 def test_every_rank_gets_its_own_random_states(trained, caplog, world, rank):
-    "With another number of processes they are left out, and that is said."
+    "With another number of processes they are not restored, and the log says so."
     cfg, trainer, _ = trained
     before = random_states()
     try:
@@ -364,7 +364,7 @@ def test_files_that_are_not_checkpoints(state): assert 'expected a dict with mod
 
 
 def test_old_forms_load(small, monkeypatch):
-    "Files of torch before 1.6 are no archives and hold no checksums."
+    "Files of torch before 1.6 are not archives and hold no checksums."
     monkeypatch.setattr(torch, '__version__', '2.10.0') # whichever it is: this file is our own
     state, _ = small
     torch.save(state, f := io.BytesIO(), _use_new_zipfile_serialization=False)
@@ -618,7 +618,7 @@ def everything(root, skip=()):
 
 
 def old_run(folder):
-    "A run with everything that a run leaves."
+    "A run with every file that a run writes."
     run = Run(toy(), folder)
     fake(run, 3, 6, 9)
     for i in (3, 6, 9):
@@ -691,7 +691,7 @@ def test_a_run_without_curves_goes_back(tmp_path):
                             for o in (OSError(errno.ENOSPC, 'No space left on device'),
                                       shutil.Error([('a', 'b', 'No space left on device')]))])
 def test_an_interrupted_copy_moves_nothing(tmp_path, monkeypatch, name, error, says):
-    "They have no name that counts, and the next start begins them anew."
+    "They have no final name, and the next start copies again."
     run = old_run(tmp_path)
     before = everything(run.folder)
     def cut(source, target, **kw):
@@ -924,7 +924,7 @@ def test_states_that_do_not_fit_name_the_switch(trained, change, switch):
 
 
 def test_the_rate_is_the_schedules(trained):
-    "Where one of optimizer and schedule begins afresh, the optimizer steps with the rate that the schedule names."
+    "If only one of optimizer and schedule is reset, the optimizer uses the rate of the schedule."
     cfg = toy(total_iter=12)
     state = again(checkpoint_state(trainer_of(cfg, 5), cfg))   # past the milestone at 4
     for switches, want in ((dict(), .002), (dict(optimizer_reset=True), .002), (dict(scheduler_reset=True), .02),
@@ -936,7 +936,7 @@ def test_the_rate_is_the_schedules(trained):
 
 
 def test_states_of_older_torch_load(trained):
-    "Published checkpoints come from versions that knew fewer switches."
+    "Published checkpoints come from versions with fewer settings."
     cfg, _, data = trained
     state = load_state(data, 'x.pt')
     for g in state['optimizer']['param_groups']:
@@ -1056,7 +1056,7 @@ def test_a_misfit_says_what_to_set(then, now):
 
 
 def old_head(state, width):
-    "A checkpoint as this library once made it: its embedding `width` wide, whatever the third stage."
+    "A checkpoint of an earlier version: its embedding is `width` wide, whatever the third stage."
     model = {k: v.clone() for k, v in state['model'].items()}
     strips, c_in, _ = model['FCs.fc_bin'].shape
     model['FCs.fc_bin'] = torch.ones(strips, c_in, width)
@@ -1099,7 +1099,7 @@ def test_an_invalid_head_is_one_kind_of_error(trained, head):
 
 
 def test_the_advice_for_an_old_head_works(trained):
-    "The backbone is taken, and training goes on from it."
+    "The backbone is loaded, and training continues from it."
     cfg, _, data = trained
     state = old_head(load_state(data, 'x.pt'), 4)
     new = replace(cfg, trainer_cfg=replace(cfg.trainer_cfg, restore_ckpt_strict=False, optimizer_reset=True))
@@ -1180,7 +1180,7 @@ CHANGES = [('optimizer_cfg', 'lr', .01, 'optimizer_cfg.lr: 0.02 then, 0.01 now (
 
 @pytest.mark.parametrize('section, key, value, says', CHANGES)
 def test_changes_that_a_restored_state_overrides_are_refused(trained, caplog, section, key, value, says):
-    "Until their switch is set; then they are what the run computes with."
+    "Until their switch is set; then the run computes with them."
     cfg = toy()
     getattr(cfg, section).arguments[key] = value
     state, switch = load_state(trained[2], 'x.pt'), says[:-1].split('_cfg.')[-1]

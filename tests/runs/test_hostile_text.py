@@ -1,4 +1,4 @@
-"Damaged and hostile text: settings and JSON end in one line, within bounds of depth, size and time."
+"Damaged and hostile text: settings and JSON end in an error of one line, within limits of depth, size and time."
 
 import json
 import os
@@ -157,7 +157,7 @@ def test_json_of_the_greatest_depth():
 
 @pytest.fixture
 def places(tmp_path):
-    "What may stand where a file of text should."
+    "Paths that are not files of text."
     (tmp_path / 'folder').mkdir()
     (tmp_path / 'bytes').write_bytes(b'a: \xff')
     os.mkfifo(tmp_path / 'pipe')

@@ -88,7 +88,7 @@ def test_checkpoints_and_scalars(trained):
 
 
 def test_a_finished_one_cycle_schedule_cannot_continue(walkers, tmp_path, capsys):
-    "Nor can one that is planned too short; the error comes before the first step, and names the switch that helps."
+    "Nor can one that is too short; the error comes before the first step, and names the switch that helps."
     def script(total_iter, total_steps, *args, **trainer):
         cfg = tiny(walkers, total_iter=total_iter, **trainer)
         cfg.scheduler_cfg.scheduler = 'OneCycleLR'
@@ -203,7 +203,7 @@ def test_half_written_files_of_a_killed_run_are_removed(walkers, tmp_path):
 
 
 def _one_of_two(folder):
-    "Rank 1 meets a broken file, rank 0 none; then rank 0 is told to stop."
+    "Rank 1 finds a broken file, rank 0 none; then rank 0 gets a signal."
     rank = torch.distributed.get_rank()
 
     def batches():
@@ -227,7 +227,7 @@ def test_ranks_end_together(tmp_path):
 
 
 def _broadcast_values(folder):
-    "Rank 0 alone makes the values; at last it cannot."
+    "Rank 0 alone makes the values; the last attempt fails."
     rank = torch.distributed.get_rank()
     got = []
     for value in (True, False, 7, 'a/b.pt', b'', b'\x00\xff', None):
@@ -248,7 +248,7 @@ def test_values_are_the_same_on_all_ranks(tmp_path):
 
 
 def _save_slowly(folder):
-    "Rank 0 takes its time to save, and then cannot: rank 1 must not leave before, for the launcher would end rank 0."
+    "Rank 0 saves slowly, and fails: rank 1 must not leave before, or the launcher would end rank 0."
     rank, path, said = torch.distributed.get_rank(), folder/'saved', []
     run, watch = SimpleNamespace(checkpoint=lambda i: path), SimpleNamespace(note=lambda *args: None)
     training = TrainingRun(SimpleNamespace(iteration=3), run, None, Ranks(rank, 2, rank), watch=watch)
@@ -305,7 +305,7 @@ def first_step(root, mixed=False, exact=False):
 
 
 def save_first_step(root, folder):
-    "On each rank: `first_step`, kept in a file for the test."
+    "On each rank: `first_step`, saved in a file for the test."
     loss, grads = first_step(root, exact=True)
     np.savez(folder/f'{torch.distributed.get_rank()}.npz', loss=loss, **grads)
 

@@ -1,4 +1,4 @@
-"Every test of a checkpoint keeps its results: other data, another protocol or other settings never take their place."
+"Every test of a checkpoint keeps its results: a test on other data or by another protocol never replaces them."
 import copy
 import json
 from types import SimpleNamespace
@@ -156,14 +156,14 @@ def test_the_packaged_settings_have_plain_names():
 
 @pytest.mark.parametrize('text', ['['*100_000, '{', '[]', '{"test": ' + '9'*5000 + '}'])
 def test_a_damaged_file_of_results_is_not_another_test(tmp_path, text):
-    "It stands in no test's way, and its depth ends no process."
+    "Its place can be used, and its depth crashes no process."
     path = tmp_path/'x.json'
     path.write_text(text, encoding='utf-8')
     assert not of_other_test(path, dict(metric='euc'))
 
 
 def test_a_training_tests_its_own_weights(cfg, tmp_path):
-    "Wherever a test by itself would take them from; a test of the same checkpoint later is the same test."
+    "Even if a separate test would load others; a later test of the same checkpoint is the same test."
     elsewhere = changed(cfg, evaluator_cfg__restore_hint=str(tmp_path/'other.pt'), trainer_cfg__with_test=True,
                         output_root=str(tmp_path))
     assert main(str(write_config(elsewhere, tmp_path/'x.yaml')), 'train') == 0

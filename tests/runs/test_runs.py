@@ -1,4 +1,4 @@
-"Runs that are stopped, killed, restarted and moved: real processes, compared with a run that nobody disturbed."
+"Runs that are stopped, killed, restarted and moved: real processes, compared with an undisturbed run."
 import os
 import random
 import shutil
@@ -17,7 +17,7 @@ from processes import ENV, at_iteration, begin, launcher, run_of, said, settings
 
 
 def go(folder, cfg, ranks=1, *args, code=0, **kw):
-    "A run to its end; what it said."
+    "Run to the end and return what was printed."
     before = len(said(folder)) if (folder/'out.txt').exists() else 0
     assert begin(folder, cfg, ranks, *args, **kw).wait(300) == code, said(folder)[before:]
     return said(folder)[before:]
@@ -29,7 +29,7 @@ def curve(folder, cfg):
 
 
 def same(a, b):
-    "Equal to the bit, all the way down."
+    "Equal to the last bit, at every level."
     if isinstance(a, torch.Tensor): return torch.equal(a, b)
     if isinstance(a, dict):
         return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
@@ -39,7 +39,7 @@ def same(a, b):
 
 
 def assert_same_end(folder, undisturbed, cfg):
-    "The last checkpoints and the curves of two runs are one."
+    "The last checkpoints and the curves of two runs are equal."
     i = cfg.trainer_cfg.total_iter
     a, b = (load_checkpoint(run_of(f, cfg).checkpoint(i)) for f in (folder, undisturbed))
     for k in ('model', 'optimizer', 'scheduler', 'scaler', 'iteration', 'seed'):
@@ -136,7 +136,7 @@ def test_a_killed_rank_is_restarted(walkers, tmp_path, undisturbed, victim, hint
 
 @pytest.mark.slow
 def test_all_killed_while_a_checkpoint_is_written(walkers, tmp_path):
-    "Torn at several lengths, the file is never taken for a checkpoint; what was whole before stays so."
+    "Cut at several lengths, the file never counts as a checkpoint; earlier ones stay whole."
     cfg = settings(walkers, total_iter=6, save_iter=1)
     cfg.model_cfg.Backbone.channels = [64, 128, 256, 512] # a file that takes a while
     cfg.trainer_cfg.sampler.batch_size, cfg.trainer_cfg.sampler.frames_num_fixed = [2, 2], 1
@@ -228,7 +228,7 @@ def test_nodes_without_a_shared_folder(walkers, tmp_path, undisturbed):
 
 @pytest.mark.slow
 def test_a_bad_file_of_one_rank_is_one_line(walkers, tmp_path):
-    "Both ranks end, one says why, and nobody speaks of connections."
+    "Both ranks end, one says why, and neither mentions connections."
     shutil.copytree(walkers/'linked', tmp_path/'linked')
     cfg = settings(walkers, total_iter=2000)
     cfg.data_cfg.dataset_root = str(tmp_path/'linked')
@@ -258,7 +258,7 @@ def test_a_new_run_moves_the_old_one_aside(walkers, tmp_path, undisturbed):
 
 
 def test_changed_settings_are_logged(walkers, tmp_path):
-    "What training goes on to compute with is told; what a checkpoint would silently overrule is refused."
+    "Changes that take effect are logged; those that a checkpoint would silently override are refused."
     go(tmp_path, settings(walkers, total_iter=2))
     out = go(tmp_path, settings(walkers, total_iter=3), 1, '--set', 'loss_cfg[0].margin=0.3', '--set',
              'trainer_cfg.log_iter=2')

@@ -46,7 +46,7 @@ def done(request, walkers, tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def one(walkers, tmp_path_factory):
-    "The same, for the first case alone; its folder may be changed by copies only."
+    "The same, for the first case alone; tests change copies of its folder only."
     cfg, out = settings(walkers, 'demo_skeletongait', False), tmp_path_factory.mktemp('one')
     assert run_script(main, [f'--cfgs={write_config(cfg, out/"run.yaml")}', '--phase=train',
                              f'--output_root={out}']) == 0
@@ -58,7 +58,7 @@ def close(a, b): np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=0, atol=1
 
 
 def test_embeddings_are_those_of_the_test(done, walkers):
-    "As `evaluator_cfg.save_embeddings` keeps them."
+    "As `evaluator_cfg.save_embeddings` saves them."
     cfg, run = done
     kept, trained = read_embeddings(embeddings_file(run.results(4))), load_run(run.folder)
     x = trained.embed([s.path(walkers/'linked') for s in kept.sequences])
@@ -88,7 +88,7 @@ def test_arrays_in_memory(done, walkers):
 
 
 def test_settings_of_the_folder_are_used(one, tmp_path, caplog, walkers):
-    "Another embedding in config.yaml is compared, and said."
+    "Another embedding in config.yaml is compared, and the log says so."
     folder = shutil.copytree(one[1].folder, tmp_path/'moved')
     walk, first = walkers/'linked/004/nm-01/000', load_run(folder)
     before = first.embed([walk])
@@ -174,7 +174,7 @@ def test_walks_that_cannot_be_read(one, walks, says):
 
 
 def test_poses_are_drawn_with_the_settings_of_the_run(one, tmp_path, walkers):
-    "From a pose, what its drawn file gives."
+    "A pose gives the same as its drawn file."
     cfg = load_config(one[1].config, ['data_cfg.render={}'])[0]
     trained = load_run(one[1].folder, cfg=cfg)
     pose, = (load_pickle(f) for f in sequence_files(walkers/'pose/005/bg-01/090'))
@@ -184,7 +184,7 @@ def test_poses_are_drawn_with_the_settings_of_the_run(one, tmp_path, walkers):
 
 
 def test_precision_is_that_of_the_test(one, monkeypatch):
-    "Where the test leaves mixed precision aside, as on an Apple GPU, so does a loaded run."
+    "Where a test ignores mixed precision, as on an Apple GPU, so does a loaded run."
     cfg = load_config(one[1].config, ['evaluator_cfg.enable_float16=true'])[0]
     run, asked, mixed = load_run(one[1].folder, cfg=cfg), [], []
     monkeypatch.setattr(loading, 'mixed_precision', lambda where, wanted: asked.append((where.type, wanted)))

@@ -1,4 +1,4 @@
-"One step of training: what a retry after an overflow leaves behind, and what a loss that is no number does not."
+"One training step: a retry after an overflow leaves no trace, and a non-finite loss changes no weight."
 import math
 
 import pytest
@@ -54,7 +54,7 @@ def test_a_non_finite_loss_carries_its_batch(bad):
 
 
 def test_a_loss_scale_between_a_gpu_and_a_cpu():
-    "A CPU leaves the scale of a GPU's checkpoint aside and saves none; a GPU that gets none begins with its own."
+    "A CPU ignores the scale of a GPU's checkpoint and saves none; a GPU that gets none starts with its own."
     def scaler(enabled):
         return torch.amp.GradScaler('cpu', enabled=enabled)  # as on a GPU, where it is enabled
     gpu, cpu = scaler(True), make_trainer(toy(enable_float16=True), ONE).scaler

@@ -223,7 +223,7 @@ DESCRIPTIONS |= {
 
 @pytest.mark.parametrize('name', DESCRIPTIONS)
 def test_descriptions_that_torch_never_sees(torch_sees, name):
-    "Refused for what they are, before torch has the file."
+    "They are refused before torch has the file."
     pickled, says = DESCRIPTIONS[name]
     refused(archive(pickled or b' '), says if pickled else '')
     assert not torch_sees
@@ -290,7 +290,7 @@ def test_ambiguous_archives(torch_sees, change, says):
 
 
 def test_torch_gets_the_checked_bytes():
-    "The parts, and not the bytes of the file: a comment behind it is gone."
+    "The parts, and not the bytes of the file: a comment after the archive is gone."
     f = readable(archive(), '2.6.0')
     with zipfile.ZipFile(f) as z, zipfile.ZipFile(io.BytesIO(WHOLE)) as old:
         assert {o: z.read(o) for o in z.namelist()} == {o: old.read(o) for o in old.namelist()}
@@ -317,7 +317,7 @@ def test_which_torch_reads_which_form(version, safe, zipped):
 
 
 def test_the_line_that_converts(tmp_path, monkeypatch):
-    "What the refusal says to do can be done."
+    "The command in the error works."
     path, new = tmp_path/'old.pt', tmp_path/'new.pt'
     path.write_bytes(saved(WEIGHTS, _use_new_zipfile_serialization=False))
     with monkeypatch.context() as m:
@@ -346,7 +346,7 @@ def test_old_forms_are_checked(torch_sees, data, says):
 # --- everywhere, and whatever comes
 
 def test_torch_load_is_called_in_one_place():
-    "A reader that is not this one would bring back every danger of this chapter."
+    "Another reader would bring back every danger that these tests rule out."
     sources = {f.name: f.read_text(encoding='utf-8') for f in (ROOT/'skeletongait').rglob('*.py')}
     loads = {name: len(re.findall(r'\b(torch|jit)\.load\((?!path)', source)) for name, source in sources.items()}
     assert {name: n for name, n in loads.items() if n} == {'tensors.py': 1}

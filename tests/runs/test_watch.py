@@ -1,4 +1,4 @@
-"Watching a run: averages that survive a stop, records of an undisturbed run, and a witness of what broke the loss."
+"Watching a run: averages and records equal those of an undisturbed run, and the batch of a non-finite loss is saved."
 import contextlib
 import errno
 import io
@@ -274,7 +274,7 @@ def test_non_finite_numbers_are_null_in_strict_json(cfg, run):
 # A full disk
 
 class SmallDisk:
-    "Stands before a file, with room for so many bytes."
+    "A file on a disk with room for `room` more bytes."
     def __init__(self, file, room=0, error=errno.ENOSPC): self.file, self.room, self.error = file, room, error
     def __getattr__(self, name): return getattr(self.file, name)
     def write(self, b):
@@ -418,7 +418,7 @@ print('trained')
 """
 
 def test_a_really_full_disk(tmp_path):
-    "Records, log file and the process's own output on it."
+    "With records, log file and the process's own output on it."
     words = namespace()
     if words is None:
         pytest.skip('neither user namespaces nor root: no small disk can be mounted')
