@@ -32,7 +32,7 @@ from .runs.folder import Run, means_own_weights
 from .runs.loop import (
     Prepared, TrainingRun, foresee_test, prepare_test, shared_checkpoint, test_model, train)
 from .runs.metrics import start_log
-from .runs.restore import only_first_speaks, read_hint
+from .runs.restore import only_rank0_logs, read_hint
 from .runs.schema import Config
 from .runs.trained import trained_run
 from .runs.trainer import find_data, make_dataset, make_trainer
@@ -126,7 +126,7 @@ def run_test(cfg:Config, run:Run, r:Ranks) -> None:
         log.warning('restore_hint is 0: testing an untrained network')
     else:
         state, path, _ = found
-    with only_first_speaks(r):
+    with only_rank0_logs(r):
         tested = trained_run(cfg, state, path)
     test_model(tested.model, cfg, run, tested.iteration, r)
 

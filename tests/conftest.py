@@ -41,6 +41,15 @@ def walkers(tmp_path_factory):
     return make_walkers(tmp_path_factory.mktemp('walkers'))
 
 
+@pytest.fixture
+def quiet_log():
+    "Remove the log's handlers after a test."
+    yield
+    from toys import quiet_log as remove
+
+    remove()
+
+
 def pytest_report_header():
     return f'not run on Windows, as they need POSIX: {", ".join(collect_ignore)}' if collect_ignore else None
 

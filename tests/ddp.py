@@ -1,4 +1,4 @@
-"Runs a function on several real processes that talk over gloo, on this machine."
+"Run a function in several real processes that communicate over gloo, on this machine."
 
 import gc
 import os

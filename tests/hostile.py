@@ -1,4 +1,5 @@
-"Pickles made by hand, and a process of its own that reads them."
+"Values put anywhere into a tree, pickles made by hand, and a process of its own that reads them."
+import copy
 import os
 import struct
 import subprocess
@@ -11,6 +12,23 @@ def text(s:str) -> bytes:
     "The instruction that pushes `s`."
     data = s.encode()
     return b'X' + struct.pack('<I', len(data)) + data
+
+
+def paths(o, longest=None, at=()):
+    "The path of every value in a tree, of mappings and lists too; of lists only the first `longest` items."
+    for k, v in o.items() if isinstance(o, dict) else enumerate(o[:longest]):
+        if isinstance(v, (dict, list)):
+            yield from paths(v, longest, (*at, k))
+        yield (*at, k)
+
+
+def put(o, at, value):
+    "A copy of a tree with another value at a path."
+    o = here = copy.deepcopy(o)
+    for k in at[:-1]:
+        here = here[k]
+    here[at[-1]] = value
+    return o
 
 
 def nested(depth:int) -> bytes:

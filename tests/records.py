@@ -1,4 +1,4 @@
-"Lines of a run's metrics, and results of a test, as a run leaves them."
+"Lines of a run's metrics, and results of a test, as a run writes them."
 import datetime
 
 import numpy as np

@@ -173,7 +173,7 @@ def test_on_an_apple_gpu_all_is_float32_and_the_log_says_so(caplog):
         assert mixed_precision(cpu, True) and not mixed_precision(cpu, False) and not mixed_precision(mps, False)
         assert not caplog.text
         assert not mixed_precision(mps, True)
-    assert 'enable_float16: left aside; on an Apple GPU all is computed in float32' in caplog.text
+    assert 'enable_float16: ignored; on an Apple GPU everything is computed in float32' in caplog.text
     with autocast(mps, False):
         pass
     assert not torch.amp.GradScaler('mps', enabled=False).is_enabled()

@@ -1,4 +1,6 @@
-"Six walkers and a network of seconds, for the tests of training."
+"Six walkers and a network that trains in seconds, for the tests of training."
+import io
+import logging
 import math
 
 import numpy as np
@@ -30,7 +32,7 @@ def small(cfg):
 
 
 def tiny(root, name='demo_skeletongait', **trainer):
-    "Settings of seconds: a tiny network, plain SGD."
+    "Settings of a run that takes seconds: a tiny network, plain SGD."
     cfg = small(load_config(name)[0])
     cfg.data_cfg.dataset_root = str(root/'linked')
     cfg.data_cfg.dataset_partition = str(root/'partition.json')
@@ -99,6 +101,18 @@ def equal(a, b):
     if isinstance(a, (list, tuple)):
         return len(a) == len(b) and all(map(equal, a, b))
     return a == b or a != a and b != b
+
+
+def saved(state, **kwargs) -> bytes:
+    "A state as `torch.save` writes it."
+    f = io.BytesIO()
+    torch.save(state, f, **kwargs)
+    return f.getvalue()
+
+
+def quiet_log():
+    "Remove the handlers that a script has added to the log."
+    logging.getLogger('skeletongait').handlers = []
 
 
 LARGEST_SCALE = 2.**10

@@ -192,7 +192,7 @@ def plot_matrix(
     "Plot percentages by probe view (rows) and gallery view (columns), or by probe view; a panel per condition."
     entries = matrix_entries(results)
     if not entries:
-        raise SkeletonGaitError("these results have no figures by view; plot_cmc draws the others")
+        raise SkeletonGaitError("these results have no percentages by view; use plot_cmc instead")
     fig = plt.figure(figsize=_matrix_size(entries), layout='constrained')
     _draw_matrices(fig, entries)
     return fig

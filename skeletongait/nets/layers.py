@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['full_precision', 'per_sequence', 'frame_conv', 'Conv2d', 'OnFrames', 'conv_bn_relu', 'PointConv3d', 'downsample',
-           'Block2D', 'TemporalConv', 'BlockP3D', 'SpaceTimeConv', 'Block3D', 'temporal_max', 'horizontal_pool',
-           'SeparateFCs', 'SeparateBNNecks', 'AttentionFusion', 'CatFusion', 'PlusFusion', 'init_weights']
+           'ResidualBlock', 'Block2D', 'TemporalConv', 'BlockP3D', 'SpaceTimeConv', 'Block3D', 'temporal_max',
+           'horizontal_pool', 'SeparateFCs', 'SeparateBNNecks', 'AttentionFusion', 'CatFusion', 'PlusFusion',
+           'init_weights']
 
 # %% ../../nbs/nets/01_layers.ipynb #a928aa3e
 import contextlib
@@ -62,7 +63,7 @@ class Conv2d(nn.Conv2d):
     ):
         super().__init__(c_in, c_out, k, stride, padding=k//2, bias=False)
 
-    def forward(self, x_fchw:torch.Tensor) -> torch.Tensor:
+    def forward(self, x_fchw:torch.Tensor, lengths:list[int]|None=None) -> torch.Tensor: # `lengths` are not needed
         return frame_conv(x_fchw, self.weight, self.stride)
 
 # %% ../../nbs/nets/01_layers.ipynb #d5b5669b
@@ -89,7 +90,7 @@ def conv_bn_relu(
 
 # %% ../../nbs/nets/01_layers.ipynb #e3d4b1e7
 class PointConv3d(nn.Conv3d):
-    "1x1x1 convolution on frames: it needs no neighbours, and is 3-D only by the shape of its weight."
+    "1x1x1 convolution on frames: only the shape of its weight is 3-D."
     def __init__(self, c_in:int, c_out:int, stride:int=1):
         super().__init__(c_in, c_out, 1, (1, stride, stride), bias=False)
 
@@ -107,25 +108,36 @@ def downsample(
     conv = Conv2d(c_in, c_out, 1, stride) if flat else PointConv3d(c_in, c_out, stride)
     return nn.Sequential(conv, nn.BatchNorm2d(c_out))
 
+# %% ../../nbs/nets/01_layers.ipynb #38fbaa46
+class ResidualBlock(nn.Module):
+    "Add what `residual` computes to the input, or to its `downsample`; both come from a subclass."
+    def forward(self, x_fchw:torch.Tensor, lengths:list[int]|None=None) -> torch.Tensor:
+        identity = x_fchw if self.downsample is None else self.downsample(x_fchw)
+        return F.relu(self.residual(x_fchw, lengths).add_(identity), inplace=True)
+
 # %% ../../nbs/nets/01_layers.ipynb #38fbaa47
-class Block2D(nn.Module):
-    "Residual block on frames: two 3x3 convolutions and the identity."
+class _TwoConvs(ResidualBlock):
+    "Residual block of two 3x3 convolutions of the class `conv`; `flat`: see `downsample`."
     def __init__(self,
         c_in:int,     # Channels in
         c_out:int,    # Channels out
         stride:int=1, # Step of the first convolution in height and width
     ):
         super().__init__()
-        self.conv1 = Conv2d(c_in, c_out, stride=stride)
+        self.conv1 = self.conv(c_in, c_out, stride=stride)
         self.bn1 = nn.BatchNorm2d(c_out)
-        self.conv2 = Conv2d(c_out, c_out)
+        self.conv2 = self.conv(c_out, c_out)
         self.bn2 = nn.BatchNorm2d(c_out)
-        self.downsample = downsample(c_in, c_out, stride)
+        self.downsample = downsample(c_in, c_out, stride, self.flat)
 
-    def forward(self, x_fchw:torch.Tensor, lengths:list[int]|None=None) -> torch.Tensor:
-        identity = x_fchw if self.downsample is None else self.downsample(x_fchw)
-        x_fchw = F.relu(self.bn1(self.conv1(x_fchw)), inplace=True)
-        return F.relu(self.bn2(self.conv2(x_fchw)).add_(identity), inplace=True)
+    def residual(self, x_fchw:torch.Tensor, lengths:list[int]|None) -> torch.Tensor:
+        "Return what the convolutions find."
+        x_fchw = F.relu(self.bn1(self.conv1(x_fchw, lengths)), inplace=True)
+        return self.bn2(self.conv2(x_fchw, lengths))
+
+class Block2D(_TwoConvs):
+    "Residual block on frames: two 3x3 convolutions and the identity."
+    conv, flat = Conv2d, True
 
 # %% ../../nbs/nets/01_layers.ipynb #763658ce
 class TemporalConv(nn.Conv3d):
@@ -142,7 +154,7 @@ class TemporalConv(nn.Conv3d):
         return per_sequence(self._sequences, x_fchw, lengths)
 
 # %% ../../nbs/nets/01_layers.ipynb #3e3b7426
-class BlockP3D(nn.Module):
+class BlockP3D(ResidualBlock):
     "Residual block with a temporal convolution between its two spatial ones."
     def __init__(self,
         c_in:int,     # Channels in
@@ -156,11 +168,11 @@ class BlockP3D(nn.Module):
         self.sbn = nn.BatchNorm2d(c_out)
         self.downsample = downsample(c_in, c_out, stride, flat=False)
 
-    def forward(self, x_fchw:torch.Tensor, lengths:list[int]) -> torch.Tensor:
-        identity = x_fchw if self.downsample is None else self.downsample(x_fchw)
+    def residual(self, x_fchw:torch.Tensor, lengths:list[int]) -> torch.Tensor:
+        "Return what the convolutions find, in space, in time and in space again."
         x_fchw = self.conv1(x_fchw)
         x_fchw = F.relu(self.sbn(self.shortcut3d(x_fchw, lengths)).add_(x_fchw), inplace=True)
-        return F.relu(self.conv2(x_fchw).add_(identity), inplace=True)
+        return self.conv2(x_fchw)
 
 # %% ../../nbs/nets/01_layers.ipynb #4ab7c3f2
 class SpaceTimeConv(nn.Conv3d):
@@ -173,7 +185,7 @@ class SpaceTimeConv(nn.Conv3d):
         frames = x_nschw.shape[1]
         if frames == 2:
             # The gradient of this weight is garbage for two frames in bfloat16 on AVX-512 (torch 2.13, oneDNN): add a
-            # frame of the zeros that lie behind the last one anyway, and drop what the kernel finds there.
+            # frame of the zeros that pad the last one anyway, and drop the output there.
             x_ncshw = F.pad(x_ncshw, (0, 0, 0, 0, 0, 1))
         return super().forward(x_ncshw)[:, :, :frames].transpose(1, 2).flatten(0, 1)
 
@@ -181,24 +193,9 @@ class SpaceTimeConv(nn.Conv3d):
         return per_sequence(self._sequences, x_fchw, lengths)
 
 # %% ../../nbs/nets/01_layers.ipynb #94542b23
-class Block3D(nn.Module):
+class Block3D(_TwoConvs):
     "Residual block of two 3x3x3 convolutions."
-    def __init__(self,
-        c_in:int,     # Channels in
-        c_out:int,    # Channels out
-        stride:int=1, # Step of the first convolution in height and width
-    ):
-        super().__init__()
-        self.conv1 = SpaceTimeConv(c_in, c_out, stride)
-        self.bn1 = nn.BatchNorm2d(c_out)
-        self.conv2 = SpaceTimeConv(c_out, c_out)
-        self.bn2 = nn.BatchNorm2d(c_out)
-        self.downsample = downsample(c_in, c_out, stride, flat=False)
-
-    def forward(self, x_fchw:torch.Tensor, lengths:list[int]) -> torch.Tensor:
-        identity = x_fchw if self.downsample is None else self.downsample(x_fchw)
-        x_fchw = F.relu(self.bn1(self.conv1(x_fchw, lengths)), inplace=True)
-        return F.relu(self.bn2(self.conv2(x_fchw, lengths)).add_(identity), inplace=True)
+    conv, flat = SpaceTimeConv, False
 
 # %% ../../nbs/nets/01_layers.ipynb #c251c808
 def temporal_max(x_fchw:torch.Tensor, lengths:list[int]) -> torch.Tensor: # `x_nchw`

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['find_checkpoint', 'newest_whole', 'read_hint', 'read_start', 'load_optimizer', 'load_scheduler', 'check_restored',
            'follow_schedule', 'check_steps', 'tell_map_changes', 'tell_changes', 'tell_embedding', 'restore_random',
-           'only_first_speaks', 'restore_state']
+           'only_rank0_logs', 'restore_state']
 
 # %% ../../nbs/runs/06_restore.ipynb #a1106faf
 import contextlib
@@ -23,14 +23,14 @@ from ..files.settings import to_dict
 from ..files.tensors import why_not_read
 from .changes import config_changes, map_changes
 from .checkpoint import load_state, moved_to, read_checkpoint, set_random_states
-from .folder import Run, embedding_name
+from .folder import Run, embedding_name, means_own_weights
 from .misfit import load_weights
 from .schema import Config, TrainerCfg
 from .trainer import Trainer
 
 # %% ../../nbs/runs/06_restore.ipynb #eb5e9d8a
 def _checkpoint_of(run:Run, iteration:int) -> Path:
-    "The checkpoint of an iteration; a `SkeletonGaitError` if it is not there."
+    "The checkpoint of an iteration; a `SkeletonGaitError` if it is missing."
     path = run.checkpoint(iteration)
     if not path.is_file():
         there = ', '.join(map(str, run.iterations()))
@@ -48,8 +48,8 @@ def find_checkpoint(
     elif hint == 'best':
         hint = run.best()
         if hint is None:
-            raise SkeletonGaitError(f'{run.best_file}: no checkpoint of this run is known as the best; '
-                                    'it is noted where trainer_cfg.with_test tests. Set restore_hint to another')
+            raise SkeletonGaitError(f'{run.best_file}: this run has no record of its best checkpoint; '
+                                    'it needs trainer_cfg.with_test. Set restore_hint to another')
     if isinstance(hint, str): return Path(hint)
     return _checkpoint_of(run, hint) if hint else None
 
@@ -68,7 +68,7 @@ def newest_whole(run:Run) -> tuple[bytes|None,Path|None]: # Content and path; No
     if iterations:
         raise SkeletonGaitError(
             f"{run.folder/'checkpoints'}: holds checkpoints of the iterations {', '.join(map(str, iterations))}, "
-            'but none can be read; set restore_hint to another checkpoint, or to 0 to begin anew')
+            'but none can be read; set restore_hint to another checkpoint, or to 0 to start from scratch')
     return None, None
 
 # %% ../../nbs/runs/06_restore.ipynb #fea6d2fc
@@ -85,19 +85,18 @@ def read_hint(
     return data, path
 
 def read_start(
-    cfg:Config,         # Its `trainer_cfg.restore_hint`
+    cfg:Config,           # Its `trainer_cfg.restore_hint`
     run:Run,
-    resume:bool=False,  # The launcher has restarted this run: its newest checkpoint overrides the hint
+    restarted:bool=False, # The launcher has restarted this run: its newest checkpoint overrides the hint
 ) -> tuple[bytes|None,Path|None,bool]: # Content, path, whether to resume at its iteration; or None, None, False
     "Read what training starts from; for rank 0, which sends the content to the others."
     hint = cfg.trainer_cfg.restore_hint
-    if resume and run.iterations():
+    if restarted and run.iterations():
         hint = 'latest'
     data, path = read_hint(hint, run)
     if hint == 'latest' and path is None:
         log.info(f'notice: {run.folder} has no checkpoint yet; training begins at iteration 0')
-    own = not isinstance(hint, str) or hint in ('latest', 'best')
-    return data, path, own and path is not None
+    return data, path, path is not None and means_own_weights(hint)
 
 # %% ../../nbs/runs/06_restore.ipynb #f0c3a44d
 @contextlib.contextmanager
@@ -123,21 +122,21 @@ def _shapes_fit(state:dict, weights:list[torch.Tensor]) -> bool:
     return True
 
 def _optimizer_fits(optimizer:torch.optim.Optimizer, state:dict) -> bool:
-    "Has a state the same groups, settings and shapes as an optimizer?"
+    "Does a state have the same groups, settings and shapes as an optimizer?"
     groups = state.get('param_groups', [])
     sizes = [len(g['params']) for g in groups]
     if sizes != [len(g['params']) for g in optimizer.param_groups]:
         return False
     for key, default in optimizer.defaults.items():
-        # older versions of torch lack switches that are off
+        # states from older versions of torch lack newer settings; those that are off by default may be missing
         if default and any(key not in g for g in groups): return False
     weights = [p for g in optimizer.param_groups for p in g['params']]
     return _shapes_fit(state, weights)
 
 # %% ../../nbs/runs/06_restore.ipynb #c2000005
 def load_optimizer(optimizer:torch.optim.Optimizer, state:dict, path:str|os.PathLike) -> None:
-    "Restore an optimizer; raise a `SkeletonGaitError` where the state is another one's."
-    advice = 'set trainer_cfg.optimizer_reset: true to begin with a fresh one'
+    "Restore an optimizer; raise a `SkeletonGaitError` where the state does not fit."
+    advice = 'set trainer_cfg.optimizer_reset: true to start with a fresh one'
     with _restoring(path, 'optimizer', advice):
         if _optimizer_fits(optimizer, state):
             optimizer.load_state_dict(state)
@@ -147,8 +146,8 @@ def load_optimizer(optimizer:torch.optim.Optimizer, state:dict, path:str|os.Path
 
 # %% ../../nbs/runs/06_restore.ipynb #ed122596
 def load_scheduler(scheduler:torch.optim.lr_scheduler.LRScheduler, state:dict, path:str|os.PathLike) -> None:
-    "Restore a schedule; raise a `SkeletonGaitError` where the state is another one's."
-    advice = 'set trainer_cfg.scheduler_reset: true to begin with a fresh one'
+    "Restore a schedule; raise a `SkeletonGaitError` where the state does not fit."
+    advice = 'set trainer_cfg.scheduler_reset: true to start with a fresh one'
     with _restoring(path, 'scheduler', advice):
         lacking = [k for k in scheduler.state_dict() if not k.startswith('_') and k not in state]
         if not lacking:
@@ -191,11 +190,11 @@ def check_restored(state:dict, cfg:Config, path:str|os.PathLike) -> None:
     lines = _without_effect(changes, cfg)
     if not lines: return
     raise SkeletonGaitError('\n'.join([
-        f'{path}: training goes on with the optimizer and the schedule of this checkpoint, '
-        'and these settings are no longer theirs:',
+        f'{path}: training resumes with the optimizer and the schedule of this checkpoint, '
+        'but these settings have changed since:',
         *lines,
-        '  Put the old values back; or set the switch named behind each to true for this start: '
-        'optimizer_reset begins with no momentum, scheduler_reset begins the schedule at its first step']))
+        '  Restore the old values; or set the switch named after each to true for this start: '
+        'optimizer_reset starts without momentum, scheduler_reset starts the schedule at its first step']))
 
 # %% ../../nbs/runs/06_restore.ipynb #bcad5c5c
 def follow_schedule(trainer:Trainer) -> None:
@@ -213,8 +212,8 @@ def check_steps(trainer:Trainer, total_iter:int) -> None:
     raise SkeletonGaitError(
         f'scheduler_cfg.total_steps: {type(s).__name__} is planned for {planned} steps, but training from iteration '
         f'{trainer.iteration} to total_iter {total_iter} takes it to {last}; set total_steps to {last} or more, '
-        'and where a checkpoint brings the old number along, trainer_cfg.scheduler_reset: true, '
-        'which begins the schedule anew')
+        'and if a checkpoint restores the old number, trainer_cfg.scheduler_reset: true, '
+        'which restarts the schedule')
 
 # %% ../../nbs/runs/06_restore.ipynb #ed91f564
 def tell_map_changes(state:dict, cfg:Config, path:str|os.PathLike) -> None:
@@ -245,8 +244,8 @@ def tell_changes(state:dict, cfg:Config, path:str|os.PathLike) -> None:
 def _tell_seed(then:Any, now:int) -> None:
     "Warn where the seed differs from that in a checkpoint."
     if type(then) is not int or then == now: return
-    log.warning(f'THE SEED HAS CHANGED: {then} in the checkpoint, {now} now. The batches to come are not those that '
-                f'the run would have seen; set trainer_cfg.seed: {then} to go on exactly')
+    log.warning(f'THE SEED HAS CHANGED: {then} in the checkpoint, {now} now. The next batches differ from those that '
+                f'the run would have seen; set trainer_cfg.seed: {then} for an exact resume')
 
 # %% ../../nbs/runs/06_restore.ipynb #c2000006
 def tell_embedding(state:dict, cfg:Config, path:str|os.PathLike) -> None:
@@ -272,8 +271,8 @@ def restore_random(state:dict, r:Ranks, path:str|os.PathLike) -> None:
             set_random_states(states[r.rank])
             return
         log.info(f'notice: {path} was written by {len(states)} process(es), this run has {r.world}: '
-                 'the states of the global random generators are left out; '
-                 'the batches stay the same, for they depend on the seed alone')
+                 'the states of the global random generators are not restored; '
+                 'the batches stay the same, since they depend on the seed alone')
 
 # %% ../../nbs/runs/06_restore.ipynb #6e0522f9
 def _restore_optimizer(trainer:Trainer, state:dict, path:str|os.PathLike, t:TrainerCfg) -> None:
@@ -282,14 +281,14 @@ def _restore_optimizer(trainer:Trainer, state:dict, path:str|os.PathLike, t:Trai
         load_optimizer(trainer.optimizer, state.get('optimizer', {}), path)
     if not t.scheduler_reset:
         load_scheduler(trainer.scheduler, state.get('scheduler', {}), path)
-    with _restoring(path, 'loss scale', 'set trainer_cfg.enable_float16: false to go on without'):
+    with _restoring(path, 'loss scale', 'set trainer_cfg.enable_float16: false to resume without it'):
         if state.get('scaler') and not t.optimizer_reset:
             trainer.scaler.load_state_dict(state['scaler'])
     if t.optimizer_reset != t.scheduler_reset:
         follow_schedule(trainer)
 
 # %% ../../nbs/runs/06_restore.ipynb #30c69169
-def _brought_along(trainer:Trainer, t:TrainerCfg) -> str:
+def _also_restored(trainer:Trainer, t:TrainerCfg) -> str:
     "What a new run at iteration 0 takes from a checkpoint besides its weights, for the log."
     kept, switches = [], []
     if not t.optimizer_reset:
@@ -301,10 +300,10 @@ def _brought_along(trainer:Trainer, t:TrainerCfg) -> str:
         switches.append('scheduler_reset')
     if not kept: return ''
     them = 'them' if len(kept) > 1 else 'it'
-    return f" with its {' and '.join(kept)}; set trainer_cfg.{' and '.join(switches)}: true to begin {them} anew"
+    return f" with its {' and '.join(kept)}; set trainer_cfg.{' and '.join(switches)}: true to reset {them}"
 
 # %% ../../nbs/runs/06_restore.ipynb #f5735b07
-def _go_on(trainer:Trainer, state:dict, path:str|os.PathLike, cfg:Config, r:Ranks) -> dict|None:
+def _resume(trainer:Trainer, state:dict, path:str|os.PathLike, cfg:Config, r:Ranks) -> dict|None:
     "Restore the rest of a checkpoint, to resume at its iteration; return the averages in it."
     iteration = state.get('iteration')
     if type(iteration) is not int or iteration < 0:
@@ -313,11 +312,11 @@ def _go_on(trainer:Trainer, state:dict, path:str|os.PathLike, cfg:Config, r:Rank
     trainer.iteration = iteration
     tell_changes(state, cfg, path)
     restore_random(state, r, path)
-    log.info(f'restored {path}, going on at iteration {trainer.iteration}')
+    log.info(f'restored {path}, resuming at iteration {trainer.iteration}')
     return state.get('meter')
 
 @contextlib.contextmanager
-def only_first_speaks(r:Ranks) -> Iterator[None]:
+def only_rank0_logs(r:Ranks) -> Iterator[None]:
     "In this block only rank 0 logs."
     before = log.disabled
     log.disabled = before or r.rank > 0
@@ -333,17 +332,17 @@ def restore_state(
     path:str|os.PathLike, # Where it is from, for messages
     cfg:Config,           # `trainer_cfg` and its switches restore_ckpt_strict, optimizer_reset, scheduler_reset
     r:Ranks,              # Which process this is; rank 0 logs for all
-    go_on:bool,           # Resume at the checkpoint's iteration; otherwise start at 0 with what it holds
+    resume:bool,          # Resume at the checkpoint's iteration; otherwise start at 0 with what it holds
 ) -> dict|None: # The averages that were stored, where training resumes
     "Restore a trainer from a checkpoint, on every rank, and log what has changed; raise if it does not fit."
-    with only_first_speaks(r):
+    with only_rank0_logs(r):
         load_weights(trainer.net, state, path, cfg.trainer_cfg.restore_ckpt_strict)
-        if go_on:
+        if resume:
             check_restored(state, cfg, path)
         _restore_optimizer(trainer, state, path, cfg.trainer_cfg)
         tell_embedding(state, cfg, path)
-        if go_on: return _go_on(trainer, state, path, cfg, r)
+        if resume: return _resume(trainer, state, path, cfg, r)
         tell_map_changes(state, cfg, path)
-        along = _brought_along(trainer, cfg.trainer_cfg)
+        along = _also_restored(trainer, cfg.trainer_cfg)
         what = path if along else f'the weights of {path}'
         log.info(f'restored {what}; training starts at iteration 0{along}')

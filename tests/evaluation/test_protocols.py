@@ -245,7 +245,7 @@ def test_percentages_do_not_depend_on_the_order_of_distinct_sequences(seed):
 
 @settings(max_examples=30, deadline=None)
 @given(SEEDS, st.sampled_from(sorted(TYPES)), st.sampled_from((.2, .6, .9)))
-def test_whatever_is_missing_results_are_json_without_nan(seed, name, drop):
+def test_results_are_json_without_nan_whatever_is_missing(seed, name, drop):
     try:
         test = walks(name, seed, 3, drop)
     except (SkeletonGaitError, ValueError, TypeError):
@@ -298,7 +298,7 @@ def test_labels_of_any_kind():
         assert results(labels) == expected
 
 
-def test_a_condition_without_sequences_is_none_and_said():
+def test_a_condition_without_sequences_is_none_with_a_note():
     test = walks('CASIA-B')
     some = [i for i, s in enumerate(test.sequences) if not s.type.startswith('bg')]
     r = evaluate(test.embeddings[some], *([o[i] for i in some] for o in columns(test)[1:]), 'CASIA-B')
@@ -310,7 +310,7 @@ def test_a_condition_without_sequences_is_none_and_said():
     plot_matrix(r)
 
 
-def test_a_view_that_a_condition_lacks_is_left_out_of_the_mean_and_said():
+def test_a_view_that_a_condition_lacks_is_left_out_of_the_mean_with_a_note():
     test = walks('CASIA-B', n=6)
     some = [i for i, s in enumerate(test.sequences) if not (s.type.startswith('cl') and s.view == '090')
             and not (s.type == 'nm-01' and s.view == '000')]
@@ -326,7 +326,7 @@ def test_a_view_that_a_condition_lacks_is_left_out_of_the_mean_and_said():
     assert [row[2] for row in entry['matrix']] == [None]*3
 
 
-def test_a_single_view_has_no_cross_view_figure():
+def test_a_single_view_has_no_cross_view_percentage():
     test = walks('OUMVLP')
     one = [i for i, s in enumerate(test.sequences) if s.view == '090']
     r = evaluate(test.embeddings[one], *([o[i] for i in one] for o in columns(test)[1:]), 'OUMVLP')
@@ -337,7 +337,7 @@ def test_a_single_view_has_no_cross_view_figure():
     assert results_table(r).splitlines()[1].split() == ['NM', '-', '-']
 
 
-def test_probes_with_nobody_left_to_compare():
+def test_probes_with_an_empty_gallery():
     r = evaluate(np.arange(4.)[:, None, None], 'abab', 'ggpp', 'vvvw',
                  GalleryProbe(probe={'types': 'p'}, exclude='view'))
     assert r['notes'] == ['1 of 2 probes have no gallery sequence left after exclusions: left out']
@@ -365,7 +365,7 @@ def test_counts_add_up_to_all_probes(seed, name, drop):
                    for k in ('probes', 'probes_left_out', 'probes_alone')) == len(s.probe)
 
 
-def test_ccpg_says_of_each_table_what_probes_without_a_match_are():
+def test_ccpg_notes_for_each_table_how_probes_without_a_match_count():
     test = walks('CCPG')
     subjects = ['stranger' if s.subject == '000' and s.type == 'U3_D3' else s.subject for s in test.sequences]
     r = evaluate(test.embeddings, subjects, *columns(test)[2:], 'CCPG')
@@ -413,7 +413,7 @@ def test_real_scene_counts_strangers_as_wrong():
     assert (r['Rank-1'], r['Rank-20'], r['probes'], r['probes_left_out']) == (50, 50, 1, 1)
 
 
-def test_grew_subjects_go_as_numbers_where_they_are():
+def test_grew_subjects_are_numbers_where_possible():
     x = np.arange(6.)[:, None, None]
     r = evaluate(x, ['00012', '00012', 'x, y', '7', '7', 'probe'], ['01', '02', '01', '01', '02', '03'],
                  ['a', 'b', 'c', 'd', 'e', 'q'], 'GREW-submission')
@@ -684,7 +684,7 @@ def test_saved_pictures_are_not_cut_off(name, tmp_path):
     assert all((edge > .99).all() for edge in (x[:4], x[-4:], x[:, :4], x[:, -4:])) and (x < .5).any()
 
 
-def test_files_of_an_earlier_evaluation_go_away(tmp_path):
+def test_files_of_an_earlier_evaluation_are_removed(tmp_path):
     test, own = walks('GREW-submission', n=6), GalleryProbe(gallery={'types': '01'}, probe={'types': '02'},
                                                             exclude='view', tables=({'per': 'view_pair'},))
     write_results(tmp_path/'r', evaluate(*columns(test), 'GREW-submission'),
@@ -712,7 +712,7 @@ def test_pictures():
     assert len(fig.axes[0].texts) == 4*4 - 4
     (x, *names), _ = golden('GREW-realscene', 'euc')
     r = evaluate(x, *names, 'GREW-realscene')
-    with pytest.raises(SkeletonGaitError, match='no figures by view'):
+    with pytest.raises(SkeletonGaitError, match='no percentages by view'):
         plot_matrix(r)
     fig = plot_results(r, 'GREW, iteration 5')
     assert len(fig.axes) == 1 and fig.get_suptitle() == 'GREW, iteration 5'

@@ -108,7 +108,7 @@ def test_counting_over_several_parts():
     assert torch.equal(rank_hits(d, hits), order.gather(1, hits).sort(1).values.double())
 
 
-def test_huge_distances_are_no_exclusions():
+def test_huge_distances_are_not_exclusions():
     big = torch.finfo(torch.float32).max
     assert rank_hits(torch.tensor([[big, 1., torch.inf]]), torch.tensor([[0, 2]])).tolist() == [[2, torch.inf]]
 

@@ -1,6 +1,5 @@
-"What a protocol's rules leave to score, known from names alone and said before any work."
+"What a protocol's rules leave to score is known from names alone, and reported before any work."
 import json
-import logging
 from itertools import product
 
 import numpy as np
@@ -16,6 +15,8 @@ from skeletongait.evaluation.ranking import make_embedding_set, score_galleries
 from skeletongait.cli import run_script
 from skeletongait.main import main
 from skeletongait.evaluation.protocols import PROTOCOLS, GalleryProbe, Split, reach
+
+pytestmark = pytest.mark.usefixtures('quiet_log')
 
 
 def walks(subjects='ab', types=('nm', 'bg'),
@@ -72,11 +73,11 @@ def test_nothing_to_score_names_the_rule(protocol, sequences, says):
     assert '\n' not in str(e.value)
 
 
-def test_all_is_well(): assert GalleryProbe(**PAIR, exclude='view').gaps(walks()) == []
+def test_rules_without_gaps(): assert GalleryProbe(**PAIR, exclude='view').gaps(walks()) == []
 
 
-def test_some_value_is_enough():
-    "One table of a single view has figures, the other none, which is said."
+def test_one_scored_value_is_enough():
+    "One table of a single view has percentages, the other has none, which is reported."
     sequences = walks(types=('U0_D0', 'U0_D0_BG', 'U3_D3', 'U0_D3', 'U1_D0', 'U1_D1'), views=['01_a'])
     gaps = PROTOCOLS['CCPG'].gaps(sequences)
     assert 'UP: R1: only one view, 01: no cross-view figure' in gaps
@@ -102,7 +103,7 @@ def test_some_value_is_enough():
      ['2 of 3 probes have no gallery sequence left after exclusions: left out',
       'no gallery sequence from view 000; left out of the mean',
       'no gallery sequence left for the probes from view 090; left out of the mean'])])
-def test_what_is_left_out_is_said(protocol, sequences, says):
+def test_what_is_left_out_is_reported(protocol, sequences, says):
     "The same before the work and with the results; patterns before it only."
     assert protocol.gaps(sequences) == says
     assert protocol.results(embedded(sequences))['notes'] == [o for o in says if 'matches nothing' not in o]
@@ -114,12 +115,6 @@ def test_many_types_are_cut_short():
 
 
 # By the script
-
-
-@pytest.fixture(autouse=True)
-def quiet():
-    yield
-    logging.getLogger('skeletongait').handlers = []
 
 
 def go(cfg, out, phase, capfd, name='run.yaml'):

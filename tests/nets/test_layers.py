@@ -109,7 +109,7 @@ def test_attention_weighs_silhouette_first():
 @pytest.mark.parametrize('frames', [1, 2, 3, 5])
 @pytest.mark.parametrize('stride', [1, 2])
 def test_the_gradient_of_a_space_time_weight(stride, frames, dtype):
-    "For two frames torch's own kernel leaves it as the memory was, in bfloat16 on AVX-512."
+    "For two frames torch's own kernel does not write it, in bfloat16 on AVX-512."
     conv, x = SpaceTimeConv(8, 8, stride).to(dtype), rand(2*frames, 8, 16, 12).to(dtype)
     exact = SpaceTimeConv(8, 8, stride).double()
     exact.load_state_dict(conv.state_dict())

@@ -1,4 +1,4 @@
-"SkeletonGait and SkeletonGait++: the published implementation's numbers, and the promises of the models chapter."
+"SkeletonGait and SkeletonGait++: the published implementation's numbers, and what the chapter on models promises."
 import copy
 import io
 import pickle
@@ -120,7 +120,7 @@ def test_parameters(name, blocks, classes, millions):
 
 @pytest.mark.parametrize('name,h,w', [('SkeletonGait', 64, 44), ('SkeletonGait', 64, 88), ('SkeletonGait', 128, 88)] +
                                      [('SkeletonGaitPP', h, w) for h in (64, 128) for w in (44, 48, 88, 96)])
-def test_sizes_taken(name, h, w):
+def test_sizes_accepted(name, h, w):
     model = build_model(cfg(name)).eval()
     with torch.no_grad():
         out = model(rand(2, 2, model.in_channels, h, w))
@@ -316,7 +316,7 @@ def test_a_silhouette_alone_is_not_enough_for_two_streams():
         (dict(layers=[1, 0, 1, 1]), 'model_cfg.Backbone.layers: found .*, expected at least 1'),
     ],
 )
-def test_no_stage_of_nothing(backbone, message):
+def test_empty_stages_are_refused(backbone, message):
     with pytest.raises(SkeletonGaitError, match=message):
         build_model(cfg(**backbone))
 

@@ -1,4 +1,4 @@
-"""The same networks on the instructions of other processors: no process dies, and losses and gradients are right.
+"""The same networks with the instructions of other processors: no process crashes, and losses and gradients are right.
 
 A kernel that writes past its memory may go unpunished, so each process checks its heap where the C library can (glibc),
 and every gradient is compared with float64, which other kernels compute.
@@ -50,7 +50,7 @@ def furthest(numbers, others):
 
 @pytest.fixture(scope='module')
 def exact(tmp_path_factory):
-    "What float64 gives, for the widths of either precision."
+    "The values in float64, for the widths of both precisions."
     return {kind: train_in_child('float64', widths, tmp_path_factory.mktemp(kind)) for kind, widths in WIDTHS.items()}
 
 

@@ -325,7 +325,7 @@ def demo_folder(tmp_path, monkeypatch):
 def test_the_demo_leaves_the_runs_of_a_data_set_called_demo(demo_folder, where):
     save_text('mine', demo_folder.root/where)
     with pytest.raises(SkeletonGaitError,
-                       match=r'^output/demo: holds .*demonstration.json is not there\); move it away, '
+                       match=r'^output/demo: holds .*demonstration.json is missing\); move it away, '
                              r'or start the demonstration in another folder$'):
         demo.demo()
     assert files(demo_folder.root) == {where: b'mine'}
@@ -364,11 +364,11 @@ def test_the_demo_removes_links_and_not_what_they_lead_to(demo_folder, tmp_path)
 
 def test_the_demo_and_a_file_in_its_place(demo_folder):
     save_text('mine', demo_folder.root)
-    with pytest.raises(SkeletonGaitError, match='output/demo: is no folder'):
+    with pytest.raises(SkeletonGaitError, match='output/demo: not a folder'):
         demo.demo()
     demo_folder.root.unlink()
     demo_folder.root.symlink_to('nowhere')
-    with pytest.raises(SkeletonGaitError, match='output/demo: is no folder'):
+    with pytest.raises(SkeletonGaitError, match='output/demo: not a folder'):
         demo.demo()
 
 

@@ -1,4 +1,4 @@
-"State that is whole, that can be trusted, and that goes on exactly where it stopped."
+"Checkpoints are whole, run no code, and resume exactly where a run stopped."
 import copy
 import errno
 import io
@@ -24,12 +24,13 @@ from goldens import load
 from hypothesis import given, settings, strategies as st
 from processes import in_namespace
 from scripts import TESTS
-from toys import LARGEST_SCALE, equal, steps, toy, with_scale
+from toys import LARGEST_SCALE, ONE, equal, saved, steps, toy, with_scale
 
 from skeletongait.runs import folder
 from skeletongait.runs.folder import Run, claim, note_best, prune, read_best
 from skeletongait.runs.restore import (
-    check_steps, find_checkpoint, read_hint, read_start, restore_state, tell_embedding, tell_map_changes)
+    check_steps, find_checkpoint, load_optimizer, load_scheduler, read_hint, read_start, restore_state, tell_embedding,
+    tell_map_changes)
 from skeletongait.runs.checkpoint import (
     checkpoint_state, load_checkpoint, load_state, random_states, save_checkpoint, set_random_states)
 from skeletongait.runs.misfit import describe_weights, load_weights
@@ -41,14 +42,6 @@ from skeletongait.core import SkeletonGaitError
 from skeletongait.distributed import Ranks
 from skeletongait.nets.models import build_model
 from skeletongait.runs.trainer import make_trainer
-from toys import ONE
-from skeletongait.runs.restore import load_optimizer, load_scheduler
-
-
-def saved(state) -> bytes:
-    f = io.BytesIO()
-    torch.save(state, f)
-    return f.getvalue()
 
 
 def again(state) -> dict: return load_state(saved(state), 'x.pt')
@@ -73,14 +66,14 @@ def trained():
 
 
 def fake(run, *iterations, data=b'x'):
-    "Files that look like checkpoints from afar."
+    "Files with the names of checkpoints."
     for i in iterations:
         run.checkpoint(i).parent.mkdir(parents=True, exist_ok=True)
         run.checkpoint(i).write_bytes(data)
 
 
 def fill(run, trainer, cfg, *iterations):
-    "Checkpoints of these iterations, all with the weights of now."
+    "Checkpoints of these iterations, all with the current weights."
     before = trainer.iteration
     for trainer.iteration in iterations:
         save_checkpoint(run, trainer, cfg)
@@ -105,7 +98,7 @@ def draws():
 
 @given(st.integers(0, 700), st.integers(0, 700), st.integers(0, 3))
 @settings(max_examples=25)
-def test_random_states_go_on(a, b, c):
+def test_random_states_continue(a, b, c):
     before = random_states()
     try:
         for _ in range(a):
@@ -150,10 +143,10 @@ def test_stopping_changes_nothing(tmp_path, name, change, scaled, stops):
     seen = []
     for upto in (*stops, 6):
         trainer = scaler(make_trainer(cfg, ONE), scaled)
-        data, path, go_on = read_start(cfg, run)
-        assert go_on == bool(seen)
+        data, path, resume = read_start(cfg, run)
+        assert resume == bool(seen)
         if path:
-            assert restore_state(trainer, load_state(data, path), path, cfg, ONE, go_on) == {'n': trainer.iteration}
+            assert restore_state(trainer, load_state(data, path), path, cfg, ONE, resume) == {'n': trainer.iteration}
         seen += steps(trainer, cfg, upto)
         save_checkpoint(run, trainer, cfg, meter={'n': upto})
     assert equal(seen, want)
@@ -165,8 +158,8 @@ def test_stopping_changes_nothing(tmp_path, name, change, scaled, stops):
     assert trainer.iteration == 6 and run.iterations() == sorted({*stops, 6})
 
 
-def test_a_network_that_draws_goes_on_with_its_draws():
-    "A dropout of one's own: here the random states decide."
+def test_random_layers_continue_their_draws():
+    "A network with dropout: here the random states matter."
     cfg = toy()
     def make():
         trainer = make_trainer(cfg, ONE)
@@ -234,7 +227,7 @@ def test_every_optimizer_and_schedule_of_torch_can_be_stopped(solver, schedule):
 
 @pytest.mark.parametrize('world, rank', [(2, 0), (2, 1), (1, 0), (3, 1)])
 def test_every_rank_gets_its_own_random_states(trained, caplog, world, rank):
-    "With another number of processes they are left out, and that is said."
+    "With another number of processes they are not restored, and the log says so."
     cfg, trainer, _ = trained
     before = random_states()
     try:
@@ -367,24 +360,24 @@ def test_archives_that_deceive(small):
 @pytest.mark.parametrize('state',
                          [[1], None, 3, {}, {'optimizer': {}}, {'model': None}, {'model': [torch.ones(2)]},
                           {'model': {'w': 3}}, {'model': {3: torch.ones(2)}}])
-def test_files_that_are_no_checkpoints(state): assert 'expected a dict with model' in refused(saved(state))
+def test_files_that_are_not_checkpoints(state): assert 'expected a dict with model' in refused(saved(state))
 
 
 def test_old_forms_load(small, monkeypatch):
-    "Files of torch before 1.6 are no archives and hold no checksums."
+    "Files of torch before 1.6 are not archives and hold no checksums."
     monkeypatch.setattr(torch, '__version__', '2.10.0') # whichever it is: this file is our own
     state, _ = small
     torch.save(state, f := io.BytesIO(), _use_new_zipfile_serialization=False)
     assert equal(load_state(f.getvalue(), 'x.pt'), state)
 
 
-def test_paths_that_are_no_files(tmp_path):
+def test_paths_that_are_not_files(tmp_path):
     (tmp_path/'empty.pt').touch()
     (tmp_path/'folder.pt').mkdir()
     os.mkfifo(tmp_path/'pipe.pt')
     (tmp_path/'nowhere.pt').symlink_to('gone')
     for name, says in (('empty', 'the file is empty'), ('folder', 'a folder; expected'),
-                       ('pipe', 'no file; expected'), ('nowhere', 'no such checkpoint'),
+                       ('pipe', 'not a file; expected'), ('nowhere', 'no such checkpoint'),
                        ('missing', 'no such checkpoint')):
         with pytest.raises(SkeletonGaitError, match=f'{name}.pt: .*{says}'):
             load_checkpoint(tmp_path/f'{name}.pt')
@@ -393,7 +386,7 @@ def test_paths_that_are_no_files(tmp_path):
 # --- what is taken
 
 @pytest.mark.filterwarnings('ignore:Detected pickle protocol')
-def test_latest_falls_back_over_what_is_damaged(trained, tmp_path, caplog):
+def test_latest_skips_damaged_checkpoints(trained, tmp_path, caplog):
     cfg, trainer, data = trained
     run, cfg = Run(cfg, tmp_path), toy(restore_hint='latest')
     fill(run, trainer, cfg, 1, 2)
@@ -405,8 +398,8 @@ def test_latest_falls_back_over_what_is_damaged(trained, tmp_path, caplog):
     fake(run, 7, data=pickle.dumps(Evil(tmp_path/'ran')))
     run.checkpoint(6).mkdir()
     (run.checkpoint(1).parent/f'.{run.name}-00009.pt.host-1.tmp').write_bytes(data)  # what a killed writer leaves
-    content, path, go_on = read_start(cfg, run)
-    assert path == run.checkpoint(2) and go_on and load_state(content, path)['iteration'] == 2
+    content, path, resume = read_start(cfg, run)
+    assert path == run.checkpoint(2) and resume and load_state(content, path)['iteration'] == 2
     assert not (tmp_path/'ran').exists()
     warned = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
     assert len(warned) == 5 and all(f'{i:05d}.pt: ' in w for i, w in zip((7, 6, 5, 4, 3), warned))
@@ -418,12 +411,12 @@ def test_latest_falls_back_over_what_is_damaged(trained, tmp_path, caplog):
         read_start(cfg, run)
 
 
-def test_latest_of_nothing_is_the_beginning(tmp_path, caplog):
+def test_latest_without_checkpoints_is_the_beginning(tmp_path, caplog):
     run = Run(toy(), tmp_path)
     with caplog.at_level(logging.INFO, 'skeletongait'):
         assert read_start(toy(restore_hint='latest'), run) == (None, None, False)
     assert 'no checkpoint yet' in caplog.text
-    assert read_start(toy(restore_hint='latest'), run, resume=True) == (None, None, False)
+    assert read_start(toy(restore_hint='latest'), run, restarted=True) == (None, None, False)
 
 
 def test_hints(trained, tmp_path):
@@ -433,7 +426,7 @@ def test_hints(trained, tmp_path):
     (tmp_path/'x.pt').write_bytes(data)
     assert find_checkpoint(0, run) is None and find_checkpoint('latest', run) == run.checkpoint(6)
     assert find_checkpoint('x.pt', run).name == 'x.pt'
-    with pytest.raises(SkeletonGaitError, match='best.json: no checkpoint of this run is known as the best'):
+    with pytest.raises(SkeletonGaitError, match='best.json: this run has no record of its best checkpoint'):
         find_checkpoint('best', run)
     note_best(run, 3, 'Rank-1', 4.)
     starts = {0: (None, False), 3: (run.checkpoint(3), True), 'latest': (run.checkpoint(6), True),
@@ -442,7 +435,7 @@ def test_hints(trained, tmp_path):
         content, *got = read_start(toy(restore_hint=hint), run)
         assert tuple(got) == want and (content is None) == (want[0] is None) and read_hint(hint, run)[1] == want[0]
         # a restart goes on where the run was
-        assert read_start(toy(restore_hint=hint), run, resume=True)[1:] == (run.checkpoint(6), True)
+        assert read_start(toy(restore_hint=hint), run, restarted=True)[1:] == (run.checkpoint(6), True)
     with pytest.raises(SkeletonGaitError, match='this run has 3, 6'):
         find_checkpoint(4, run)
     with pytest.raises(SkeletonGaitError, match='none yet'):
@@ -450,7 +443,7 @@ def test_hints(trained, tmp_path):
     with pytest.raises(SkeletonGaitError, match='y.pt: no such checkpoint'):
         read_start(toy(restore_hint=str(tmp_path/'y.pt')), run)
     run.checkpoint(3).unlink()
-    with pytest.raises(SkeletonGaitError, match='known as the best'):
+    with pytest.raises(SkeletonGaitError, match='no record of its best checkpoint'):
         find_checkpoint('best', run)
 
 
@@ -478,7 +471,7 @@ def test_prune_keeps_the_newest_and_the_best(tmp_path_factory, iterations, keep,
     assert run.iterations() == sorted(stay) and gone == sorted(iterations - stay)
 
 
-def test_old_checkpoints_go_only_when_the_new_one_is_whole(trained, tmp_path, monkeypatch):
+def test_old_checkpoints_are_deleted_only_after_the_new_one_is_whole(trained, tmp_path, monkeypatch):
     cfg, trainer, _ = trained
     cfg = toy(keep_last=1)
     run = Run(cfg, tmp_path)
@@ -538,7 +531,7 @@ for write in (lambda: save_checkpoint(run, trainer, cfg), lambda: note_best(run,
 """
 
 @pytest.mark.parametrize('room', [0, 1, 7])
-def test_a_disk_that_is_really_full(tmp_path, room):
+def test_a_really_full_disk(tmp_path, room):
     "One line, no leftover, and the earlier checkpoint stays; with some blocks left, torch fails inside an archive."
     (tmp_path/'disk').mkdir()
     (tmp_path/'real.py').write_text(REAL)
@@ -549,7 +542,8 @@ def test_a_disk_that_is_really_full(tmp_path, room):
     assert ('demo-00002.pt: the checkpoint cannot be written (No space left on device); the earlier checkpoints '
             'are untouched') in lines[0]
     assert len(lines) == 1 + (room == 0)
-    assert room or 'best.json: which checkpoint is the best cannot be written (No space left on device)' in lines[1]
+    best = 'best.json: the record of the best checkpoint cannot be written (No space left on device)'
+    assert room or best in lines[1]
 
 
 def test_the_cause_is_found_in_the_chain_and_other_errors_stay(trained, tmp_path, monkeypatch):
@@ -580,7 +574,7 @@ def test_what_cannot_be_deleted_is_a_warning(tmp_path, caplog):
     fake(run, 2, 3)
     run.checkpoint(1).mkdir()
     assert prune(run, 1) == [2] and run.iterations() == [1, 3]
-    assert '00001.pt: an old checkpoint, cannot be deleted' in caplog.text
+    assert '00001.pt: this old checkpoint cannot be deleted' in caplog.text
 
 
 values = st.none() | st.just(float('nan')) | st.integers(0, 4).map(lambda o: o*25.)
@@ -601,14 +595,14 @@ def test_the_best_is_the_first_of_the_largest(tmp_path_factory, figures):
         assert run.best() == best[0]
 
 
-def test_another_figure_begins_anew(tmp_path):
+def test_another_metric_starts_a_new_comparison(tmp_path):
     run = Run(toy(), tmp_path)
     assert note_best(run, 1, 'Rank-1', 90.) and note_best(run, 2, 'mAP', 50.)
     assert not note_best(run, 3, 'mAP', 50.) and read_best(run)['iteration'] == 2
 
 
 @pytest.mark.parametrize('text', ['', '{', '[1]', '{"iteration": "x", "value": 3}', '{"iteration": 3}', '\udc80'])
-def test_a_damaged_note_is_a_warning(tmp_path, caplog, text):
+def test_a_damaged_record_of_the_best_is_a_warning(tmp_path, caplog, text):
     run = Run(toy(), tmp_path)
     fake(run, 3)
     run.best_file.write_text(text, errors='surrogateescape')
@@ -624,7 +618,7 @@ def everything(root, skip=()):
 
 
 def old_run(folder):
-    "A run with everything that a run leaves."
+    "A run with every file that a run writes."
     run = Run(toy(), folder)
     fake(run, 3, 6, 9)
     for i in (3, 6, 9):
@@ -658,7 +652,7 @@ def test_an_earlier_run_is_set_aside_whole(tmp_path):
     assert other != aside and everything(other) == everything(aside) and other.name.startswith('earlier-')
 
 
-def test_going_back_sets_the_other_future_aside(tmp_path):
+def test_going_back_moves_later_iterations_aside(tmp_path):
     run = old_run(tmp_path)
     before = everything(run.folder)
     aside = run.set_aside(beyond=3)
@@ -696,8 +690,8 @@ def test_a_run_without_curves_goes_back(tmp_path):
                          + [(o, 'earlier-.*No space left')
                             for o in (OSError(errno.ENOSPC, 'No space left on device'),
                                       shutil.Error([('a', 'b', 'No space left on device')]))])
-def test_copies_that_are_cut_short_move_nothing(tmp_path, monkeypatch, name, error, says):
-    "They have no name that counts, and the next start begins them anew."
+def test_an_interrupted_copy_moves_nothing(tmp_path, monkeypatch, name, error, says):
+    "They have no final name, and the next start copies again."
     run = old_run(tmp_path)
     before = everything(run.folder)
     def cut(source, target, **kw):
@@ -715,7 +709,7 @@ def test_copies_that_are_cut_short_move_nothing(tmp_path, monkeypatch, name, err
 
 @pytest.mark.parametrize('beyond', [0, 3])
 @pytest.mark.parametrize('after', range(6))
-def test_a_move_that_is_cut_short_is_completed(tmp_path, monkeypatch, after, beyond):
+def test_an_interrupted_move_is_completed(tmp_path, monkeypatch, after, beyond):
     run = old_run(tmp_path)
     before, rename, moves = everything(run.folder), os.rename, []
     def cut(self, target):
@@ -843,7 +837,7 @@ def test_a_forked_worker_holds_no_claim(tmp_path):
 
 
 @pytest.mark.skipif(not hasattr(os, 'fork'), reason='this system does not fork')
-def test_the_end_of_a_forked_worker_gives_no_claim_up(tmp_path):
+def test_a_forked_worker_that_ends_keeps_the_claim(tmp_path):
     run = start_forking(tmp_path, 'ends')
     run.communicate()
     with claim(Run(toy(), tmp_path), 5):
@@ -865,7 +859,7 @@ def test_a_file_system_without_locks_is_a_warning(tmp_path, monkeypatch, caplog,
         monkeypatch.setattr(f'fcntl.{name}', refuse)
     with claim(Run(toy(), tmp_path), 0):
         pass
-    assert 'lock: this file system knows no locks' in caplog.text
+    assert 'lock: this file system does not support locks' in caplog.text
 
 
 def test_a_folder_that_cannot_be_made(tmp_path):
@@ -888,15 +882,15 @@ def test_a_path_starts_at_zero(trained):
 
 @pytest.mark.parametrize('switches, says', [
     ({}, 'restored x.pt; training starts at iteration 0 with its optimizer and schedule (step 5, lr 0.002); set '
-         'trainer_cfg.optimizer_reset and scheduler_reset: true to begin them anew'),
+         'trainer_cfg.optimizer_reset and scheduler_reset: true to reset them'),
     (dict(optimizer_reset=True),
      'restored x.pt; training starts at iteration 0 with its schedule (step 5, lr 0.002); set '
-     'trainer_cfg.scheduler_reset: true to begin it anew'),
+     'trainer_cfg.scheduler_reset: true to reset it'),
     (dict(scheduler_reset=True),
      'restored x.pt; training starts at iteration 0 with its optimizer; set trainer_cfg.optimizer_reset: true to '
-     'begin it anew'),
+     'reset it'),
     (dict(optimizer_reset=True, scheduler_reset=True), 'restored the weights of x.pt; training starts at iteration 0')])
-def test_a_path_says_what_comes_along(caplog, switches, says):
+def test_a_path_logs_what_is_restored(caplog, switches, says):
     "And nothing else does, the loss scale included."
     cfg = toy()
     old = scaler(make_trainer(cfg, ONE), True)
@@ -930,7 +924,7 @@ def test_states_that_do_not_fit_name_the_switch(trained, change, switch):
 
 
 def test_the_rate_is_the_schedules(trained):
-    "Where one of optimizer and schedule begins afresh, the optimizer steps with the rate that the schedule names."
+    "If only one of optimizer and schedule is reset, the optimizer uses the rate of the schedule."
     cfg = toy(total_iter=12)
     state = again(checkpoint_state(trainer_of(cfg, 5), cfg))   # past the milestone at 4
     for switches, want in ((dict(), .002), (dict(optimizer_reset=True), .002), (dict(scheduler_reset=True), .02),
@@ -942,7 +936,7 @@ def test_the_rate_is_the_schedules(trained):
 
 
 def test_states_of_older_torch_load(trained):
-    "Published checkpoints come from versions that knew fewer switches."
+    "Published checkpoints come from versions with fewer settings."
     cfg, _, data = trained
     state = load_state(data, 'x.pt')
     for g in state['optimizer']['param_groups']:
@@ -992,7 +986,7 @@ strange = st.recursive(st.none() | st.booleans() | st.integers(-3, 3) | st.float
 @given(st.dictionaries(st.sampled_from(['optimizer', 'scheduler', 'scaler', 'random', 'iteration', 'config',
                                         'embedding', 'seed', 'meter', 'world']), strange, min_size=1, max_size=2))
 @settings(max_examples=60)
-def test_strange_parts_are_one_clear_error_or_none(trained, parts):
+def test_invalid_parts_are_one_clear_error_or_none(trained, parts):
     cfg, _, data = trained
     before, trainer = random_states(), scaler(make_trainer(cfg, ONE), True)
     try:
@@ -1062,7 +1056,7 @@ def test_a_misfit_says_what_to_set(then, now):
 
 
 def old_head(state, width):
-    "A checkpoint as this library once made it: its embedding `width` wide, whatever the third stage."
+    "A checkpoint of an earlier version: its embedding is `width` wide, whatever the third stage."
     model = {k: v.clone() for k, v in state['model'].items()}
     strips, c_in, _ = model['FCs.fc_bin'].shape
     model['FCs.fc_bin'] = torch.ones(strips, c_in, width)
@@ -1080,8 +1074,8 @@ def test_a_head_of_the_old_width_says_so(trained):
     head, *rest = str(e.value).split('\n')
     assert head == ('x.pt: the checkpoint has embeddings 4 wide, half of channels[3] 8, as an earlier version of '
                     'skeletongait made them; now they are as wide as channels[2], which is 8, '
-                    'as published, and no setting makes the old ones. Test it with that version, train anew, or '
-                    'train on from its backbone alone with '
+                    'as published, and no setting gives the old width. Test it with that version, train again, or '
+                    'continue from its backbone alone with '
                     'trainer_cfg.restore_ckpt_strict: false and optimizer_reset: true.')
     assert rest[0] == '  6 weights do not fit:'
     assert 'FCs.fc_bin: 16x8x4 in the checkpoint, 16x8x8 in the model' in rest[1]
@@ -1096,7 +1090,7 @@ def test_a_head_of_the_old_width_beside_other_differences(trained):
 
 
 @pytest.mark.parametrize('head', [torch.ones(()), torch.ones(3), torch.ones(16, 8)])
-def test_a_head_that_is_none_is_an_error_of_one_kind(trained, head):
+def test_an_invalid_head_is_one_kind_of_error(trained, head):
     cfg, _, data = trained
     state = load_state(data, 'x.pt')
     state['model'] = state['model'] | {'FCs.fc_bin': head}
@@ -1105,12 +1099,12 @@ def test_a_head_that_is_none_is_an_error_of_one_kind(trained, head):
 
 
 def test_the_advice_for_an_old_head_works(trained):
-    "The backbone is taken, and training goes on from it."
+    "The backbone is loaded, and training continues from it."
     cfg, _, data = trained
     state = old_head(load_state(data, 'x.pt'), 4)
     new = replace(cfg, trainer_cfg=replace(cfg.trainer_cfg, restore_ckpt_strict=False, optimizer_reset=True))
     trainer = make_trainer(new, ONE)
-    restore_state(trainer, state, 'x.pt', new, ONE, go_on=True)
+    restore_state(trainer, state, 'x.pt', new, ONE, resume=True)
     assert all(torch.equal(v, state['model'][k]) for k,
                v in trainer.net.state_dict().items() if not k.startswith(('FCs', 'BNNecks')))
 
@@ -1126,20 +1120,20 @@ def test_messages_in_full(trained):
                             '  1 weights do not fit:\n    BNNecks.fc_bin: 16x8x4 in the checkpoint, 16x8x9 in '
                             'the model')
     with pytest.raises(SkeletonGaitError,
-                       match="x.pt: these are no weights of SkeletonGait or SkeletonGaitPP; the names begin "
+                       match="x.pt: these are not weights of SkeletonGait or SkeletonGaitPP; the names begin "
                              "conv1.weight, fc.weight"):
         load_weights(build_model(other), {'model': {'conv1.weight': torch.ones(2), 'fc.weight': torch.ones(2)}}, 'x.pt')
     with pytest.raises(SkeletonGaitError, match='the names begin nowhere'):
         load_weights(build_model(other), {'model': {}}, 'x.pt')
 
 
-def test_what_fits_is_taken_if_wanted(trained, caplog):
+def test_weights_that_fit_are_loaded_if_wanted(trained, caplog):
     cfg, _, data = trained
     state, other = load_state(data, 'x.pt'), to_dict(cfg.model_cfg)
     other['SeparateBNNecks']['class_num'] = 9
     model = build_model(other)
     load_weights(model, state, 'x.pt', strict=False)
-    assert 'class_num is 9: set it to 4' in caplog.text and 'the others are taken' in caplog.text
+    assert 'class_num is 9: set it to 4' in caplog.text and 'the other weights are loaded' in caplog.text
     assert all(torch.equal(v, state['model'][k]) for k, v in model.state_dict().items() if k != 'BNNecks.fc_bin')
 
 
@@ -1154,7 +1148,7 @@ def test_names_with_and_without_prefix(trained, prefix):
 
 # --- what is no longer as it was
 
-def told(trained, caplog, go_on=True, state=(), **changes):
+def told(trained, caplog, resume=True, state=(), **changes):
     cfg = toy()
     for path, v in changes.items():
         *sections, k = path.split('__')
@@ -1163,15 +1157,15 @@ def told(trained, caplog, go_on=True, state=(), **changes):
             at = getattr(at, o) if not o.isdecimal() else at[int(o)]
         setattr(at, k, v)
     with caplog.at_level(logging.INFO, 'skeletongait'):
-        restore_state(make_trainer(cfg, ONE), load_state(trained[2], 'x.pt') | dict(state), 'x.pt', cfg, ONE, go_on)
+        restore_state(make_trainer(cfg, ONE), load_state(trained[2], 'x.pt') | dict(state), 'x.pt', cfg, ONE, resume)
     return '\n'.join(r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING)
 
 
-def test_nothing_changed_is_nothing_told(trained, caplog):
-    assert told(trained, caplog) == '' and 'going on at iteration 3' in caplog.text
+def test_unchanged_settings_log_nothing(trained, caplog):
+    assert told(trained, caplog) == '' and 'resuming at iteration 3' in caplog.text
 
 
-def test_settings_that_compute_are_told(trained, caplog):
+def test_changed_settings_that_compute_are_logged(trained, caplog):
     text = told(trained, caplog, loss_cfg__0__margin=.3, trainer_cfg__sampler__frames_num_fixed=9,
                 trainer_cfg__log_iter=7, data_cfg__num_workers=3, evaluator_cfg__metric='cos')
     assert 'loss_cfg[0].margin: 0.2 then, 0.3 now' in text and 'frames_num_fixed: 6 then, 9 now' in text
@@ -1185,14 +1179,14 @@ CHANGES = [('optimizer_cfg', 'lr', .01, 'optimizer_cfg.lr: 0.02 then, 0.01 now (
             'scheduler_cfg.milestones: [4] then, [6, 8] now (trainer_cfg.scheduler_reset)')]
 
 @pytest.mark.parametrize('section, key, value, says', CHANGES)
-def test_settings_that_a_state_brings_along_are_refused(trained, caplog, section, key, value, says):
-    "Until their switch is set; then they are what the run computes with."
+def test_changes_that_a_restored_state_overrides_are_refused(trained, caplog, section, key, value, says):
+    "Until their switch is set; then the run computes with them."
     cfg = toy()
     getattr(cfg, section).arguments[key] = value
     state, switch = load_state(trained[2], 'x.pt'), says[:-1].split('_cfg.')[-1]
-    def restored(go_on=True):
+    def restored(resume=True):
         trainer = make_trainer(cfg, ONE)
-        restore_state(trainer, state, 'x.pt', cfg, ONE, go_on)
+        restore_state(trainer, state, 'x.pt', cfg, ONE, resume)
         return trainer
     for other in ('optimizer_reset', 'scheduler_reset'):
         setattr(cfg.trainer_cfg, other, other != switch)
@@ -1200,7 +1194,7 @@ def test_settings_that_a_state_brings_along_are_refused(trained, caplog, section
             restored()
         assert says in str(e.value) and len(str(e.value).splitlines()) == 3
         assert str(e.value).startswith('x.pt: ')
-        assert 'Put the old values back; or set the switch' in str(e.value)
+        assert 'Restore the old values; or set the switch' in str(e.value)
         setattr(cfg.trainer_cfg, other, False)
     setattr(cfg.trainer_cfg, switch, True)
     trainer = restored()
@@ -1214,7 +1208,7 @@ def test_settings_that_a_state_brings_along_are_refused(trained, caplog, section
             assert trainer.optimizer.param_groups[0]['lr'] == pytest.approx(want[-1])
             steps(trainer, cfg, 4+i)
     setattr(cfg.trainer_cfg, switch, False)
-    restored(go_on=False)   # a new run's settings are its own
+    restored(resume=False)   # a new run's settings are its own
 
 
 def test_several_are_listed_at_once(trained):
@@ -1233,8 +1227,8 @@ def test_several_are_listed_at_once(trained):
     assert len(steps(trainer, both, 5)) == 2
 
 
-@pytest.mark.parametrize('go_on', [True, False])
-def test_only_rank_0_speaks(trained, caplog, go_on):
+@pytest.mark.parametrize('resume', [True, False])
+def test_only_rank_0_logs(trained, caplog, resume):
     cfg = toy(seed=5, restore_ckpt_strict=False, optimizer_reset=True)
     cfg.model_cfg.use_emb2, cfg.model_cfg.SeparateBNNecks.class_num = True, 7
     said, before = [], random_states()
@@ -1242,38 +1236,38 @@ def test_only_rank_0_speaks(trained, caplog, go_on):
         caplog.clear()
         with caplog.at_level(logging.INFO, 'skeletongait'):
             restore_state(make_trainer(cfg, ONE), load_state(trained[2], 'x.pt'), 'x.pt', cfg, Ranks(rank, 2, rank),
-                          go_on)
+                          resume)
         said.append(len(caplog.records))
     set_random_states(before)
     assert said[0] >= 3 and said[1] == 0 and not logging.getLogger('skeletongait').disabled
 
 
-def test_another_seed_is_told_loudly(trained, caplog):
+def test_another_seed_is_a_warning(trained, caplog):
     text = told(trained, caplog, trainer_cfg__seed=5)
     assert 'THE SEED HAS CHANGED: 0 in the checkpoint, 5 now' in text
-    assert 'set trainer_cfg.seed: 0 to go on exactly' in text
+    assert 'set trainer_cfg.seed: 0 for an exact resume' in text
 
 
-def test_a_new_run_is_not_blamed_for_its_own_settings(trained, caplog):
-    assert told(trained, caplog, go_on=False, trainer_cfg__seed=5, loss_cfg__0__margin=.3) == ''
+def test_a_new_run_may_have_its_own_settings(trained, caplog):
+    assert told(trained, caplog, resume=False, trainer_cfg__seed=5, loss_cfg__0__margin=.3) == ''
     assert 'training starts at iteration 0' in caplog.text
 
 
 @pytest.mark.parametrize('config',
                          [None, 'x', {}, dict(data_cfg=4), dict(data_cfg={}, trainer_cfg=3),
                           dict(data_cfg=dict(new_key=1))])
-def test_settings_that_say_nothing(trained, caplog, config):
+def test_checkpoints_without_usable_settings(trained, caplog, config):
     text = told(trained, caplog, state=dict(config=config))
     assert ('those of the checkpoint cannot be read' in text) == (isinstance(config, dict)
         and isinstance(config.get('data_cfg'), dict))
-    assert 'going on at iteration 3' in caplog.text
+    assert 'resuming at iteration 3' in caplog.text
 
 
 @pytest.mark.parametrize('config, says',
                          [(None, ''), ('x', ''), (dict(data_cfg=4), ''), ({}, ''), (dict(data_cfg={}), ''),
                                           (dict(data_cfg=dict(render={'heatmap_generator_args': {'sigma': 0}})),
                                            'those of the checkpoint cannot be read (data_cfg.render.')])
-def test_settings_of_maps_that_say_nothing(caplog, config, says):
+def test_unusable_settings_of_maps(caplog, config, says):
     with caplog.at_level(logging.INFO, 'skeletongait'):
         tell_map_changes({'config': config}, toy(), 'x.pt')
     assert says in caplog.text and bool(caplog.text) == bool(says)
@@ -1289,7 +1283,7 @@ def test_settings_of_maps_that_say_nothing(caplog, config, says):
     ('embed_1', True, logging.WARNING,
      'x.pt was trained to be tested by embed_1, the settings test by embed_2; set model_cfg.use_emb2: false to '
      'compare embed_1')])
-def test_which_embedding_is_told(caplog, then, use_emb2, level, says):
+def test_the_embedding_is_logged(caplog, then, use_emb2, level, says):
     cfg = toy()
     cfg.model_cfg.use_emb2 = use_emb2
     with caplog.at_level(logging.INFO, 'skeletongait'):

@@ -1,11 +1,11 @@
-"Numbers and sizes that nothing can be done with: settings, environments, embeddings, trees and partitions."
+"Invalid numbers and sizes: in settings, environments, embeddings, trees and partitions."
 
-import copy
 import os
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hostile import paths, put
 
 from skeletongait.files.settings import MOST, to_dict, to_yaml
 from skeletongait.runs.config import check_ready, config_hash, load_config
@@ -17,23 +17,6 @@ from skeletongait.evaluation.ranking import make_embedding_set
 from skeletongait.evaluation.protocols import GalleryProbe
 
 VALUES = [-1, 0, float('nan'), float('inf'), 1e308, 10**30, 10**400, 'x', [], {}, None, True]
-
-
-def leaves(o, at=()):
-    "The path of every value in a tree, of lists and mappings too."
-    for k, v in o.items() if isinstance(o, dict) else enumerate(o):
-        if isinstance(v, (dict, list)):
-            yield from leaves(v, (*at, k))
-        yield (*at, k)
-
-
-def put(tree, at, value):
-    "A copy of `tree` with another value at a path."
-    tree = here = copy.deepcopy(tree)
-    for k in at[:-1]:
-        here = here[k]
-    here[at[-1]] = value
-    return tree
 
 
 def settings_of(name):
@@ -62,7 +45,7 @@ TREES = {name: settings_of(name) for name in ('demo_skeletongait', 'skeletongait
 
 @pytest.mark.parametrize('name', TREES)
 def test_any_value_anywhere_in_the_settings_is_read_or_refused_in_one_line(name):
-    for at in leaves(TREES[name]):
+    for at in paths(TREES[name]):
         for value in VALUES:
             try:
                 cfg, _ = make_config(put(TREES[name], at, value))
@@ -131,7 +114,7 @@ X = np.random.default_rng(0).normal(size=(8, 4, 3))
         'x',
     ],
 )
-def test_no_embeddings_is_one_line(x):
+def test_invalid_embeddings_are_one_line(x):
     with pytest.raises(SkeletonGaitError) as e:
         embeddings(x)
     assert '\n' not in str(e.value)
@@ -144,7 +127,7 @@ def test_embeddings_of_any_scale_rank_alike(metric, scale):
     assert ranked[0]['Rank-1'] == ranked[1]['Rank-1'] and ranked[0]['mAP'] == pytest.approx(ranked[1]['mAP'])
 
 
-def test_a_tree_a_thousand_folders_deep_is_walked(tmp_path):
+def test_a_tree_a_thousand_folders_deep_is_read(tmp_path):
     "Made from folder to folder."
     folders = [os.open(tmp_path, os.O_RDONLY)]
     for _ in range(1100):

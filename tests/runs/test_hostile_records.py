@@ -1,9 +1,10 @@
-"Viewers of a run whose records are damaged or hostile: one line in their place, never a traceback."
+"Viewers of damaged or hostile records of a run show one line, never a traceback."
 import json
 import random
 import warnings
 
 import pytest
+from hostile import paths, put
 from hypothesis import HealthCheck, given, settings, strategies as st
 from records import event, line, test as tested
 from records import write_test
@@ -20,31 +21,14 @@ ODD = [-1, 0, 10**30, 2**60, 1e308, -1e308, 1e-320, float('nan'), float('inf'), 
 RUN = [line(10), event(10, 'saved'), tested(10), line(20), event(20, 'stopped')]
 
 
-def fields(o, at=()):
-    "The path of every value in a record."
-    for k, v in o.items() if isinstance(o, dict) else enumerate(o[:2]):
-        yield (*at, k)
-        if isinstance(v, (dict, list)):
-            yield from fields(v, (*at, k))
-
-
-def put(o, at, value):
-    "A copy of `o` with another value at a path."
-    o = here = json.loads(json.dumps(o))
-    for k in at[:-1]:
-        here = here[k]
-    here[at[-1]] = value
-    return o
-
-
 def plain_line(e): assert '\n' not in str(e) and len(str(e)) < 1000
 
 
 @settings(max_examples=400)
-@given(st.sampled_from([at for at in fields(dict(enumerate(RUN)))]), st.sampled_from(ODD))
+@given(st.sampled_from([at for at in paths(dict(enumerate(RUN)), 2)]), st.sampled_from(ODD))
 def test_records_are_checked_field_by_field(at, value):
     try:
-        check_records(list(put(dict(enumerate(RUN)), (str(at[0]), *at[1:]), value).values()), 'run')
+        check_records(list(put(dict(enumerate(RUN)), at, value).values()), 'run')
     except SkeletonGaitError as e:
         plain_line(e)
 
@@ -103,7 +87,7 @@ def watch(folder, record, at, value):
                           b'{"iteration": 1000000000000000000000000000000}', b'{"iteration": true}',
                           b'{"iteration": 1, "iteration": 2}', b'\xff', b'7',
                                     b'{"iteration": 1, "more": "' + b'x'*2**20 + b'"}'])
-def test_a_line_that_is_no_record(tmp_path, damage):
+def test_a_line_that_is_not_a_record(tmp_path, damage):
     assert parse_record(damage) is None
     (path := tmp_path/'metrics.jsonl').write_bytes(damage + b'\n' + json.dumps(line(10)).encode() + b'\n')
     for read in (read_metrics, lambda path: rewind_metrics(path, 15)):
@@ -113,7 +97,7 @@ def test_a_line_that_is_no_record(tmp_path, damage):
     assert 'line 1 is' in look(tmp_path).runs[tmp_path.name].problem
 
 
-def test_files_of_metrics_that_are_none(tmp_path):
+def test_files_that_are_not_metrics(tmp_path):
     (path := tmp_path/'metrics.jsonl').mkdir()
     assert 'cannot be read' in look(tmp_path).runs[tmp_path.name].problem
     with pytest.raises(SkeletonGaitError, match='cannot be read'):
@@ -140,7 +124,7 @@ def test_an_explorer_of_damaged_results(tmp_path, data):
         write_test(tmp_path)
         (tmp_path/'whole.json').write_bytes(newest_results(tmp_path/'results').read_bytes())
     whole, path = json.loads((tmp_path/'whole.json').read_text()), newest_results(tmp_path/'results')
-    at, value = data.draw(st.sampled_from([*fields(whole)])), data.draw(st.sampled_from(ODD))
+    at, value = data.draw(st.sampled_from([*paths(whole, 2)])), data.draw(st.sampled_from(ODD))
     path.write_text(json.dumps(put(whole, at, value)))
     explore(tmp_path, path)
 

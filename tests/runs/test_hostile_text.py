@@ -1,4 +1,4 @@
-"Damaged and hostile text: settings and JSON end in one line, within bounds of depth, size and time."
+"Damaged and hostile text: settings and JSON end in an error of one line, within limits of depth, size and time."
 
 import json
 import os
@@ -91,7 +91,7 @@ def test_hostile_yaml_is_one_line(tmp_path, name):
         )
 
 
-def test_what_yaml_may_hold():
+def test_yaml_that_is_accepted():
     assert read_yaml('a: &a {x: 1, y: [1, 2]}\nb: {<<: *a, y: 3}\nc: [*a, *a]\nd: !!str 5\ne: !!int 7\n? 3\n: f') == {
         'a': (a := {'x': 1, 'y': [1, 2]}),
         'b': {'x': 1, 'y': 3},
@@ -151,13 +151,13 @@ def test_hostile_json_is_one_line(text):
     assert one_line(read_json, text).startswith('not JSON')
 
 
-def test_json_as_deep_as_it_may_be():
+def test_json_of_the_greatest_depth():
     assert read_json('[' * DEEPEST + ']' * DEEPEST)
 
 
 @pytest.fixture
 def places(tmp_path):
-    "What may stand where a file of text should."
+    "Paths that are not files of text."
     (tmp_path / 'folder').mkdir()
     (tmp_path / 'bytes').write_bytes(b'a: \xff')
     os.mkfifo(tmp_path / 'pipe')
@@ -168,7 +168,7 @@ def places(tmp_path):
 
 
 @pytest.mark.parametrize('name', ['folder', 'bytes', 'pipe', 'huge', 'circle', 'none'])
-def test_no_file_of_text_is_one_line(places, name):
+def test_paths_that_are_not_text_are_one_line(places, name):
     for read in (load_config, load_heatmap_config, read_partition, lambda path: read_text(path, 'a note')):
         assert str(places[name]) in one_line(read, places[name])
 
@@ -227,7 +227,7 @@ def test_a_record_is_whole_or_none(field, value):
         to_line(RECORD._replace(window=1.5)).encode(),
     ],
 )
-def test_no_record(tmp_path, line):
+def test_lines_that_are_not_records(tmp_path, line):
     assert from_line(line) is None
     (tmp_path / MANIFEST).write_bytes(b'{"settings": {}}\n' + line + b'\n' + to_line(RECORD).encode() + b'\n')
     assert read_manifest(tmp_path).records == {RECORD.pose: RECORD}
@@ -249,7 +249,7 @@ def test_no_record(tmp_path, line):
         '{"iteration": %s, "value": 1}' % ('9' * 5000),
     ],
 )
-def test_a_damaged_note_of_the_best_is_a_warning(tmp_path, caplog, text):
+def test_a_damaged_record_of_the_best_is_a_warning(tmp_path, caplog, text):
     run = Run(load_config('skeletongait_Gait3D')[0], tmp_path)
     run.best_file.parent.mkdir(parents=True)
     run.best_file.write_text(text)

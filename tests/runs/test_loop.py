@@ -1,6 +1,5 @@
 "Training, checkpoints and the test phase: in this process, over real ranks, and as scripts."
 import json
-import logging
 import math
 import time
 from types import SimpleNamespace
@@ -13,7 +12,7 @@ import skeletongait.runs.loop
 import skeletongait.runs.trainer
 from ddp import run_in_ddp
 from scripts import LAUNCHES, start
-from toys import tiny
+from toys import ONE, tiny
 
 from skeletongait.runs.folder import Run, read_best
 from skeletongait.runs.checkpoint import load_checkpoint
@@ -28,12 +27,12 @@ from skeletongait.cli import Stop, run_script
 from skeletongait.main import main
 from skeletongait.nets.models import build_model
 from skeletongait.files.arrays import load_pickle
-from skeletongait.runs.loop import TrainingRun, broadcast_value, fetch, goes_on, test_model as run_test_phase, train
+from skeletongait.runs.loop import TrainingRun, broadcast_value, fetch, is_restart, test_model as run_test_phase, train
 from skeletongait.runs.trainer import make_dataset, make_trainer
 from skeletongait.runs.watch import load_batch, read_scalars
 from skeletongait.runs.records import read_metrics
 
-ONE = Ranks(0, 1, 0)
+pytestmark = pytest.mark.usefixtures('quiet_log')
 
 
 def new_training(cfg, folder, stop=None):
@@ -88,8 +87,8 @@ def test_checkpoints_and_scalars(trained):
     assert all(math.isfinite(v) for _, values in scalars.values() for v in values)
 
 
-def test_a_finished_one_cycle_cannot_go_on_by_itself(walkers, tmp_path, capsys):
-    "Nor can one that is planned too short; the error comes before the first step, and names the switch that helps."
+def test_a_finished_one_cycle_schedule_cannot_continue(walkers, tmp_path, capsys):
+    "Nor can one that is too short; the error comes before the first step, and names the switch that helps."
     def script(total_iter, total_steps, *args, **trainer):
         cfg = tiny(walkers, total_iter=total_iter, **trainer)
         cfg.scheduler_cfg.scheduler = 'OneCycleLR'
@@ -123,7 +122,7 @@ def test_a_non_finite_loss_stops_and_names_the_batch(walkers):
     assert all(torch.equal(a, b) for a, b in zip(before, trainer.net.parameters())) and trainer.iteration == 0
 
 
-def test_the_batch_of_such_a_loss_is_kept(walkers, tmp_path):
+def test_the_batch_of_a_non_finite_loss_is_saved(walkers, tmp_path):
     cfg = tiny(walkers)
     batch = next(iter(batches_of(cfg)))
     training = new_training(cfg, tmp_path)
@@ -135,7 +134,7 @@ def test_the_batch_of_such_a_loss_is_kept(walkers, tmp_path):
     assert training.run.iterations() == []
 
 
-def test_with_test_notes_the_best_and_makes_up_for_a_test(walkers, tmp_path):
+def test_with_test_records_the_best_and_runs_a_missed_test(walkers, tmp_path):
     settings = dict(total_iter=8, save_iter=2, keep_last=1)
     figures, tested = {2: 40., 4: 70., 6: 70., 8: None}, []
     run = Run(tiny(walkers, **settings), tmp_path)
@@ -164,7 +163,7 @@ def test_with_test_notes_the_best_and_makes_up_for_a_test(walkers, tmp_path):
     assert read_scalars(run.summary)['test/Rank-1'][1] == [40., 70., 70.]
 
 
-def test_a_signal_is_looked_at_between_steps(walkers, tmp_path):
+def test_a_signal_is_handled_between_steps(walkers, tmp_path):
     cfg, stop = tiny(walkers, save_iter=100), Stop()
     batches = list(zip(range(6), batches_of(cfg)))
 
@@ -184,18 +183,18 @@ def test_a_signal_is_looked_at_between_steps(walkers, tmp_path):
     assert 'nothing was trained yet' in train(new_training(cfg, tmp_path/'x', stop), told())
 
 
-def test_only_ranks_started_again_go_on_by_themselves(walkers, tmp_path, monkeypatch):
+def test_only_restarted_ranks_resume_by_themselves(walkers, tmp_path, monkeypatch):
     cfg = tiny(walkers, total_iter=3)
     _, run = run_all(cfg, tmp_path)
-    assert not goes_on(run)
+    assert not is_restart(run)
     monkeypatch.setenv('TORCHELASTIC_RESTART_COUNT', '1')
-    assert goes_on(run) and load_checkpoint(run.checkpoint(3))['launch'] == launch_name()
+    assert is_restart(run) and load_checkpoint(run.checkpoint(3))['launch'] == launch_name()
     monkeypatch.setenv('TORCHELASTIC_RUN_ID', 'another-job')
-    assert not goes_on(run) and not goes_on(Run(cfg, tmp_path/'empty'))
+    assert not is_restart(run) and not is_restart(Run(cfg, tmp_path/'empty'))
     assert begun(cfg, tmp_path).iteration == 0 and run.iterations() == [] # another job's run is set aside
 
 
-def test_what_a_kill_left_half_written_is_removed(walkers, tmp_path):
+def test_half_written_files_of_a_killed_run_are_removed(walkers, tmp_path):
     cfg = tiny(walkers, total_iter=3, restore_hint='latest')
     _, run = run_all(cfg, tmp_path)
     torn = run.checkpoint(3).parent/'.demo-00006.pt.123.tmp'
@@ -204,7 +203,7 @@ def test_what_a_kill_left_half_written_is_removed(walkers, tmp_path):
 
 
 def _one_of_two(folder):
-    "Rank 1 meets a broken file, rank 0 none; then rank 0 is told to stop."
+    "Rank 1 finds a broken file, rank 0 none; then rank 0 gets a signal."
     rank = torch.distributed.get_rank()
 
     def batches():
@@ -228,7 +227,7 @@ def test_ranks_end_together(tmp_path):
 
 
 def _broadcast_values(folder):
-    "Rank 0 alone makes the values; at last it cannot."
+    "Rank 0 alone makes the values; the last attempt fails."
     rank = torch.distributed.get_rank()
     got = []
     for value in (True, False, 7, 'a/b.pt', b'', b'\x00\xff', None):
@@ -249,7 +248,7 @@ def test_values_are_the_same_on_all_ranks(tmp_path):
 
 
 def _save_slowly(folder):
-    "Rank 0 takes its time to save, and then cannot: rank 1 must not leave before, for the launcher would end rank 0."
+    "Rank 0 saves slowly, and fails: rank 1 must not leave before, or the launcher would end rank 0."
     rank, path, said = torch.distributed.get_rank(), folder/'saved', []
     run, watch = SimpleNamespace(checkpoint=lambda i: path), SimpleNamespace(note=lambda *args: None)
     training = TrainingRun(SimpleNamespace(iteration=3), run, None, Ranks(rank, 2, rank), watch=watch)
@@ -270,7 +269,7 @@ def _save_slowly(folder):
     (folder/f'{rank}.json').write_text(json.dumps(said))
 
 
-def test_nobody_leaves_before_the_checkpoint_is_saved(tmp_path):
+def test_no_rank_leaves_before_the_checkpoint_is_saved(tmp_path):
     run_in_ddp(2, _save_slowly, tmp_path)
     first, second = (json.loads((tmp_path/f'{r}.json').read_text()) for r in (0, 1))
     assert first == [True, 'SkeletonGaitError'] and second == [True, 'OtherRankError']
@@ -306,7 +305,7 @@ def first_step(root, mixed=False, exact=False):
 
 
 def save_first_step(root, folder):
-    "On each rank: `first_step`, kept in a file for the test."
+    "On each rank: `first_step`, saved in a file for the test."
     loss, grads = first_step(root, exact=True)
     np.savez(folder/f'{torch.distributed.get_rank()}.npz', loss=loss, **grads)
 
@@ -394,7 +393,7 @@ def test_one_clear_line(walkers, tmp_path, capsys, change, says):
     assert says in err and 'Traceback' not in err
 
 
-def test_sizes_that_do_not_go_together_name_the_file(walkers, tmp_path, capsys):
+def test_sizes_that_do_not_match_name_the_file(walkers, tmp_path, capsys):
     "Heatmaps 64 wide beside silhouettes 32 wide."
     cfg = tiny(walkers, 'demo_skeletongait++')
     cfg.data_cfg.dataset_root = str(tmp_path/'linked')
@@ -406,10 +405,3 @@ def test_sizes_that_do_not_go_together_name_the_file(walkers, tmp_path, capsys):
     assert run_script(main, [f'--cfgs={tmp_path/"x.yaml"}', '--phase=train', f'--output_root={tmp_path}']) == 2
     err = capsys.readouterr().err
     assert '1_sil.pkl' in err and '32' in err and '44' in err and 'Traceback' not in err
-
-
-@pytest.fixture(autouse=True)
-def quiet_log():
-    "No handler of one test is left for the next."
-    yield
-    logging.getLogger('skeletongait').handlers = []

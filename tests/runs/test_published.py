@@ -52,7 +52,7 @@ def test_a_published_file_loads_unchanged(name):
     assert len(notices) == 2 + 2*(name not in SPELT_RIGHT)
     assert all(re.search('deprecated, has no effect|read as loss_term_weight$', o) for o in notices)
 
-def test_a_checkpoint_of_somebody_elses_machine():
+def test_a_checkpoint_from_another_machine():
     "One published file names a checkpoint by its path there, and a partition beside the code."
     text = as_published('skeletongait++_Gait3D')
     text = text.replace('restore_hint: 60000', 'restore_hint: ../runs/a/checkpoints/a-60000.pt')

@@ -2,7 +2,6 @@
 The weights are those of the golden files, which follow from their names;
 so the embeddings must be the published implementation's."""
 import json
-import logging
 
 import numpy as np
 import pytest
@@ -77,12 +76,11 @@ def settings(root, model_cfg, **trainer):
 
 
 @pytest.fixture
-def embeddings(monkeypatch):
+def embeddings(monkeypatch, quiet_log):
     "What the test phase embeds, in the data set's order."
     seen, embed = [], train.embed
     monkeypatch.setattr(train, 'embed', lambda *args, **kwargs: seen.append(embed(*args, **kwargs)) or seen[-1])
-    yield seen
-    logging.getLogger('skeletongait').handlers = []
+    return seen
 
 
 def start(cfg, root, phase, *args):
@@ -118,7 +116,7 @@ def test_published_weights_give_the_published_embeddings(tmp_path, embeddings, c
     close(embeddings[1], d['packed_inference'])
 
 
-def test_mixed_precision_stays_near(tmp_path, embeddings):
+def test_mixed_precision_is_close(tmp_path, embeddings):
     "As published: the test runs in half precision."
     d = load('model_skeletongait_tiny')
     cfg = settings(tmp_path, d['model_cfg'])
@@ -129,7 +127,7 @@ def test_mixed_precision_stays_near(tmp_path, embeddings):
     close(embeddings[0], d['eval_inference'], .05)
 
 
-def test_the_published_form_goes_on_training(tmp_path, capsys):
+def test_training_resumes_from_a_published_checkpoint(tmp_path, capsys):
     "Weights, momentum and schedule of an older torch, at iteration 60000, for two steps; what is saved then is ours."
     d = load('model_skeletongait_tiny')
     cfg = settings(tmp_path, d['model_cfg'], total_iter=60002, restore_hint=60000, log_iter=1)
@@ -138,7 +136,7 @@ def test_the_published_form_goes_on_training(tmp_path, capsys):
     write_frames(tmp_path, d['x'])
     assert start(cfg, tmp_path, 'train') == 0
     said = capsys.readouterr().out
-    assert 'going on at iteration 60000' in said and 'lr 0.0001' in said
+    assert 'resuming at iteration 60000' in said and 'lr 0.0001' in said
     state = load_checkpoint(run.checkpoint(60002))
     assert run.iterations() == [60000, 60002] and state['iteration'] == 60002
     assert state['embedding'] == 'embed_1'
@@ -201,7 +199,7 @@ def test_the_checkpoint_of_the_other_network(files, tmp_path, capsys, mine, othe
     assert f'set it to {theirs}, with Backbone {{' in said
 
 
-def test_the_advice_can_be_followed(files, tmp_path):
+def test_following_the_advice_works(files, tmp_path):
     "What `describe_weights` finds in a file is a `model_cfg` that fits it."
     for name in ('skeletongait_tiny', 'skeletongaitpp_tiny'):
         made = describe_weights(load_checkpoint(files/f'{name}.pt')['model'])
@@ -211,7 +209,7 @@ def test_the_advice_can_be_followed(files, tmp_path):
 
 
 @pytest.mark.parametrize('stored, use_emb2', [('embed_1', True), ('embed_2', False), (None, True), (None, False)])
-def test_the_other_embedding_is_told_and_used(tmp_path, embeddings, capsys, stored, use_emb2):
+def test_the_other_embedding_is_logged_and_used(tmp_path, embeddings, capsys, stored, use_emb2):
     "A file of ours says which; a published one does not. The settings decide in any case."
     d = load('model_skeletongaitpp_tiny')
     cfg = settings(tmp_path, d['model_cfg'] | dict(use_emb2=use_emb2))

@@ -1,24 +1,21 @@
-"Every test of a checkpoint keeps its results: other data, another protocol or other settings never take their place."
+"Every test of a checkpoint keeps its results: a test on other data or by another protocol never replaces them."
 import copy
 import json
 from types import SimpleNamespace
 
 import pytest
 from scripts import files
-from toys import tiny, write_config
+from toys import ONE, tiny, write_config
 
 from skeletongait.runs.folder import Run, name_of_test, of_other_test, settings_of_test
 from skeletongait.runs.config import config_hash, load_config
 from skeletongait.files.settings import to_dict
 from skeletongait.files.text import save_text
 from skeletongait.evaluation.ranking import embeddings_file, read_embeddings
-from skeletongait.distributed import Ranks
 from skeletongait.main import main
 from skeletongait.nets.models import build_model
 from skeletongait.viewers.retrieval import RetrievalExplorer, newest_results
 from skeletongait.runs.loop import TrainingRun, test_model as run_test_phase
-
-ONE = Ranks(0, 1, 0)
 
 
 @pytest.fixture
@@ -107,7 +104,7 @@ def test_old_results_stay_and_are_read(cfg, tmp_path):
     assert {i for i, _ in run.files('results')} == {1}
 
 
-def test_results_of_all_names_are_set_aside_with_their_run(cfg, tmp_path):
+def test_results_of_all_names_are_moved_aside_with_their_run(cfg, tmp_path):
     run = Run(cfg, tmp_path)
     save_text('x', run.checkpoint(2))
     names = {f'demo-0000{i}{end}' for i in (1, 2)
@@ -121,7 +118,7 @@ def test_results_of_all_names_are_set_aside_with_their_run(cfg, tmp_path):
 @pytest.mark.parametrize('name, shown',
                          [('a/b\\c', 'a_b_c'), ('..', '..'), ('data: set *?"<>|\n', 'data_set_'), ('步态', '步态'),
                           ('x'*300, 'x'*60), ('é'*300, 'é'*30), ('\ud800y', '_y'), ('v1.0.json', 'v1.0.json')])
-def test_odd_names_of_data_sets(cfg, tmp_path, name, shown):
+def test_unusual_names_of_data_sets(cfg, tmp_path, name, shown):
     "Each makes a file name that can be written; two data sets of one file name get two."
     asked = changed(cfg, data_cfg__test_dataset_name=name)
     assert name_of_test(asked) == f'{shown}-gallery_probe-euc'
@@ -158,15 +155,15 @@ def test_the_packaged_settings_have_plain_names():
 
 
 @pytest.mark.parametrize('text', ['['*100_000, '{', '[]', '{"test": ' + '9'*5000 + '}'])
-def test_a_damaged_file_of_results_is_nobodys(tmp_path, text):
-    "It stands in no test's way, and its depth ends no process."
+def test_a_damaged_file_of_results_is_not_another_test(tmp_path, text):
+    "Its place can be used, and its depth crashes no process."
     path = tmp_path/'x.json'
     path.write_text(text, encoding='utf-8')
     assert not of_other_test(path, dict(metric='euc'))
 
 
 def test_a_training_tests_its_own_weights(cfg, tmp_path):
-    "Wherever a test by itself would take them from; a test of the same checkpoint later is the same test."
+    "Even if a separate test would load others; a later test of the same checkpoint is the same test."
     elsewhere = changed(cfg, evaluator_cfg__restore_hint=str(tmp_path/'other.pt'), trainer_cfg__with_test=True,
                         output_root=str(tmp_path))
     assert main(str(write_config(elsewhere, tmp_path/'x.yaml')), 'train') == 0

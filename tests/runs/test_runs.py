@@ -1,4 +1,4 @@
-"Runs that are stopped, killed, restarted and moved: real processes, compared with a run that nobody disturbed."
+"Runs that are stopped, killed, restarted and moved: real processes, compared with an undisturbed run."
 import os
 import random
 import shutil
@@ -17,7 +17,7 @@ from processes import ENV, at_iteration, begin, launcher, run_of, said, settings
 
 
 def go(folder, cfg, ranks=1, *args, code=0, **kw):
-    "A run to its end; what it said."
+    "Run to the end and return what was printed."
     before = len(said(folder)) if (folder/'out.txt').exists() else 0
     assert begin(folder, cfg, ranks, *args, **kw).wait(300) == code, said(folder)[before:]
     return said(folder)[before:]
@@ -29,7 +29,7 @@ def curve(folder, cfg):
 
 
 def same(a, b):
-    "Equal to the bit, all the way down."
+    "Equal to the last bit, at every level."
     if isinstance(a, torch.Tensor): return torch.equal(a, b)
     if isinstance(a, dict):
         return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
@@ -39,7 +39,7 @@ def same(a, b):
 
 
 def assert_same_end(folder, undisturbed, cfg):
-    "The last checkpoints and the curves of two runs are one."
+    "The last checkpoints and the curves of two runs are equal."
     i = cfg.trainer_cfg.total_iter
     a, b = (load_checkpoint(run_of(f, cfg).checkpoint(i)) for f in (folder, undisturbed))
     for k in ('model', 'optimizer', 'scheduler', 'scaler', 'iteration', 'seed'):
@@ -71,13 +71,13 @@ def test_n_stop_n_is_2n(walkers, tmp_path, undisturbed, ranks, workers):
     half = settings(walkers, workers, log_iter=3, total_iter=4)
     go(tmp_path, half, ranks)
     out = go(tmp_path, cfg, ranks)
-    assert 'going on at iteration 4' in out
+    assert 'resuming at iteration 4' in out
     assert_same_end(tmp_path, whole, cfg)
     assert list(curve(tmp_path, cfg)) == [3, 6]
 
 
 @pytest.mark.parametrize('number', [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
-def test_a_signal_saves_and_says_so(walkers, tmp_path, number):
+def test_a_signal_saves_and_logs_it(walkers, tmp_path, number):
     cfg = settings(walkers, total_iter=400, save_iter=1000)
     process = begin(tmp_path, cfg)
     run = run_of(tmp_path, cfg)
@@ -103,7 +103,7 @@ def test_stopped_twice_is_undisturbed(walkers, tmp_path, undisturbed, ranks):
         assert process.wait(90) == (130 if ranks == 1 else 1)
     last = max(run.iterations())
     assert last not in (0, 25, 50)
-    assert f'going on at iteration {last}' in go(tmp_path, cfg, ranks)
+    assert f'resuming at iteration {last}' in go(tmp_path, cfg, ranks)
     assert 'Traceback' not in said(tmp_path).split('torch/distributed')[0]
     assert_same_end(tmp_path, undisturbed(cfg, ranks), cfg)
     scalars = read_scalars(run.summary)
@@ -130,13 +130,13 @@ def test_a_killed_rank_is_restarted(walkers, tmp_path, undisturbed, victim, hint
     os.kill(sorted(pids(process))[victim], signal.SIGKILL)
     assert process.wait(200) == 0, said(tmp_path)
     out = said(tmp_path)
-    assert 'going on at iteration' in out
+    assert 'resuming at iteration' in out
     assert_same_end(tmp_path, undisturbed(settings(walkers, total_iter=60, save_iter=5), 2), cfg)
 
 
 @pytest.mark.slow
 def test_all_killed_while_a_checkpoint_is_written(walkers, tmp_path):
-    "Torn at several lengths, the file is never taken for a checkpoint; what was whole before stays so."
+    "Cut at several lengths, the file never counts as a checkpoint; earlier ones stay whole."
     cfg = settings(walkers, total_iter=6, save_iter=1)
     cfg.model_cfg.Backbone.channels = [64, 128, 256, 512] # a file that takes a while
     cfg.trainer_cfg.sampler.batch_size, cfg.trainer_cfg.sampler.frames_num_fixed = [2, 2], 1
@@ -170,7 +170,7 @@ def test_all_killed_while_a_checkpoint_is_written(walkers, tmp_path):
 @pytest.mark.parametrize('damage',
                          ['truncated', pytest.param('flipped', marks=pytest.mark.slow),
                           pytest.param('empty', marks=pytest.mark.slow)])
-def test_a_damaged_newest_checkpoint_is_passed_over(walkers, tmp_path, damage):
+def test_a_damaged_newest_checkpoint_is_skipped(walkers, tmp_path, damage):
     cfg = settings(walkers, save_iter=2, total_iter=6)
     go(tmp_path, cfg)
     run, kept = run_of(tmp_path, cfg), tmp_path/'kept'
@@ -180,7 +180,7 @@ def test_a_damaged_newest_checkpoint_is_passed_over(walkers, tmp_path, damage):
         data[len(data)//2] ^= 1
     run.checkpoint(6).write_bytes(dict(truncated=data[:len(data)//2], flipped=data, empty=b'')[damage])
     out = go(tmp_path, cfg)
-    assert 'demo-00006.pt' in out and 'going on at iteration 4' in out
+    assert 'demo-00006.pt' in out and 'resuming at iteration 4' in out
     assert same(load_checkpoint(run.checkpoint(6))['model'],
                 load_checkpoint(kept/'checkpoints'/'demo-00006.pt')['model'])
     for i in run.iterations():
@@ -192,14 +192,14 @@ def test_a_damaged_newest_checkpoint_is_passed_over(walkers, tmp_path, damage):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('ranks', [(2, 1), (1, 2), (2, 4)])
-def test_another_number_of_ranks_goes_on(walkers, tmp_path, undisturbed, ranks):
+def test_another_number_of_ranks_resumes(walkers, tmp_path, undisturbed, ranks):
     "The same batches: constant weights (no learning rate, batch norm fixed) have the losses of one whole process."
     cfg, half = (settings(walkers, fix_BN=True, total_iter=n) for n in (8, 4))
     for c in (cfg, half):
         c.optimizer_cfg.arguments['lr'] = 0.
     go(tmp_path, half, ranks[0])
     out = go(tmp_path, cfg, ranks[1])
-    assert 'going on at iteration 4' in out and f'{ranks[0]} process' in out
+    assert 'resuming at iteration 4' in out and f'{ranks[0]} process' in out
     a, b = curve(tmp_path, cfg), curve(undisturbed(cfg, 1), cfg)
     assert a.keys() == b.keys()
     for i in a:
@@ -222,13 +222,13 @@ def test_nodes_without_a_shared_folder(walkers, tmp_path, undisturbed):
     both(half)
     both(cfg)
     assert not (tmp_path/'node1'/'output').exists()
-    assert 'going on at iteration 4' in said(tmp_path/'node0')
+    assert 'resuming at iteration 4' in said(tmp_path/'node0')
     assert_same_end(tmp_path/'node0', undisturbed(cfg, 2), cfg)
 
 
 @pytest.mark.slow
 def test_a_bad_file_of_one_rank_is_one_line(walkers, tmp_path):
-    "Both ranks end, one says why, and nobody speaks of connections."
+    "Both ranks end, one says why, and neither mentions connections."
     shutil.copytree(walkers/'linked', tmp_path/'linked')
     cfg = settings(walkers, total_iter=2000)
     cfg.data_cfg.dataset_root = str(tmp_path/'linked')
@@ -245,7 +245,7 @@ def test_a_bad_file_of_one_rank_is_one_line(walkers, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_that_begins_anew_sets_the_old_one_aside(walkers, tmp_path, undisturbed):
+def test_a_new_run_moves_the_old_one_aside(walkers, tmp_path, undisturbed):
     cfg = settings(walkers, total_iter=6, save_iter=2, restore_hint=0)
     go(tmp_path, cfg)
     first = curve(tmp_path, cfg)
@@ -257,8 +257,8 @@ def test_a_run_that_begins_anew_sets_the_old_one_aside(walkers, tmp_path, undist
     assert {m['iteration'] for m in read_metrics(old/'metrics.jsonl') if 'values' in m} == set(first)
 
 
-def test_settings_that_changed_are_told(walkers, tmp_path):
-    "What training goes on to compute with is told; what a checkpoint would silently overrule is refused."
+def test_changed_settings_are_logged(walkers, tmp_path):
+    "Changes that take effect are logged; those that a checkpoint would silently override are refused."
     go(tmp_path, settings(walkers, total_iter=2))
     out = go(tmp_path, settings(walkers, total_iter=3), 1, '--set', 'loss_cfg[0].margin=0.3', '--set',
              'trainer_cfg.log_iter=2')
@@ -283,11 +283,11 @@ def test_one_run_at_a_time(walkers, tmp_path):
     assert not list(run.folder.glob('earlier-*'))
     first.kill()
     first.wait()
-    assert 'going on at iteration' in go(tmp_path, settings(walkers, total_iter=max(run.iterations())+1))
+    assert 'resuming at iteration' in go(tmp_path, settings(walkers, total_iter=max(run.iterations())+1))
 
 
 @pytest.mark.slow
-def test_a_place_that_cannot_be_written_is_one_line(walkers, tmp_path):
+def test_a_folder_that_cannot_be_written_is_one_line(walkers, tmp_path):
     (tmp_path/'output').write_text('a file')
     out = go(tmp_path, settings(walkers), 2, '--log_to_file', code=1)
     assert len([line for line in out.splitlines() if line.startswith('main')]) == 1

@@ -1,11 +1,10 @@
-"A trained run in Python: the network, the settings and the embedding that the test phase has."
-import logging
+"A trained run in Python has the network, the settings and the embedding of the test phase."
 import shutil
 
 import numpy as np
 import pytest
 import torch
-from toys import tiny, write_config
+from toys import quiet_log, tiny, write_config
 
 from skeletongait.runs.folder import Run
 from skeletongait.runs.config import load_config
@@ -41,17 +40,17 @@ def done(request, walkers, tmp_path_factory):
     path = write_config(cfg, out/'run.yaml')
     for phase in ('train', 'test'):
         assert run_script(main, [f'--cfgs={path}', f'--phase={phase}', f'--output_root={out}']) == 0
-    logging.getLogger('skeletongait').handlers = []
+    quiet_log()
     return cfg, Run(cfg, out)
 
 
 @pytest.fixture(scope='module')
 def one(walkers, tmp_path_factory):
-    "The same, for the first case alone; its folder may be changed by copies only."
+    "The same, for the first case alone; tests change copies of its folder only."
     cfg, out = settings(walkers, 'demo_skeletongait', False), tmp_path_factory.mktemp('one')
     assert run_script(main, [f'--cfgs={write_config(cfg, out/"run.yaml")}', '--phase=train',
                              f'--output_root={out}']) == 0
-    logging.getLogger('skeletongait').handlers = []
+    quiet_log()
     return cfg, Run(cfg, out)
 
 
@@ -59,7 +58,7 @@ def close(a, b): np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=0, atol=1
 
 
 def test_embeddings_are_those_of_the_test(done, walkers):
-    "As `evaluator_cfg.save_embeddings` keeps them."
+    "As `evaluator_cfg.save_embeddings` saves them."
     cfg, run = done
     kept, trained = read_embeddings(embeddings_file(run.results(4))), load_run(run.folder)
     x = trained.embed([s.path(walkers/'linked') for s in kept.sequences])
@@ -88,8 +87,8 @@ def test_arrays_in_memory(done, walkers):
     assert trained.frames(folder).shape == (10, trained.model.in_channels, 64, 44)
 
 
-def test_settings_of_the_folder_count(one, tmp_path, caplog, walkers):
-    "Another embedding in config.yaml is compared, and said."
+def test_settings_of_the_folder_are_used(one, tmp_path, caplog, walkers):
+    "Another embedding in config.yaml is compared, and the log says so."
     folder = shutil.copytree(one[1].folder, tmp_path/'moved')
     walk, first = walkers/'linked/004/nm-01/000', load_run(folder)
     before = first.embed([walk])
@@ -113,7 +112,7 @@ def test_which_checkpoint(one, tmp_path):
     assert [load_run(run.folder, i).iteration for i in (None, 2, 4)] == [4, 2, 4]
     with pytest.raises(SkeletonGaitError, match='no such checkpoint; this run has 2, 4'):
         load_run(run.folder, 3)
-    with pytest.raises(SkeletonGaitError, match='no checkpoint of this run is known as the best'):
+    with pytest.raises(SkeletonGaitError, match='this run has no record of its best checkpoint'):
         load_run(run.folder, 'best')
     moved = shutil.copytree(run.folder, tmp_path/'elsewhere')
     save_text('{"iteration": 2, "name": "Rank-1", "value": 50.0}', moved/'checkpoints/best.json')
@@ -138,12 +137,12 @@ def test_checkpoints_alone(one, tmp_path, caplog):
     assert load_run(tmp_path/'published.pt', cfg=cfg).embedding == 'embed_2'
 
 
-def test_what_is_no_run(one, tmp_path):
+def test_paths_that_are_not_runs(one, tmp_path):
     cfg, run = one
     for path, says in ((tmp_path, 'holds no config.yaml'), (tmp_path/'none.pt', 'none.pt: no such checkpoint')):
         with pytest.raises(SkeletonGaitError, match=says):
             load_run(path)
-    with pytest.raises(SkeletonGaitError, match='no folder, so there is no iteration 2'):
+    with pytest.raises(SkeletonGaitError, match='not a folder, so iteration 2 cannot be chosen'):
         load_run(run.checkpoint(4), 2)
     folder = tmp_path/'empty'
     shutil.copytree(run.folder, folder, ignore=shutil.ignore_patterns('*.pt'))
@@ -169,13 +168,13 @@ def test_a_run_whose_settings_changed_does_not_fit(one, tmp_path):
     ([np.zeros((3, 3, 64, 64), np.uint8)], 'has 3 channels'),
     ([[np.zeros((3, 2, 64, 64), np.uint8), np.zeros((2, 64, 64), np.uint8)]], 'the same number of frames'),
     ([[None]], 'holds a NoneType')])
-def test_what_is_no_walk(one, walks, says):
+def test_walks_that_cannot_be_read(one, walks, says):
     with pytest.raises(SkeletonGaitError, match=says):
         load_run(one[1].folder).embed(walks)
 
 
 def test_poses_are_drawn_with_the_settings_of_the_run(one, tmp_path, walkers):
-    "From a pose, what its drawn file gives."
+    "A pose gives the same as its drawn file."
     cfg = load_config(one[1].config, ['data_cfg.render={}'])[0]
     trained = load_run(one[1].folder, cfg=cfg)
     pose, = (load_pickle(f) for f in sequence_files(walkers/'pose/005/bg-01/090'))
@@ -185,7 +184,7 @@ def test_poses_are_drawn_with_the_settings_of_the_run(one, tmp_path, walkers):
 
 
 def test_precision_is_that_of_the_test(one, monkeypatch):
-    "Where the test leaves mixed precision aside, as on an Apple GPU, so does a loaded run."
+    "Where a test ignores mixed precision, as on an Apple GPU, so does a loaded run."
     cfg = load_config(one[1].config, ['evaluator_cfg.enable_float16=true'])[0]
     run, asked, mixed = load_run(one[1].folder, cfg=cfg), [], []
     monkeypatch.setattr(loading, 'mixed_precision', lambda where, wanted: asked.append((where.type, wanted)))
@@ -194,6 +193,6 @@ def test_precision_is_that_of_the_test(one, monkeypatch):
     assert asked == [('cpu', True)] and mixed == [None]
 
 
-def test_iteration_0_is_no_checkpoint(one):
+def test_iteration_0_is_not_a_checkpoint(one):
     with pytest.raises(SkeletonGaitError, match='found iteration 0; expected the iteration of a checkpoint'):
         load_run(one[1].folder, 0)

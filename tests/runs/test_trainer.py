@@ -1,13 +1,12 @@
-"One step of training: what a retry after an overflow leaves behind, and what a loss that is no number does not."
+"One training step: a retry after an overflow leaves no trace, and a non-finite loss changes no weight."
 import math
 
 import pytest
 import torch
 
 from skeletongait.core import SkeletonGaitError
-from skeletongait.distributed import Ranks
 from skeletongait.runs.trainer import NonFiniteLossError, make_trainer
-from toys import LARGEST_SCALE, equal, steps, toy, toy_batch, with_scale
+from toys import LARGEST_SCALE, ONE, equal, steps, toy, toy_batch, with_scale
 
 
 @pytest.mark.parametrize('fix_bn', [False, True])
@@ -15,8 +14,8 @@ from toys import LARGEST_SCALE, equal, steps, toy, toy_batch, with_scale
 def test_a_retry_leaves_no_trace(name, fix_bn):
     "The scale overflows until it is lowered; powers of two only move the exponent."
     cfg = toy(name, fix_BN=fix_bn)
-    plain = make_trainer(cfg, Ranks(0, 1, 0))
-    scaled = with_scale(make_trainer(cfg, Ranks(0, 1, 0)), 8*LARGEST_SCALE)
+    plain = make_trainer(cfg, ONE)
+    scaled = with_scale(make_trainer(cfg, ONE), 8*LARGEST_SCALE)
     infos = [steps(t, cfg, 3) for t in (plain, scaled)]
     assert scaled.scaler.get_scale() == LARGEST_SCALE  # so there were three overflows
     assert scaled.iteration == 3 == scaled.scheduler.last_epoch
@@ -27,7 +26,7 @@ def test_a_retry_leaves_no_trace(name, fix_bn):
 
 def test_an_overflow_that_never_ends_is_an_error():
     cfg = toy()
-    trainer = make_trainer(cfg, Ranks(0, 1, 0))
+    trainer = make_trainer(cfg, ONE)
     trainer.scaler = torch.amp.GradScaler('cpu', init_scale=1.)
     next(trainer.net.parameters()).register_hook(lambda g: g*math.inf)
     before = {k: v.clone() for k, v in trainer.net.state_dict().items()}
@@ -38,9 +37,9 @@ def test_an_overflow_that_never_ends_is_an_error():
 
 
 @pytest.mark.parametrize('bad', [math.nan, math.inf])
-def test_a_loss_that_is_no_number_carries_its_batch(bad):
+def test_a_non_finite_loss_carries_its_batch(bad):
     cfg = toy()
-    trainer = make_trainer(cfg, Ranks(0, 1, 0))
+    trainer = make_trainer(cfg, ONE)
     steps(trainer, cfg, 2)
     batch = toy_batch(cfg, 2)
     batch = batch._replace(frames=batch.frames.float()/255)
@@ -55,10 +54,10 @@ def test_a_loss_that_is_no_number_carries_its_batch(bad):
 
 
 def test_a_loss_scale_between_a_gpu_and_a_cpu():
-    "A CPU leaves the scale of a GPU's checkpoint aside and saves none; a GPU that gets none begins with its own."
+    "A CPU ignores the scale of a GPU's checkpoint and saves none; a GPU that gets none starts with its own."
     def scaler(enabled):
         return torch.amp.GradScaler('cpu', enabled=enabled)  # as on a GPU, where it is enabled
-    gpu, cpu = scaler(True), make_trainer(toy(enable_float16=True), Ranks(0, 1, 0)).scaler
+    gpu, cpu = scaler(True), make_trainer(toy(enable_float16=True), ONE).scaler
     gpu.load_state_dict(gpu.state_dict() | dict(scale=2.**9))
     assert gpu.state_dict()['scale'] == 2.**9 and scaler(True).get_scale() == 65536
     cpu.load_state_dict(gpu.state_dict())

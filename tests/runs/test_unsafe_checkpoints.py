@@ -1,6 +1,5 @@
-"""Checkpoints that a stranger may send: what is in one is looked at before torch sees it.
-None runs code, takes more memory than the file has, or ends the process;
-what people's own programs save is read as it is."""
+"""Checkpoints from strangers: their content is checked before torch reads it.
+None runs code, takes more memory than the file has, or crashes the process; harmless files are read as they are."""
 import collections
 import io
 import pickle
@@ -12,7 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 from scripts import ROOT
-from toys import ONE, equal, steps, toy
+from toys import ONE, equal, saved, steps, toy
 from hostile import Child, DEEP, nested, text
 
 from skeletongait.runs.checkpoint import checkpoint_state, load_state
@@ -27,10 +26,6 @@ def safe(monkeypatch):
     "These files are our own: old forms may be read, whichever torch is here."
     monkeypatch.setattr(torch, '__version__', '2.10.0')
 
-
-def saved(state, **kwargs) -> bytes:
-    torch.save(state, f := io.BytesIO(), **kwargs)
-    return f.getvalue()
 
 WEIGHTS = {'model': {'w': torch.arange(40.)}}
 WHOLE = saved(WEIGHTS)
@@ -61,7 +56,7 @@ def tensor(shape=(40,), stride=(1,), offset=0, storage=PID, hooks=HOOKS) -> byte
 def call(name, *args) -> bytes: return 'c{}\n{}\n('.format(*name.rsplit('.', 1)).encode() + b''.join(args) + b'tR'
 
 
-def test_the_pieces_are_the_real_ones():
+def test_the_pieces_make_a_real_checkpoint():
     assert equal(load_state(archive(weights(tensor())), 'x.pt'), WEIGHTS)
 
 
@@ -81,7 +76,7 @@ HONEST = dict(
 
 @pytest.mark.parametrize('zipped', [True, False])
 @pytest.mark.parametrize('name', HONEST)
-def test_honest_files_are_read_as_torch_reads_them(name, zipped):
+def test_harmless_files_are_read_as_torch_reads_them(name, zipped):
     data = saved(HONEST[name], _use_new_zipfile_serialization=zipped)
     if name == 'dtypes' and not zipped:
         data = saved(HONEST[name][:-1],
@@ -119,7 +114,7 @@ def test_numbers_of_numpy(value, core):
     assert {*torch.serialization.get_safe_globals()} == before, 'what is allowed for one file stays allowed'
 
 
-def test_training_goes_on_at_an_iteration_of_numpys(caplog):
+def test_training_resumes_at_an_iteration_that_is_a_numpy_number(caplog):
     cfg = toy()
     trainer = make_trainer(cfg, ONE)
     steps(trainer, cfg, 2)
@@ -228,7 +223,7 @@ DESCRIPTIONS |= {
 
 @pytest.mark.parametrize('name', DESCRIPTIONS)
 def test_descriptions_that_torch_never_sees(torch_sees, name):
-    "Refused for what they are, before torch has the file."
+    "They are refused before torch has the file."
     pickled, says = DESCRIPTIONS[name]
     refused(archive(pickled or b' '), says if pickled else '')
     assert not torch_sees
@@ -259,7 +254,7 @@ EMPTY = numpy_call('_reconstruct', b'cnumpy\nndarray\n', b'K\x00\x85',
     (call('numpy.dtypes.Float64DType'), 'numpy.dtypes.Float64DType, which'),
     (call('skeletongait.files.arrays.ArrayDescription'), 'skeletongait.files.arrays.ArrayDescription, which'),
     (call('numpy.ndarray', number(10**9)), 'a call of')])
-def test_nothing_unsafe_comes_with_numpys_names(torch_sees, pickled, says):
+def test_nothing_unsafe_passes_under_numpys_names(torch_sees, pickled, says):
     refused(archive(weights(pickled)), says)
     assert not torch_sees
 
@@ -289,13 +284,13 @@ def test_numpy_itself_is_never_called():
     (lambda name, part: [(name, part), (name.replace('data.pkl', 'constants.pkl'),
         b'')] if name.endswith('data.pkl') else [(name, part)], 'other things')])
 @pytest.mark.filterwarnings('ignore:Duplicate name')
-def test_archives_of_two_minds(torch_sees, change, says):
+def test_ambiguous_archives(torch_sees, change, says):
     refused(archive(change=change), says)
     assert not torch_sees
 
 
-def test_torch_gets_what_was_looked_at():
-    "The parts, and not the bytes of the file: a comment behind it is gone."
+def test_torch_gets_the_checked_bytes():
+    "The parts, and not the bytes of the file: a comment after the archive is gone."
     f = readable(archive(), '2.6.0')
     with zipfile.ZipFile(f) as z, zipfile.ZipFile(io.BytesIO(WHOLE)) as old:
         assert {o: z.read(o) for o in z.namelist()} == {o: old.read(o) for o in old.namelist()}
@@ -309,7 +304,7 @@ def test_torch_gets_what_was_looked_at():
 @pytest.mark.parametrize('zipped', [True, False])
 @pytest.mark.parametrize('version, safe', [('2.4.0', False), ('2.5.1+cu121', False), ('2.6.0', False),
     ('2.9.1', False), ('2.10.0', True), ('2.10.0a0+git12', True), ('2.13.0+cpu', True), ('3.0.0', True)])
-def test_which_torch_is_given_what(version, safe, zipped):
+def test_which_torch_reads_which_form(version, safe, zipped):
     assert opens_safely(zipped, version) == (zipped or safe)
     data = saved(WEIGHTS, _use_new_zipfile_serialization=zipped)
     if zipped or safe:
@@ -322,7 +317,7 @@ def test_which_torch_is_given_what(version, safe, zipped):
 
 
 def test_the_line_that_converts(tmp_path, monkeypatch):
-    "What the refusal says to do can be done."
+    "The command in the error works."
     path, new = tmp_path/'old.pt', tmp_path/'new.pt'
     path.write_bytes(saved(WEIGHTS, _use_new_zipfile_serialization=False))
     with monkeypatch.context() as m:
@@ -343,15 +338,15 @@ OLD = saved(WEIGHTS, _use_new_zipfile_serialization=False)
     (OLD.replace(b'K(', b'K)').replace(b'K)\x85', b'K(\x85'), 'storages of 172 bytes'),
     (OLD.replace(b'K(\x85', b'J\x00\xca\x9a\x3b\x85'), 'a tensor of 1000000000'),
     (b'x'*257 + b'ustar' + bytes(2000), '')])
-def test_old_forms_are_looked_at(torch_sees, data, says):
+def test_old_forms_are_checked(torch_sees, data, says):
     refused(data, says)
     assert not torch_sees
 
 
 # --- everywhere, and whatever comes
 
-def test_torch_load_stands_in_one_place():
-    "A reader that is not this one would bring back every danger of this chapter."
+def test_torch_load_is_called_in_one_place():
+    "Another reader would bring back every danger that these tests rule out."
     sources = {f.name: f.read_text(encoding='utf-8') for f in (ROOT/'skeletongait').rglob('*.py')}
     loads = {name: len(re.findall(r'\b(torch|jit)\.load\((?!path)', source)) for name, source in sources.items()}
     assert {name: n for name, n in loads.items() if n} == {'tensors.py': 1}
@@ -389,7 +384,7 @@ pieces = st.recursive(st.sampled_from(ATOMS), around, max_leaves=12)
 
 @settings(max_examples=150)
 @given(st.lists(pieces, min_size=1, max_size=3).map(b''.join), st.booleans())
-def test_no_description_ends_the_reader(child, data, whole):
+def test_no_description_crashes_the_reader(child, data, whole):
     "A checkpoint, or a `SkeletonGaitError`; never another exception, never a dead process."
     child.read('x.pt',
         archive(weights(tensor(), b's' + text('x') + b'(' + data + b't') if whole else b'\x80\x02' + data + b'.'))

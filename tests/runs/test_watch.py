@@ -1,4 +1,4 @@
-"Watching a run: averages that survive a stop, records of an undisturbed run, and a witness of what broke the loss."
+"Watching a run: averages and records equal those of an undisturbed run, and the batch of a non-finite loss is saved."
 import contextlib
 import errno
 import io
@@ -67,7 +67,7 @@ def test_averages():
     assert meter.read().values == {'y': 5.} # begun anew, whole numbers too
 
 @given(st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=40), st.data())
-def test_a_meter_taken_up_is_one_never_stopped(values, data):
+def test_a_resumed_meter_equals_an_undisturbed_one(values, data):
     stops = sorted(data.draw(st.lists(st.integers(0, len(values)), max_size=4)))
     infos = [{'a/loss': torch.tensor([v, v/3, 1/7]), 'b': torch.tensor(v, dtype=torch.float16)} for v in values]
     whole, part = Meter(), Meter()
@@ -99,7 +99,7 @@ def test_times_are_those_of_this_process():
     r = meter.read()
     assert (r.values, r.n, r.data, r.compute) == ({'x': 2.}, 10, .5, .25)
 
-def test_what_is_paused_counts_nowhere(monkeypatch):
+def test_paused_time_is_not_counted(monkeypatch):
     now = [0.]
     monkeypatch.setattr(time, 'perf_counter', lambda: now[0])
     meter = Meter()
@@ -194,7 +194,7 @@ def tell_until(watch, first, last):
 def without_times(run): return [{k: v for k, v in m.items() if k != 'time'} for m in metrics(run)]
 
 @pytest.mark.parametrize('stop,resume', [(20, 20), (23, 20), (24, 23), (99, 5), (7, 3), (20, 1)])
-def test_a_run_taken_up_leaves_the_records_of_one_never_stopped(cfg, tmp_path, stop, resume):
+def test_a_resumed_run_leaves_the_records_of_an_undisturbed_one(cfg, tmp_path, stop, resume):
     whole, parts = Run(cfg, tmp_path/'a'), Run(cfg, tmp_path/'b')
     with Watch(whole, cfg, FIRST, 0) as watch:
         tell_until(watch, 1, 100)
@@ -210,7 +210,7 @@ def test_a_run_taken_up_leaves_the_records_of_one_never_stopped(cfg, tmp_path, s
     assert read_scalars(parts.folder/'summary') == read_scalars(whole.folder/'summary')
     assert not [f for f in parts.folder.iterdir() if f.name.startswith('.')]
 
-def test_a_run_that_begins_keeps_nothing(cfg, run):
+def test_a_new_run_keeps_no_records(cfg, run):
     for _ in range(2):
         with Watch(run, cfg, FIRST, 0) as watch:
             watch.note('started', 0)
@@ -258,13 +258,13 @@ def test_metrics_damaged_in_the_middle(tmp_path, bad):
     f.write_text('{"iteration": 1}\n' + bad)
     assert read_metrics(f) == [{'iteration': 1}]
 
-def test_metrics_that_are_not_there(tmp_path):
+def test_missing_metrics(tmp_path):
     with pytest.raises(SkeletonGaitError, match='nowhere.jsonl: cannot be read'):
         read_metrics(tmp_path/'nowhere.jsonl')
     rewind_metrics(tmp_path/'nowhere.jsonl', 3)
     assert not list(tmp_path.iterdir())
 
-def test_numbers_that_are_none_are_null_in_strict_json(cfg, run):
+def test_non_finite_numbers_are_null_in_strict_json(cfg, run):
     with Watch(run, cfg, FIRST, 0) as watch:
         watch.tell(1, READING._replace(values={'a': math.nan, 'b': math.inf, 'c': 1.}), .1, 16)
     line, = (run.folder/'metrics.jsonl').read_text().splitlines()
@@ -274,7 +274,7 @@ def test_numbers_that_are_none_are_null_in_strict_json(cfg, run):
 # A full disk
 
 class SmallDisk:
-    "Stands before a file, with room for so many bytes."
+    "A file on a disk with room for `room` more bytes."
     def __init__(self, file, room=0, error=errno.ENOSPC): self.file, self.room, self.error = file, room, error
     def __getattr__(self, name): return getattr(self.file, name)
     def write(self, b):
@@ -284,7 +284,7 @@ class SmallDisk:
         return n
 
 @given(st.integers(0, 60), st.integers(0, 7), st.integers(0, 7))
-def test_records_are_whole_or_not_there(tmp_path_factory, room, full, again):
+def test_records_are_whole_or_missing(tmp_path_factory, room, full, again):
     path = tmp_path_factory.mktemp('r')/'f'
     path.write_bytes(b'was there\n')
     records, expected = Records(path), b'was there\n'
@@ -327,11 +327,11 @@ def test_a_full_disk_does_not_end_a_run(cfg, run, caplog):
     assert read_scalars(run.folder/'summary')['loss'] == (told, pytest.approx([1/i for i in told]))
     assert [e.step for e in images(run)] == [40]
     assert sorted(r.message for r in caplog.records) == [f'{run.folder/f}: cannot be written (No space left on '
-                                                         'device); training goes on; the records of these '
+                                                         'device); training continues; the records of these '
                                                          'iterations are lost'
                                                          for f in ('metrics.jsonl', 'summary')] # once each
 
-def test_an_error_of_closing_is_told(cfg, run, caplog):
+def test_an_error_while_closing_is_a_warning(cfg, run, caplog):
     with Watch(run, cfg, FIRST, 0) as watch:
         watch.note('started', 0)
         def refuse(): raise OSError(errno.EDQUOT, 'Disk quota exceeded')
@@ -343,7 +343,7 @@ def test_an_error_of_closing_is_told(cfg, run, caplog):
     disk.file.close()
 
 @pytest.mark.parametrize('what', ['folder', 'metrics', 'summary', 'full'])
-def test_an_error_of_opening_is_an_error(cfg, run, monkeypatch, what):
+def test_an_error_while_opening_is_an_error(cfg, run, monkeypatch, what):
     path = dict(folder=run.folder, metrics=run.folder/'metrics.jsonl', summary=run.folder/'summary',
                 full=run.folder)[what]
     if what == 'full':
@@ -359,7 +359,7 @@ def test_an_error_of_opening_is_an_error(cfg, run, monkeypatch, what):
         pass
     assert str(e.value).startswith(f'{path}: cannot be written (') and '\n' not in str(e.value)
 
-def test_a_log_that_cannot_be_written_is_said_once(run, capsys):
+def test_a_log_that_cannot_be_written_is_reported_once(run, capsys):
     before = log.handlers[:]
     try:
         start_log(run, FIRST, True)
@@ -417,8 +417,8 @@ with Watch(run, cfg, one, 0) as watch:
 print('trained')
 """
 
-def test_a_disk_that_is_really_full(tmp_path):
-    "Records, log file and the process's own output on it."
+def test_a_really_full_disk(tmp_path):
+    "With records, log file and the process's own output on it."
     words = namespace()
     if words is None:
         pytest.skip('neither user namespaces nor root: no small disk can be mounted')
@@ -472,7 +472,7 @@ def test_pictures_of_every_form_of_batch():
 # The batch that broke the loss
 
 @pytest.mark.parametrize('kw', [{}, dict(floats=True), dict(packed=True, strings=True)])
-def test_a_kept_batch_comes_back(run, kw):
+def test_a_saved_batch_is_read_back(run, kw):
     b = batch(**kw)
     path = save_batch(run, b, 1234, 1, 'the loss is nan')
     assert path == run.folder/'nonfinite'/'1234-rank1.pt' and [f.name for f in path.parent.iterdir()] == [path.name]
@@ -480,11 +480,11 @@ def test_a_kept_batch_comes_back(run, kw):
     assert same(again, b._replace(iteration=1234)) and again.frames.dtype == b.frames.dtype
     assert reason == 'the loss is nan'
 
-def test_only_the_batch_is_kept_not_what_it_is_a_part_of(run):
+def test_only_the_batch_is_saved_not_the_tensor_it_views(run):
     large = torch.zeros(400, 5, 3, 64, 44, dtype=torch.uint8)
     assert save_batch(run, batch()._replace(frames=large[:3]), 1, 0, '').stat().st_size < 200_000
 
-def test_files_that_are_no_kept_batch(tmp_path, run):
+def test_files_that_are_not_saved_batches(tmp_path, run):
     whole = save_batch(run, batch(), 1, 0, 'x').read_bytes()
     f = tmp_path/'f.pt'
     with pytest.raises(SkeletonGaitError, match='no such batch'):
@@ -505,7 +505,7 @@ def test_files_that_are_no_kept_batch(tmp_path, run):
         match='f.pt: no readable batch .it holds a tensor of 1000000000'):
         load_batch(f)
 
-def test_a_batch_that_cannot_be_kept(run, monkeypatch):
+def test_a_batch_that_cannot_be_saved(run, monkeypatch):
     (run.folder/'nonfinite'/'7-rank0.pt').mkdir(parents=True)
     def full(self, content): raise OSError(errno.ENOSPC, 'No space left on device')
     with pytest.raises(SkeletonGaitError,

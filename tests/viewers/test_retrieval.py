@@ -123,12 +123,13 @@ def test_files_that_are_no_embeddings_say_so(tmp_path, capsys):
     x, who = toy(n=1)
     cases = {
         'absent.npz': (lambda f: None, 'cannot be read'),
-        'text.npz': (lambda f: f.write_text('hello'), 'no file of embeddings'),
-        'lacks.npz': (lambda f: np.savez(f, embeddings=x), 'no file of embeddings'),
-        'pickled.npz': (lambda f: member(f, labels=np.array([Bomb()]*len(x), dtype=object)), 'no file of embeddings'),
+        'text.npz': (lambda f: f.write_text('hello'), 'not a file of embeddings'),
+        'lacks.npz': (lambda f: np.savez(f, embeddings=x), 'not a file of embeddings'),
+        'pickled.npz': (
+            lambda f: member(f, labels=np.array([Bomb()]*len(x), dtype=object)), 'not a file of embeddings'),
         'numbers.npz': (lambda f: member(f, labels=np.arange(len(x))), 'expected embeddings float32'),
         'double.npz': (lambda f: member(f, embeddings=x.astype(np.float64)), 'expected embeddings float32'),
-        'fewer.npz': (lambda f: member(f, embeddings=x[:3]), 'expected equally many'),
+        'fewer.npz': (lambda f: member(f, embeddings=x[:3]), 'expected the same number of each'),
         'nan.npz': (lambda f: member(f, embeddings=x*np.nan), 'not finite'),
         'flat.npz': (lambda f: member(f, embeddings=x[:, 0]), 'expected (sequences, channels, strips)'),
         'bomb.npz': (
@@ -154,7 +155,7 @@ def test_headers_that_no_parser_should_see(tmp_path, header):
         for name, part in parts.items():
             z.writestr(name, part)
     with pytest.raises(SkeletonGaitError,
-        match='a.npz: no file of embeddings .its header is not that'):
+        match='a.npz: not a file of embeddings .its header is not that'):
         read_embeddings(tmp_path/'a.npz')
 
 
@@ -168,7 +169,7 @@ def test_a_header_that_promises_more_than_the_file_has(tmp_path):
     at = data.index(shape)
     data = data[:at] + lie + data[at+len(shape):].replace(b' '*gap, b'', 1) # the header keeps its length
     (tmp_path/'a.npz').write_bytes(data)
-    with pytest.raises(SkeletonGaitError, match='no file of embeddings'):
+    with pytest.raises(SkeletonGaitError, match='not a file of embeddings'):
         read_embeddings(tmp_path/'a.npz')
 
 
@@ -593,7 +594,8 @@ def test_wrong_input_is_a_message_in_the_viewers_place(kwargs, says):
     'change, says',
     [
         (lambda x, w: (x[:0], *(o[:0] for o in w)), 'embeddings: found an empty array of shape (0, 4, 16)'),
-        (lambda x, w: (x, w[0][:-1], *w[1:]), 'expected equally many'), (lambda x, w: (x*np.nan, *w), 'not finite'),
+        (lambda x, w: (x, w[0][:-1], *w[1:]), 'expected the same number of each'),
+        (lambda x, w: (x*np.nan, *w), 'not finite'),
         (lambda x, w: (x[:, :, 0], *w), 'expected (sequences, channels, strips)')])
 def test_wrong_arrays_are_a_message(change, says):
     assert says in RetrievalExplorer(*change(*toy()), protocol=RULES).problem
@@ -737,7 +739,7 @@ def test_results_that_will_not_do(tmp_path):
     assert 'no such folder' in RetrievalExplorer.from_results(tmp_path, data=tmp_path/'nowhere').problem
     assert 'no results of a test' in RetrievalExplorer.from_results(tmp_path/'nowhere').problem
     embeddings_file(file).write_bytes(b'x')
-    assert 'no file of embeddings' in RetrievalExplorer.from_results(tmp_path).problem
+    assert 'not a file of embeddings' in RetrievalExplorer.from_results(tmp_path).problem
     embeddings_file(file).unlink()
     (tmp_path/'results'/'run-00010-failures.csv').write_text('a,b\n1,2\n')
     assert 'not the failures of a test' in RetrievalExplorer.from_results(tmp_path).problem
