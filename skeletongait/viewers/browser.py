@@ -35,11 +35,10 @@ from ..maps.heatmap import draw_maps, place_joints
 from ..maps.settings import HeatmapConfig, heatmap_config
 from ..pictures import MAP_RGB, SIL_RGB, can_overlay, in_picture, names_as_text, overlay
 from ..prepare.link_tree import pair_up
-from .monitor import short_names
 from .overlay import OverlayViewer
-from skeletongait.viewers.player import (
-    BAD, Frames, Panel, Player, SequencePlayer, Viewer, WORDS, as_frames, close_all, paint, row, side_by_side, stacked,
-    text)
+from .player import (
+    BAD, Frames, Panel, Player, SequencePlayer, Viewer, WORDS, as_frames, close_all, paint, row, short_names,
+    side_by_side, stacked, text)
 from .studio import HeatmapStudio
 
 # %% ../../nbs/viewers/04_browser.ipynb #163f4355

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['GOOD', 'BAD', 'MIDDLE', 'WORDS', 'SPEEDS', 'WRITERS', 'FIXABLE', 'paint', 'Frames', 'packaged_text', 'css_rgb',
-           'style_sheet', 'viewer_style', 'text', 'Panel', 'row', 'Player', 'Timeline', 'write_animation', 'enlarge',
-           'caption', 'as_rgb', 'side_by_side', 'stacked', 'in_words', 'close_all', 'Viewer', 'as_array', 'as_frames',
-           'SequencePlayer']
+           'style_sheet', 'viewer_style', 'text', 'short_names', 'Panel', 'row', 'Player', 'Timeline',
+           'write_animation', 'enlarge', 'caption', 'as_rgb', 'side_by_side', 'stacked', 'in_words', 'close_all',
+           'Viewer', 'as_array', 'as_frames', 'SequencePlayer']
 
 # %% ../../nbs/viewers/01_player.ipynb #ebc55680
 import base64
@@ -96,6 +96,21 @@ def text(
     "Return plain text as an HTML fragment."
     if not s: return ''
     return f'<div class="{kind}">{html.escape(one_line(s))}</div>'
+
+# %% ../../nbs/viewers/01_player.ipynb #50fa6858
+def short_names(
+    folders:Iterable[str|os.PathLike],
+) -> list[str]:
+    "Return the last parts of each path, as many as tell them apart; a `SkeletonGaitError` if two are the same."
+    folders = list(folders)
+    paths = [Path(os.path.abspath(f)) for f in folders]
+    for k, folder in enumerate(folders):
+        if paths[k] in paths[:k]:
+            raise SkeletonGaitError(f'{folder}: found twice among the folders; expected each once')
+    longest = max((len(p.parts) for p in paths), default=1)
+    for n in range(1, longest+1):
+        names = ['/'.join(p.parts[-n:]) for p in paths]
+        if len(set(names)) == len(names): return names
 
 # %% ../../nbs/viewers/01_player.ipynb #6c59e25d
 class Panel(W.VBox):
