@@ -40,9 +40,9 @@ from ..files.tree import Sequence
 from ..maps.settings import HeatmapConfig
 from ..pictures import figure_png, image_bytes, in_picture, names_as_text, overlay, pick_frames
 from ..runs.schema import render_settings
-from skeletongait.viewers.player import (
+from .player import (
     BAD, Frames, GOOD, MIDDLE, Panel, Player, Viewer, WORDS, as_array, as_frames, caption, enlarge, paint, row,
-    side_by_side, text)
+    side_by_side, text, unit_rgb)
 
 # %% ../../nbs/viewers/06_retrieval.ipynb #b56a667b
 class Entry(NamedTuple):
@@ -75,7 +75,7 @@ def score_words(
     among:float, # How many gallery sequences were ranked
 ) -> str:
     "Say in words what a probe scored."
-    if not among: return 'nobody is left in the gallery after exclusions'
+    if not among: return 'no gallery sequence is left after exclusions'
     if first == np.inf: return f'no right one among {among:.0f}'
     return f'the first right one has rank {first:.0f} of {among:.0f}, average precision {100*ap:.0f} %'
 
@@ -306,7 +306,7 @@ def note_failures(self:Questions,
         failed = [gallery[o['condition'], o['gallery_view']]*n + number[o['probe']] for o in rows]
     except KeyError as e:
         raise SkeletonGaitError(
-            f'the failures speak of {e.args[0]!r}, which the embeddings or the protocol do not have; '
+            f'the failures name {e.args[0]!r}, which the embeddings or the protocol do not have; '
             'do they belong to another test?') from None
     gallery_cv = np.array([[gallery.get((name, v), -1) for v in self.views] for name in self.conditions])
     condition, probe, view = self.n3.T
@@ -406,7 +406,7 @@ def why_no_views(
     tables = results['tables'] if results else []
     if any(e['per'] == 'view_pair' and e['matrix'] for e in tables): return ''
     if isinstance(questions, Failures):
-        return ('Rank-1 by views cannot be said without embeddings; '
+        return ('Rank-1 by views needs embeddings; '
                 'with evaluator_cfg.save_embeddings: true a test keeps them beside its results.')
     n = len(questions.views_seen())
     if not 2 <= n <= MOST_VIEWS:
@@ -691,7 +691,7 @@ def chosen(self:RetrievalExplorer) -> np.ndarray: # Questions, int64
     if not len(found):
         kind = 'probe' if which == ALL else 'failed probe'
         raise SkeletonGaitError(
-            f'no {kind} is left by these pickers: 0 of {len(self.questions.n3)}. The one before stays in view')
+            f'no {kind} matches these choices: 0 of {len(self.questions.n3)}. The previous one stays in view')
     return found
 
 # %% ../../nbs/viewers/06_retrieval.ipynb #a604b9ed
@@ -835,7 +835,7 @@ def show_compared(self:RetrievalExplorer, wrong:Entry|None, right:Entry|None) ->
 def why_no_verdict(self:RetrievalExplorer) -> str:
     "Say why strips cannot be compared."
     if isinstance(self.questions, Failures):
-        return ('Which strips decided cannot be said without embeddings; '
+        return ('The comparison of strips needs embeddings; '
                 'with evaluator_cfg.save_embeddings: true a test keeps them beside its results.')
     lacking = 'right' if self.ranking.right is None else 'wrong'
     return f'There is nothing to compare with: the gallery has no {lacking} one for this probe.'
@@ -937,7 +937,7 @@ def _draw_strip(ax:plt.Axes, strip:np.ndarray, title:str, colour:tuple) -> None:
     ax.set(xticks=[], yticks=[])
     ax.set_ylabel(title, rotation=0, ha='right', va='center', fontsize=7)
     for spine in ax.spines.values():
-        spine.set(color=np.array(colour)/255, linewidth=2)
+        spine.set(color=unit_rgb(colour), linewidth=2)
 
 # %% ../../nbs/viewers/06_retrieval.ipynb #5f88dcc7
 @patch

@@ -32,9 +32,9 @@ from ..maps.heatmap import draw_maps, found_joints, impute_joints, notices, plac
 from ..maps.settings import HeatmapConfig, heatmap_config, heatmap_tree, load_heatmap_config
 from ..pictures import LEFT_RGB, SIDE_RGB, pick_frames, side_of
 from ..poses.joints import JOINTS, LIMBS, to_coco17
-from skeletongait.viewers.player import (
-    BAD, Frames, Panel, Player, Timeline, Viewer, WORDS, as_frames, caption, css_rgb, paint, row, side_by_side,
-    stacked, style_sheet, text)
+from .player import (
+    BAD, Frames, OKABE_ITO, Panel, Player, Timeline, Viewer, WORDS, as_frames, caption, css_rgb, paint, row,
+    side_by_side, stacked, style_sheet, text, tint, unit_rgb)
 
 # %% ../../nbs/viewers/02_studio.ipynb #583cd8c3
 def body_box(
@@ -64,8 +64,7 @@ BONES = [SIDE_RGB[limb_side(i, j)] for i, j in LIMBS]    # RGB of each limb
 # %% ../../nbs/viewers/02_studio.ipynb #b4611c56
 def _mix(colour:tuple[int,...], weight:float) -> tuple[int,...]:
     "Return a colour on white, paler where `weight` in [0, 1] is small; never white."
-    w = .12 + .88*min(max(float(weight), 0.), 1.)
-    return tuple(round(255 + (c - 255)*w) for c in colour)
+    return tint(colour, .12 + .88*min(max(float(weight), 0.), 1.))
 
 def _fixed(xy:np.ndarray) -> tuple[int,int]:
     "Return a place in sixteenths of a pixel, as OpenCV takes it."
@@ -152,7 +151,7 @@ def following_boxes(
 # %% ../../nbs/viewers/02_studio.ipynb #3cf818e3
 LEVELS = { # RGB of each level
     'found': (225, 225, 225),
-    'below the threshold': (86, 180, 233),
+    'below the threshold': OKABE_ITO['sky'],
     'missing': BAD,
     'switched off': (70, 70, 70),
 }
@@ -193,7 +192,7 @@ def save_settings(
             load_heatmap_config(path)
         except SkeletonGaitError as e:
             raise SkeletonGaitError(
-                f'{e}; it is there already and holds no heatmap settings, so it is left as it is: '
+                f'{e}; it already exists and holds no heatmap settings, so it is kept: '
                 'choose another name') from None
     settings = yaml.safe_dump(heatmap_tree(cfg), sort_keys=False, default_flow_style=None, width=120)
     save_text('# Heatmap settings, saved by the heatmap studio\n' + settings, path)
@@ -268,7 +267,7 @@ def same_walk(
     if x_thw.max() == 1:
         x_thw = x_thw*255
         remarks.append('the silhouettes have levels 0 and 1: shown 255 times as bright; '
-                       'a training takes them as they are')
+                       'training uses them as they are')
     return x_thw, n, ' '.join(remarks)
 
 # %% ../../nbs/viewers/02_studio.ipynb #472a9e7a
@@ -285,7 +284,7 @@ def make_sliders(self:HeatmapStudio) -> list[W.Widget]:
         value=c.sigma, min=min(.5, c.sigma), max=max(16, c.sigma), step=.1, readout_format='.1f',
         description=f'sigma, pixels of {c.img_h}', layout=layout(), **WORDS,
         tooltip=f'how wide limbs and joints are drawn: in pixels of the image {c.img_h} high that is drawn first, '
-                'before it is cut to the body and made small')
+                'before it is cut to the body and scaled down')
     self.min_conf = W.FloatSlider(
         value=c.min_conf, min=0, max=1, step=.01, description='confidence, at least',
         continuous_update=False, # a change imputes the whole walk again
@@ -299,7 +298,7 @@ def make_choices(self:HeatmapStudio) -> list[W.Widget]:
     self.method = W.Dropdown(
         value=c.pad_method, options={'from the 4 frames most alike': 'knn', 'mean of all frames': 'simple'},
         description='missing joints', layout=W.Layout(width='auto'), **WORDS,
-        tooltip='where a joint that was not found is supposed to be; in the saved file: pad_method knn or simple')
+        tooltip='how the position of a missing joint is estimated; in the saved file: pad_method knn or simple')
     self.size = W.Dropdown(
         value=c.final_img_size, options=sorted({32, 64, 128, c.final_img_size}), description='map size',
         tooltip='height and width of the maps, pixels', layout=W.Layout(width='auto'), **WORDS)
@@ -318,13 +317,13 @@ def make_boxes(self:HeatmapStudio) -> list[W.Widget]:
         'ticked, they fill in the others')
     self.use_conf = box(
         self.cfg.use_conf, 'weight by confidence',
-        'joints and limbs are the fainter the less confident the estimator was; otherwise every joint counts 1')
+        'the less confident the estimator, the fainter the joints and limbs; otherwise every joint counts 1')
     self.align = box(
         self.cfg.align, 'cut to the body',
-        'the map is cut to the body and the body as high as the map (align); otherwise the whole image is made small')
+        'the map is cut to the body and the body as high as the map (align); otherwise the whole image is scaled down')
     self.imputed = box(
         False, 'show imputed joints',
-        'as rings in the skeleton, where they are supposed to be; the maps do not change')
+        'as rings in the skeleton, at their estimated positions; the maps do not change')
     return [self.impute_others, self.use_conf, self.align]
 
 # %% ../../nbs/viewers/02_studio.ipynb #bbad49bc
@@ -373,8 +372,7 @@ def make_joints(self:HeatmapStudio) -> W.Widget:
     self.timeline = Timeline(_ROW)
     self.timeline.image.layout.margin = '0'
     ends = W.HTML(
-        '<div style="display: flex; justify-content: space-between">'
-        f'<span>frame 0</span><span>{self.n_frames - 1}</span></div>',
+        f'<div class="sg-ends"><span>frame 0</span><span>{self.n_frames - 1}</span></div>',
         layout=W.Layout(width=f'{self.timeline.width}px', margin='0'))
     switches = W.VBox(list(self.joints.values()), layout=W.Layout(flex='0 0 auto'))
     rows = W.HBox((switches, W.VBox((self.timeline, ends))))
@@ -692,7 +690,7 @@ def add_key(
     colours:Mapping[str,tuple[int,int,int]], # RGB by name
 ) -> None:
     "Write the meaning of the colours above an axis."
-    patches = [plt.Rectangle((0, 0), 1, 1, fc=np.array(rgb)/255) for rgb in colours.values()]
+    patches = [plt.Rectangle((0, 0), 1, 1, fc=unit_rgb(rgb)) for rgb in colours.values()]
     ax.legend(patches, list(colours), loc='lower center', bbox_to_anchor=(.5, 1), ncols=4, fontsize=7, frameon=False)
 
 # %% ../../nbs/viewers/02_studio.ipynb #6ada5013

@@ -504,7 +504,7 @@ viewer"""
         subject = book.find('.widget-text input[placeholder=all]').first
         subject.fill('nobody')
         subject.press('Enter')
-        book.find('.sg-message', has_text=f'no probe is left by these pickers: 0 of {n}').wait_for()
+        book.find('.sg-message', has_text=f'no probe matches these choices: 0 of {n}').wait_for()
         book.find('.sg-note', has_text=f'0 of {n}').first.wait_for()
         assert not book.button('next').is_enabled()
         subject.fill('')
@@ -534,10 +534,10 @@ def test_overlay_shows_what_the_loader_cuts_and_training_warps(lab, rec, maps):
         book.press(frame, 'ArrowRight', 9)
         check(9, 0)
         for seed in (1, 2, 3):
-            book.button('draw again').first.click()
+            book.button('sample again').first.click()
             book.until('viewer.seed.value', seed)
             check(9, seed)
-        assert book.find('.widget-html', has_text='this draw:').first.inner_text() == 'this draw: ' + ', '.join(
+        assert book.find('.widget-html', has_text='this sample:').first.inner_text() == 'this sample: ' + ', '.join(
             DONE[name] for name in applied(transform, np.random.default_rng(3), (64, 44))
         )
         book.press(book.slider("map's weight").first, 'ArrowRight', 4)
@@ -553,7 +553,7 @@ def test_overlay_shows_what_the_loader_cuts_and_training_warps(lab, rec, maps):
         ]
         book.dropdown('transform').first.select_option(label='none')
         book.find('.widget-html', has_text='nothing random').wait_for()
-        assert not book.button('draw again').first.is_enabled()
+        assert not book.button('sample again').first.is_enabled()
 
 
 NETWORK = dict(
