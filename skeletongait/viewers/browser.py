@@ -565,8 +565,25 @@ def subject_label(
 
 # %% ../../nbs/viewers/04_browser.ipynb #3563e211
 @patch
+def matches(self:DatasetBrowser, subject:str) -> bool:
+    "Does a subject match the set, text and problems that are asked for?"
+    side = self.side.value
+    in_set = not side or subject in self.sides[side]
+    named = self.find.value.strip().lower() in one_line(subject).lower()
+    return in_set and named and (subject in self.flawed or not self.only_flawed.value)
+
+@patch
+def label(self:DatasetBrowser, subject:str) -> str:
+    "The subject's line in the list."
+    sides = [side for side, names in self.sides.items() if subject in names]
+    if self.sides and not sides:
+        sides = ['unused']
+    return subject_label(subject, sides, len(self.by_subject[subject]), len(self.flawed.get(subject, ())))
+
+# %% ../../nbs/viewers/04_browser.ipynb #3563e212
+@patch
 def narrow(self:DatasetBrowser) -> None:
-    "List the subjects that match: their name contains the text in `find`; optionally only those with problems."
+    "List the subjects that match."
     old = self.subject.value
     names = [name for name in self.by_subject if self.matches(name)]
     listed = names[:LISTED]
@@ -577,25 +594,10 @@ def narrow(self:DatasetBrowser) -> None:
         self.pick_subject()
 
 @patch
-def matches(self:DatasetBrowser, subject:str) -> bool:
-    "Does a subject match the set, text and problems that are asked for?"
-    side = self.side.value
-    in_set = not side or subject in self.sides[side]
-    named = self.find.value.strip().lower() in one_line(subject).lower()
-    return in_set and named and (subject in self.flawed or not self.only_flawed.value)
-
-@patch
 def list_subjects(self:DatasetBrowser, names:list[str], chosen:str|None) -> None:
+    "List these subjects, and choose one."
     self.subject.options = [(self.label(n), n) for n in names]
     self.subject.value = chosen
-
-@patch
-def label(self:DatasetBrowser, subject:str) -> str:
-    "The subject's line in the list."
-    sides = [side for side, names in self.sides.items() if subject in names]
-    if self.sides and not sides:
-        sides = ['unused']
-    return subject_label(subject, sides, len(self.by_subject[subject]), len(self.flawed.get(subject, ())))
 
 # %% ../../nbs/viewers/04_browser.ipynb #7338f209
 @patch
@@ -651,6 +653,7 @@ def pick_sequences(self:DatasetBrowser) -> None:
     if subject and not self.chosen:
         raise SkeletonGaitError(f'subject {subject} has no sequence of type {type_} and view {view}')
 
+# %% ../../nbs/viewers/04_browser.ipynb #aa3034a8
 @patch
 def turn_page(self:DatasetBrowser) -> None:
     "Read the sequences of the page, and show their middle frames."
@@ -667,7 +670,6 @@ def turn_page(self:DatasetBrowser) -> None:
     self.summary.value = text(page_words(len(self.chosen), looks))
     self.offer_sequences(shown)
 
-# %% ../../nbs/viewers/04_browser.ipynb #aa3034a8
 @patch
 def offer_sequences(self:DatasetBrowser, shown:list[Sequence]) -> None:
     "Offer the sequences of the page; keep one of the same type and view as before, else choose the first."
@@ -681,6 +683,7 @@ def sequence_label(s:Sequence, sign:str) -> str:
     "Type and view of a sequence, and the sign of its problems."
     return one_line(f'{s.type} {s.view} {sign}'.strip())
 
+# %% ../../nbs/viewers/04_browser.ipynb #aa3034b1
 @patch
 def look(self:DatasetBrowser, s:Sequence) -> Look:
     "Read a sequence; if it has problems, mark its subject."

@@ -141,6 +141,15 @@ MOST_KINDS, MOST_PANELS = 500, 24
 
 def _has_panel(name:str) -> bool: return name.split('/')[-1] in ('loss', 'accuracy')
 
+def _check_kinds(records:list[dict], what:str) -> None:
+    kinds = {name for o in records for name in o.get('values', ())}
+    panels = sum(map(_has_panel, kinds))
+    if len(kinds) > MOST_KINDS or panels > MOST_PANELS:
+        raise SkeletonGaitError(
+            f'{what}: found {len(kinds):,} kinds of values, {panels:,} of them losses and accuracies; '
+            f'expected at most {MOST_KINDS:,} and {MOST_PANELS}')
+
+# %% ../../nbs/viewers/04a_live.ipynb #7eecc8a1
 def check_records(
     records:Any, # what should be records of a run
     what:str,    # Where they are from, for messages
@@ -160,14 +169,6 @@ def check_records(
         before = o['iteration']
     _check_kinds(records, what)
     return list(records)
-
-def _check_kinds(records:list[dict], what:str) -> None:
-    kinds = {name for o in records for name in o.get('values', ())}
-    panels = sum(map(_has_panel, kinds))
-    if len(kinds) > MOST_KINDS or panels > MOST_PANELS:
-        raise SkeletonGaitError(
-            f'{what}: found {len(kinds):,} kinds of values, {panels:,} of them losses and accuracies; '
-            f'expected at most {MOST_KINDS:,} and {MOST_PANELS}')
 
 # %% ../../nbs/viewers/04a_live.ipynb #71b718ad
 class RunRecords:
@@ -203,7 +204,7 @@ def read_total(
 
 # %% ../../nbs/viewers/04a_live.ipynb #bd0d4254
 class RunFolder:
-    "A run read from its folder, as often as `read` is called."
+    "A run in a folder; each call of `read` reads what is new."
     def __init__(self, folder:str|os.PathLike): # `<output>/<dataset>/<model>/<save_name>`; it need not exist yet
         self.folder = Path(folder)
         if self.folder.is_file():

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['ORANGE', 'PARTS', 'COLOURS', 'DASHES', 'MARKERS', 'MOST_POINTS', 'EVENTS', 'RECENT', 'SIZE', 'Curves', 'curves_of',
-           'Style', 'style', 'averaged', 'plot_curve', 'plot_events', 'plot_tests', 'plot_seconds', 'value_names',
-           'own_look', 'plot_runs', 'figure_pixels', 'as_runs', 'TrainingMonitor']
+           'Style', 'style', 'averaged', 'plot_curve', 'plot_events', 'plot_tests', 'plot_seconds', 'own_look',
+           'value_names', 'plot_runs', 'figure_pixels', 'as_runs', 'TrainingMonitor']
 
 # %% ../../nbs/viewers/05_monitor.ipynb #ed99939e
 import asyncio
@@ -154,7 +154,6 @@ def _plot_parts(ax:Axes, k:int, c:Curves) -> float: # the length of the bar, sec
         left += mean
     return left
 
-# %% ../../nbs/viewers/05_monitor.ipynb #4a68e5c1
 def plot_seconds(
     ax:Axes,
     runs:dict[str,Curves],
@@ -170,6 +169,14 @@ def plot_seconds(
     ax.xaxis.set_major_locator(MaxNLocator(3))
     if runs:
         ax.legend(fontsize=7, ncols=3, frameon=False, loc='lower right', columnspacing=1, handlelength=1.2)
+
+# %% ../../nbs/viewers/05_monitor.ipynb #049e9b90
+@contextmanager
+def own_look() -> Iterator[None]:
+    "In this block figures look the same, whatever the reader's settings are."
+    own = {'font.size': 8, 'axes.unicode_minus': False}
+    with matplotlib.style.context('default'), matplotlib.rc_context(own), names_as_text():
+        yield
 
 # %% ../../nbs/viewers/05_monitor.ipynb #16f54a46
 SIZE = (960, 600) # width and height of the picture, pixels
@@ -258,13 +265,6 @@ def _plot_panels(
     plot_seconds(seconds, {name: c for name, c in runs.items() if len(c.x)}, styles)
 
 # %% ../../nbs/viewers/05_monitor.ipynb #049e9bc0
-@contextmanager
-def own_look() -> Iterator[None]:
-    "In this block figures look the same, whatever the reader's settings are."
-    own = {'font.size': 8, 'axes.unicode_minus': False}
-    with matplotlib.style.context('default'), matplotlib.rc_context(own), names_as_text():
-        yield
-
 def plot_runs(
     runs:dict[str,Curves],      # By name
     styles:dict[str,Style],     # Of each
@@ -337,11 +337,6 @@ class TrainingMonitor(Viewer):
             viewer.follow.value = True
         return viewer
 
-    def close(self) -> None:
-        "Stop following, and close the widget."
-        self.stop()
-        super().close()
-
 # %% ../../nbs/viewers/05_monitor.ipynb #1d58b0f0
 @patch
 def take(self:TrainingMonitor) -> None:
@@ -360,7 +355,6 @@ def tell(self:TrainingMonitor) -> None:
     for name in self.runs:
         self.status[name].value = text(f'{name}: {self.status_words(name)}')
 
-# %% ../../nbs/viewers/05_monitor.ipynb #54ed2fbf
 @patch
 def status_words(self:TrainingMonitor, name:str) -> str:
     "Return the status of a run, why it cannot be read, or that there are no records yet."
@@ -413,6 +407,12 @@ def stop(self:TrainingMonitor) -> None:
     task, self.task = self.task, None
     if task:
         task.cancel()
+
+@patch
+def close(self:TrainingMonitor) -> None:
+    "Stop following, and close the widget."
+    self.stop()
+    super(TrainingMonitor, self).close()
 
 # %% ../../nbs/viewers/05_monitor.ipynb #c3d16b17
 @patch
