@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['MOST_VIEWS', 'ALL', 'ERRORS', 'HARDEST', 'EAGER', 'Entry', 'Ranking', 'score_words', 'rank_probe', 'Verdict', 'judge',
-           'strip_bars', 'balance_bars', 'share_bars', 'far', 'verdict_words', 'as_protocol', 'galleries',
-           'strip_major', 'Questions', 'read_failures', 'named', 'Failures', 'why_no_views', 'Walk', 'find_walk',
-           'same_name', 'tree_walks', 'looks', 'entry_title', 'share_title', 'pick_questions', 'RetrievalExplorer',
-           'question_words', 'find_walks', 'newest_results', 'read_results', 'open_questions', 'result_walks']
+           'bar_columns', 'strip_bars', 'balance_bars', 'share_bars', 'far', 'verdict_words', 'as_protocol',
+           'galleries', 'strip_major', 'Questions', 'read_failures', 'named', 'Failures', 'why_no_views', 'Walk',
+           'find_walk', 'same_name', 'tree_walks', 'looks', 'entry_title', 'share_title', 'pick_questions',
+           'RetrievalExplorer', 'question_words', 'find_walks', 'newest_results', 'read_results', 'open_questions',
+           'result_walks']
 
 # %% ../../nbs/viewers/06_retrieval.ipynb #48316223
 import csv
@@ -140,6 +141,19 @@ def _write(image:np.ndarray, word:str, middle:float, size:float) -> None:
     place = 4, round(middle + 11*size)
     cv2.putText(image, word, place, cv2.FONT_HERSHEY_SIMPLEX, size, (20, 20, 20), 1, cv2.LINE_AA)
 
+def bar_columns(
+    values:np.ndarray, # Lengths of bars, from zero
+    left:int,          # First column that bars may fill
+    right:int,         # And the last one
+) -> tuple[np.ndarray,int]: # The column where each bar ends; the column of zero
+    "Scale bars so that the longest ones fill the width."
+    low, high = min(values.min(), 0), max(values.max(), 0)
+    span = high-low if high > low else 1
+    columns = left + (np.append(values, 0) - low)/span*(right-left)
+    columns = columns.astype(float).round().astype(int)
+    return columns[:-1], int(columns[-1])
+
+# %% ../../nbs/viewers/06_retrieval.ipynb #ab100ac1
 def strip_bars(
     values_p:np.ndarray,   # From top to bottom; positive to the right, negative to the left
     words:list[str],       # Written beside each bar
@@ -149,18 +163,16 @@ def strip_bars(
     "Draw horizontal bars beside their words, each at the height of its strip; the longest ones fill the width."
     (h, w), p = size, len(values_p)
     font = min(.029*h/p, .8)
+    widest = max(cv2.getTextSize(word, cv2.FONT_HERSHEY_SIMPLEX, font, 1)[0][0] for word in words)
+    ends, zero = bar_columns(values_p, 10 + widest, w - 4)
     out = np.full((h, w, 3), 255, np.uint8)
     edges = np.linspace(0, h, p+1).round().astype(int)
-    left = 10 + max(cv2.getTextSize(word, cv2.FONT_HERSHEY_SIMPLEX, font, 1)[0][0] for word in words)
-    low, high = min(values_p.min(), 0), max(values_p.max(), 0)
-    span = high-low if high > low else 1
-    def column(v): return round(float(left + (v-low)/span*(w-left-4)))
-    for v, word, top, bottom in zip(values_p, words, edges, edges[1:]):
-        begin, end = sorted((column(0), column(v)))
-        out[top+1:bottom, begin:end] = colours[int(v > 0)]
+    for v, word, end, top, bottom in zip(values_p, words, ends, edges, edges[1:]):
+        first, last = sorted((zero, end))
+        out[top+1:bottom, first:last] = colours[int(v > 0)]
         out[bottom-1:bottom] = 225
         _write(out, word, (top+bottom)/2, font)
-    out[:, column(0)] = 20
+    out[:, zero] = 20
     return out
 
 # %% ../../nbs/viewers/06_retrieval.ipynb #39e18d4f
