@@ -1,5 +1,6 @@
 "Lines of a run's metrics, and results of a test, as a run writes them."
 import datetime
+import json
 
 import numpy as np
 
@@ -28,6 +29,17 @@ def test(i, value=50.):
 
 
 test.__test__ = False  # a record, not a test
+
+
+def run_of(n, step=10):
+    "The log lines of a run."
+    return [line(i) for i in range(step, n*step+1, step)]
+
+
+def write_records(path, records, mode='w'):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, mode) as f:
+        f.writelines(json.dumps(o)+'\n' for o in records)
 
 
 RULES = dict(gallery=dict(types=['nm-*']), probe=dict(types=['bg-*']), exclude=['view'])

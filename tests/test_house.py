@@ -90,6 +90,7 @@ OPENS_WITHOUT = {
     'skeletongait.nets': {'torch'},
     'skeletongait.runs': {'torch'},
     'skeletongait.poses.joints': {'torch', 'cv2'},
+    'skeletongait.viewers.live': {'torch', 'matplotlib', 'ipywidgets'},
     'skeletongait.viewers.monitor': {'torch'},
     'skeletongait.runs.records': {'torch'},
 }

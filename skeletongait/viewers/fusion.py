@@ -43,8 +43,8 @@ def network_frames(
     n_maps, n_sils = map(len, streams)
     if n_maps != n_sils:
         raise SkeletonGaitError(
-            f'found {n_maps} maps and {n_sils} silhouettes; expected as many of both: '
-            'look at them in an OverlayViewer to see which end is missing')
+            f'found {n_maps} maps and {n_sils} silhouettes; expected the same number of both: '
+            'open them in an OverlayViewer to see which end is missing')
     return fit_width(join_streams(streams, NAMES))
 
 # %% ../../nbs/viewers/07_fusion.ipynb #33270f55
@@ -381,7 +381,7 @@ def below(self:FusionViewer) -> str:
     "Return what the timeline shows."
     words = 'mean weight on the body, all channels, by strip from head to feet; grey: nobody'
     if self.n_frames > self.timeline.width:
-        words += '; of frames that share a pixel the most one-sided'
+        words += '; of frames that share a pixel, the most one-sided is shown'
     return words
 
 @patch

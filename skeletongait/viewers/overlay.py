@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['NAMES', 'KEY', 'CROPPED', 'BADGES', 'DONE', 'CHANNELS', 'HEIGHT', 'Fit', 'fit_streams', 'key', 'badge',
-           'kept_columns', 'veil', 'training_transform', 'steps', 'is_random', 'applied', 'draw_words', 'as_streams',
-           'OverlayViewer', 'channel_control', 'load_frames', 'one_or_two_files']
+           'overlay_style', 'kept_columns', 'veil', 'training_transform', 'steps', 'is_random', 'applied',
+           'sample_words', 'as_streams', 'OverlayViewer', 'channel_control', 'load_frames', 'one_or_two_files']
 
 # %% ../../nbs/viewers/03_overlay.ipynb #2ccbdeac
 import html
@@ -26,8 +26,9 @@ from ..maps.heatmap import draw_maps
 from ..maps.settings import HeatmapConfig
 from ..pictures import BLENDS, MAP_RGB, SIL_RGB, overlay
 from ..runs.config import load_config, packaged_configs
-from .player import (
-    BAD, GOOD, Panel, Player, Viewer, WORDS, as_frames, caption, css_rgb, paint, row, side_by_side, stacked)
+from skeletongait.viewers.player import (
+    BAD, GOOD, Panel, Player, Viewer, WORDS, as_frames, caption, chip, css_rgb, paint, row, side_by_side, stacked,
+    style_sheet)
 
 # %% ../../nbs/viewers/03_overlay.ipynb #07f3f5d3
 class Fit(NamedTuple):
@@ -43,7 +44,7 @@ def _length_problem(streams:list[np.ndarray]) -> str:
     n = min(map(len, streams))
     if max(map(len, streams)) == n: return ''
     lengths = ' and '.join(f'{len(x):,} {p.name}' for x, p in zip(streams, NAMES))
-    return f'the lengths differ: {lengths}; the first {n:,} of both are shown, a training refuses the sequence'
+    return f'the lengths differ: {lengths}; the first {n:,} of both are shown; training would refuse the sequence'
 
 def _size_problem(streams:list[np.ndarray]) -> str:
     "Return why the loader refuses the sizes; empty if it does not."
@@ -60,7 +61,7 @@ def _level_problem(streams:list[np.ndarray]) -> str:
     "Say that silhouettes are dark, or nothing."
     if len(streams) < 2 or streams[1].max() > 1: return ''
     return (f'silhouettes hold levels from 0 to {streams[1].max()}, expected 0 to 255: '
-            'they are dark, to the network too')
+            'they are dark for the network, too')
 
 def fit_streams(
     streams:list[np.ndarray], # Maps, and silhouettes if there are any: each `(T, c, h, w)`
@@ -76,20 +77,23 @@ CROPPED = 'each cropped by its own extent: heads and hands need not meet'
 
 def key() -> str: # HTML
     "Return what the colours of an overlay mean."
-    chips = [f'<span style="color: rgb({css_rgb(rgb)})">&#9632;</span> {words}' for words, rgb in KEY.items()]
+    chips = [f'{chip(rgb)} {words}' for words, rgb in KEY.items()]
     return f'<div class="sg-note sg-key">{", ".join(chips)}; {CROPPED}</div>'
 
 # %% ../../nbs/viewers/03_overlay.ipynb #bbee7ce4
-BADGES = {True: ('✓', css_rgb(GOOD)), False: ('▲', css_rgb(BAD))} # mark, and RGB as CSS writes it
+BADGES = {True: ('✓', 'sg-good'), False: ('▲', 'sg-bad')} # mark, and CSS class
 
 def badge(
     words:str,
     good:bool, # Is all well?
 ) -> str: # HTML
     "Return a line with a mark, on a tinted ground."
-    mark, rgb = BADGES[good]
-    look = f'padding: .2em .8em; border-left: 4px solid rgb({rgb}); background: rgba({rgb}, .12); line-height: 1.4'
-    return f'<div class="sg-badge" style="{look}">{mark} {html.escape(words)}</div>'
+    mark, kind = BADGES[good]
+    return f'<div class="sg-badge {kind}">{mark} {html.escape(words)}</div>'
+
+def overlay_style() -> str: # HTML
+    "Return the overlay viewer's style sheet."
+    return style_sheet('overlay', good=css_rgb(GOOD), bad=css_rgb(BAD))
 
 # %% ../../nbs/viewers/03_overlay.ipynb #659890cb
 def kept_columns(
@@ -132,7 +136,7 @@ def steps(
 def is_random(
     transform:Callable, # `t(x_tchw, rng)`
 ) -> bool:
-    "Return whether two draws can differ."
+    "Return whether two samples can differ."
     return any(isinstance(step, RandomTransform) for step in steps(transform))
 
 # %% ../../nbs/viewers/03_overlay.ipynb #e6f8fa1d
@@ -141,7 +145,7 @@ def applied(
     rng:np.random.Generator,
     hw:tuple[int,int]=(64, 64), # Size of the frames
 ) -> list[str]:
-    "Return the names of the transforms that change a picture, for one draw."
+    "Return the names of the transforms that change a picture, for one sample."
     names = []
     levels = (np.arange(hw[0]*hw[1]) % 251).astype(np.uint8) # no two neighbours are the same
     x_tchw = levels.reshape(1, 1, *hw)
@@ -157,13 +161,13 @@ DONE = dict( # what each transform has done, in words
     RandomHorizontalFlip='mirrored', RandomPerspective='seen askew', RandomRotate='rotated', RandomAffine='sheared',
     RandomErasing='partly erased', BaseSilCuttingTransform='sides cut')
 
-def draw_words(
+def sample_words(
     names:list[str],  # As `applied` returns them
-    random:bool=True, # Can another draw differ?
+    random:bool=True, # Can another sample differ?
 ) -> str: # HTML; the classes' names are its tooltip
-    "Return what a draw has done, in words."
+    "Return in words what a sample of the transform has done."
     done = ', '.join(DONE.get(name, name) for name in names) or 'frames left as they are'
-    which = 'this draw' if random else 'nothing random'
+    which = 'this sample' if random else 'nothing random'
     return f'<span title="{html.escape(", ".join(names))}">{which}: {html.escape(done)}</span>'
 
 # %% ../../nbs/viewers/03_overlay.ipynb #ae2cf197
@@ -241,7 +245,7 @@ def make_controls(self:OverlayViewer, transform:str|PathLike|dict|list|None) -> 
 # %% ../../nbs/viewers/03_overlay.ipynb #71bb6849
 @patch
 def make_transforms(self:OverlayViewer, transform:str|PathLike|dict|list|None) -> None:
-    "Make the list of transforms, the number of the draw, and the button for another draw."
+    "Make the list of transforms, the number of the sample, and the button for another one."
     packaged = packaged_configs()
     own = {} if transform is None or transform in packaged else {'my own': transform}
     nothing = {'type': 'Compose', 'trf_cfg': []}
@@ -256,11 +260,11 @@ def make_transforms(self:OverlayViewer, transform:str|PathLike|dict|list|None) -
     self.transform = W.Dropdown(
         options=[*self.transforms], value=first, description='transform', layout=_narrow(), **WORDS)
     self.seed = W.BoundedIntText(
-        value=0, min=0, max=10**6, description='draw number', layout=W.Layout(width='160px'), **WORDS,
-        tooltip='seed: the same number draws the same')
-    self.draw_button = W.Button(
-        description='draw again', icon='random', layout=_narrow(),
-        tooltip='another draw of the random transform: the next number')
+        value=0, min=0, max=10**6, description='sample number', layout=W.Layout(width='160px'), **WORDS,
+        tooltip='seed: the same number gives the same sample')
+    self.sample_button = W.Button(
+        description='sample again', icon='random', layout=_narrow(),
+        tooltip='another sample of the random transform: the next number')
 
 # %% ../../nbs/viewers/03_overlay.ipynb #1e1643b6
 @patch
@@ -344,23 +348,23 @@ def state(self:OverlayViewer) -> str:
     return f'{self.n_frames:,} {frames}: {sizes}'
 
 @patch
-def change_draw(self:OverlayViewer, change:dict|None=None) -> None:
-    "Show another draw: another seed, or another transform."
+def change_sample(self:OverlayViewer, change:dict|None=None) -> None:
+    "Show another sample: another seed, or another transform."
     rng = np.random.default_rng(self.seed.value)
     names = applied(self.warp, rng, self.joined(0).shape[2:])
     random = is_random(self.warp)
-    self.seed.disabled = self.draw_button.disabled = not random
-    self.drawn.value = draw_words(names, random)
+    self.seed.disabled = self.sample_button.disabled = not random
+    self.sampled.value = sample_words(names, random)
     self.redraw('seen')
 
 @patch
 def change_transform(self:OverlayViewer, change:dict) -> None:
     "Take the transform that was chosen."
     self.warp = training_transform(self.transforms[self.transform.value])
-    self.change_draw()
+    self.change_sample()
 
 @patch
-def draw_again(self:OverlayViewer, button:W.Button) -> None:
+def sample_again(self:OverlayViewer, button:W.Button) -> None:
     "Take the next seed."
     self.seed.value += 1
 
@@ -370,8 +374,8 @@ _GAP = dict(grid_gap='4px 12px')
 @patch
 def arrange(self:OverlayViewer) -> None:
     "Put the widgets together, and attach the observers."
-    self.badge = W.HTML(badge(self.state(), not self.fit.problem))
-    self.drawn = W.HTML()
+    self.badge = W.HTML(overlay_style() + badge(self.state(), not self.fit.problem))
+    self.sampled = W.HTML()
     overlaid = self.fit.joins and self.paired
     self.key = W.HTML(key() if overlaid else '')
     looks = [self.channel, self.alpha, self.blend] if self.paired else [self.channel]
@@ -384,7 +388,7 @@ def arrange(self:OverlayViewer) -> None:
     self.fill(self.badge, row(*self.panels.values(), **_GAP), self.key, self.player, *controls)
     self.redraw_all()
     if self.fit.joins:
-        self.change_draw()
+        self.change_sample()
     self.player.watch(self.show)
 
 @patch
@@ -401,9 +405,9 @@ def joined_controls(self:OverlayViewer, looks:list[W.Widget]) -> list[W.Widget]:
     self.cut.description = 'nothing is cut' if self.cut.disabled else f'show the cut to {self.kept.sum()} columns'
     self.cut.observe(redraw_overlay, 'value')
     self.transform.observe(self.change_transform, 'value')
-    self.seed.observe(self.change_draw, 'value')
-    self.draw_button.on_click(self.draw_again)
-    return [row(*looks, self.cut, **_GAP), row(self.transform, self.draw_button, self.seed, self.drawn, **_GAP)]
+    self.seed.observe(self.change_sample, 'value')
+    self.sample_button.on_click(self.sample_again)
+    return [row(*looks, self.cut, **_GAP), row(self.transform, self.sample_button, self.seed, self.sampled, **_GAP)]
 
 @patch
 def show(self:OverlayViewer, t:int) -> None:

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['MOST_VIEWS', 'ALL', 'ERRORS', 'HARDEST', 'EAGER', 'Entry', 'Ranking', 'score_words', 'rank_probe', 'Verdict', 'judge',
-           'strip_bars', 'balance_bars', 'share_bars', 'far', 'verdict_words', 'as_protocol', 'galleries',
-           'strip_major', 'Questions', 'read_failures', 'named', 'Failures', 'why_no_views', 'Walk', 'find_walk',
-           'same_name', 'tree_walks', 'looks', 'entry_title', 'share_title', 'pick_questions', 'RetrievalExplorer',
-           'question_words', 'newest_results', 'read_results', 'open_questions', 'result_walks']
+           'bar_columns', 'strip_bars', 'balance_bars', 'share_bars', 'far', 'verdict_words', 'as_protocol',
+           'galleries', 'strip_major', 'Questions', 'read_failures', 'named', 'Failures', 'why_no_views', 'Walk',
+           'find_walk', 'same_name', 'tree_walks', 'looks', 'entry_title', 'share_title', 'pick_questions',
+           'RetrievalExplorer', 'question_words', 'find_walks', 'newest_results', 'read_results', 'open_questions',
+           'result_walks']
 
 # %% ../../nbs/viewers/06_retrieval.ipynb #48316223
 import csv
@@ -40,9 +41,9 @@ from ..files.tree import Sequence
 from ..maps.settings import HeatmapConfig
 from ..pictures import figure_png, image_bytes, in_picture, names_as_text, overlay, pick_frames
 from ..runs.schema import render_settings
-from skeletongait.viewers.player import (
+from .player import (
     BAD, Frames, GOOD, MIDDLE, Panel, Player, Viewer, WORDS, as_array, as_frames, caption, enlarge, paint, row,
-    side_by_side, text)
+    side_by_side, text, unit_rgb)
 
 # %% ../../nbs/viewers/06_retrieval.ipynb #b56a667b
 class Entry(NamedTuple):
@@ -75,7 +76,7 @@ def score_words(
     among:float, # How many gallery sequences were ranked
 ) -> str:
     "Say in words what a probe scored."
-    if not among: return 'nobody is left in the gallery after exclusions'
+    if not among: return 'no gallery sequence is left after exclusions'
     if first == np.inf: return f'no right one among {among:.0f}'
     return f'the first right one has rank {first:.0f} of {among:.0f}, average precision {100*ap:.0f} %'
 
@@ -103,12 +104,12 @@ def rank_probe(
     def entry(c, place):
         at = int(gallery[c])
         return Entry(test.sequences[at], place, float(d_1m[0, c]), bool(own_m[c]), at)
-    def nearest_except(hidden_m):
-        for c in _nearest(d_1m.masked_fill(hidden_m, torch.inf), 1):
+    def nearest_of(kind_m):
+        for c in _nearest(d_1m.masked_fill(~kind_m, torch.inf), 1): # one, or none
             return entry(c, int(rank_hits(d_1m, c[None, None])))
     entries = [entry(c, place) for place, c in enumerate(_nearest(d_1m, k), 1)]
     says = score_words(float(scores.first[0]), float(scores.ap[0]), float(scores.among[0]))
-    return Ranking(test.sequences[probe], entries, nearest_except(~own_m), nearest_except(own_m), says, probe)
+    return Ranking(test.sequences[probe], entries, nearest_of(own_m), nearest_of(~own_m), says, probe)
 
 # %% ../../nbs/viewers/06_retrieval.ipynb #0e39b468
 class Verdict(NamedTuple):
@@ -140,6 +141,19 @@ def _write(image:np.ndarray, word:str, middle:float, size:float) -> None:
     place = 4, round(middle + 11*size)
     cv2.putText(image, word, place, cv2.FONT_HERSHEY_SIMPLEX, size, (20, 20, 20), 1, cv2.LINE_AA)
 
+def bar_columns(
+    values:np.ndarray, # Lengths of bars, from zero
+    left:int,          # First column that bars may fill
+    right:int,         # And the last one
+) -> tuple[np.ndarray,int]: # The column where each bar ends; the column of zero
+    "Scale bars so that the longest ones fill the width."
+    low, high = min(values.min(), 0), max(values.max(), 0)
+    span = high-low if high > low else 1
+    columns = left + (np.append(values, 0) - low)/span*(right-left)
+    columns = columns.astype(float).round().astype(int)
+    return columns[:-1], int(columns[-1])
+
+# %% ../../nbs/viewers/06_retrieval.ipynb #ab100ac1
 def strip_bars(
     values_p:np.ndarray,   # From top to bottom; positive to the right, negative to the left
     words:list[str],       # Written beside each bar
@@ -149,18 +163,16 @@ def strip_bars(
     "Draw horizontal bars beside their words, each at the height of its strip; the longest ones fill the width."
     (h, w), p = size, len(values_p)
     font = min(.029*h/p, .8)
+    widest = max(cv2.getTextSize(word, cv2.FONT_HERSHEY_SIMPLEX, font, 1)[0][0] for word in words)
+    ends, zero = bar_columns(values_p, 10 + widest, w - 4)
     out = np.full((h, w, 3), 255, np.uint8)
     edges = np.linspace(0, h, p+1).round().astype(int)
-    left = 10 + max(cv2.getTextSize(word, cv2.FONT_HERSHEY_SIMPLEX, font, 1)[0][0] for word in words)
-    low, high = min(values_p.min(), 0), max(values_p.max(), 0)
-    span = high-low if high > low else 1
-    def column(v): return round(float(left + (v-low)/span*(w-left-4)))
-    for v, word, top, bottom in zip(values_p, words, edges, edges[1:]):
-        begin, end = sorted((column(0), column(v)))
-        out[top+1:bottom, begin:end] = colours[int(v > 0)]
+    for v, word, end, top, bottom in zip(values_p, words, ends, edges, edges[1:]):
+        first, last = sorted((zero, end))
+        out[top+1:bottom, first:last] = colours[int(v > 0)]
         out[bottom-1:bottom] = 225
         _write(out, word, (top+bottom)/2, font)
-    out[:, column(0)] = 20
+    out[:, zero] = 20
     return out
 
 # %% ../../nbs/viewers/06_retrieval.ipynb #39e18d4f
@@ -306,7 +318,7 @@ def note_failures(self:Questions,
         failed = [gallery[o['condition'], o['gallery_view']]*n + number[o['probe']] for o in rows]
     except KeyError as e:
         raise SkeletonGaitError(
-            f'the failures speak of {e.args[0]!r}, which the embeddings or the protocol do not have; '
+            f'the failures name {e.args[0]!r}, which the embeddings or the protocol do not have; '
             'do they belong to another test?') from None
     gallery_cv = np.array([[gallery.get((name, v), -1) for v in self.views] for name in self.conditions])
     condition, probe, view = self.n3.T
@@ -406,7 +418,7 @@ def why_no_views(
     tables = results['tables'] if results else []
     if any(e['per'] == 'view_pair' and e['matrix'] for e in tables): return ''
     if isinstance(questions, Failures):
-        return ('Rank-1 by views cannot be said without embeddings; '
+        return ('Rank-1 by views needs embeddings; '
                 'with evaluator_cfg.save_embeddings: true a test keeps them beside its results.')
     n = len(questions.views_seen())
     if not 2 <= n <= MOST_VIEWS:
@@ -594,7 +606,7 @@ def _select(name:str, options:list[str], value:str|None=None) -> W.Dropdown:
 
 @patch
 def make_pickers(self:RetrievalExplorer) -> None:
-    "Make what narrows the list of questions."
+    "Make the pickers that filter the list of questions."
     q = self.questions
     asked = [q.sequences[i] for i in np.unique(q.n3[:, 1])]
     def names(field): return sorted({getattr(s, field) for s in asked})
@@ -609,9 +621,9 @@ def make_pickers(self:RetrievalExplorer) -> None:
                               continuous_update=False, layout=W.Layout(width='170px'), **WORDS)
     self.evaluate_button = W.Button(description='rank all probes', icon='calculator',
                                     tooltip='find all errors, and draw the figures below')
-    narrowing = self.which, self.condition, self.gallery_view, self.subject, self.type, self.view
-    self.pickers = row(*narrowing, self.evaluate_button)
-    for picker in narrowing:
+    pickers = self.which, self.condition, self.gallery_view, self.subject, self.type, self.view
+    self.pickers = row(*pickers, self.evaluate_button)
+    for picker in pickers:
         picker.observe(lambda change: self.refilter(), 'value')
     self.evaluate_button.on_click(lambda _: self.evaluate())
 
@@ -621,7 +633,7 @@ def _step_button(name:str, icon:str) -> W.Button:
 
 @patch
 def make_steps(self:RetrievalExplorer, n:int) -> None: # Questions
-    "Make what steps through the list of questions."
+    "Make the slider and the buttons that step through the list of questions."
     self.previous = _step_button('previous', 'arrow-left')
     self.next = _step_button('next', 'arrow-right')
     self.position = W.IntSlider(value=1, min=1, max=n, description='probe', continuous_update=False,
@@ -691,7 +703,7 @@ def chosen(self:RetrievalExplorer) -> np.ndarray: # Questions, int64
     if not len(found):
         kind = 'probe' if which == ALL else 'failed probe'
         raise SkeletonGaitError(
-            f'no {kind} is left by these pickers: 0 of {len(self.questions.n3)}. The one before stays in view')
+            f'no {kind} matches these choices: 0 of {len(self.questions.n3)}. The previous one stays in view')
     return found
 
 # %% ../../nbs/viewers/06_retrieval.ipynb #a604b9ed
@@ -739,37 +751,46 @@ def question_words(q:Questions|Failures, question:int) -> str:
     return ', '.join(o for o in words if o)
 
 # %% ../../nbs/viewers/06_retrieval.ipynb #d4faab55
-@patch
-def load_walks(self:RetrievalExplorer) -> list[str]: # What went wrong
-    "Find the pictures of all that is shown, and set the player to the longest walk."
-    r = self.ranking
-    walks, channels = {}, []
-    problems = []
-    entries = [e for e in (*r.shown, r.wrong) if e]
-    for s in dict.fromkeys([r.probe, *(e.sequence for e in entries)]):
+def find_walks(
+    pictures:Callable|Mapping|None,  # As `find_walk` takes them
+    sequences:Iterable[Sequence],
+    known:Mapping[Sequence,Walk|None], # Walks that were found before; they stay
+) -> tuple[dict[Sequence,Walk|None],list[str]]: # Walks, None where there is none; what went wrong, in words
+    "Find the walks of some sequences, and read their first frames."
+    walks, problems = {}, []
+    for s in sequences:
         walks[s] = None
         try:
-            walk = self.walks.get(s) or find_walk(self.pictures, s)
+            walk = known.get(s) or find_walk(pictures, s)
             if walk:
-                channels.append(len(walk.frame(0)))
+                walk.frame(0)
             walks[s] = walk
         except (SkeletonGaitError, OSError) as e:
             problems.append(str(e))
-    self.walks = walks
-    self.n_frames = max((walk.n for walk in walks.values() if walk), default=1)
+    return walks, problems
+
+# %% ../../nbs/viewers/06_retrieval.ipynb #d4faabc1
+@patch
+def load_walks(self:RetrievalExplorer) -> list[str]: # What went wrong
+    "Find the walks of all that is shown, and set the player to the longest."
+    r = self.ranking
+    entries = [e for e in (*r.shown, r.wrong) if e]
+    sequences = dict.fromkeys([r.probe, *(e.sequence for e in entries)])
+    self.walks, problems = find_walks(self.pictures, sequences, self.walks)
+    found = [walk for walk in self.walks.values() if walk]
+    self.n_frames = max((walk.n for walk in found), default=1)
     self.player.resize(self.n_frames)
     self.player.layout.display = 'none' if self.n_frames == 1 else None
-    if channels:
-        self.offer_looks(channels[0])
+    if found and not self.channel.options:
+        self.offer_looks(len(found[0].frame(0)))
     self.channel.layout.display = None if len(self.channel.options) > 1 else 'none'
     return problems
 
 @patch
 def offer_looks(self:RetrievalExplorer, n_channels:int) -> None:
-    "Offer the ways to show a frame, unless there are some already."
-    if not self.channel.options:
-        self.channel.options = list(looks(n_channels))
-        self.channel.index = 0 # options alone choose none
+    "Offer the ways to show a frame."
+    self.channel.options = list(looks(n_channels))
+    self.channel.index = 0 # options alone choose none
 
 # %% ../../nbs/viewers/06_retrieval.ipynb #ef2b63be
 @patch
@@ -805,6 +826,15 @@ def frames_of(self:RetrievalExplorer, s:Sequence, n:int) -> Frames:
 
 # %% ../../nbs/viewers/06_retrieval.ipynb #de090c84
 @patch
+def show_compared(self:RetrievalExplorer, wrong:Entry|None, right:Entry|None) -> None:
+    "Fill the three panels of the comparison."
+    sequences = self.ranking.probe, wrong and wrong.sequence, right and right.sequence
+    names, colours = ('probe', '✗ wrong', '✓ right'), (MIDDLE, BAD, GOOD)
+    for panel, s, name, colour in zip(self.compared, sequences, names, colours):
+        _dress(panel, name, (str(s) if s else 'none',), self.frames.get(s), colour)
+
+# %% ../../nbs/viewers/06_retrieval.ipynb #17e97b12
+@patch
 def compare(self:RetrievalExplorer) -> None:
     "Show probe, wrong and right one, and what each strip says."
     r, i = self.ranking, self.entry.value
@@ -823,19 +853,10 @@ def compare(self:RetrievalExplorer) -> None:
     self.show(self.player.index)
 
 @patch
-def show_compared(self:RetrievalExplorer, wrong:Entry|None, right:Entry|None) -> None:
-    "Fill the three panels of the comparison."
-    sequences = self.ranking.probe, wrong and wrong.sequence, right and right.sequence
-    names, colours = ('probe', '✗ wrong', '✓ right'), (MIDDLE, BAD, GOOD)
-    for panel, s, name, colour in zip(self.compared, sequences, names, colours):
-        _dress(panel, name, (str(s) if s else 'none',), self.frames.get(s), colour)
-
-# %% ../../nbs/viewers/06_retrieval.ipynb #17e97b12
-@patch
 def why_no_verdict(self:RetrievalExplorer) -> str:
     "Say why strips cannot be compared."
     if isinstance(self.questions, Failures):
-        return ('Which strips decided cannot be said without embeddings; '
+        return ('The comparison of strips needs embeddings; '
                 'with evaluator_cfg.save_embeddings: true a test keeps them beside its results.')
     lacking = 'right' if self.ranking.right is None else 'wrong'
     return f'There is nothing to compare with: the gallery has no {lacking} one for this probe.'
@@ -909,7 +930,6 @@ def snapshot(self:RetrievalExplorer, t:int) -> np.ndarray:
         tiles.append(tile(e.sequence, lines, _colour(e)))
     return side_by_side(tiles, height=1)
 
-# %% ../../nbs/viewers/06_retrieval.ipynb #11953f5e
 @patch
 def comparison_picture(self:RetrievalExplorer, t:int) -> np.ndarray|None: # RGB; None where nothing can be compared
     "Draw probe, wrong and right one at frame `t`, and the strips between them."
@@ -937,7 +957,17 @@ def _draw_strip(ax:plt.Axes, strip:np.ndarray, title:str, colour:tuple) -> None:
     ax.set(xticks=[], yticks=[])
     ax.set_ylabel(title, rotation=0, ha='right', va='center', fontsize=7)
     for spine in ax.spines.values():
-        spine.set(color=np.array(colour)/255, linewidth=2)
+        spine.set(color=unit_rgb(colour), linewidth=2)
+
+@patch
+def pictures_beside(self:RetrievalExplorer) -> list[np.ndarray]:
+    "The comparison and the figures of all probes, where there are any."
+    comparison = self.comparison_picture(self.player.index)
+    figures = [_image(o.value) for o in (self.scores, self.matrix) if o.value]
+    pictures = [] if comparison is None else [comparison]
+    if figures:
+        pictures.append(side_by_side(figures, height=1))
+    return pictures
 
 # %% ../../nbs/viewers/06_retrieval.ipynb #5f88dcc7
 @patch
@@ -961,16 +991,6 @@ def figure(self:RetrievalExplorer) -> plt.Figure:
             ax.imshow(picture)
             ax.axis('off')
     return fig
-
-@patch
-def pictures_beside(self:RetrievalExplorer) -> list[np.ndarray]:
-    "The comparison and the figures of all probes, where there are any."
-    comparison = self.comparison_picture(self.player.index)
-    figures = [_image(o.value) for o in (self.scores, self.matrix) if o.value]
-    pictures = [] if comparison is None else [comparison]
-    if figures:
-        pictures.append(side_by_side(figures, height=1))
-    return pictures
 
 # %% ../../nbs/viewers/06_retrieval.ipynb #e20c4d08
 _TESTED = re.compile(r'-([0-9]{5,})(?=-|$)') # the iteration in a file's name, last or before the words for the test

@@ -32,9 +32,9 @@ from ..maps.heatmap import draw_maps, found_joints, impute_joints, notices, plac
 from ..maps.settings import HeatmapConfig, heatmap_config, heatmap_tree, load_heatmap_config
 from ..pictures import LEFT_RGB, SIDE_RGB, pick_frames, side_of
 from ..poses.joints import JOINTS, LIMBS, to_coco17
-from skeletongait.viewers.player import (
-    BAD, Frames, Panel, Player, Timeline, Viewer, WORDS, as_frames, caption, css_rgb, paint, row, side_by_side,
-    stacked, style_sheet, text)
+from .player import (
+    BAD, Frames, OKABE_ITO, Panel, Player, Timeline, Viewer, WORDS, as_frames, caption, css_rgb, paint, row,
+    side_by_side, stacked, style_sheet, text, tint, unit_rgb)
 
 # %% ../../nbs/viewers/02_studio.ipynb #583cd8c3
 def body_box(
@@ -64,8 +64,7 @@ BONES = [SIDE_RGB[limb_side(i, j)] for i, j in LIMBS]    # RGB of each limb
 # %% ../../nbs/viewers/02_studio.ipynb #b4611c56
 def _mix(colour:tuple[int,...], weight:float) -> tuple[int,...]:
     "Return a colour on white, paler where `weight` in [0, 1] is small; never white."
-    w = .12 + .88*min(max(float(weight), 0.), 1.)
-    return tuple(round(255 + (c - 255)*w) for c in colour)
+    return tint(colour, .12 + .88*min(max(float(weight), 0.), 1.))
 
 def _fixed(xy:np.ndarray) -> tuple[int,int]:
     "Return a place in sixteenths of a pixel, as OpenCV takes it."
@@ -103,10 +102,11 @@ def _fit_box(box, height, width):
     y0 -= (height/scale - (y1 - y0))/2 # white above and below a wide box
     return scale, (x0, y0), columns
 
+# %% ../../nbs/viewers/02_studio.ipynb #e6ec69d7
 def draw_skeleton(
     pose_jc:np.ndarray,             # `(17, 3)` pixel x, pixel y, confidence, or `(17, 2)`; not found: 0, 0
     box:tuple[float,float,float,float]|None=None, # Part of the image, as `body_box` returns it; None: of this frame
-    supposed:np.ndarray|None=None,  # `(17, 2)` pixels, imputed positions of missing joints: rings
+    imputed:np.ndarray|None=None,  # `(17, 2)` pixels, imputed positions of missing joints: rings
     fade:bool=True,                 # The less confident, the paler
     height:int=288,                 # Of the picture
     width:int=396,                  # At most
@@ -117,9 +117,9 @@ def draw_skeleton(
     found = (xy != 0).all(-1)
     scale, corner, columns = _fit_box(body_box(xy[None]) if box is None else box, height, width)
     rings = np.zeros(17, bool)
-    if supposed is not None:
-        rings = ~found & (supposed != 0).all(-1)
-        xy = np.where(rings[:, None], supposed, xy)
+    if imputed is not None:
+        rings = ~found & (imputed != 0).all(-1)
+        xy = np.where(rings[:, None], imputed, xy)
     points = np.clip((xy - corner)*scale, -1e4, 1e4)
     rgb = np.full((height, columns, 3), 255, np.uint8)
     thickness = max(round(height/96), 1)
@@ -152,7 +152,7 @@ def following_boxes(
 # %% ../../nbs/viewers/02_studio.ipynb #3cf818e3
 LEVELS = { # RGB of each level
     'found': (225, 225, 225),
-    'below the threshold': (86, 180, 233),
+    'below the threshold': OKABE_ITO['sky'],
     'missing': BAD,
     'switched off': (70, 70, 70),
 }
@@ -193,7 +193,7 @@ def save_settings(
             load_heatmap_config(path)
         except SkeletonGaitError as e:
             raise SkeletonGaitError(
-                f'{e}; it is there already and holds no heatmap settings, so it is left as it is: '
+                f'{e}; it already exists and holds no heatmap settings, so it is kept: '
                 'choose another name') from None
     settings = yaml.safe_dump(heatmap_tree(cfg), sort_keys=False, default_flow_style=None, width=120)
     save_text('# Heatmap settings, saved by the heatmap studio\n' + settings, path)
@@ -268,7 +268,7 @@ def same_walk(
     if x_thw.max() == 1:
         x_thw = x_thw*255
         remarks.append('the silhouettes have levels 0 and 1: shown 255 times as bright; '
-                       'a training takes them as they are')
+                       'training uses them as they are')
     return x_thw, n, ' '.join(remarks)
 
 # %% ../../nbs/viewers/02_studio.ipynb #472a9e7a
@@ -285,13 +285,14 @@ def make_sliders(self:HeatmapStudio) -> list[W.Widget]:
         value=c.sigma, min=min(.5, c.sigma), max=max(16, c.sigma), step=.1, readout_format='.1f',
         description=f'sigma, pixels of {c.img_h}', layout=layout(), **WORDS,
         tooltip=f'how wide limbs and joints are drawn: in pixels of the image {c.img_h} high that is drawn first, '
-                'before it is cut to the body and made small')
+                'before it is cut to the body and scaled down')
     self.min_conf = W.FloatSlider(
         value=c.min_conf, min=0, max=1, step=.01, description='confidence, at least',
         continuous_update=False, # a change imputes the whole walk again
         layout=layout(), tooltip='a joint of lower confidence counts as not found', **WORDS)
     return [self.sigma, self.min_conf]
 
+# %% ../../nbs/viewers/02_studio.ipynb #472a9ec1
 @patch
 def make_choices(self:HeatmapStudio) -> list[W.Widget]:
     "Make the lists of choices, at the values of `cfg`."
@@ -299,7 +300,7 @@ def make_choices(self:HeatmapStudio) -> list[W.Widget]:
     self.method = W.Dropdown(
         value=c.pad_method, options={'from the 4 frames most alike': 'knn', 'mean of all frames': 'simple'},
         description='missing joints', layout=W.Layout(width='auto'), **WORDS,
-        tooltip='where a joint that was not found is supposed to be; in the saved file: pad_method knn or simple')
+        tooltip='how the position of a missing joint is estimated; in the saved file: pad_method knn or simple')
     self.size = W.Dropdown(
         value=c.final_img_size, options=sorted({32, 64, 128, c.final_img_size}), description='map size',
         tooltip='height and width of the maps, pixels', layout=W.Layout(width='auto'), **WORDS)
@@ -318,13 +319,13 @@ def make_boxes(self:HeatmapStudio) -> list[W.Widget]:
         'ticked, they fill in the others')
     self.use_conf = box(
         self.cfg.use_conf, 'weight by confidence',
-        'joints and limbs are the fainter the less confident the estimator was; otherwise every joint counts 1')
+        'the less confident the estimator, the fainter the joints and limbs; otherwise every joint counts 1')
     self.align = box(
         self.cfg.align, 'cut to the body',
-        'the map is cut to the body and the body as high as the map (align); otherwise the whole image is made small')
+        'the map is cut to the body and the body as high as the map (align); otherwise the whole image is scaled down')
     self.imputed = box(
         False, 'show imputed joints',
-        'as rings in the skeleton, where they are supposed to be; the maps do not change')
+        'as rings in the skeleton, at their estimated positions; the maps do not change')
     return [self.impute_others, self.use_conf, self.align]
 
 # %% ../../nbs/viewers/02_studio.ipynb #bbad49bc
@@ -366,6 +367,7 @@ def make_switch(self:HeatmapStudio, name:str) -> W.Checkbox:
     switch.add_class(f'sg-{side_of(name)}')
     return switch
 
+# %% ../../nbs/viewers/02_studio.ipynb #cbf014c1
 @patch
 def make_joints(self:HeatmapStudio) -> W.Widget:
     "Make a switch for each joint beside its row of the timeline, and buttons for many at once."
@@ -373,8 +375,7 @@ def make_joints(self:HeatmapStudio) -> W.Widget:
     self.timeline = Timeline(_ROW)
     self.timeline.image.layout.margin = '0'
     ends = W.HTML(
-        '<div style="display: flex; justify-content: space-between">'
-        f'<span>frame 0</span><span>{self.n_frames - 1}</span></div>',
+        f'<div class="sg-ends"><span>frame 0</span><span>{self.n_frames - 1}</span></div>',
         layout=W.Layout(width=f'{self.timeline.width}px', margin='0'))
     switches = W.VBox(list(self.joints.values()), layout=W.Layout(flex='0 0 auto'))
     rows = W.HBox((switches, W.VBox((self.timeline, ends))))
@@ -402,7 +403,7 @@ def make_buttons(self:HeatmapStudio) -> W.Widget:
 
 @patch
 def switch(self:HeatmapStudio, which:str, button:W.Button|None=None) -> None:
-    "Switch many joints at once, and draw once."
+    "Switch many joints at once, and refresh once."
     with self.together():
         for name, box in self.joints.items():
             box.value = switched_on(which, name)
@@ -411,7 +412,7 @@ def switch(self:HeatmapStudio, which:str, button:W.Button|None=None) -> None:
 @patch
 @contextmanager
 def together(self:HeatmapStudio) -> Iterator[None]:
-    "Draw only at the end of this block, however many controls change in it."
+    "Refresh only at the end of this block, however many controls change in it."
     self.held = True
     try:
         yield
@@ -492,6 +493,16 @@ def place(self:HeatmapStudio,
 
 # %% ../../nbs/viewers/02_studio.ipynb #75e93bc5
 @patch
+def asked(self:HeatmapStudio) -> tuple[HeatmapConfig,np.ndarray]:
+    "Return the settings that the controls say, and the joints they place; a `SkeletonGaitError` if there are none."
+    cfg = self.wanted()
+    try:
+        return cfg, self.place(cfg)
+    except SkeletonGaitError as e:
+        raise SkeletonGaitError(f'{e}. The pictures still show the last settings that could be drawn') from None
+
+# %% ../../nbs/viewers/02_studio.ipynb #cf07cf4b
+@patch
 def refresh(self:HeatmapStudio, change=None) -> None:
     "Show what the controls say, or a notice why that is impossible."
     if self.held: return
@@ -500,16 +511,6 @@ def refresh(self:HeatmapStudio, change=None) -> None:
         rings = self.filled(cfg) if self.imputed.value else None
         self.take(cfg, joints, rings)
         self.show(self.player.index)
-
-# %% ../../nbs/viewers/02_studio.ipynb #cf07cf4b
-@patch
-def asked(self:HeatmapStudio) -> tuple[HeatmapConfig,np.ndarray]:
-    "Return the settings that the controls say, and the joints they place; a `SkeletonGaitError` if there are none."
-    cfg = self.wanted()
-    try:
-        return cfg, self.place(cfg)
-    except SkeletonGaitError as e:
-        raise SkeletonGaitError(f'{e}. The pictures still show the last settings that could be drawn') from None
 
 @patch
 def take(self:HeatmapStudio,
@@ -565,52 +566,8 @@ def draw_pose(
     "Draw the pose of a frame as the settings leave it."
     on_j1 = np.array([name not in cfg.joints_off for name in JOINTS])[:, None]
     pose_jc = np.concatenate([found_joints(pose[t], cfg.min_conf)*on_j1, pose[t, :, 2:]], 1)
-    supposed = None if filled is None else filled[t]*on_j1
-    return draw_skeleton(pose_jc, box, supposed, cfg.use_conf)
-
-# %% ../../nbs/viewers/02_studio.ipynb #3646f334
-@patch
-def build(self:HeatmapStudio, pose:np.ndarray, silhouette:np.ndarray|None, fps:float) -> None:
-    "Check the input, make everything, and show frame 0."
-    self.held = False
-    self.fps = fps
-    self.pose, self.pose17 = pose, to_coco17(pose)
-    self.silhouette, self.n_frames, self.remark = same_walk(len(self.pose17), silhouette)
-    self.placed = remember(place_joints, pose, self.cfg)
-    self.filled = remember(impute_joints, self.pose17, self.cfg)
-    self.place(self.cfg) # raises if the given settings cannot be drawn
-    self.boxes = following_boxes(self.pose17[..., :2])
-    self.make_panels()
-    self.player = Player(self.n_frames, fps)
-    self.remarks = W.HTML()
-    self.arrange()
-    self.refresh()
-    self.player.watch(self.show)
-
-@patch
-def make_panels(self:HeatmapStudio) -> None:
-    "Make the panels by name."
-    names = ['skeleton', 'limb map', 'joint map']
-    if self.silhouette is not None:
-        names.append('silhouette')
-    self.panels = {name: Panel(name, 192) for name in names}
-    self.panels['skeleton'].image.remove_class('sg-pixels') # lines, not pixels
-    if self.silhouette is not None:
-        self.panels['silhouette'].frames = Frames(self.silhouette.__getitem__, self.n_frames)
-
-# %% ../../nbs/viewers/02_studio.ipynb #6a5832f6
-@patch
-def arrange(self:HeatmapStudio) -> None:
-    "Put the widgets together, and attach the observers."
-    sliders = self.make_sliders() + self.make_choices()
-    boxes = self.make_boxes()
-    joints = self.make_joints()
-    saving = self.make_saving()
-    for control in (*sliders, *boxes, self.imputed, *self.joints.values()):
-        control.observe(self.refresh, 'value')
-    panels = W.HBox(list(self.panels.values()), layout=W.Layout(flex_flow='row wrap'))
-    self.fill(panels, self.make_key(), self.player, row(*sliders), row(*boxes, self.reset_button), joints,
-              self.remarks, saving)
+    imputed = None if filled is None else filled[t]*on_j1
+    return draw_skeleton(pose_jc, box, imputed, cfg.use_conf)
 
 # %% ../../nbs/viewers/02_studio.ipynb #826a0959
 @patch
@@ -647,6 +604,50 @@ def keep(self:HeatmapStudio, button:W.Button|None=None) -> None:
     if not self.notice.value:
         self.refresh()
 
+# %% ../../nbs/viewers/02_studio.ipynb #3646f334
+@patch
+def make_panels(self:HeatmapStudio) -> None:
+    "Make the panels by name."
+    names = ['skeleton', 'limb map', 'joint map']
+    if self.silhouette is not None:
+        names.append('silhouette')
+    self.panels = {name: Panel(name, 192) for name in names}
+    self.panels['skeleton'].image.remove_class('sg-pixels') # lines, not pixels
+    if self.silhouette is not None:
+        self.panels['silhouette'].frames = Frames(self.silhouette.__getitem__, self.n_frames)
+
+# %% ../../nbs/viewers/02_studio.ipynb #6a5832f6
+@patch
+def build(self:HeatmapStudio, pose:np.ndarray, silhouette:np.ndarray|None, fps:float) -> None:
+    "Check the input, make everything, and show frame 0."
+    self.held = False
+    self.fps = fps
+    self.pose, self.pose17 = pose, to_coco17(pose)
+    self.silhouette, self.n_frames, self.remark = same_walk(len(self.pose17), silhouette)
+    self.placed = remember(place_joints, pose, self.cfg)
+    self.filled = remember(impute_joints, self.pose17, self.cfg)
+    self.place(self.cfg) # raises if the given settings cannot be drawn
+    self.boxes = following_boxes(self.pose17[..., :2])
+    self.make_panels()
+    self.player = Player(self.n_frames, fps)
+    self.remarks = W.HTML()
+    self.arrange()
+    self.refresh()
+    self.player.watch(self.show)
+
+@patch
+def arrange(self:HeatmapStudio) -> None:
+    "Put the widgets together, and attach the observers."
+    sliders = self.make_sliders() + self.make_choices()
+    boxes = self.make_boxes()
+    joints = self.make_joints()
+    saving = self.make_saving()
+    for control in (*sliders, *boxes, self.imputed, *self.joints.values()):
+        control.observe(self.refresh, 'value')
+    panels = W.HBox(list(self.panels.values()), layout=W.Layout(flex_flow='row wrap'))
+    self.fill(panels, self.make_key(), self.player, row(*sliders), row(*boxes, self.reset_button), joints,
+              self.remarks, saving)
+
 # %% ../../nbs/viewers/02_studio.ipynb #e558059b
 @patch
 def pictures(self:HeatmapStudio, t:int) -> list[np.ndarray]:
@@ -667,6 +668,28 @@ def snapshot(self:HeatmapStudio, t:int) -> np.ndarray: # RGB `(h, w, 3)` uint8, 
     return stacked((panels, caption(rows, words)))
 
 # %% ../../nbs/viewers/02_studio.ipynb #1175d01c
+def add_key(
+    ax:plt.Axes,
+    colours:Mapping[str,tuple[int,int,int]], # RGB by name
+) -> None:
+    "Write the meaning of the colours above an axis."
+    patches = [plt.Rectangle((0, 0), 1, 1, fc=unit_rgb(rgb)) for rgb in colours.values()]
+    ax.legend(patches, list(colours), loc='lower center', bbox_to_anchor=(.5, 1), ncols=4, fontsize=7, frameon=False)
+
+@patch
+def draw_timeline(self:HeatmapStudio, ax:plt.Axes) -> None:
+    "Draw the joints over time, with their names and the meaning of the colours."
+    levels_jt = joint_levels(self.pose17, self.settings)[:, :self.n_frames]
+    rgb = np.array(list(LEVELS.values()), np.uint8)[levels_jt]
+    now = self.player.index
+    ax.imshow(rgb, aspect='auto', interpolation='nearest', extent=(0, self.n_frames, 16.5, -.5))
+    ax.axvline(now + .5, color='k', lw=1)
+    ax.set_yticks(range(17), [name.replace('_', ' ') for name in JOINTS], fontsize=6)
+    ax.set_xlabel(f'frame; the line is at {now}', fontsize=8)
+    ax.tick_params(labelsize=6)
+    add_key(ax, LEVELS)
+
+# %% ../../nbs/viewers/02_studio.ipynb #6ada5013
 @patch
 def figure(self:HeatmapStudio) -> plt.Figure:
     "Draw eight moments of the walk in all panels, and the joints over time."
@@ -686,25 +709,3 @@ def figure(self:HeatmapStudio) -> plt.Figure:
                 ax.set_ylabel(name, fontsize=8)
     self.draw_timeline(fig.add_subplot(grid[n, :]))
     return fig
-
-def add_key(
-    ax:plt.Axes,
-    colours:Mapping[str,tuple[int,int,int]], # RGB by name
-) -> None:
-    "Write the meaning of the colours above an axis."
-    patches = [plt.Rectangle((0, 0), 1, 1, fc=np.array(rgb)/255) for rgb in colours.values()]
-    ax.legend(patches, list(colours), loc='lower center', bbox_to_anchor=(.5, 1), ncols=4, fontsize=7, frameon=False)
-
-# %% ../../nbs/viewers/02_studio.ipynb #6ada5013
-@patch
-def draw_timeline(self:HeatmapStudio, ax:plt.Axes) -> None:
-    "Draw the joints over time, with their names and the meaning of the colours."
-    levels_jt = joint_levels(self.pose17, self.settings)[:, :self.n_frames]
-    rgb = np.array(list(LEVELS.values()), np.uint8)[levels_jt]
-    now = self.player.index
-    ax.imshow(rgb, aspect='auto', interpolation='nearest', extent=(0, self.n_frames, 16.5, -.5))
-    ax.axvline(now + .5, color='k', lw=1)
-    ax.set_yticks(range(17), [name.replace('_', ' ') for name in JOINTS], fontsize=6)
-    ax.set_xlabel(f'frame; the line is at {now}', fontsize=8)
-    ax.tick_params(labelsize=6)
-    add_key(ax, LEVELS)

@@ -4,8 +4,8 @@
 viewer runs in a process of its own, on one thread, with a sequence of
 N frames (2,000): every frame is shown twice, in order. The first time it is drawn and encoded, the second time
 only its value is swapped. Memory is what the process grew by from
-before the viewer was made, its input not counted, to after the last frame. The monitor has two runs of 6,000
-log lines, the explorer 5,000 sequences of 256 x 16 and walks of N frames.
+before the viewer was made, its input not counted, to after the last frame. The explorer has 5,000 sequences of
+256 x 16 and walks of N frames. The training monitor has no frames, and is not among them.
 """
 
 import argparse
@@ -58,36 +58,6 @@ def browser(n):
     return lambda: DatasetBrowser(tree)
 
 
-def monitor(n):
-    from skeletongait.viewers.monitor import TrainingMonitor
-
-    rng, lines = np.random.default_rng(0), 6000
-    noise = rng.normal(size=(2, lines, 3)) * 0.05
-
-    def line(run, i):
-        x = np.exp(-i / 1500)
-        values = {
-            'triplet/loss': x + abs(noise[run, i, 0]),
-            'softmax/loss': 5 * x + 1 + noise[run, i, 1],
-            'softmax/accuracy': min(1 - x + abs(noise[run, i, 2]), 1),
-        }
-        return dict(
-            time='2026-01-01T00:00:00',
-            iteration=10 * i + 10,
-            n=10,
-            values=values,
-            lr=0.1,
-            seconds=0.3,
-            data=0.05,
-            compute=0.2,
-            other=0.05,
-            throughput=400.0,
-        )
-
-    runs = {f'run {run}': [line(run, i) for i in range(lines)] for run in (0, 1)}
-    return lambda: TrainingMonitor(runs)
-
-
 def retrieval(n):
     from skeletongait.viewers.retrieval import RetrievalExplorer
 
@@ -112,7 +82,6 @@ VIEWERS = dict(
     HeatmapStudio=studio,
     OverlayViewer=overlay,
     DatasetBrowser=browser,
-    TrainingMonitor=monitor,
     RetrievalExplorer=retrieval,
     FusionViewer=fusion,
 )

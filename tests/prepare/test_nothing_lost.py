@@ -405,7 +405,7 @@ def test_the_button_leaves_the_files_of_others(tmp_path, name):
     else:
         save_text('mine', path)
     viewer.keep_button.click()
-    assert 'is there already, and this viewer has not saved it; choose another name' in viewer.notice.value
+    assert 'already exists, and this viewer did not save it; choose another name' in viewer.notice.value
     assert path.is_symlink() or path.read_bytes() == b'mine'
     path.unlink()
     for _ in range(2):

@@ -10,7 +10,8 @@ from records import event, line, test as tested
 from records import write_test
 
 from skeletongait.core import SkeletonGaitError
-from skeletongait.viewers.monitor import MOST_PANELS, TrainingMonitor, check_records
+from skeletongait.viewers.live import MOST_PANELS, check_records
+from skeletongait.viewers.monitor import TrainingMonitor
 from skeletongait.viewers.retrieval import RetrievalExplorer, newest_results, read_results
 from skeletongait.runs.records import MOST_METRICS, parse_record, read_metrics, rewind_metrics
 
@@ -36,9 +37,8 @@ def test_records_are_checked_field_by_field(at, value):
 def look(folder):
     "All that a monitor shows of a run."
     v = TrainingMonitor.from_folders(folder, follow=False)
-    v.log_y.value = True
     v.snapshot(0)
-    for o in (v.words, v.tests, v.notice, *v.status.values()):
+    for o in (v.notice, *v.status.values()):
         o.value.encode()
     return v
 

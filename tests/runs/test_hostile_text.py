@@ -14,7 +14,7 @@ from skeletongait.core import SkeletonGaitError
 from skeletongait.data.partition import read_partition
 from skeletongait.maps.settings import load_heatmap_config
 from skeletongait.prepare.manifest import MANIFEST, Record, from_line, maps_name, read_manifest, to_line
-from skeletongait.viewers.monitor import read_total
+from skeletongait.viewers.live import read_total
 
 
 def bomb(levels, wide, first, one):

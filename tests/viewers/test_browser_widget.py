@@ -129,7 +129,7 @@ def test_odd_levels(x, says):
     [
         ({'a': REC.pose, 'b': REC.silhouette[:-2]}, 'a has 12 frames, b has 10 frames'),
         ({'a': MAPS, 'b': REC.silhouette[:, :60]}, 'maps of 64 x 64 and silhouettes of 60 x 64'),
-        ({'a': MAPS, 'b': REC.silhouette[..., :61]}, '64 x 61 cannot be laid over'), ({}, 'nothing in it')])
+        ({'a': MAPS, 'b': REC.silhouette[..., :61]}, '64 x 61 cannot be laid over'), ({}, 'the sequence is empty')])
 def test_flaws_of_a_sequence(contents, says):
     problem, = problems_of(read_contents(contents))
     assert says in problem

@@ -23,7 +23,7 @@ from skeletongait.viewers.fusion import SCALES, model_weights, network_frames, p
 from skeletongait.maps.settings import HeatmapConfig, load_heatmap_config
 from skeletongait.maps.heatmap import pose_to_heatmap
 from skeletongait.nets.models import build_model
-from skeletongait.viewers.monitor import curves_of, draw_runs, drawn, style, with_cursor
+from skeletongait.viewers.monitor import curves_of, figure_pixels, plot_runs, style
 from skeletongait.viewers.player import SequencePlayer, paint
 from skeletongait.pictures import figure_png
 from skeletongait.poses.joints import JOINTS
@@ -369,10 +369,9 @@ def write_run(folder, lines):
     return records[:lines]
 
 
-def monitored(records, span, cursor, smooth=0):
+def monitored(records):
     "The monitor's picture of one run."
-    curves = curves_of(records)
-    return with_cursor(*drawn(draw_runs({'one': curves}, {'one': style(0)}, {'one': 'one'}, span, smooth)), cursor)
+    return figure_pixels(plot_runs({'one': curves_of(records)}, {'one': style(0)}, {'one': 'one'}))
 
 
 def test_monitor_follows_a_run_that_grows(lab):
@@ -382,27 +381,19 @@ def test_monitor_follows_a_run_that_grows(lab):
         "from skeletongait.viewers.monitor import TrainingMonitor\nviewer = "
         "TrainingMonitor.from_folders('runs/one', follow=False)\nviewer"
     ) as book:
-        image, frame = book.find('.sg-monitor img'), book.slider('iteration')
-        book.shows(image, monitored(records, (0, 40), 40))
-        book.press(frame, 'Home')
-        book.shows(image, monitored(records, (0, 40), 2))
-        book.press(frame, 'ArrowRight', 4)
-        book.shows(image, monitored(records, (0, 40), 10))
-        book.press(book.slider('smoothing'), 'ArrowRight', 50)
-        book.shows(image, monitored(records, (0, 40), 10, 0.5))
-        book.press(frame, 'End')
+        image = book.find('.sg-monitor img')
+        book.shows(image, monitored(records))
+        book.find('.sg-note', has_text='one: iteration 40 of 80').wait_for()
         records = write_run(folder, 30)
         book.button('refresh').click()
-        book.shows(image, monitored(records, (0, records[-1]['iteration']), records[-1]['iteration'], 0.5))
+        book.shows(image, monitored(records))
         book.button('follow').click()
         book.settle()
         records = write_run(folder, 42)
-        book.shows(image, monitored(records, (0, 80), 80, 0.5))  # by itself
-        book.find('.sg-note', has_text='iteration 80 of 80, finished').wait_for()
+        book.shows(image, monitored(records))  # by itself
+        book.find('.sg-note', has_text='one: iteration 80 of 80, finished').wait_for()
         book.until('viewer.task is None and not viewer.follow.value', True)  # all is told
-        book.find('.widget-checkbox input').first.click()
-        book.find('.sg-message', has_text='no run is shown').wait_for()
-        image.wait_for(state='hidden')
+        assert book.find('.sg-message').count() == 0
 
 
 EMBEDDINGS = '''import numpy as np
@@ -513,7 +504,7 @@ viewer"""
         subject = book.find('.widget-text input[placeholder=all]').first
         subject.fill('nobody')
         subject.press('Enter')
-        book.find('.sg-message', has_text=f'no probe is left by these pickers: 0 of {n}').wait_for()
+        book.find('.sg-message', has_text=f'no probe matches these choices: 0 of {n}').wait_for()
         book.find('.sg-note', has_text=f'0 of {n}').first.wait_for()
         assert not book.button('next').is_enabled()
         subject.fill('')
@@ -543,10 +534,10 @@ def test_overlay_shows_what_the_loader_cuts_and_training_warps(lab, rec, maps):
         book.press(frame, 'ArrowRight', 9)
         check(9, 0)
         for seed in (1, 2, 3):
-            book.button('draw again').first.click()
+            book.button('sample again').first.click()
             book.until('viewer.seed.value', seed)
             check(9, seed)
-        assert book.find('.widget-html', has_text='this draw:').first.inner_text() == 'this draw: ' + ', '.join(
+        assert book.find('.widget-html', has_text='this sample:').first.inner_text() == 'this sample: ' + ', '.join(
             DONE[name] for name in applied(transform, np.random.default_rng(3), (64, 44))
         )
         book.press(book.slider("map's weight").first, 'ArrowRight', 4)
@@ -562,7 +553,7 @@ def test_overlay_shows_what_the_loader_cuts_and_training_warps(lab, rec, maps):
         ]
         book.dropdown('transform').first.select_option(label='none')
         book.find('.widget-html', has_text='nothing random').wait_for()
-        assert not book.button('draw again').first.is_enabled()
+        assert not book.button('sample again').first.is_enabled()
 
 
 NETWORK = dict(

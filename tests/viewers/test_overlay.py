@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from skeletongait.viewers.overlay import (
-    CROPPED, DONE, KEY, OverlayViewer, applied, badge, draw_words, fit_streams, is_random, kept_columns, key, steps,
+    CROPPED, DONE, KEY, OverlayViewer, applied, badge, fit_streams, is_random, kept_columns, key, sample_words, steps,
     training_transform, veil)
 from skeletongait.data.streams import sequence_files
 from skeletongait.runs.config import packaged_configs
@@ -117,31 +117,32 @@ def test_a_setting_draws_only_the_frame_in_view():
 
 def test_drawing_again_counts_and_says_what_happened():
     viewer = OverlayViewer(MAPS, SILS, ALWAYS)
-    viewer.draw_button.click()
+    viewer.sample_button.click()
     assert viewer.seed.value == 1
-    assert viewer.drawn.value == '<span title="RandomPerspective, RandomRotate">this draw: seen askew, rotated</span>'
-    assert not viewer.draw_button.disabled and not viewer.seed.disabled
+    said = '<span title="RandomPerspective, RandomRotate">this sample: seen askew, rotated</span>'
+    assert viewer.sampled.value == said
+    assert not viewer.sample_button.disabled and not viewer.seed.disabled
     viewer.transform.value = 'none'
-    assert 'nothing random: frames left as they are' in viewer.drawn.value
-    assert viewer.draw_button.disabled
+    assert 'nothing random: frames left as they are' in viewer.sampled.value
+    assert viewer.sample_button.disabled
     assert viewer.seed.disabled
     viewer.transform.value = 'my own'
     first = decode(viewer.panels['seen'].image.value)
-    viewer.draw_button.click()
+    viewer.sample_button.click()
     viewer.seed.value = 1
     assert (decode(viewer.panels['seen'].image.value) == first).all() # a draw can be repeated
-    assert not viewer.draw_button.disabled and not viewer.seed.disabled
+    assert not viewer.sample_button.disabled and not viewer.seed.disabled
 
 
 def test_every_transform_has_words():
     assert {*DONE} == {*TRANSFORMS} - {BaseSilTransform.__name__} # it changes no frame of uint8
-    assert draw_words(['<b>']) == '<span title="&lt;b&gt;">this draw: &lt;b&gt;</span>'
+    assert sample_words(['<b>']) == '<span title="&lt;b&gt;">this sample: &lt;b&gt;</span>'
 
 
 @pytest.mark.parametrize('name', TRANSFORMS)
-def test_draw_again_works_where_draws_can_differ(name):
+def test_sampling_again_works_where_samples_can_differ(name):
     viewer = OverlayViewer(MAPS, SILS, {'type': name})
-    assert viewer.draw_button.disabled == viewer.seed.disabled == (not issubclass(TRANSFORMS[name], RandomTransform))
+    assert viewer.sample_button.disabled == viewer.seed.disabled == (not issubclass(TRANSFORMS[name], RandomTransform))
 
 
 def test_compositions_of_compositions():

@@ -13,8 +13,8 @@ from PIL import Image
 
 from skeletongait.core import SkeletonGaitError
 from skeletongait.viewers.player import (
-    BAD, Frames, Panel, Player, SequencePlayer, Timeline, Viewer, as_array, as_frames, enlarge, paint, side_by_side,
-    write_animation)
+    BAD, Frames, Panel, Player, SequencePlayer, Timeline, Viewer, as_array, as_frames, enlarge, paint, short_names,
+    side_by_side, write_animation)
 from pages import decode
 
 
@@ -248,3 +248,11 @@ def test_closed_viewer_is_forgotten():
 
 def test_tensors_are_arrays():
     assert as_array(torch.ones(2, 3, requires_grad=True), 'x').shape == (2, 3)
+
+
+@pytest.mark.parametrize(
+    'folders, names',
+    [
+        (('a/x', 'a/y'), ['x', 'y']), (('a/x', 'b/x'), ['a/x', 'b/x']), (('x',), ['x']), ((), []),
+        (('/', '/a'), ['/', 'a'])])
+def test_names_are_short_and_differ(folders, names): assert short_names(folders) == names

@@ -321,7 +321,7 @@ def test_failures_of_other_data_are_refused():
     row = dict(
         condition='', probe='999-bg-01-000', gallery_view='', rank=2, right='999-nm-01-000', right_distance=1.,
         before=[])
-    with pytest.raises(SkeletonGaitError, match="speak of '999-bg-01-000'"):
+    with pytest.raises(SkeletonGaitError, match="name '999-bg-01-000'"):
         q.note_failures([row])
     q.note_failures([])
     assert (q.failed_n == -1).all()
@@ -396,7 +396,7 @@ def test_pickers_that_leave_nobody_keep_the_probe_and_say_so():
     before, probe = v.list, v.ranking.probe
     n, steps = len(v.questions.n3), (v.position, v.previous, v.next)
     v.subject.value = '<b>nobody</b>'
-    assert f'no probe is left by these pickers: 0 of {n}' in v.notice.value and v.list is before
+    assert f'no probe matches these choices: 0 of {n}' in v.notice.value and v.list is before
     assert v.ranking.probe == probe
     assert f'>0 of {n}<' in v.count.value and not v.position.readout and all(o.disabled for o in steps)
     assert v.children.index(v.notice) < v.children.index(v.pickers)
@@ -533,7 +533,7 @@ def test_a_probe_with_nobody_to_compare():
         x, *who, protocol=dict(gallery=dict(types=['nm']), probe=dict(types=['bg']), exclude=['view']))
     assert v.ranking.entries
     v.which.value, v.subject.value = ALL, 'c'
-    assert v.ranking.entries == [] and v.verdict is None and 'nobody is left' in v.heading.value
+    assert v.ranking.entries == [] and v.verdict is None and 'no gallery sequence is left' in v.heading.value
     assert v.comparison.layout.display == 'none'
     v.figure(), v.snapshot(0)
     v = RetrievalExplorer(x, *who, protocol=dict(gallery=dict(types=['nm']), probe=dict(types=['bg'])))
@@ -662,7 +662,7 @@ def test_without_embeddings_failures_are_shown(tmp_path):
         assert [str(e.sequence) for e in v.ranking.entries] == [b['sequence'] for b in o['before']]
         assert (v.ranking.right.place, str(v.ranking.right.sequence)) == (o['rank'], o['right'])
     assert 'evaluator_cfg.save_embeddings: true' in v.words.value and v.verdict is None and v.scores.value
-    assert v.by_view is None and 'by views cannot be said without embeddings' in v.no_views.value
+    assert v.by_view is None and 'by views needs embeddings' in v.no_views.value
     assert v.evaluate_button.layout.display == 'none'
     v.figure(), v.snapshot(0)
     v.subject.value = v.ranking.probe.subject
