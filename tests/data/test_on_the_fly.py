@@ -366,7 +366,7 @@ def spoil(kind, f, folder):
 BAD = {
     'evil': 'refused',
     'evil array': 'refused',
-    'truncated': 'no readable pickle',
+    'truncated': 'not a readable pickle',
     'empty': 'the file is empty',
     'gone': 'cannot be read',
     'nan': 'frames 11: NaN',

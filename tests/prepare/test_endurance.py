@@ -557,7 +557,7 @@ def test_pipes_and_changing_files(tree, small, monkeypatch, capsys):
     data = known.read_bytes()
     known.unlink()
     os.mkfifo(known)
-    assert run(tree) == 1 and capsys.readouterr().out.count('no regular file') == 2
+    assert run(tree) == 1 and capsys.readouterr().out.count('not a regular file') == 2
     (tree/'pose'/'000'/'nm-01'/'090'/'new.pkl').unlink()
     known.unlink()
     known.write_bytes(data)

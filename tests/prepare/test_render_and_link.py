@@ -67,7 +67,7 @@ def bad_poses(marker):
             'nan': (pickle.dumps(nan), 'frames 2: NaN'),
                 'no_height': (pickle.dumps(flat), 'frames 1: all joints have the same y'),
                 'joints_16': (pickle.dumps(np.ones((4, 16, 3))), 'shape (4, 16, 3)'),
-            'cut_short': (pickle.dumps(good)[:100], 'no readable pickle')}
+            'cut_short': (pickle.dumps(good)[:100], 'not a readable pickle')}
 
 
 def test_bad_files_are_listed_and_the_rest_is_done(walkers, drawn, tmp_path):

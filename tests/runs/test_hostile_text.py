@@ -148,7 +148,7 @@ def test_json_is_read_as_python_reads_it(o):
     ],
 )
 def test_hostile_json_is_one_line(text):
-    assert one_line(read_json, text).startswith('not JSON')
+    assert one_line(read_json, text).startswith(('not JSON: ', 'JSON nested more than 64 deep'))
 
 
 def test_json_as_deep_as_it_may_be():
