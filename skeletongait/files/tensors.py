@@ -83,7 +83,7 @@ def _lay(
 ) -> _Tensor:
     "Place a tensor in a storage; an `ArrayFileError` if it extends beyond the storage, or overlaps itself."
     if not (_whole((offset,)) and _whole(shape) and _whole(stride) and len(shape) == len(stride)):
-        raise ArrayFileError("a tensor without a proper shape")
+        raise ArrayFileError("a tensor with an invalid shape")
     count = math.prod(shape)
     last = offset + sum((k-1)*s for k, s in zip(shape, stride))
     if count > n or (count and last >= n):
@@ -132,7 +132,7 @@ def storage(self:_Description, pid) -> _Storage:
         raise ArrayFileError("a storage not in torch's format")
     new = _Storage(key, name, n)
     if n < 0 or self.storages.setdefault(key, new) != new:
-        raise ArrayFileError("a storage of two kinds or sizes")
+        raise ArrayFileError("a storage of a negative size, or described in two ways")
     if self.sizes is not None and self.sizes.get(key) != new.n_bytes:
         raise ArrayFileError(
             f"a storage of {new.n_bytes:,} bytes, but the file has {self.sizes.get(key, 0):,} for it")

@@ -112,7 +112,7 @@ def test_partition_is_matched_with_the_disk(tree, tmp_path):
         '1 listed subjects without data are dropped: 099',
         '3 subjects with data are not in the partition and stay unused: 002, 004, 005',
         '1 subjects are in both',
-        '2 listed probes are no test sequence on disk and are dropped: 003-cl-000, 006-nm-000',
+        '2 listed probes are not test sequences on disk and are dropped: 003-cl-000, 006-nm-000',
     ):
         assert any(part in n and str(tree.root) in n for n in p.notices), part
     assert match_partition(p, tree)._replace(notices=()) == p._replace(notices=())
@@ -599,9 +599,9 @@ ENDS = {
         lambda: die_by('SIGKILL'),
         'was killed by SIGKILL .* ran out of memory: lower data_cfg.num_workers or data_cfg.max_file_mb',
     ),
-    'SIGSEGV': (lambda: die_by('SIGSEGV'), 'was killed by SIGSEGV .* a broken file can do that'),
+    'SIGSEGV': (lambda: die_by('SIGSEGV'), 'was killed by SIGSEGV .* a damaged file can cause this'),
     'SIGBUS': (lambda: die_by('SIGBUS'), 'was killed by SIGBUS .* /dev/shm is full'),
-    'exit 3': (lambda: os._exit(3), 'ended with exit code 3 .* a broken file can do that'),
+    'exit 3': (lambda: os._exit(3), 'ended with exit code 3 .* a damaged file can cause this'),
 }
 
 @pytest.fixture

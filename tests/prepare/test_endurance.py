@@ -225,8 +225,8 @@ def test_changed_settings_never_mix(tree, small):
     cfg = settings_file(tree, 'align_args: {align: false, offset: 3}')
     before = files(tree/OUT)
     with pytest.raises(SkeletonGaitError,
-                       match=r'12 maps were drawn otherwise: align was True and is False, offset was 0 and is 3; '
-                             r'choose another --ext_name or --save_root.*--overwrite'):
+                       match=r'12 maps were drawn with other settings: align was True and is False, '
+                             r'offset was 0 and is 3; choose another --ext_name or --save_root.*--overwrite'):
         run(tree, heatmap_cfg_path=cfg)
     assert files(tree/OUT) == before
     assert run(tree, heatmap_cfg_path=cfg, ext_name='other') == 1 and finished(tree, small)
@@ -258,7 +258,7 @@ def test_maps_of_another_program(tree, small):
 @pytest.mark.parametrize('head', ['[1]', '', '{}', '{"settings": null}', '{"settings": 3}', 'nonsense'])
 def test_damaged_header(tree, small, head):
     (tree/OUT/'manifest.jsonl').write_text(f'{head}\n')
-    with pytest.raises(SkeletonGaitError, match='first line is no header.*--overwrite'):
+    with pytest.raises(SkeletonGaitError, match='first line is not a header.*--overwrite'):
         run(tree)
     assert run(tree, overwrite=True) == 1 and finished(tree, small)
 
@@ -317,7 +317,7 @@ def test_killed_while_overwriting(tree, small, monkeypatch, where, name, after):
     begun = m.read_manifest(tree/OUT).header['settings']['align']
     assert begun == (name != 'start_over')
     if not begun:
-        with pytest.raises(SkeletonGaitError, match='13 maps were drawn otherwise: align was False and is True'):
+        with pytest.raises(SkeletonGaitError, match='13 maps were drawn with other .*: align was False and is True'):
             run(tree)
         assert len(touched(tree)) == 13
     assert run(tree, overwrite=not begun) == 1 and finished(tree, small)
@@ -349,7 +349,7 @@ def test_overwrite_removes_what_the_manifest_lists(tree, small, capsys):
 
 
 @pytest.mark.parametrize('where, name, after',
-    [(module, 'gather', 0), (module, 'save_state', 0), (module, 'write_manifest', 0), (module, 'save_text', 0),
+    [(module, 'collect_records', 0), (module, 'save_state', 0), (module, 'write_manifest', 0), (module, 'save_text', 0),
      (module, 'summary', 0)], ids=lambda v: str(v) if isinstance(v, str) else '')
 def test_killed_at_the_end(tree, small, monkeypatch, capsys, where, name, after):
     (tree/OUT/'pkl/001/nm-01/090/000.pkl').unlink()
@@ -569,7 +569,7 @@ def test_pipes_and_changing_files(tree, small, monkeypatch, capsys):
         return array
     with monkeypatch.context() as patch:
         patch.setattr(module, 'load_array', changing)
-        assert run(tree) == 1 and 'was changed while it was read' in capsys.readouterr().out
+        assert run(tree) == 1 and 'changed while it was read' in capsys.readouterr().out
         assert '001/nm-01/090/000.pkl' not in touched(tree)
     assert run(tree) == 1 and files(tree/OUT/'pkl') == files(small/OUT/'pkl')
 
@@ -582,12 +582,12 @@ def test_long_names(tree):
 
 def test_no_place_for_compiled_code(tree, small, monkeypatch, capsys):
     (tree/OUT/'pkl'/'001/nm-01/090/000.pkl').unlink()
-    def full(): raise SkeletonGaitError('__pycache__: compiled code cannot be kept there')
+    def full(): raise SkeletonGaitError('__pycache__: compiled code cannot be stored there')
     with monkeypatch.context() as patch:
         patch.setattr(module, 'compile_loops', full)
         assert run(tree) == 1
     out = capsys.readouterr().out
-    assert 'stopped: rank 0: __pycache__: compiled code cannot be kept there; 0 of 2 files drawn' in out
+    assert 'stopped: rank 0: __pycache__: compiled code cannot be stored there; 0 of 2 files drawn' in out
     assert 'failed:' not in out and len(touched(tree)) == 11
     assert run(tree) == 1 and finished(tree, small)
 
@@ -721,7 +721,7 @@ def pause(root, where, name, at, how='SIGSTOP'):
 
 
 PLACES_TO_STOP = [('module', 'pose_to_heatmap', 4), ('core._Pickler', 'dump', 4), ('module', 'do_share', 1),
-                  ('module', 'add_record', 3), ('module', 'remove_outputs', 1), ('module', 'gather', 1),
+                  ('module', 'add_record', 3), ('module', 'remove_outputs', 1), ('module', 'collect_records', 1),
                   ('module', 'save_state', 1)]
 
 
@@ -800,7 +800,7 @@ def test_a_lost_rank_is_reported_and_its_share_left(blank, large, how):
     if how == signal.SIGKILL:
         ranks[1].communicate()
     assert ranks[0].returncode == 1 and 'Traceback' not in err, err
-    assert 'rank 1 has been silent for 2 s' in out and 'lost: rank 1; it leaves ' in out
+    assert 'rank 1 has been silent for 2 s' in out and 'lost: rank 1; ' in out
     assert 'run the same command again' in out
     report = json.loads((blank/OUT/'report.json').read_text())
     assert report['lost'] == [dict(rank=1, files=report['left'])] and 0 < report['left'] <= N//2 + 1
@@ -843,7 +843,7 @@ def test_a_rank_that_hangs_falls_silent(monkeypatch):
     "After the longest time at one file; as soon as it goes on it is heard of again."
     monkeypatch.setattr(module, 'MOST_SECONDS', .2)
     board = Board()
-    with module.Teller(board, 1) as tell:
+    with module.Heartbeat(board, 1) as tell:
         first = board.wait('beat/1', 60)
         time.sleep(1.5)
         assert board.read('beat/1') == first
@@ -888,7 +888,7 @@ def test_a_rank_at_one_long_file_is_not_lost(tmp_path):
     said = [p.communicate(timeout=120) for p in ranks]
     assert [p.returncode for p in ranks] == [0, 0], said
     assert 'lost' not in said[0][0] and 'silent' not in said[0][0] and '2 files drawn, 0 failed' in said[0][0]
-    assert said[0][0].count('rank 1 has been at "001/nm-01/090/0.pkl" for ') == 1
+    assert said[0][0].count('rank 1 has been working on "001/nm-01/090/0.pkl" for ') == 1
 
 
 @pytest.mark.slow
@@ -896,10 +896,10 @@ def test_a_rank_at_one_long_file_is_not_lost(tmp_path):
 def test_a_rank_that_ends_at_a_long_file_is_lost(tmp_path, how):
     ranks = at_long_files(tmp_path, 60, 2)
     lines = iter(ranks[0].stdout.readline, '')
-    assert any('rank 1 has been at ' in line for line in lines)
+    assert any('rank 1 has been working on ' in line for line in lines)
     ranks[1].send_signal(how)
     said = ''.join(lines)
-    assert ranks[0].wait(30) == 1 and 'lost: rank 1; it leaves 1 files to the next run' in said
+    assert ranks[0].wait(30) == 1 and 'lost: rank 1; 1 files are left to the next run' in said
     ranks[1].kill()
     ranks[1].communicate()
 
@@ -931,11 +931,11 @@ def test_ranks_that_cannot_meet(monkeypatch):
         monkeypatch.setenv(k, v)
     for k in ('MASTER_ADDR', 'MASTER_PORT'):
         monkeypatch.delenv(k, raising=False)
-    with pytest.raises(LostRankError, match='cannot find each other.*MASTER_ADDR'):
+    with pytest.raises(LostRankError, match='cannot connect to each other.*MASTER_ADDR'):
         Board(1)
     monkeypatch.setenv('MASTER_ADDR', '127.0.0.1')
     monkeypatch.setenv('MASTER_PORT', str(free_port()))
-    with pytest.raises(LostRankError, match='cannot find each other'):
+    with pytest.raises(LostRankError, match='cannot connect to each other'):
         Board(1)
 
 

@@ -243,7 +243,7 @@ def test_trim(pair, capsys, where, kept, side, name):
     """
     short, long = one_file(pair/side, 0), one_file(pair/('sil' if side == 'maps' else 'maps'), 0)
     shorten(short, 0, 4)
-    assert link_all(pair, trim=where, trim_at_most=1) == 1 and 'or 1 more at most' in capsys.readouterr().out
+    assert link_all(pair, trim=where, trim_at_most=1) == 1 and 'a difference of 1 at most' in capsys.readouterr().out
     assert link_all(pair, trim=where, trim_at_most=2) == 0
     seq = short.relative_to(pair/side).parts[:3]
     assert report(pair)['trimmed'] == [dict(sequence='/'.join(seq), file=name, source=str(long), frames_before=6,
@@ -427,7 +427,7 @@ def test_leftovers_of_a_killed_run_go(pair):
 def test_a_damaged_list_of_copies_is_refused(pair):
     (pair/'linked').mkdir()
     (pair/'linked'/'copies.jsonl').write_text('no list\n')
-    with pytest.raises(SkeletonGaitError, match='copies.jsonl: no list of the files written here'):
+    with pytest.raises(SkeletonGaitError, match='copies.jsonl: not a valid list of the files written here'):
         link_all(pair)
 
 
@@ -784,7 +784,7 @@ def test_stopped_in_one_line(many, sig):
     p.send_signal(sig)
     said, err = p.communicate(timeout=60)
     assert p.returncode == 130
-    last = f'ln_sil_heatmap: stopped by {sig.name}; what is linked stays, the same command links the rest'
+    last = f'ln_sil_heatmap: stopped by {sig.name}; what is linked stays; run the same command again to link the rest'
     assert err.splitlines()[-1].endswith(last)
     assert 'Traceback' not in err and said == ''
     assert not [f for f in (many/out).rglob('.*')] and not (many/out/'report.json').exists()

@@ -77,7 +77,7 @@ def test_a_link_within_the_maps_is_not_gone_beyond(tree, drawn, capsys, overwrit
     (other/'pkl'/'.0a1b2c3d.node-17.tmp').write_bytes(b'half')
     assert draw(tree, overwrite=overwrite) == 1
     out = capsys.readouterr().out
-    beyond = f'what is drawn of it would lie beyond the link {tree/OUT}/pkl/000; remove the link'
+    beyond = f'its output would lie beyond the link {tree/OUT}/pkl/000; remove the link'
     assert f"failed: {tree/'pose/000/nm-01/090/x.pkl'}: {beyond}" in out
     assert ('images/001; remove the link' in out) == overwrite
     assert 'no run of this folder has drawn it: pkl/zz/000/nm-01/090/x.pkl' in out
@@ -294,7 +294,7 @@ def test_a_report_of_somebody_else_stays(drawn, pair):
     "The linked tree is to go into the folder of the maps, which has a report as well."
     shutil.copytree(drawn/'maps', pair/'maps')
     before = files(pair/'maps')
-    with pytest.raises(SkeletonGaitError, match='report.json: is no report of this script; move it away'):
+    with pytest.raises(SkeletonGaitError, match='report.json: not a report of this script; move it away'):
         ln_sil_heatmap(str(pair/OUT/'pkl'), str(pair/'sil'), str(pair/OUT))
     assert files(pair/'maps') == before
 
@@ -378,10 +378,10 @@ def test_the_demo_and_a_file_in_its_place(demo_folder):
 @pytest.mark.parametrize('there', ['partition.json', 'pose/001/nm-01/090/x.pkl', 'silhouette/001/nm-01/090/x.pkl'])
 def test_walkers_leave_a_data_set(tmp_path, there):
     save_text('mine', tmp_path/there)
-    with pytest.raises(SkeletonGaitError, match='is there already, and is not of these walkers.*choose another root'):
+    with pytest.raises(SkeletonGaitError, match='already exists, and is not of these walkers.*choose another root'):
         write_walkers(tmp_path, 2, 1, ('nm-01',), ('090',), 3)
     save_text('mine', tmp_path/'Gait3D.json')
-    with pytest.raises(SkeletonGaitError, match='is there already'):
+    with pytest.raises(SkeletonGaitError, match='already exists'):
         write_like(tmp_path, 'Gait3D', 1, 1, 3)
     assert files(tmp_path) == {there: b'mine', 'Gait3D.json': b'mine'}
 

@@ -232,7 +232,7 @@ def test_no_record(tmp_path, line):
     (tmp_path / MANIFEST).write_bytes(b'{"settings": {}}\n' + line + b'\n' + to_line(RECORD).encode() + b'\n')
     assert read_manifest(tmp_path).records == {RECORD.pose: RECORD}
     (tmp_path / MANIFEST).write_bytes(line + b'\n')
-    assert 'its first line is no header' in one_line(read_manifest, tmp_path)
+    assert 'its first line is not a header' in one_line(read_manifest, tmp_path)
 
 
 @pytest.mark.parametrize(

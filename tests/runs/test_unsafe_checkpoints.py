@@ -167,7 +167,7 @@ DESCRIPTIONS = {   # description -> what is said of it
         'a storage of 4,000,000,000 bytes, but the file has 160'),
         'storage_too_small': (weights(tensor((4,), storage=storage(n=4))), 'but the file has 160'),
     'storage_of_another_type': (weights(tensor(storage=storage(kind='DoubleStorage'))), 'a storage of 320 bytes'),
-    'negative_storage': (weights(tensor(storage=storage(n=-1))), 'of two kinds or sizes'),
+    'negative_storage': (weights(tensor(storage=storage(n=-1))), 'or described in two ways'),
     'no_such_storage': (weights(tensor(storage=storage('7'))), 'but the file has 0'),
     
     'storage_that_is_a_name': (weights(tensor(storage=b'ctorch\nFloatStorage\n')), "not in torch's format"),
@@ -218,7 +218,7 @@ DESCRIPTIONS = {   # description -> what is said of it
 }
 DESCRIPTIONS |= {
     'storage_of_two_kinds': (b'\x80\x02}' + text('a') + tensor() + b's' + text('b')
-                             + tensor(storage=storage(kind='IntStorage')) + b's.', 'of two kinds or sizes'),
+                             + tensor(storage=storage(kind='IntStorage')) + b's.', 'or described in two ways'),
     'hooks_later': (b'\x80\x02}' + text('h') + b'}q\x09s' + text('w') + tensor(hooks=b'h\x09') + b's' + text('x')
                     + b'h\x09K\x01K\x01ss.', 'with hooks'),
                     'laughs': (weights(b']' + b''.join(b'q%c(h%ch%cl' % (i, i, i) for i in range(30)) + b'a'), ''),
