@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hypothesis import given, strategies as st
-from scripts import BIN, files, free_port, start
+from scripts import BIN, environment, files, free_port, start, wait_for
 
 from skeletongait.prepare import render_tree as module
 from skeletongait.prepare import manifest as m
@@ -619,11 +619,6 @@ def test_read_only_disk(tree, small):
 # --- real processes
 
 
-def environment(**kw):
-    return {**{k: v for k, v in os.environ.items() if k not in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'PYTHONPATH')},
-            'OMP_NUM_THREADS': '1', **kw}
-
-
 def begin(command, root, **env):
     "Start a process in `root`, its output in files."
     return subprocess.Popen([*map(str, command)], cwd=root, env=environment(**env), stdout=open(root/'out.txt', 'w'),
@@ -646,14 +641,6 @@ def count(root):
 def begun(root, ranks):
     "How many of these ranks have drawn something."
     return sum(p.stat().st_size > 0 for p in (root/OUT/'journal').glob(f'*-{ranks}-*-*.jsonl'))
-
-
-def wait_for(condition, process, seconds=120):
-    "Wait until `condition()` holds while `process` runs."
-    end = time.monotonic() + seconds
-    while not condition():
-        assert process.poll() is None and time.monotonic() < end, 'the process ended, or nothing happened'
-        time.sleep(.002)
 
 
 def recorded(root):

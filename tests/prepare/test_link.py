@@ -6,12 +6,11 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
-from scripts import LAUNCHES, files, start
+from scripts import LAUNCHES, environment, files, start, wait_for
 
 from skeletongait.core import SkeletonGaitError, one_line, save_pickle
 from skeletongait.files.tree import read_tree
@@ -20,23 +19,21 @@ from skeletongait.cli import arg_parser
 from skeletongait.prepare.link_tree import TRIMS, in_threads, link, mismatch
 from skeletongait.ln_sil_heatmap import ln_sil_heatmap
 from skeletongait.files.arrays import load_array, load_pickle
-from skeletongait.walkers.datasets import write_walkers
 
 
 @pytest.fixture(scope='module')
-def walkers(tmp_path_factory):
-    "Poses, silhouettes and maps of three walkers in two views."
-    root = tmp_path_factory.mktemp('walkers')
-    write_walkers(root, n_subjects=3, n_train=2, types=('nm-01', 'bg-01'), views=('000', '090'), n_frames=6)
-    for seq, (f,) in read_tree(root/'pose').sequences.items():
-        save_pickle(pose_to_heatmap(load_pickle(f)), seq.path(root/'maps')/f.name)
+def maps(walkers, tmp_path_factory):
+    "The maps of the walkers' poses."
+    root = tmp_path_factory.mktemp('maps')
+    for seq, (f,) in read_tree(walkers/'pose').sequences.items():
+        save_pickle(pose_to_heatmap(load_pickle(f)), seq.path(root)/f.name)
     return root
 
 
 @pytest.fixture
-def pair(walkers, tmp_path):
+def pair(walkers, maps, tmp_path):
     "A copy of maps and silhouettes to break."
-    shutil.copytree(walkers/'maps', tmp_path/'maps')
+    shutil.copytree(maps, tmp_path/'maps')
     shutil.copytree(walkers/'silhouette', tmp_path/'sil')
     return tmp_path
 
@@ -736,20 +733,13 @@ def many(tmp_path_factory):
 def begin(many, out, *args):
     return subprocess.Popen([sys.executable, '-m', 'skeletongait.ln_sil_heatmap', '--heatmap_data_path=maps',
                              '--silhouette_data_path=sil', f'--output_path={out}', *args], cwd=many,
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+                            env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def placed(many, out, links):
     "How many silhouettes in the output are links, or real files."
     return sum(p.is_symlink() if links else p.is_file() and not p.is_symlink()
                for p in (many/out/f'{i:04d}'/'t'/'v'/'1_sil.pkl' for i in range(800)))
-
-
-def wait_for(many, out, n, links):
-    end = time.monotonic() + 120
-    while placed(many, out, links) < n:
-        assert time.monotonic() < end
-        time.sleep(.002)
 
 
 @pytest.mark.slow
@@ -763,7 +753,8 @@ def test_killed_in_the_middle_and_finished(many, seed):
     for args in (('--copy', '--trim=end'), ('--trim=start',), ('--copy', '--trim=end')):
         there = placed(many, out, links='--copy' not in args)
         p = begin(many, out, *args)
-        wait_for(many, out, there + rng.uniform(.05, .7)*(800 - there), links='--copy' not in args)
+        enough = there + rng.uniform(.05, .7)*(800 - there)
+        wait_for(lambda: placed(many, out, links='--copy' not in args) >= enough, p)
         p.kill()
         p.communicate()
         assert p.returncode == -signal.SIGKILL and not (many/out/'report.json').exists()
@@ -780,7 +771,7 @@ def test_killed_in_the_middle_and_finished(many, seed):
 def test_stopped_in_one_line(many, sig):
     out = f'stopped_{sig.name}'
     p = begin(many, out, '--copy', '--trim=end')
-    wait_for(many, out, 50, links=False)
+    wait_for(lambda: placed(many, out, links=False) >= 50, p)
     p.send_signal(sig)
     said, err = p.communicate(timeout=60)
     assert p.returncode == 130
