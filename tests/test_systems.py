@@ -182,7 +182,7 @@ def test_where_no_links_can_be_made_one_line_says_so(tmp_path, monkeypatch, caps
     assert ln_sil_heatmap(*words, copy=True) == 0
 
 
-def test_links_are_known_again_as_windows_reads_them(tmp_path, monkeypatch):
+def test_links_are_recognised_as_windows_reads_them(tmp_path, monkeypatch):
     source, path = tmp_path/'a.pkl', tmp_path/'b.pkl'
     source.touch()
     linking.link(source, path)

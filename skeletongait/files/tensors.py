@@ -71,7 +71,7 @@ class _Tensor(NamedTuple):
     shape:tuple[int,...]
 
 # %% ../../nbs/files/04_tensors.ipynb #7078cfab
-def _whole(o:Any) -> bool:
+def _are_sizes(o:Any) -> bool:
     "Is this a tuple of a few whole numbers that are not negative?"
     return type(o) is tuple and len(o) <= 64 and all(type(i) is int and 0 <= i < 2**62 for i in o)
 
@@ -82,7 +82,7 @@ def _lay(
     stride:Any, # Distance between neighbours along each axis
 ) -> _Tensor:
     "Place a tensor in a storage; an `ArrayFileError` if it extends beyond the storage, or overlaps itself."
-    if not (_whole((offset,)) and _whole(shape) and _whole(stride) and len(shape) == len(stride)):
+    if not (_are_sizes((offset,)) and _are_sizes(shape) and _are_sizes(stride) and len(shape) == len(stride)):
         raise ArrayFileError("a tensor with an invalid shape")
     count = math.prod(shape)
     last = offset + sum((k-1)*s for k, s in zip(shape, stride))
@@ -181,7 +181,7 @@ def counter(self:_Description, counts):
 
 @patch
 def size(self:_Description, shape):
-    if not _whole(shape):
+    if not _are_sizes(shape):
         raise ArrayFileError("an invalid size")
     return shape
 

@@ -176,7 +176,7 @@ def read_yaml(
         raise _at_line(loader.line, f"not YAML: {e}") from None
 
 # %% ../../nbs/files/03_text.ipynb #7b5e1d22
-def _whole(digits:str) -> int:
+def _to_int64(digits:str) -> int:
     "Read a whole number of up to 64 bits."
     if len(digits) <= 20:
         n = int(digits)
@@ -205,7 +205,7 @@ def read_json(
     "Read JSON; a `SkeletonGaitError` for wrong syntax, a repeated key, a number beyond 64 bits, or too deep nesting."
     try:
         text = text.decode('utf-8') if isinstance(text, bytes) else text
-        o = json.loads(text, parse_int=_whole, object_pairs_hook=_once)
+        o = json.loads(text, parse_int=_to_int64, object_pairs_hook=_once)
         too_deep = False
     except RecursionError:
         o, too_deep = None, True

@@ -399,7 +399,7 @@ def test_a_bad_pose_is_one_line_that_names_the_file(copied, part, kind, workers)
         dataset(copied, part, 'tree', False, render=HeatmapConfig(), cache=True)
 
 
-def test_a_frame_that_nobody_draws_is_an_error_all_the_same(copied, part):
+def test_a_bad_frame_is_an_error_even_if_it_is_never_drawn(copied, part):
     ds = dataset(copied, part, 'tree', False, render=HeatmapConfig())
     spoil('nan', ds.files[0][0], copied)
     with pytest.raises(PoseError, match='frames 11'):
@@ -426,7 +426,7 @@ def test_poses_without_the_setting(root, part, workers):
     assert '\n' not in str(e.value)
 
 
-def test_joints_of_an_unknown_number_are_told_with_their_shape(copied, part):
+def test_an_unknown_number_of_joints_is_reported_with_the_shape(copied, part):
     ds = dataset(copied, part, 'tree', False, render=HeatmapConfig())
     spoil('19 joints', ds.files[1][0], copied)
     with pytest.raises(SkeletonGaitError, match='found 0_pose.pkl 12 frames of 19 x 3') as e:
@@ -530,7 +530,7 @@ def test_resolved_settings(tmp_path):
         joints_off=st.lists(st.sampled_from(JOINTS), max_size=3),
     )
 )
-def test_heatmap_tree_is_the_way_back(o):
+def test_heatmap_tree_is_read_back_as_the_same_settings(o):
     assert heatmap_config(heatmap_tree(o)) == o
     assert (
         'min_conf' in heatmap_tree(o)['padkeypoints_args'],

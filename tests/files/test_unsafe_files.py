@@ -644,7 +644,7 @@ def test_registered_extensions(tmp_path, width):
 
 
 @pytest.mark.parametrize('ending', ['.pkl', '.npy', '.npz'])
-def test_things_that_are_no_files(tmp_path, ending):
+def test_paths_that_are_not_files(tmp_path, ending):
     "A pipe would wait for ever, a device never ends, and a file with holes is as large as it says."
     os.mkfifo(tmp_path/f'pipe{ending}')
     (tmp_path/f'zero{ending}').symlink_to('/dev/zero')

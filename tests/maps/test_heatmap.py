@@ -206,7 +206,7 @@ def test_sigmas_that_cannot_be_drawn(sigma):
         render(np.ones((1, 17, 2)), np.ones((1, 17)), sigma)
 
 
-def test_compiled_code_that_cannot_be_kept(monkeypatch):
+def test_compiled_code_that_cannot_be_stored(monkeypatch):
     "A full disk under numba's cache is not the fault of a pose."
     def full(*args): raise OSError(28, 'No space left on device', '/cache')
     monkeypatch.setattr(draw, 'draw_images', full)
@@ -477,7 +477,7 @@ def test_joints_off_are_a_set():
     assert default_settings()['padkeypoints_args']['min_conf'] == 0
 
 
-def test_notices_of_the_threshold():
+def test_warnings_about_the_threshold():
     pose = walk()
     pose[:, 9, 2] = .1
     assert notices(pose, HeatmapConfig(min_conf=.05)) == []

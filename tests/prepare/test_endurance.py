@@ -86,7 +86,7 @@ def test_second_run_changes_nothing(tree, small, capsys):
     assert last(capsys) == f"0 files drawn, 1 failed, 12 were there already -> {tree/OUT/'pkl'}"
 
 
-def test_the_maps_are_those_of_the_poses(small):
+def test_maps_equal_those_drawn_from_the_poses(small):
     for seq, fs in read_tree(small/'pose').sequences.items():
         for f in fs:
             if f.stem != 'bad':
@@ -242,7 +242,7 @@ def test_a_new_version_of_the_drawing_is_a_changed_setting(tree, monkeypatch):
         run(tree)
 
 
-def test_a_new_version_of_the_library_is_none(tree, small, monkeypatch):
+def test_a_new_version_of_the_library_changes_no_setting(tree, small, monkeypatch):
     monkeypatch.setattr(m, '__version__', '99.0')
     (tree/OUT/'pkl/001/nm-01/090/000.pkl').unlink()
     assert run(tree) == 1 and finished(tree, small)
@@ -392,7 +392,7 @@ def test_journals_of_killed_runs_are_gathered(tree, small, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize('cut', [1, 40, 150])
-def test_a_torn_journal_line_is_no_record(tree, small, monkeypatch, capsys, cut):
+def test_a_truncated_journal_line_is_not_a_record(tree, small, monkeypatch, capsys, cut):
     shutil.rmtree(tree/'maps')
     killed_run(tree, monkeypatch, 6)
     journal, = (tree/OUT/'journal').iterdir()
@@ -420,7 +420,7 @@ records = st.builds(
 
 
 @given(st.lists(records, max_size=6, unique_by=lambda r: r.pose), st.data())
-def test_manifest_and_journals_give_back_what_they_got(tmp_path_factory, rs, data):
+def test_manifest_and_journals_round_trip(tmp_path_factory, rs, data):
     out = tmp_path_factory.mktemp('m')
     m.write_manifest(out, m.Manifest(m.make_header(HeatmapConfig()), {r.pose: r for r in rs}))
     assert m.read_manifest(out).records == {r.pose: r for r in rs}
@@ -444,7 +444,7 @@ def test_every_setting_counts(name):
     assert m.settings_difference(header, m.make_header(other)) == [] and HeatmapConfig(**header['settings']) == other
 
 
-def test_headers_of_earlier_releases_stay_good():
+def test_headers_of_earlier_releases_stay_valid():
     "Settings that came later are named only where they are set: their absence means their default."
     earlier = dict(transfer_to_coco17=False, pad_method='knn', impute_others=False, use_conf=True, pose_format='coco',
                    image_size=128, sigma=8., img_h=128, img_w=128, align=True, final_img_size=64, offset=0, centre=64)
@@ -460,7 +460,7 @@ def test_headers_of_earlier_releases_stay_good():
 
 @pytest.mark.parametrize('code', [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES])
 @pytest.mark.parametrize('where', ['save_pickle', 'add_record', 'save_text'])
-def test_trouble_with_the_output_stops_at_once(tree, small, monkeypatch, capsys, code, where):
+def test_output_errors_stop_at_once(tree, small, monkeypatch, capsys, code, where):
     shutil.rmtree(tree/'maps')
     real, calls = getattr(module, where), []
     def fails(*args):
@@ -482,7 +482,7 @@ def test_trouble_with_the_output_stops_at_once(tree, small, monkeypatch, capsys,
     assert last(capsys).startswith(f"{0 if where == 'save_text' else 9} files drawn")
 
 
-def test_trouble_with_one_target_stops_nothing(tree, capsys):
+def test_an_error_with_one_target_stops_nothing(tree, capsys):
     "A folder stands where maps should be."
     target = tree/OUT/'pkl/001/nm-01/090/000.pkl'
     target.unlink()
@@ -592,7 +592,7 @@ def test_no_place_for_compiled_code(tree, small, monkeypatch, capsys):
     assert run(tree) == 1 and finished(tree, small)
 
 
-def test_who_may_not_share(tree):
+def test_installations_that_may_not_take_a_share(tree):
     header = m.make_header(HeatmapConfig())
     assert module.refusal(header, tree/'pose', tree/OUT) == ''
     assert f"{tree/'none'}: no such folder on " in module.refusal(header, tree/'none', tree/OUT)
@@ -715,8 +715,8 @@ PLACES_TO_STOP = [('module', 'pose_to_heatmap', 4), ('core._Pickler', 'dump', 4)
 @pytest.mark.parametrize('other', [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize('where, name, at', [
     ('core.os', 'fsync', 40), *(pytest.param(*o, marks=pytest.mark.slow) for o in PLACES_TO_STOP)])
-def test_a_run_that_comes_back_touches_nothing(tree, small, where, name, at, other):
-    "Stopped anywhere, another run does all its work (or draws all otherwise); then it goes on, and changes nothing."
+def test_a_run_that_was_replaced_touches_nothing(tree, small, where, name, at, other):
+    "A run is stopped anywhere, and another one draws everything (or with other settings); resumed, it changes nothing."
     shutil.rmtree(tree/'maps')
     process = pause(tree, where, name, at)
     kw = dict(heatmap_cfg_path=settings_file(tree, 'align_args: {align: false}'), overwrite=True) if other else {}
@@ -841,7 +841,7 @@ def test_a_rank_that_hangs_falls_silent(monkeypatch):
         assert board.read('done/1') == 1
 
 
-def test_nobody_is_lost_while_nobody_listens(monkeypatch):
+def test_no_rank_is_lost_while_rank_0_does_not_look(monkeypatch):
     "Rank 0 draws for long itself, or all ranks were suspended: others get the whole patience from its next look on."
     now, job = [0.], module.Job('a/t/v/x.pkl', False)
     monkeypatch.setattr(module.time, 'monotonic', lambda: now[0])
@@ -904,7 +904,7 @@ def test_without_rank_0_the_others_finish_their_share(blank, large):
     assert run(blank) == 0 and finished(blank, large)
 
 
-def test_a_mistake_is_said_once_by_rank_0(tmp_path):
+def test_a_mistake_is_reported_once_by_rank_0(tmp_path):
     port = free_port()
     (tmp_path/'pose').mkdir()
     ranks = [by_hand(k, 2, port, tmp_path) for k in range(2)]
@@ -913,7 +913,7 @@ def test_a_mistake_is_said_once_by_rank_0(tmp_path):
     assert 'pose: found no file' in said[0][1] and said[1] == ('', '')
 
 
-def test_ranks_that_cannot_meet(monkeypatch):
+def test_ranks_that_cannot_connect(monkeypatch):
     for k, v in dict(RANK='1', WORLD_SIZE='2').items():
         monkeypatch.setenv(k, v)
     for k in ('MASTER_ADDR', 'MASTER_PORT'):

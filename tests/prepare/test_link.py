@@ -53,7 +53,7 @@ def test_links(pair):
             assert f.resolve() == next(seq.path(pair/side).iterdir()).resolve()
 
 
-def test_second_run_changes_nothing_and_mends_stale_links(pair):
+def test_second_run_changes_nothing_and_fixes_stale_links(pair):
     assert link_all(pair) == 0
     stamp = {f: os.lstat(f).st_ino for fs in read_tree(pair/'linked').sequences.values() for f in fs}
     stale = next(iter(stamp))
@@ -256,7 +256,7 @@ def test_trim(pair, capsys, where, kept, side, name):
     assert not (pair/'linked'/'copies.jsonl').exists() and report(pair)['trimmed'] == []
 
 
-def test_trimmed_at_the_other_end_and_then_mended(pair):
+def test_trimmed_at_the_other_end_and_then_fixed(pair):
     f = one_file(pair/'sil', 0)
     shorten(f, 2)
     whole = one_file(pair/'maps', 0)
@@ -268,7 +268,7 @@ def test_trimmed_at_the_other_end_and_then_mended(pair):
     assert link_all(pair, trim='start') == 0 and (pair/'linked'/target/'0_heatmap.pkl').is_symlink()
 
 
-def test_no_frame_is_ever_left(tmp_path):
+def test_a_pair_without_a_common_frame_fails(tmp_path):
     save_pickle(np.zeros((3, 2, 64, 64), np.uint8), tmp_path/'maps'/'a'/'b'/'c'/'x.pkl')
     save_pickle(np.zeros((0, 64, 64), np.uint8), tmp_path/'sil'/'a'/'b'/'c'/'y.pkl')
     assert link_all(tmp_path, trim='end') == 1
@@ -495,7 +495,7 @@ def test_a_report_that_cannot_be_written(pair, monkeypatch, capsys):
     assert f'stopped: {pair}/linked/report.json: cannot be written: No space' in out[1]
 
 
-def test_half_a_line_on_a_full_disk_is_taken_back(pair, monkeypatch):
+def test_half_a_line_on_a_full_disk_is_removed(pair, monkeypatch):
     "Whatever was listed before stays readable."
     assert link_all(pair, copy=True) == 0
     from skeletongait.prepare import link_tree as module
@@ -598,7 +598,7 @@ def test_poses_and_silhouettes_of_one_tree(pair, walkers, trim):
         ln_sil_heatmap(*args, heatmap_name_begins='07', **both)
 
 
-def test_names_that_are_no_text(pair):
+def test_names_that_are_not_text(pair):
     "Bytes that are not UTF-8 and a line break in names, in every kind of line, with a stdout that takes only UTF-8."
     for i, name in enumerate((b'000\xff', b'001\n1', b'002\n\xff')):
         for side in ('maps', 'sil'):
