@@ -29,7 +29,7 @@ class SkeletonGaitError(Exception):
     "An error that the user can fix: it says where, what was found, what was expected, and what to do."
 
 # %% ../nbs/00_core.ipynb #cea92715
-def _plain(word:Any) -> str:
+def _comparable(word:Any) -> str:
     return str(word).lower().replace('+', 'p')
 
 def nearest(
@@ -37,8 +37,8 @@ def nearest(
     known:Iterable[str], # The names that exist
 ) -> str: # The most similar known name; empty if none is similar
     "Return the known name most like `word`."
-    spelt = {_plain(o): o for o in known}
-    similar = difflib.get_close_matches(_plain(word), spelt, n=1)
+    spelt = {_comparable(o): o for o in known}
+    similar = difflib.get_close_matches(_comparable(word), spelt, n=1)
     return spelt[similar[0]] if similar else ''
 
 # %% ../nbs/00_core.ipynb #631f37cb
@@ -123,7 +123,7 @@ def _temporary(path:Path) -> Path:
 @contextlib.contextmanager
 def atomic_write(
     path:str|os.PathLike,              # The file; missing folders are created
-    ready:Callable[[],None]|None=None, # Called when all is on disk, right before the renaming; may raise an error
+    ready:Callable[[],None]|None=None, # Called when everything is on disk, just before the rename; may raise an error
 ) -> Iterator[Path]: # A temporary path in the same folder, to write to
     "Write a file whole or not at all: rename it to `path` if the block succeeds, otherwise remove it."
     path = Path(path)

@@ -62,7 +62,7 @@ def _check_alone() -> None:
             raise SkeletonGaitError(
                 f"{launcher} has started {n} processes, and without RANK and WORLD_SIZE each of them would do all the "
                 f"work; export RANK=${rank} WORLD_SIZE=${world} LOCAL_RANK=${local} in each, and MASTER_ADDR and "
-                "MASTER_PORT, the same for all; or RANK=0 WORLD_SIZE=1 if each is to work by itself")
+                "MASTER_PORT, the same for all; or RANK=0 WORLD_SIZE=1 if each should run alone")
 
 # %% ../nbs/01_distributed.ipynb #d1a40e01
 def ranks() -> Ranks:
@@ -96,7 +96,7 @@ def _store(
         return next(dist.rendezvous('env://', timeout=timedelta(seconds=seconds)))[0]
     except (dist.DistError, ValueError) as e:
         raise LostRankError(
-            f"this is one of {world} ranks, but they cannot find each other: {_first_line(e)}; "
+            f"this is one of {world} ranks, but they cannot connect to each other: {_first_line(e)}; "
             "start them with torchrun, or set RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT for each of them") from None
 
 # %% ../nbs/01_distributed.ipynb #956cae0e
@@ -152,12 +152,12 @@ def check_seats(
         raise SkeletonGaitError(
             f"{'; '.join(shared)} would share one GPU, and each needs its own; set LOCAL_RANK to each rank's number on "
             "its machine (under srun, LOCAL_RANK=$SLURM_LOCALID), or CUDA_VISIBLE_DEVICES to another GPU for each; "
-            "where there are too few, start fewer (torchrun --nproc_per_node)")
+            "with fewer GPUs than ranks, start fewer ranks (torchrun --nproc_per_node)")
 
 # %% ../nbs/01_distributed.ipynb #a98a8f9a
 def _join(r:Ranks, gpu:bool) -> None:
     "Join the other ranks; raise a `SkeletonGaitError` if two of them would share a GPU."
-    with naming_lost_ranks(lambda: 'ranks look for each other'):
+    with naming_lost_ranks(lambda: 'connecting the ranks'):
         store = dist.PrefixStore(f'attempt {attempt()}', _store(r.world, 600))
         backend = 'cpu:gloo,cuda:nccl' if gpu else 'gloo'
         dist.init_process_group(backend, timeout=timedelta(hours=6), rank=r.rank, world_size=r.world, store=store)
@@ -233,7 +233,7 @@ def raise_on_any_rank() -> Iterator[None]:
         error = e
     largest = all_reduce_max(mine if error else 0)
     if largest:
-        raise error if largest == mine else OtherRankError('another rank cannot go on')
+        raise error if largest == mine else OtherRankError('another rank failed; see its error')
 
 # %% ../nbs/01_distributed.ipynb #21976252
 def _broadcast_bytes(
@@ -263,7 +263,7 @@ def broadcast_from_rank0(
             data, error = None, e
     data = _broadcast_bytes(data, sends)
     if data is None:
-        raise error if error else OtherRankError('rank 0 cannot go on')
+        raise error if error else OtherRankError('rank 0 failed; see its error')
     return data
 
 # %% ../nbs/01_distributed.ipynb #581ef294
@@ -289,14 +289,14 @@ class Board:
         try:
             return getattr(self.store, method)(*args)
         except dist.DistError as e:
-            raise LostRankError(f"the ranks' notice board cannot be reached any more ({_first_line(e)}); "
+            raise LostRankError(f"the ranks' notice board is no longer reachable ({_first_line(e)}); "
                                 "did rank 0 or its machine end?") from None
 
     def _key(self, key:str, i:int) -> str:
         return f'{self.attempt}/{key}/{i}'
 
     def _part(self, key:str, i:int) -> tuple[int, str]:
-        "Part `i` of a notice, behind the number of all parts."
+        "Return part `i` of a notice, preceded by the number of parts."
         n, text = self._ask('get', self._key(key, i)).decode().split(' ', 1)
         return int(n), text
 

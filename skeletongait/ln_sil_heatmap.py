@@ -28,7 +28,7 @@ from .prepare.manifest import OutputError
 
 # %% ../nbs/05_ln_sil_heatmap.ipynb #4caf8e83
 def ln_sil_heatmap(
-    heatmap_data_path:str,             # Tree of skeleton maps, <subject>/<type>/<view>/*.pkl, .npy or .npz; or of poses, for a training that renders them while loading (data_cfg.render)
+    heatmap_data_path:str,             # Tree of skeleton maps, <subject>/<type>/<view>/*.pkl, .npy or .npz; or of poses, for training that renders them while loading (data_cfg.render)
     silhouette_data_path:str,          # Tree of silhouettes of the same layout; may be the same tree
     output_path:str,                   # Where the linked tree goes
     # How a silhouette's file name ends: CCPG aligned-sils.pkl, SUSTech1K Camera-Sils_aligned.pkl
@@ -52,9 +52,9 @@ def ln_sil_heatmap(
     try:
         report = link_trees(pairs, Written(output_path), dry_run, **options)
     except Stopped as e:
-        raise Stopped(f'{e}; what is linked stays, the same command links the rest') from None
+        raise Stopped(f'{e}; what is linked stays; run the same command again to link the rest') from None
     except OutputError as e:
-        print(f'stopped: {one_line(str(e))}; what is linked stays, fix it and run the same command again', flush=True)
+        print(f'stopped: {one_line(str(e))}; what is linked stays; fix it and run the same command again', flush=True)
         return 1
     return int(bool(report['failed']) or not report['linked'])
 

@@ -44,7 +44,7 @@ def _plan(
     unlisted = [(Path(os.path.relpath(e.filename, work.poses)).as_posix(), e.strerror) for e in closed]
     plan = make_plan(work, tree, dataset_name, overwrite, unlisted)
     if not is_known(dataset_name):
-        print(f'notice: {dataset_name!r} is no data set of the published experiments; its files are taken as they are')
+        print(f'notice: {dataset_name!r} is not a data set of the published experiments; its files are used as is')
     return plan
 
 # %% ../nbs/04_pretreatment_heatmap.ipynb #735f3614
@@ -54,7 +54,7 @@ def pretreatment_heatmap(
     dataset_name:str,          # Gait3D, GREW, OUMVLP, SUSTech1K, CCPG, CASIA-B, CASIA-E, or a name of your own
     ext_name:str='',           # Added to the output folder's name
     heatmap_cfg_path:str=None, # YAML file of heatmap settings; without it the published ones
-    overwrite:bool=False,      # Remove the maps that are there, and draw all anew
+    overwrite:bool=False,      # Remove the existing maps, and draw all of them again
     patience:float=120,        # Seconds without a sign of life after which a rank counts as lost
     max_file_mb:int=Limits().file_mb, # Pose files over this many MiB are refused
     max_frames:int=Limits().frames,   # Pose files with more frames are refused
@@ -71,7 +71,7 @@ def pretreatment_heatmap(
         work = Work(poses, output_folder(save_root, dataset_name, cfg.sigma, ext_name), cfg, limits)
         return lead(board, r.world, work, _plan(work, dataset_name, overwrite), patience)
     except Stopped as e:
-        raise Stopped(f'{e}; nothing is lost, the same command draws the rest') from None
+        raise Stopped(f'{e}; nothing is lost; run the same command again to draw the rest') from None
     except Exception as e:
         dismiss(board, r.world)
         if not isinstance(e, OutputError): raise

@@ -3,10 +3,10 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 
 import pytest
 
+import scripts
 from scripts import BIN
 from toys import tiny, write_config
 
@@ -34,8 +34,7 @@ def in_namespace(script, cwd):
 
 
 TORCHRUN = [str(BIN/'torchrun'), '--standalone']
-UNSET = ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'PYTHONPATH')
-ENV = {k: v for k, v in os.environ.items() if k not in UNSET} | {'OMP_NUM_THREADS': '1'}
+ENV = scripts.environment()
 
 
 def launcher(ranks, *options):
@@ -58,12 +57,8 @@ def said(folder): return (folder/'out.txt').read_text()
 
 
 def wait_for(condition, process, folder, seconds=120, pause=.005):
-    "Wait until `condition()` holds while `process` runs."
-    end = time.monotonic() + seconds
-    while not condition():
-        assert process.poll() is None, f'the process ended\n{said(folder)}'
-        assert time.monotonic() < end, f'nothing happened\n{said(folder)}'
-        time.sleep(pause)
+    "Wait until `condition()` holds while the `process` of `begin` runs in `folder`."
+    scripts.wait_for(condition, process, seconds, pause, lambda: said(folder))
 
 
 def at_iteration(run, i):

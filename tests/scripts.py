@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -40,15 +41,25 @@ LAUNCHES = {  # name -> the words before the script's own arguments
 }
 
 
+def environment(**more):
+    "The environment of a script: the installed package, one thread, and no rank unless `more` gives one."
+    unset = ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'PYTHONPATH')
+    return {k: v for k, v in os.environ.items() if k not in unset} | {'OMP_NUM_THREADS': '1'} | more
+
+
 def start(launch, name, *args, cwd, **env):
     "Run one script to its end; the finished process, with stdout and stderr as text."
     command = [*map(str, LAUNCHES[launch](name)), *map(str, args)]
-    env = {
-        **{k: v for k, v in os.environ.items() if k not in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'PYTHONPATH')},
-        'OMP_NUM_THREADS': '1',
-        **env,
-    }
-    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=600)
+    return subprocess.run(command, cwd=cwd, env=environment(**env), capture_output=True, text=True, timeout=600)
+
+
+def wait_for(condition, process, seconds=120, pause=.002, said=lambda: ''):
+    "Wait until `condition()` holds while `process` runs; `said` returns its output, for a failure."
+    end = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, f'the process ended\n{said()}'
+        assert time.monotonic() < end, f'nothing happened\n{said()}'
+        time.sleep(pause)
 
 
 def files(root):

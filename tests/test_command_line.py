@@ -17,13 +17,13 @@ pretreatment_heatmap: Draw the skeleton maps of every pose sequence in a tree; a
 --dataset_name | str | required | Gait3D, GREW, OUMVLP, SUSTech1K, CCPG, CASIA-B, CASIA-E, or a name of your own
 --ext_name | str | '' | Added to the output folder's name
 --heatmap_cfg_path | str | None | YAML file of heatmap settings; without it the published ones
---overwrite | switch |  | Remove the maps that are there, and draw all anew
+--overwrite | switch |  | Remove the existing maps, and draw all of them again
 --patience | float | 120 | Seconds without a sign of life after which a rank counts as lost
 --max_file_mb | int | 1024 | Pose files over this many MiB are refused
 --max_frames | int | 100000 | Pose files with more frames are refused
 
 ln_sil_heatmap: Link the skeleton maps and silhouettes of every sequence that has both.
---heatmap_data_path | str | required | Tree of skeleton maps, <subject>/<type>/<view>/*.pkl, .npy or .npz; or of poses, for a training that renders them while loading (data_cfg.render)
+--heatmap_data_path | str | required | Tree of skeleton maps, <subject>/<type>/<view>/*.pkl, .npy or .npz; or of poses, for training that renders them while loading (data_cfg.render)
 --silhouette_data_path | str | required | Tree of silhouettes of the same layout; may be the same tree
 --output_path | str | required | Where the linked tree goes
 --dataset_pkl_ext_name | str | '.pkl' | How a silhouette's file name ends: CCPG aligned-sils.pkl, SUSTech1K Camera-Sils_aligned.pkl
@@ -40,8 +40,8 @@ main: Train a network, or test a checkpoint.
 --phase | str | required | train or test
 --log_to_file | switch |  | Also write the log to the run's folder
 --iter | int | None | Start from (train) or test the checkpoint of this iteration; sets both restore_hints
---output_root | str | None | Where runs keep their checkpoints, logs and results; replaces the configuration's
---set | list of str | [] | One more setting, as trainer_cfg.sampler.batch_size=[8,4]; replaces the configuration's (may be given several times)
+--output_root | str | None | Where runs keep their checkpoints, logs and results; overrides the configuration
+--set | list of str | [] | One more setting, like trainer_cfg.sampler.batch_size=[8,4]; overrides the configuration (may be given several times)
 
 demo: The whole method on simulated walkers: pictures and a table under output/demo.
 """

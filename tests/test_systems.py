@@ -178,11 +178,11 @@ def test_where_no_links_can_be_made_one_line_says_so(tmp_path, monkeypatch, caps
     assert ln_sil_heatmap(*words) == 1
     out = capsys.readouterr().out.splitlines()
     assert len(out) == 1
-    assert f'cannot be made a link ({error.strerror}); where the system takes none, --copy writes copies' in out[0]
+    assert f'this link cannot be made ({error.strerror}); if links are not supported here, use --copy' in out[0]
     assert ln_sil_heatmap(*words, copy=True) == 0
 
 
-def test_links_are_known_again_as_windows_reads_them(tmp_path, monkeypatch):
+def test_links_are_recognised_as_windows_reads_them(tmp_path, monkeypatch):
     source, path = tmp_path/'a.pkl', tmp_path/'b.pkl'
     source.touch()
     linking.link(source, path)

@@ -151,7 +151,7 @@ def test_a_reader_who_leaves_ends_nothing(tmp_path, both):
         process.stderr.close()
     assert process.wait(60) == 7 and (tmp_path/'done').exists()
     if not both:
-        assert err.count('<stdout>: Broken pipe; what is printed there is lost') == 1
+        assert err.count('<stdout>: Broken pipe; further output there is lost') == 1
     assert 'Traceback' not in err
 
 

@@ -89,7 +89,7 @@ def _subjects_and_sequences(batch_size:list[int], world:int) -> tuple[int,int]:
     if not is_pair or not all(type(b) is int and b > 0 for b in batch_size):
         raise SkeletonGaitError(
             f"sampler: batch_size is {batch_size}; a TripletSampler needs [P, K], "
-            "subjects and sequences of each, as [8, 16]")
+            "subjects and sequences of each, such as [8, 16]")
     p, k = batch_size
     if p*k % world:
         raise SkeletonGaitError(

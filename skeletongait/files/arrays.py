@@ -145,7 +145,7 @@ class ArrayDescription:
 # %% ../../nbs/files/01_arrays.ipynb #d1a40a04
 @patch
 def make(self:ArrayDescription, limits:Limits) -> Any: # An array; a number for a scalar
-    "Check the description and make the array; an `ArrayFileError` if it is no plain array within the limits."
+    "Check the description and make the array; an `ArrayFileError` if it is not a plain array within the limits."
     data = self.data.text if type(self.data) is _Text else self.data
     if type(self.dtype) is not DTypeDescription or type(data) not in (bytes, bytearray, str):
         raise ArrayFileError("an array without a dtype or without bytes")
@@ -164,7 +164,7 @@ class Name(NamedTuple):
 
 def _reconstruct(cls, shape, code):
     if type(cls) is not Name or cls != ('numpy', 'ndarray'):
-        raise ArrayFileError("an array of a class of its own; only plain numpy arrays are read")
+        raise ArrayFileError("an array of a custom class; only plain numpy arrays are read")
     return ArrayDescription()
 
 def _encode(text, codec):
@@ -217,7 +217,7 @@ class Machine:
         "Take `n` objects off the stack."
         floor = self.marks[-1] if self.marks else 0
         if len(self.items) - n < floor:
-            raise ValueError("an instruction finds nothing to work on")
+            raise ValueError("an instruction finds too few objects on the stack")
         out = tuple(self.items[-n:])
         del self.items[-n:]
         return out
@@ -245,7 +245,7 @@ def top(self:Machine, *types) -> Any:
 def recall(self:Machine, place) -> Any:
     "Return an object of the memo."
     if place not in self.memo:
-        raise ValueError(f"an instruction mentions thing {_line(place)}, of which there is none")
+        raise ValueError(f"an instruction refers to memo entry {_line(place)}, which does not exist")
     return self.memo[place]
 
 # %% ../../nbs/files/01_arrays.ipynb #d1a40a07
@@ -345,7 +345,7 @@ def _read_argument(op:pickletools.OpcodeInfo, f:BinaryIO) -> Any:
 
 # %% ../../nbs/files/01_arrays.ipynb #d1a40a11
 def instructions(
-    f:BinaryIO,           # Stands at the beginning of a pickle, afterwards behind its end
+    f:BinaryIO,           # Positioned at the start of a pickle; afterwards just after its end
     limits:Limits,        # `limits.instructions` are read at most
     opcodes:dict=OPCODES, # The allowed ones: code -> its entry in `pickletools`
 ) -> Iterator[tuple[str,Any]]:
@@ -380,9 +380,9 @@ class Plain:
     def __call__(self, obj:Any, depth:int=0) -> Any:
         self.items -= 1
         if self.items < 0:
-            raise ArrayFileError(f"lists that unfold to more than {self.limits.instructions:,} things")
+            raise ArrayFileError(f"lists that expand to more than {self.limits.instructions:,} objects")
         if depth > 32:
-            raise ArrayFileError("containers nested more than 32 deep, or in a circle")
+            raise ArrayFileError("containers nested more than 32 deep, or inside themselves")
         if type(obj) is ArrayDescription: return self.array(obj)
         if type(obj) in (list, tuple):
             return type(obj)([self(o, depth+1) for o in obj])
@@ -408,7 +408,7 @@ def _size(path:Path, limits:Limits) -> int:
     "Return the size of a file in bytes; an `ArrayFileError` if it is too large, or a pipe, a device or a folder."
     o = path.stat()
     if not stat.S_ISREG(o.st_mode):
-        raise ArrayFileError(f"{path}: no regular file")
+        raise ArrayFileError(f"{path}: not a regular file")
     if o.st_size > limits.file_mb*2**20:
         raise ArrayFileError(f"{path}: {o.st_size/2**20:,.1f} MB; at most {limits.file_mb:,} MB are read "
                              "(raise max_file_mb if that is what you expect)")
@@ -448,7 +448,7 @@ def load_pickle(
         raise UnsafePickleError(f"{path}: refused, the pickle holds {e}") from None
     except DAMAGE as e:
         raise UnsafePickleError(
-            f"{path}: no readable pickle ({n_bytes} bytes; damaged, or something else): {_line(e)}") from None
+            f"{path}: not a readable pickle ({n_bytes} bytes; damaged, or another format): {_line(e)}") from None
 
 # %% ../../nbs/files/01_arrays.ipynb #86d766ad
 # The three entries of the header in any order, with either kind of quotes
@@ -542,4 +542,4 @@ def load_array(
         except ArrayFileError as e:
             raise ArrayFileError(f"{path}: refused, the file holds {e}") from None
         except DAMAGE as e:
-            raise ArrayFileError(f"{path}: no readable {path.suffix} file ({n_bytes} bytes): {_line(e)}") from None
+            raise ArrayFileError(f"{path}: not a readable {path.suffix} file ({n_bytes} bytes): {_line(e)}") from None

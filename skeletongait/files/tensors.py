@@ -71,7 +71,7 @@ class _Tensor(NamedTuple):
     shape:tuple[int,...]
 
 # %% ../../nbs/files/04_tensors.ipynb #7078cfab
-def _whole(o:Any) -> bool:
+def _are_sizes(o:Any) -> bool:
     "Is this a tuple of a few whole numbers that are not negative?"
     return type(o) is tuple and len(o) <= 64 and all(type(i) is int and 0 <= i < 2**62 for i in o)
 
@@ -82,8 +82,8 @@ def _lay(
     stride:Any, # Distance between neighbours along each axis
 ) -> _Tensor:
     "Place a tensor in a storage; an `ArrayFileError` if it extends beyond the storage, or overlaps itself."
-    if not (_whole((offset,)) and _whole(shape) and _whole(stride) and len(shape) == len(stride)):
-        raise ArrayFileError("a tensor without a proper shape")
+    if not (_are_sizes((offset,)) and _are_sizes(shape) and _are_sizes(stride) and len(shape) == len(stride)):
+        raise ArrayFileError("a tensor with an invalid shape")
     count = math.prod(shape)
     last = offset + sum((k-1)*s for k, s in zip(shape, stride))
     if count > n or (count and last >= n):
@@ -124,18 +124,18 @@ class _Description(Machine):
 def storage(self:_Description, pid) -> _Storage:
     "Check the description of a storage, which all tensors in it must share."
     if type(pid) is not tuple or len(pid) not in (5, 6):
-        raise ArrayFileError("a storage described otherwise than by torch")
+        raise ArrayFileError("a storage not in torch's format")
     kind, name, key, place, n, *view = pid
     types = [type(o) for o in (kind, name, key, place, n)]
     known = types == [str, Name, str, str, int] and kind == 'storage' and name in _ITEMSIZES
     if not known or view not in ([], [None]):
-        raise ArrayFileError("a storage described otherwise than by torch")
+        raise ArrayFileError("a storage not in torch's format")
     new = _Storage(key, name, n)
     if n < 0 or self.storages.setdefault(key, new) != new:
-        raise ArrayFileError("a storage of two kinds or sizes")
+        raise ArrayFileError("a storage of a negative size, or described in two ways")
     if self.sizes is not None and self.sizes.get(key) != new.n_bytes:
         raise ArrayFileError(
-            f"a storage of {new.n_bytes:,} bytes, for which the file has {self.sizes.get(key, 0):,}")
+            f"a storage of {new.n_bytes:,} bytes, but the file has {self.sizes.get(key, 0):,} for it")
     return new
 
 # %% ../../nbs/files/04_tensors.ipynb #d1a0f003
@@ -144,7 +144,7 @@ def tensor(
     self:_Description, storage, offset, shape, stride, requires_grad=False, hooks=None, metadata=None) -> _Tensor:
     "A tensor in a storage of numbers of its dtype."
     if type(storage) is not _Storage or type(requires_grad) is not bool or metadata is not None:
-        raise ArrayFileError("a tensor described otherwise than by torch")
+        raise ArrayFileError("a tensor not in torch's format")
     self.hooks.append(hooks)
     return _lay(storage.n, offset, shape, stride)
 
@@ -152,14 +152,14 @@ def tensor(
 def tensor_v3(self:_Description, storage, offset, shape, stride, requires_grad, hooks, dtype, metadata=None) -> _Tensor:
     "A tensor in a storage of bytes, with its dtype."
     if type(storage) is not _Storage or type(dtype) is not Name or dtype not in _DTYPES:
-        raise ArrayFileError("a tensor described otherwise than by torch")
+        raise ArrayFileError("a tensor not in torch's format")
     inside = storage._replace(n=storage.n_bytes//_DTYPES[dtype].itemsize)
     return self.tensor(inside, offset, shape, stride, requires_grad, hooks, metadata)
 
 @patch
 def parameter(self:_Description, tensor, requires_grad, hooks) -> _Tensor:
     if type(tensor) is not _Tensor or type(requires_grad) is not bool:
-        raise ArrayFileError("a parameter described otherwise than by torch")
+        raise ArrayFileError("a parameter not in torch's format")
     self.hooks.append(hooks)
     return tensor
 
@@ -175,13 +175,13 @@ def ordered(self:_Description): return {}
 @patch
 def counter(self:_Description, counts):
     if type(counts) is not dict:
-        raise ArrayFileError("a Counter of something else than a dict")
+        raise ArrayFileError("a Counter of something other than a dict")
     self.spend(len(counts))
     return dict(counts)
 
 @patch
 def size(self:_Description, shape):
-    if not _whole(shape):
+    if not _are_sizes(shape):
         raise ArrayFileError("an invalid size")
     return shape
 
@@ -210,7 +210,7 @@ def _has_hooks(hooks:Any) -> bool:
     return hooks is not None and (type(hooks) is not dict or len(hooks) > 0)
 
 def describe(
-    f:BinaryIO,               # Stands at the beginning of a pickle, afterwards behind its end
+    f:BinaryIO,               # Positioned at the start of a pickle; afterwards just after its end
     n_bytes:int,              # Size of the file, or of the part of the archive
     sizes:dict[str,int]|None, # Bytes of each storage in it; None: they are not known yet
 ) -> tuple[Any,list[_Storage]]: # The content of the pickle, as descriptions; the storages that it uses
@@ -232,7 +232,7 @@ def _sizes_of_parts(z:zipfile.ZipFile) -> tuple[str,dict[str,int]]: # The archiv
     distinct = {part.lower() for part in sizes}
     clear = len(folders) == 1 and len(distinct) == len(names)
     if not clear or 'data.pkl' not in sizes or 'constants.pkl' in sizes:
-        raise ValueError('an archive of other things than tensors')
+        raise ValueError('an archive of something other than tensors')
     return names[0][0], sizes
 
 def fresh_archive(
@@ -266,11 +266,11 @@ def _check_old(data:bytes) -> None:
     f = io.BytesIO(data)
     magic, _ = describe(f, len(data), None)
     if magic != _OLD_MAGIC:
-        raise ValueError('neither an archive nor what torch wrote before 1.6')
+        raise ValueError('neither an archive nor a file of torch before 1.6')
     storages = [o for _ in range(4) for o in describe(f, len(data), None)[1]]
     n_bytes = sum(8 + o.n_bytes for o in storages) # each is preceded by its length
     if n_bytes > len(data)-f.tell():
-        raise ArrayFileError(f"storages of {n_bytes:,} bytes, for which the file has {len(data)-f.tell():,}")
+        raise ArrayFileError(f"storages of {n_bytes:,} bytes, but the file has only {len(data)-f.tell():,}")
 
 # %% ../../nbs/files/04_tensors.ipynb #d1a0f006
 def readable(
@@ -282,7 +282,7 @@ def readable(
     archive = data[:2] == b'PK'
     if not opens_safely(archive, version):
         raise ValueError(
-            f'no zip archive; torch {version} does not read such files safely. '
+            f'not a zip archive; torch {version} cannot read such files safely. '
             'Convert it under torch 2.10 or later: torch.save(torch.load(path, weights_only=True), new)')
     if archive: return fresh_archive(data)
     _check_old(data)
@@ -322,4 +322,4 @@ def load_torch(
             state = torch.load(f, map_location='cpu', weights_only=True)
         return _made(state)
     except Exception as e: # the bytes may be anything, and their readers may raise anything
-        raise SkeletonGaitError(f"{path}: no readable {what} ({why_not_read(e)})") from None
+        raise SkeletonGaitError(f"{path}: not a readable {what} ({why_not_read(e)})") from None

@@ -41,10 +41,10 @@ def read_text(
     what:str,             # What it should hold, for messages: `a partition file`
     max_mb:int=32,        # Largest file (chosen: the results of a test on 100,000 sequences take 10 MB)
 ) -> str:
-    "Read a file of UTF-8 text; a `SkeletonGaitError` if there is none, or for any other content."
+    "Read a file of UTF-8 text; raise a `SkeletonGaitError` for a missing file, or for any other content."
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
-            raise SkeletonGaitError(f"{path}: cannot be read (no file, but a folder or a device); expected {what}")
+            raise SkeletonGaitError(f"{path}: cannot be read (a folder or a device, not a file); expected {what}")
         with open(path, 'rb') as f:
             content = f.read(max_mb*2**20+1)
         if len(content) > max_mb*2**20:
@@ -56,7 +56,7 @@ def read_text(
         raise SkeletonGaitError(
             f"{path}: not a text file in UTF-8: {e.reason} at byte {e.start}; expected {what}") from None
     except ValueError: # a NUL in the path
-        raise SkeletonGaitError(f"{str(path)!r:.80}: no name of a file; expected {what}") from None
+        raise SkeletonGaitError(f"{str(path)!r:.80}: not a valid file name; expected {what}") from None
 
 # %% ../../nbs/files/03_text.ipynb #d43950e2
 _INT = re.compile(r'[-+]?(?:0|[1-9][0-9_]*)$')
@@ -109,6 +109,7 @@ def _children(node:yaml.Node) -> list[yaml.Node]:
     if isinstance(node, yaml.MappingNode):
         return [o for pair in node.value for o in pair]
     return node.value if isinstance(node, yaml.SequenceNode) else []
+
 def _check_keys(keys:list[yaml.ScalarNode]) -> None:
     "Refuse a key that is not a short name on one line, and one that appears twice."
     lines = {} # key -> line
@@ -132,12 +133,12 @@ class _Loader(_PlainLoader):
         mark = self.peek_event().start_mark
         self.depth += 1
         if self.depth > DEEPEST:
-            _refuse(f"more than {DEEPEST} brackets or lists in each other", mark)
+            _refuse(f"brackets or lists nested more than {DEEPEST} deep", mark)
         alias = self.check_event(yaml.AliasEvent)
         node = super().compose_node(parent, index)
         self.depth -= 1
         if alias and node not in self.sizes:
-            _refuse("an alias inside what it stands for", mark)
+            _refuse("an alias inside its own anchor", mark)
         if not alias:
             self.sizes[node] = 1 + sum(self.sizes[o] for o in _children(node))
         if max(self.sizes[node], len(self.sizes)) > MOST_VALUES:
@@ -161,8 +162,7 @@ def read_yaml(
 ) -> Any: # Plain data
     "Read YAML; a `SkeletonGaitError` names the line of a syntax error, a repeated key, or an exceeded bound."
     if len(text) > MOST_TEXT:
-        raise SkeletonGaitError(
-            f"not YAML of ours: {len(text):,} characters; expected settings of at most {MOST_TEXT:,}")
+        raise SkeletonGaitError(f"{len(text):,} characters of settings; expected at most {MOST_TEXT:,}")
     try:
         loader = _Loader(text)
     except yaml.reader.ReaderError as e:
@@ -176,7 +176,7 @@ def read_yaml(
         raise _at_line(loader.line, f"not YAML: {e}") from None
 
 # %% ../../nbs/files/03_text.ipynb #7b5e1d22
-def _whole(digits:str) -> int:
+def _to_int64(digits:str) -> int:
     "Read a whole number of up to 64 bits."
     if len(digits) <= 20:
         n = int(digits)
@@ -205,7 +205,7 @@ def read_json(
     "Read JSON; a `SkeletonGaitError` for wrong syntax, a repeated key, a number beyond 64 bits, or too deep nesting."
     try:
         text = text.decode('utf-8') if isinstance(text, bytes) else text
-        o = json.loads(text, parse_int=_whole, object_pairs_hook=_once)
+        o = json.loads(text, parse_int=_to_int64, object_pairs_hook=_once)
         too_deep = False
     except RecursionError:
         o, too_deep = None, True
@@ -213,5 +213,5 @@ def read_json(
         raise SkeletonGaitError(f"not JSON: {' '.join(str(e).split()):.200}") from None
     brackets = text.count('[') + text.count('{')
     if brackets > DEEPEST and (too_deep or _deeper(o, DEEPEST)):
-        raise SkeletonGaitError(f"not JSON of ours: more than {DEEPEST} brackets in each other")
+        raise SkeletonGaitError(f"JSON nested more than {DEEPEST} deep; expected at most {DEEPEST}")
     return o

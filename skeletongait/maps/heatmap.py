@@ -247,7 +247,7 @@ def place_joints(
 ) -> np.ndarray: # `(T, 17, 3)` x and y in the image to draw, and confidence; float32 stays float32
     """Stages 1 to 3: return the joints of a whole sequence where they will be drawn.
 
-    Raises a `PoseError` for an array that is no pose, and for frames with NaN, infinities or no height.
+    Raises a `PoseError` for an array that is not a pose, and for frames with NaN, infinities or no height.
     """
     pose = to_coco17(pose)
     _check_finite(pose, 'NaN or infinite numbers; expected pixels and confidences '
@@ -291,31 +291,31 @@ def pose_to_heatmap(
 _N_JOINTS = {'coco': 17, 'openpose-18': 18, 'openpose-25': 25}
 
 def _confidence_notices(xyc:np.ndarray, cfg:HeatmapConfig) -> list[str]:
-    "List where confidences are wanted but not there, or too low in all frames, for a pose in COCO-17."
+    "List the warnings about confidences that are missing, or too low in every frame, for a pose in COCO-17."
     out = []
     no_conf = xyc.shape[-1] == 2
     if cfg.min_conf > 0 and no_conf:
-        out.append(f"min_conf is {cfg.min_conf}, but the poses have no confidences: all joints that are there count")
+        out.append(f"min_conf is {cfg.min_conf}, but the poses have no confidences: every joint that is present counts")
     never_found = (found_joints(xyc, cfg.min_conf) == 0).any(-1).all(0)
     has_place = (xyc[..., :2] != 0).all(-1).any(0)
     doubted = [name for name, doubt in zip(JOINTS, never_found & has_place) if doubt]
     if doubted:
-        effect = "as for any joint never seen, nothing at all is imputed (impute_others: True fills the other joints)"
+        effect = "as for any joint never seen, nothing is imputed (impute_others: True fills the other joints)"
         if cfg.impute_others or cfg.pad_method == 'simple':
             effect = "these stay at 0, 0"
-        out.append(f"min_conf is {cfg.min_conf}, and no frame has as much for {', '.join(doubted)}: {effect}")
+        out.append(f"min_conf is {cfg.min_conf}, and no frame has such a confidence for {', '.join(doubted)}: {effect}")
     if cfg.use_conf and no_conf:
         out.append("the poses have no confidences: each counts as 1")
     return out
 
 # %% ../../nbs/maps/01_heatmap.ipynb #42a0be13
 def _format_notices(n:int, cfg:HeatmapConfig) -> list[str]:
-    "List where `cfg` expects another format than that of `n` joints."
+    "List the warnings where `cfg` expects a format with another number of joints than `n`."
     out = []
     if cfg.transfer_to_coco17 and n == 17:
         out.append("transfer_to_coco17 is True, but the poses have 17 joints already: taken as COCO-17")
     if not cfg.transfer_to_coco17 and n != 17:
-        out.append(f"transfer_to_coco17 is False, but the poses have {n} joints: reordered to COCO-17 all the same")
+        out.append(f"transfer_to_coco17 is False, but the poses have {n} joints: reordered to COCO-17 anyway")
     if cfg.pose_format != 'coco' and _N_JOINTS[cfg.pose_format] != n:
         out.append(f"pose_format is {cfg.pose_format}, but the poses have {n} joints: the number of joints decides")
     return out

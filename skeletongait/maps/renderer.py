@@ -201,7 +201,7 @@ def _check(joints:np.ndarray, sigma:float) -> np.ndarray:
 
 def draw_images(
     joints:np.ndarray, # `(T, 17, 3)` x and y in the image, confidence
-    sigma:float,       # Width of the bumps, pixels
+    sigma:float,       # Standard deviation of the Gaussians, pixels
     height:int,        # Image height
     width:int,         # Image width
 ) -> np.ndarray: # `(T, 2, height, width)` uint8 grey levels: limb map, joint map
@@ -349,7 +349,7 @@ def _draw_sequence(joints, sigma, height, width, align, offset, centre, level, o
 # %% ../../nbs/maps/02_renderer.ipynb #a8067bb8
 def draw_sequence(
     joints:np.ndarray, # `(T, 17, 3)` x and y in the image, confidence
-    sigma:float,       # Width of the bumps, pixels
+    sigma:float,       # Standard deviation of the Gaussians, pixels
     height:int,        # Height of the image drawn
     width:int,         # Width of the image drawn
     size:int,          # Height and width of the result
@@ -366,12 +366,12 @@ def draw_sequence(
 
 # %% ../../nbs/maps/02_renderer.ipynb #42a94c26
 def compile_loops() -> None:
-    "Compile everything (some seconds, once on a machine); `SkeletonGaitError` where the compiled code cannot be kept."
+    "Compile everything (some seconds, once on a machine); `SkeletonGaitError` if the code cannot be stored."
     joints = np.full((1, 17, 3), .5)
     try:
         draw_images(joints, 1, 4, 4)
         draw_sequence(joints, 1, 4, 4, 2, True, 0, 2)
     except OSError as e:
         folder = e.filename or 'the cache folder of numba'
-        raise SkeletonGaitError(f"{folder}: compiled code cannot be kept there ({e.strerror}); "
-                                'make room, or name another folder in NUMBA_CACHE_DIR') from None
+        raise SkeletonGaitError(f"{folder}: compiled code cannot be stored there ({e.strerror}); "
+                                'free some space, or set NUMBA_CACHE_DIR to another folder') from None

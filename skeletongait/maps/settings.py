@@ -27,10 +27,10 @@ def default_settings() -> dict:
 
 # %% ../../nbs/maps/04_settings.ipynb #36c72ace
 def _names_of_joints(names:list[str]) -> list[str]:
-    "Every entry must be a joint."
+    "Check that every entry is a joint, and return them."
     for i, name in enumerate(names):
         if name in JOINTS: continue
-        raise SettingsError(f"found {shown(name)}, no joint; {name_hint(name, JOINTS)}", f'[{i}]')
+        raise SettingsError(f"found {shown(name)}, not a joint; {name_hint(name, JOINTS)}", f'[{i}]')
     return names
 
 def _nothing(value:bool|None) -> None:
@@ -42,7 +42,7 @@ def _nothing(value:bool|None) -> None:
 @dataclass
 class FormatArgs:
     "The form of the poses."
-    transfer_to_coco17:bool = key(False, 'said to be COCO-18; the shape decides, a contradiction is a warning')
+    transfer_to_coco17:bool = key(False, 'declared as COCO-18; the shape decides, a mismatch is a warning')
 
 @dataclass
 class PadArgs:
@@ -50,7 +50,7 @@ class PadArgs:
     pad_method:Literal['knn', 'simple'] = key(
         'knn', '`knn`: from the 4 nearest frames; `simple`: the mean of the column')
     use_conf:bool = key(True, 'weight the Gaussians by confidence; otherwise all count 1')
-    impute_others:bool = key(False, 'with a coordinate missing in every frame, `knn` fills the others all the same')
+    impute_others:bool = key(False, 'if a coordinate is missing in every frame, `knn` still fills the others')
     min_conf:float = key(
         0., 'a joint of lower confidence counts as not found; 0: all count, as published', least=0, most=1)
 
@@ -58,7 +58,7 @@ class PadArgs:
 class NormArgs:
     "Centring and scaling."
     pose_format:Literal['coco', 'openpose-18', 'openpose-25'] = key(
-        'coco', 'joints of the poses; the shape decides, a contradiction is a warning')
+        'coco', 'joints of the poses; the shape decides, a mismatch is a warning')
     use_conf:bool = key(True, 'as above; all three switches must be on')
     heatmap_image_height:int = key(128, 'pixels that centring and scaling refer to', least=2, most=4096)
 
@@ -156,9 +156,9 @@ def _check(cfg:'HeatmapConfig') -> None:
 @dataclass(frozen=True)
 class HeatmapConfig:
     "Settings of the five stages."
-    transfer_to_coco17: bool = False # Said to be COCO-18; the shape decides, a contradiction is a warning
+    transfer_to_coco17: bool = False # Declared as COCO-18; the shape decides, a mismatch is a warning
     pad_method: str = 'knn'          # `knn`: the 4 nearest frames; `simple`: the column's mean
-    impute_others: bool = False      # With a coordinate never seen, `knn` fills the other ones
+    impute_others: bool = False      # If a coordinate is never seen, `knn` still fills the others
     use_conf: bool = True            # Weight Gaussians by confidence; otherwise all count 1
     pose_format: str = 'coco'        # `coco`, `openpose-18` or `openpose-25`; the shape decides
     image_size: int = 128            # Pixels that centring and scaling refer to

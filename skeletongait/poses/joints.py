@@ -34,7 +34,7 @@ def _check_array(pose) -> None:
                         "expected the array of poses itself, (T, 17, 3) or (T, 17, 2)")
     if not isinstance(pose, np.ndarray):
         raise PoseError(f"found a {type(pose).__name__}; expected a numpy array of poses, "
-                        "(T, 17, 3) or (T, 17, 2) (numpy.asarray makes one of lists)")
+                        "(T, 17, 3) or (T, 17, 2) (numpy.asarray converts lists)")
     if pose.dtype.kind not in 'iuf':
         raise PoseError(f"found an array of dtype {pose.dtype}; expected numbers")
 

@@ -144,7 +144,7 @@ def _check_counts(files:tuple[Path,Path], first:np.ndarray, silhouettes:np.ndarr
         needed.append(f'--trim_at_most={spare}')
     if not spare or not needed: return
     kind = 'poses' if first_name(first) == '0_pose' else 'maps'
-    expected = 'equally many' if trim.where == 'no' else f'equally many, or {trim.at_most} more at most'
+    expected = 'the same number' if trim.where == 'no' else f'a difference of {trim.at_most} at most'
     raise SkeletonGaitError(
         f"{files[0]} and {files[1]}: {len(first)} frames of {kind}, {len(silhouettes)} of silhouettes; "
         f"expected {expected}; if they are of one walk, {' with '.join(needed)} cuts the longer one")
@@ -179,8 +179,8 @@ def _symlink(target:Path, tmp:Path, path:Path) -> None:
         os.symlink(target.absolute(), tmp)
     except OSError as e:
         if e.errno in _COPIES_TOO: raise
-        raise OutputError(f"{path}: cannot be made a link ({e.strerror}); "
-                          "where the system takes none, --copy writes copies") from None
+        raise OutputError(f"{path}: this link cannot be made ({e.strerror}); "
+                          "if links are not supported here, use --copy") from None
 
 def link(
     target:Path, # What to point to
@@ -219,7 +219,7 @@ def _read_list(path:Path) -> dict[str,tuple[int,int]]: # Size and time of each f
         lines = path.read_bytes().split(b'\n')[:-1]
         return {str(name): (size, mtime) for name, size, mtime in map(read_json, lines)}
     except (SkeletonGaitError, ValueError, TypeError) as e:
-        raise SkeletonGaitError(f"{path}: no list of the files written here ({e}); remove it, "
+        raise SkeletonGaitError(f"{path}: not a valid list of the files written here ({e}); remove it, "
                                 "and the files that it listed, or choose another output path") from None
 
 # %% ../../nbs/prepare/03_link_tree.ipynb #008c4df3
@@ -350,7 +350,7 @@ def place_pair(
 
 # %% ../../nbs/prepare/03_link_tree.ipynb #733d834b
 class Result(NamedTuple):
-    "What became of one pair."
+    "The result of one pair."
     sequence: Sequence
     files: list[Path]
     reason: str = ''    # Why it is not linked; empty for a linked one
@@ -498,7 +498,7 @@ def _is_report(path:Path) -> bool:
 def check_report(path:Path) -> None:
     "Raise a `SkeletonGaitError` if the report would replace another file, such as the report of the maps' folder."
     if os.path.lexists(path) and not _is_report(path):
-        raise SkeletonGaitError(f"{path}: is no report of this script; move it away or choose another output path")
+        raise SkeletonGaitError(f"{path}: not a report of this script; move it away or choose another output path")
 
 # %% ../../nbs/prepare/03_link_tree.ipynb #d5b7b2a2
 def _ambiguous(sequence:Sequence, files:list[Path]) -> Result:

@@ -6,8 +6,8 @@
 __all__ = ['PARTS', 'DATASETS', 'MOST_SECONDS', 'output_folder', 'check_apart', 'check_links', 'is_known', 'Job', 'list_jobs',
            'without_clashes', 'Work', 'save_pictures', 'earlier_pictures', 'check_target', 'draw_file', 'Outcome',
            'reason', 'is_unread', 'remove_outputs', 'do_share', 'Plan', 'find_fresh', 'check_unlisted', 'open_output',
-           'make_plan', 'Teller', 'refusal', 'follow', 'ProgressWatch', 'gather', 'make_report', 'save_state',
-           'summary', 'dismiss', 'lead']
+           'make_plan', 'Heartbeat', 'refusal', 'follow', 'ProgressWatch', 'collect_records', 'make_report',
+           'save_state', 'summary', 'dismiss', 'lead']
 
 # %% ../../nbs/prepare/01_render_tree.ipynb #c30c9e5b
 import itertools
@@ -47,7 +47,7 @@ from .manifest import (
 def output_folder(
     save_root:str|os.PathLike, # Where all maps go
     dataset_name:str,          # As given by the user
-    sigma:float,               # Width of the bumps
+    sigma:float,               # Standard deviation of the Gaussians, pixels
     ext_name:str='',           # The user's own word, to tell settings apart
 ) -> Path:
     """Return `<save_root>/<dataset_name>_sigma_<sigma>_<ext_name>`.
@@ -57,7 +57,7 @@ def output_folder(
     for option, name in (('dataset_name', dataset_name), ('ext_name', ext_name)):
         if Path(f'{name}_').name != f'{name}_':
             raise SkeletonGaitError(f"--{option}={name}: has a slash; expected a word for the folder's name. "
-                                    "Where the folder goes is --save_root")
+                                    "Set the folder's location with --save_root")
     return Path(save_root)/f'{dataset_name}_sigma_{float(sigma)}_{ext_name}'
 
 # %% ../../nbs/prepare/01_render_tree.ipynb #ae85bd42
@@ -196,10 +196,10 @@ def check_target(job:Job, work:Work) -> None:
     if job.pictures and not link:
         link = link_above(work.pictures(job.pose)/'picture', work.out/'images')
     if link:
-        raise SkeletonGaitError(f"{source}: what is drawn of it would lie beyond the link {link}; "
+        raise SkeletonGaitError(f"{source}: its output would lie beyond the link {link}; "
                                 "remove the link, or choose another --save_root")
     if target.parent.resolve()/target.name == source.resolve():
-        raise SkeletonGaitError(f"{source}: its maps, {target}, would take its place, by way of a link; "
+        raise SkeletonGaitError(f"{source}: its maps, {target}, would replace it, through a link; "
                                 "choose another --save_root")
 
 def _read_pose(source:Path, limits:Limits) -> tuple[np.ndarray,os.stat_result,str]: # Pose; size and time; checksum
@@ -208,7 +208,7 @@ def _read_pose(source:Path, limits:Limits) -> tuple[np.ndarray,os.stat_result,st
     pose, digest = load_array(source, limits), file_sha256(source)
     after = source.stat()
     if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
-        raise SkeletonGaitError(f"{source}: was changed while it was read; the next run draws it")
+        raise SkeletonGaitError(f"{source}: changed while it was read; the next run will draw it")
     return pose, before, digest
 
 # %% ../../nbs/prepare/01_render_tree.ipynb #bbd73d9d
@@ -230,7 +230,7 @@ def draw_file(
 ) -> Record:
     """Draw one file.
 
-    Raises a `SkeletonGaitError` if it is no pose or cannot be drawn, an `OutputError` if nothing can be written,
+    Raises a `SkeletonGaitError` if it is not a pose or cannot be drawn, an `OutputError` if nothing can be written,
     a `LostRankError` if another run has taken over.
     """
     check_target(job, work)
@@ -245,7 +245,7 @@ class Outcome(NamedTuple):
     "What one rank did."
     drawn: int = 0
     failed: Iterable[tuple[str,str]] = () # Path and reason
-    removed: int = 0                      # Earlier maps of files that are no poses
+    removed: int = 0                      # Earlier maps of files that are not poses
     stopped: str = ''                     # Why it ended early; empty if it did not
 
 # %% ../../nbs/prepare/01_render_tree.ipynb #74769f0e
@@ -284,7 +284,7 @@ class _Share:
         self.failed = []
 
     def do(self, job:Job) -> None:
-        "Draw one file, or note why it cannot be drawn; trouble with the output is raised."
+        "Draw one file, or note why it cannot be drawn; raise errors about the output."
         try:
             add_record(self.journal, draw_file(job, self.work, self.journal))
             self.drawn += 1
@@ -434,7 +434,7 @@ def make_plan(
 MOST_SECONDS = 3600 # Seconds at one file after which a rank falls silent (chosen; 100,000 frames take a minute or two)
 
 # %% ../../nbs/prepare/01_render_tree.ipynb #37aeafcc
-class Teller:
+class Heartbeat:
     "In a `with` block, post twice a second how many files a rank has processed, as a sign of life."
     def __init__(self, board:Board, rank:int):
         self.board, self.rank = board, rank
@@ -443,10 +443,10 @@ class Teller:
         self.thread = threading.Thread(target=self._post, daemon=True)
 
     def __call__(self, n:int) -> None:
-        "The rank has dealt with `n` files."
+        "Record that the rank has processed `n` files."
         self.n, self.since = n, time.monotonic()
 
-    def __enter__(self) -> 'Teller':
+    def __enter__(self) -> 'Heartbeat':
         self.thread.start()
         return self
 
@@ -458,7 +458,7 @@ class Teller:
         for beat in itertools.count(1):
             try:
                 self._post_once(beat)
-            except LostRankError: # it is for the outcome to say that nobody is there
+            except LostRankError: # posting the outcome will report that
                 return
             if self.over.wait(.5): return
 
@@ -502,7 +502,7 @@ def _do_posted(
     if why: return Outcome(stopped=why)
     work = Work(poses, out, HeatmapConfig(**share['header']['settings']), limits)
     jobs = [Job(*j) for j in share['jobs']]
-    with Teller(board, rank) as tell:
+    with Heartbeat(board, rank) as tell:
         return do_share(jobs, work, out/'journal'/share['journal'], tell)
 
 # %% ../../nbs/prepare/01_render_tree.ipynb #f349d261
@@ -522,8 +522,8 @@ def follow(
     try:
         board.post(f'outcome/{rank}', outcome)
     except LostRankError as e:
-        raise LostRankError(f'{e} This rank drew {outcome.drawn} of {len(share["jobs"])} files, none is lost; '
-                            'the same command draws the rest') from None
+        raise LostRankError(f'{e} This rank drew {outcome.drawn} of {len(share["jobs"])} files; none is lost: '
+                            'run the same command again to draw the rest') from None
     return 0
 
 # %% ../../nbs/prepare/01_render_tree.ipynb #972b1130
@@ -592,7 +592,7 @@ def judge_silence(self:ProgressWatch, rank:int, now:float) -> None:
     self.silent.add(rank)
     left = len(self.shares[rank]) - self.done[rank]
     self.bar.write(f'rank {rank} has been silent for {self.patience:.0f} s; '
-                   f'if it stays so, it leaves {left} files to the next run')
+                   f'if it stays silent, {left} files are left to the next run')
 
 # %% ../../nbs/prepare/01_render_tree.ipynb #972b1132
 @patch
@@ -604,16 +604,16 @@ def judge_speed(self:ProgressWatch, rank:int, now:float) -> None:
     if n == len(share) or (rank, n) in self.slow: return
     self.slow.add((rank, n))
     name = json.dumps(share[n].pose) # a name need not be text
-    self.bar.write(f'rank {rank} has been at {name} for {seconds:.0f} s, and goes on')
+    self.bar.write(f'rank {rank} has been working on {name} for {seconds:.0f} s, and is still running')
 
 # %% ../../nbs/prepare/01_render_tree.ipynb #4a35eb81
-def gather(
+def collect_records(
     work:Work,
     plan:Plan,
     outcomes:dict[int,Outcome], # Of the ranks that ended
     journals:dict[int,Path],    # Of all ranks
 ) -> tuple[dict[str,Record],list[tuple[str,str]]]: # Records of all maps; path and reason of all failures
-    "Put together what all ranks have drawn."
+    "Collect the records and the failures of all ranks."
     with writing(work.out):
         drawn = read_journals(journals.values())
     failed = sorted(plan.failed + [tuple(f) for o in outcomes.values() for f in o.failed])
@@ -687,14 +687,14 @@ def summary(
     left, failed = report['left'], report['failed']
     lines = _warnings(report)
     lines += [f"failed: {work.poses/f['path']}: {f['reason']}" for f in failed]
-    lines += [f"lost: rank {o['rank']}; it leaves {o['files']} files to the next run" for o in report['lost']]
+    lines += [f"lost: rank {o['rank']}; {o['files']} files are left to the next run" for o in report['lost']]
     lines += [f'stopped: {why}' for why in stopped]
     if stopped:
         lines.append(f'{left} files are left: fix it and run the same command again')
     elif left:
         lines.append(f'{left} files are left: run the same command again')
     if removed:
-        lines.append(f'{removed} earlier maps removed, since their pose files are no poses any more')
+        lines.append(f'{removed} earlier maps removed, since their pose files are no longer poses')
     there = report['maps'] - drawn
     lines.append(f"{drawn} files drawn, {len(failed)} failed, {there} were there already -> {work.out/'pkl'}")
     return '\n'.join(map(one_line, lines))
@@ -739,7 +739,7 @@ def _finish(
 ) -> int: # Exit code
     "Save manifest and report, and print the summary."
     stopped = [f'rank {k}: {o.stopped}' for k, o in sorted(outcomes.items()) if o.stopped]
-    records, failed = gather(work, plan, outcomes, journals)
+    records, failed = collect_records(work, plan, outcomes, journals)
     lost = {k: share for k, share in enumerate(shares) if k not in outcomes}
     report = make_report(plan, lost, records, failed)
     try:

@@ -37,7 +37,7 @@ def _begin(root:Path, name:str, partition:dict) -> None:
         for there in (path, root/'pose', root/'silhouette'):
             if _in_use(there):
                 raise SkeletonGaitError(
-                    f"{there}: is there already, and is not of these walkers; expected a new folder, "
+                    f"{there}: already exists, and is not of these walkers; expected a new folder, "
                     "or one of an earlier run with the same subjects; choose another root, or remove it")
     save_text(content, path)
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
-from toys import chain, training_sampler
+from toys import chain, equal, training_sampler
 from skeletongait.core import SkeletonGaitError, save_pickle
 from skeletongait.files.tree import read_tree
 from skeletongait.nets.models import SkeletonGait, SkeletonGaitPP
@@ -64,8 +64,6 @@ def train(tree, part):
 def test(tree, part): return GaitDataset(tree, part, False)
 
 def says(error): return pytest.raises(SkeletonGaitError, match=error)
-def same(a, b):
-    return all(torch.equal(u, v) if isinstance(u, torch.Tensor) else u == v for u, v in zip(a, b, strict=True))
 
 # Partition
 
@@ -112,7 +110,7 @@ def test_partition_is_matched_with_the_disk(tree, tmp_path):
         '1 listed subjects without data are dropped: 099',
         '3 subjects with data are not in the partition and stay unused: 002, 004, 005',
         '1 subjects are in both',
-        '2 listed probes are no test sequence on disk and are dropped: 003-cl-000, 006-nm-000',
+        '2 listed probes are not test sequences on disk and are dropped: 003-cl-000, 006-nm-000',
     ):
         assert any(part in n and str(tree.root) in n for n in p.notices), part
     assert match_partition(p, tree)._replace(notices=()) == p._replace(notices=())
@@ -463,17 +461,17 @@ def test_batch_forms(train, test):
             assert torch.equal(x, torch.from_numpy(whole[:12]))
     row = next(iter(loader(train, TRAIN | dict(sample_type='unfixed_unordered', frames_num_min=2, frames_num_max=9))))
     assert row.frames.shape[:2] == (1, sum(row.lengths)) and len(set(row.lengths)) > 1
-    equal = next(iter(loader(test, TEST | dict(frames_all_limit=3))))
-    assert equal.lengths == [3, 3, 3] # packed all the same
+    alike = next(iter(loader(test, TEST | dict(frames_all_limit=3))))
+    assert alike.lengths == [3, 3, 3] # packed anyway
 
 @pytest.mark.parametrize('workers', [1, 2])
 def test_workers_change_nothing(train, test, workers):
     for a, b in zip(first(loader(train), 5), first(loader(train, num_workers=workers), 5), strict=True):
-        assert same(a, b)
+        assert equal(a, b)
     many = loader(test, TEST, num_workers=workers)
     for _ in range(2): # a second pass uses the same workers
         for a, b in zip(loader(test, TEST), many, strict=True):
-            assert same(a, b)
+            assert equal(a, b)
 
 @pytest.mark.parametrize('world', [2, 3, 4])
 def test_ranks_share_one_batch(train, world):
@@ -498,7 +496,7 @@ def test_ranks_share_a_test(test, world):
 
 def test_start_skips(train):
     for a, b in zip(first(loader(train), 6)[4:], first(loader(train, start=4, num_workers=1), 2), strict=True):
-        assert same(a, b)
+        assert equal(a, b)
 
 def test_seed_and_iteration_matter(train):
     a, b = first(loader(train), 2)
@@ -513,7 +511,7 @@ def test_global_random_state_is_neither_used_nor_changed(train):
     assert np.array_equal(before, np.random.get_state()[1])
     np.random.seed(1)
     torch.manual_seed(1)
-    assert all(same(u, v) for u, v in zip(a, first(loader(train), 2)))
+    assert all(equal(u, v) for u, v in zip(a, first(loader(train), 2)))
 
 def test_errors_keep_their_line_through_workers(tmp_path, root):
     shutil.copytree(root, tmp_path/'t')
@@ -571,7 +569,7 @@ def test_workers_start_although_opencv_has_threads(train):
         cv2.setNumThreads(4)
         for _ in range(3):
             cv2.GaussianBlur(Z(2000, 2000), (0, 0), 5)
-        assert same(next(iter(loader(train, num_workers=1))), next(iter(loader(train)))) and cv2.getNumThreads() == 4
+        assert equal(next(iter(loader(train, num_workers=1))), next(iter(loader(train)))) and cv2.getNumThreads() == 4
     finally:
         cv2.setNumThreads(before)
 
@@ -599,9 +597,9 @@ ENDS = {
         lambda: die_by('SIGKILL'),
         'was killed by SIGKILL .* ran out of memory: lower data_cfg.num_workers or data_cfg.max_file_mb',
     ),
-    'SIGSEGV': (lambda: die_by('SIGSEGV'), 'was killed by SIGSEGV .* a broken file can do that'),
+    'SIGSEGV': (lambda: die_by('SIGSEGV'), 'was killed by SIGSEGV .* a damaged file can cause this'),
     'SIGBUS': (lambda: die_by('SIGBUS'), 'was killed by SIGBUS .* /dev/shm is full'),
-    'exit 3': (lambda: os._exit(3), 'ended with exit code 3 .* a broken file can do that'),
+    'exit 3': (lambda: os._exit(3), 'ended with exit code 3 .* a damaged file can cause this'),
 }
 
 @pytest.fixture
@@ -715,7 +713,7 @@ def test_signals_to_the_whole_group_leave_workers_alone(train):
         signal_from_outside(pid, name)
     time.sleep(.3)
     seen += first(batches, 6)
-    assert all(same(a, b) for a, b in zip(plain, seen, strict=True)) and not many.lost()
+    assert all(equal(a, b) for a, b in zip(plain, seen, strict=True)) and not many.lost()
     w = many._iterator._workers[0]
     w.terminate()
     w.join(20)

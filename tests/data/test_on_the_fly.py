@@ -17,7 +17,7 @@ import pytest
 import torch
 import yaml
 from hypothesis import given, settings, strategies as st
-from toys import chain, tiny, training_sampler
+from toys import chain, equal, tiny, training_sampler
 
 import skeletongait.data.dataset as data_module
 from skeletongait.data import streams
@@ -56,8 +56,6 @@ NETS = {'SkeletonGait': 'demo_skeletongait', 'SkeletonGait++': 'demo_skeletongai
 
 
 def first(it, n): return list(itertools.islice(iter(it), n))
-def same(a, b):
-    return all(torch.equal(u, v) if isinstance(u, torch.Tensor) else u == v for u, v in zip(a, b, strict=True))
 def loader(ds, cfg=TRAIN, workers=0, **kw):
     return make_loader(ds, cfg, 5, num_workers=workers, **kw)
 
@@ -101,21 +99,21 @@ def dataset(root, part, tree='linked_pose', training=True, use=None, **kw):
 def test_batches_equal_those_from_files(root, part, workers, use, cfg):
     files, fly = dataset(root, part, 'linked', use=use), dataset(root, part, use=use, render=HeatmapConfig())
     for a, b in zip(first(loader(files, cfg), 3), first(loader(fly, cfg, workers), 3), strict=True):
-        assert same(a, b)
+        assert equal(a, b)
 
 
 @pytest.mark.parametrize('workers', [0, 2])
 def test_a_test_equals_that_from_files(root, part, workers):
     files, fly = dataset(root, part, 'linked', False), dataset(root, part, training=False, render=HeatmapConfig())
     for a, b in zip(loader(files, TEST), loader(fly, TEST, workers), strict=True):
-        assert same(a, b)
+        assert equal(a, b)
     assert all(np.array_equal(files.load(i), fly.load(i)) for i in range(len(files)))
 
 
 def test_a_tree_of_poses_alone(root, part):
     files, fly = dataset(root, part, 'linked', use=[0]), dataset(root, part, 'pose', render=HeatmapConfig())
     for a, b in zip(first(loader(files), 2), first(loader(fly), 2), strict=True):
-        assert same(a, b)
+        assert equal(a, b)
 
 
 def any_pose(data, n, v):
@@ -210,7 +208,7 @@ def test_other_joint_orders_serve(root, part, tmp_path):
         )
     want = first(loader(dataset(root, part, 'pose', render=HeatmapConfig())), 1)[0]
     for form in ('18', 'flat'):
-        assert same(first(loader(dataset(tmp_path, part, form, render=HeatmapConfig())), 1)[0], want)
+        assert equal(first(loader(dataset(tmp_path, part, form, render=HeatmapConfig())), 1)[0], want)
 
 
 # Formats and limits
@@ -227,7 +225,7 @@ def test_arrays_without_pickle(root, part, tmp_path, ending):
     for tree, render in (('linked', None), ('linked_pose', HeatmapConfig())):
         ds = GaitDataset(read_tree(tmp_path/tree, ENDINGS), part, True, transform=build_transform(CHAIN), render=render)
         for a, b in zip(first(loader(ds), 2), want, strict=True):
-            assert same(a, b)
+            assert equal(a, b)
         cfg = tiny(root, NETS['SkeletonGait++'])
         cfg.data_cfg.dataset_root, cfg.data_cfg.render = str(tmp_path/tree), None if render is None else {}
         assert len(make_dataset(cfg, training=True)[0]) == 16
@@ -287,8 +285,8 @@ def test_a_drawn_sigma_is_the_slot_s_own(root, part):
     whole = first(loader(ds), 3)
     for workers in (1, 2):
         for a, b in zip(whole, first(loader(ds, workers=workers), 3), strict=True):
-            assert same(a, b)
-    assert same(whole[2], first(loader(ds, start=2), 1)[0])
+            assert equal(a, b)
+    assert equal(whole[2], first(loader(ds, start=2), 1)[0])
     for r in range(2):
         for a, b in zip(whole, first(loader(ds, rank=r, world=2), 3), strict=True):
             assert torch.equal(a.frames[r::2], b.frames)
@@ -307,7 +305,7 @@ def test_cache_keeps_joints_and_changes_nothing(root, part, workers):
     assert [[x.shape for x in s] for s in kept.cached] == [[(12, 17, 3), (12, 1, 64, 64)]]*16
     before = copy.deepcopy(kept.cached)
     for a, b in zip(first(loader(fly), 3), first(loader(kept, workers=workers), 3), strict=True):
-        assert same(a, b)
+        assert equal(a, b)
     assert all(np.array_equal(x, y) for s, t in zip(before, kept.cached) for x, y in zip(s, t))
 
 
@@ -366,7 +364,7 @@ def spoil(kind, f, folder):
 BAD = {
     'evil': 'refused',
     'evil array': 'refused',
-    'truncated': 'no readable pickle',
+    'truncated': 'not a readable pickle',
     'empty': 'the file is empty',
     'gone': 'cannot be read',
     'nan': 'frames 11: NaN',
@@ -401,7 +399,7 @@ def test_a_bad_pose_is_one_line_that_names_the_file(copied, part, kind, workers)
         dataset(copied, part, 'tree', False, render=HeatmapConfig(), cache=True)
 
 
-def test_a_frame_that_nobody_draws_is_an_error_all_the_same(copied, part):
+def test_a_bad_frame_is_an_error_even_if_it_is_never_drawn(copied, part):
     ds = dataset(copied, part, 'tree', False, render=HeatmapConfig())
     spoil('nan', ds.files[0][0], copied)
     with pytest.raises(PoseError, match='frames 11'):
@@ -428,7 +426,7 @@ def test_poses_without_the_setting(root, part, workers):
     assert '\n' not in str(e.value)
 
 
-def test_joints_of_an_unknown_number_are_told_with_their_shape(copied, part):
+def test_an_unknown_number_of_joints_is_reported_with_the_shape(copied, part):
     ds = dataset(copied, part, 'tree', False, render=HeatmapConfig())
     spoil('19 joints', ds.files[1][0], copied)
     with pytest.raises(SkeletonGaitError, match='found 0_pose.pkl 12 frames of 19 x 3') as e:
@@ -532,7 +530,7 @@ def test_resolved_settings(tmp_path):
         joints_off=st.lists(st.sampled_from(JOINTS), max_size=3),
     )
 )
-def test_heatmap_tree_is_the_way_back(o):
+def test_heatmap_tree_is_read_back_as_the_same_settings(o):
     assert heatmap_config(heatmap_tree(o)) == o
     assert (
         'min_conf' in heatmap_tree(o)['padkeypoints_args'],
@@ -753,7 +751,7 @@ def test_spawned_workers(root, part):
     spawned = loader(ds, workers=1)
     spawned.multiprocessing_context = 'spawn'
     for a, b in zip(first(spawned, 2), first(loader(ds), 2), strict=True):
-        assert same(a, b)
+        assert equal(a, b)
 
 
 COLD = '''

@@ -437,8 +437,8 @@ SAYS = {   # by which defence some of them must be stopped, so that none stands 
     'after_an_array.pkl': 'the instruction POP',
     'objects.npz': 'dtype object',
     'global_with_newline.pkl': 'the name a failed: b.c [31m ;',
-    'circle.pkl': 'in a circle',
-    'dict_in_itself.pkl': 'in a circle',
+    'circle.pkl': 'inside themselves',
+    'dict_in_itself.pkl': 'inside themselves',
     'deep_tuple.pkl': 'more than 32 deep',
     'negative.pkl': 'an impossible shape',
     'negative.npy': 'an impossible shape',
@@ -449,14 +449,14 @@ SAYS = {   # by which defence some of them must be stopped, so that none stands 
     'call_without_tuple.pkl': 'a call of',
     'name_of_numbers.pkl': 'a name made of something of type int',
     'deep_name.pkl': 'a name made of something of type tuple',
-    'deep_class.pkl': 'a class of its own',
+    'deep_class.pkl': 'a custom class',
     'deep_parts_of_a_dtype.pkl': 'a dtype with fields',
     'state_of_many.pkl': 'a state that is something of type list',
     'deep_order.pkl': 'an array whose order is',
-    'another_class.pkl': 'a class of its own',
+    'another_class.pkl': 'a custom class',
     'made_sub_array.pkl': 'a dtype with fields',
     'version_of_a_dtype.pkl': 'a dtype with fields',
-    'laughs.pkl': 'unfold to more than',
+    'laughs.pkl': 'expand to more than',
     'laughing_state.pkl': 'a dtype with fields',
     'laughing_key.pkl': 'for a key',
     'colliding_keys.pkl': 'for a key',
@@ -644,7 +644,7 @@ def test_registered_extensions(tmp_path, width):
 
 
 @pytest.mark.parametrize('ending', ['.pkl', '.npy', '.npz'])
-def test_things_that_are_no_files(tmp_path, ending):
+def test_paths_that_are_not_files(tmp_path, ending):
     "A pipe would wait for ever, a device never ends, and a file with holes is as large as it says."
     os.mkfifo(tmp_path/f'pipe{ending}')
     (tmp_path/f'zero{ending}').symlink_to('/dev/zero')
@@ -652,7 +652,7 @@ def test_things_that_are_no_files(tmp_path, ending):
     with open(tmp_path/f'holes{ending}', 'wb') as f:
         f.truncate(2**31)
     for name in ('pipe', 'zero', 'folder'):
-        assert refusal(tmp_path/f'{name}{ending}') == 'no regular file'
+        assert refusal(tmp_path/f'{name}{ending}') == 'not a regular file'
     assert refusal(tmp_path/f'holes{ending}').startswith('2,048.0 MB; at most 1,024 MB')
 
 

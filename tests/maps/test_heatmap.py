@@ -206,7 +206,7 @@ def test_sigmas_that_cannot_be_drawn(sigma):
         render(np.ones((1, 17, 2)), np.ones((1, 17)), sigma)
 
 
-def test_compiled_code_that_cannot_be_kept(monkeypatch):
+def test_compiled_code_that_cannot_be_stored(monkeypatch):
     "A full disk under numba's cache is not the fault of a pose."
     def full(*args): raise OSError(28, 'No space left on device', '/cache')
     monkeypatch.setattr(draw, 'draw_images', full)
@@ -381,7 +381,7 @@ WRONG_SETTINGS = [
       for v in (-.1, 1.1, True, '0.3', float('nan'), None)),
     *((generator(joints_off=v), 'heatmap_generator_args.joints_off: found .*, expected a list, each entry text')
       for v in ('left_knee', None, {'left_knee': 1}, 13)),
-    (generator(joints_off=['left_nee']), r'joints_off\[0\]: found "left_nee" .*, no joint; did you mean left_knee\?'),
+    (generator(joints_off=['left_nee']), r'joints_off\[0\]: found "left_nee" .* not a joint; did you mean left_knee\?'),
     (generator(joints_off=[['nose']]), 'joints_off: found .*, expected a list, each entry text'),
     (generator(joints_off=[13]), r'joints_off: found \[13\] .*, expected a list, each entry text'),
 ]
@@ -477,16 +477,16 @@ def test_joints_off_are_a_set():
     assert default_settings()['padkeypoints_args']['min_conf'] == 0
 
 
-def test_notices_of_the_threshold():
+def test_warnings_about_the_threshold():
     pose = walk()
     pose[:, 9, 2] = .1
     assert notices(pose, HeatmapConfig(min_conf=.05)) == []
-    says = 'min_conf is 0.2, and no frame has as much for left_wrist: '
-    nothing = 'as for any joint never seen, nothing at all is imputed (impute_others: True fills the other joints)'
+    says = 'min_conf is 0.2, and no frame has such a confidence for left_wrist: '
+    nothing = 'as for any joint never seen, nothing is imputed (impute_others: True fills the other joints)'
     assert notices(pose, HeatmapConfig(min_conf=.2)) == [says + nothing]
     assert notices(pose, HeatmapConfig(min_conf=.2, impute_others=True)) == [says + 'these stay at 0, 0']
     first = notices(pose[..., :2], HeatmapConfig(min_conf=.2))[0]
-    assert first == 'min_conf is 0.2, but the poses have no confidences: all joints that are there count'
+    assert first == 'min_conf is 0.2, but the poses have no confidences: every joint that is present counts'
     pose[:, 9] = 0
     assert notices(pose, HeatmapConfig(min_conf=.2)) == []  # missing anyway
 

@@ -161,7 +161,7 @@ def test_damage(tmp_path):
             load(data[:n], tmp_path)
 
 
-def test_things_mentioned_again(tmp_path):
+def test_objects_used_again(tmp_path):
     "An array that is mentioned twice is made once; lists may be shared as long as they do not unfold without end."
     shared = np.arange(3.)
     a, b = load(pickle.dumps([shared, shared]), tmp_path)
@@ -206,7 +206,7 @@ NO_POSES = [np.zeros((3, 16, 3)), np.zeros((0, 17, 3)), np.zeros((0, 53)), np.ze
 
 
 @pytest.mark.parametrize('bad', NO_POSES, ids=lambda b: str(getattr(b, 'shape', b)))
-def test_no_pose(bad):
+def test_arrays_that_are_not_poses(bad):
     with pytest.raises(PoseError, match='expected'):
         to_coco17(bad)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hypothesis import given, strategies as st
-from scripts import BIN, files, free_port, start
+from scripts import BIN, environment, files, free_port, start, wait_for
 
 from skeletongait.prepare import render_tree as module
 from skeletongait.prepare import manifest as m
@@ -86,7 +86,7 @@ def test_second_run_changes_nothing(tree, small, capsys):
     assert last(capsys) == f"0 files drawn, 1 failed, 12 were there already -> {tree/OUT/'pkl'}"
 
 
-def test_the_maps_are_those_of_the_poses(small):
+def test_maps_equal_those_drawn_from_the_poses(small):
     for seq, fs in read_tree(small/'pose').sequences.items():
         for f in fs:
             if f.stem != 'bad':
@@ -225,8 +225,8 @@ def test_changed_settings_never_mix(tree, small):
     cfg = settings_file(tree, 'align_args: {align: false, offset: 3}')
     before = files(tree/OUT)
     with pytest.raises(SkeletonGaitError,
-                       match=r'12 maps were drawn otherwise: align was True and is False, offset was 0 and is 3; '
-                             r'choose another --ext_name or --save_root.*--overwrite'):
+                       match=r'12 maps were drawn with other settings: align was True and is False, '
+                             r'offset was 0 and is 3; choose another --ext_name or --save_root.*--overwrite'):
         run(tree, heatmap_cfg_path=cfg)
     assert files(tree/OUT) == before
     assert run(tree, heatmap_cfg_path=cfg, ext_name='other') == 1 and finished(tree, small)
@@ -242,7 +242,7 @@ def test_a_new_version_of_the_drawing_is_a_changed_setting(tree, monkeypatch):
         run(tree)
 
 
-def test_a_new_version_of_the_library_is_none(tree, small, monkeypatch):
+def test_a_new_version_of_the_library_changes_no_setting(tree, small, monkeypatch):
     monkeypatch.setattr(m, '__version__', '99.0')
     (tree/OUT/'pkl/001/nm-01/090/000.pkl').unlink()
     assert run(tree) == 1 and finished(tree, small)
@@ -258,7 +258,7 @@ def test_maps_of_another_program(tree, small):
 @pytest.mark.parametrize('head', ['[1]', '', '{}', '{"settings": null}', '{"settings": 3}', 'nonsense'])
 def test_damaged_header(tree, small, head):
     (tree/OUT/'manifest.jsonl').write_text(f'{head}\n')
-    with pytest.raises(SkeletonGaitError, match='first line is no header.*--overwrite'):
+    with pytest.raises(SkeletonGaitError, match='first line is not a header.*--overwrite'):
         run(tree)
     assert run(tree, overwrite=True) == 1 and finished(tree, small)
 
@@ -317,7 +317,7 @@ def test_killed_while_overwriting(tree, small, monkeypatch, where, name, after):
     begun = m.read_manifest(tree/OUT).header['settings']['align']
     assert begun == (name != 'start_over')
     if not begun:
-        with pytest.raises(SkeletonGaitError, match='13 maps were drawn otherwise: align was False and is True'):
+        with pytest.raises(SkeletonGaitError, match='13 maps were drawn with other .*: align was False and is True'):
             run(tree)
         assert len(touched(tree)) == 13
     assert run(tree, overwrite=not begun) == 1 and finished(tree, small)
@@ -349,7 +349,7 @@ def test_overwrite_removes_what_the_manifest_lists(tree, small, capsys):
 
 
 @pytest.mark.parametrize('where, name, after',
-    [(module, 'gather', 0), (module, 'save_state', 0), (module, 'write_manifest', 0), (module, 'save_text', 0),
+    [(module, 'collect_records', 0), (module, 'save_state', 0), (module, 'write_manifest', 0), (module, 'save_text', 0),
      (module, 'summary', 0)], ids=lambda v: str(v) if isinstance(v, str) else '')
 def test_killed_at_the_end(tree, small, monkeypatch, capsys, where, name, after):
     (tree/OUT/'pkl/001/nm-01/090/000.pkl').unlink()
@@ -392,7 +392,7 @@ def test_journals_of_killed_runs_are_gathered(tree, small, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize('cut', [1, 40, 150])
-def test_a_torn_journal_line_is_no_record(tree, small, monkeypatch, capsys, cut):
+def test_a_truncated_journal_line_is_not_a_record(tree, small, monkeypatch, capsys, cut):
     shutil.rmtree(tree/'maps')
     killed_run(tree, monkeypatch, 6)
     journal, = (tree/OUT/'journal').iterdir()
@@ -420,7 +420,7 @@ records = st.builds(
 
 
 @given(st.lists(records, max_size=6, unique_by=lambda r: r.pose), st.data())
-def test_manifest_and_journals_give_back_what_they_got(tmp_path_factory, rs, data):
+def test_manifest_and_journals_round_trip(tmp_path_factory, rs, data):
     out = tmp_path_factory.mktemp('m')
     m.write_manifest(out, m.Manifest(m.make_header(HeatmapConfig()), {r.pose: r for r in rs}))
     assert m.read_manifest(out).records == {r.pose: r for r in rs}
@@ -444,7 +444,7 @@ def test_every_setting_counts(name):
     assert m.settings_difference(header, m.make_header(other)) == [] and HeatmapConfig(**header['settings']) == other
 
 
-def test_headers_of_earlier_releases_stay_good():
+def test_headers_of_earlier_releases_stay_valid():
     "Settings that came later are named only where they are set: their absence means their default."
     earlier = dict(transfer_to_coco17=False, pad_method='knn', impute_others=False, use_conf=True, pose_format='coco',
                    image_size=128, sigma=8., img_h=128, img_w=128, align=True, final_img_size=64, offset=0, centre=64)
@@ -460,7 +460,7 @@ def test_headers_of_earlier_releases_stay_good():
 
 @pytest.mark.parametrize('code', [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES])
 @pytest.mark.parametrize('where', ['save_pickle', 'add_record', 'save_text'])
-def test_trouble_with_the_output_stops_at_once(tree, small, monkeypatch, capsys, code, where):
+def test_output_errors_stop_at_once(tree, small, monkeypatch, capsys, code, where):
     shutil.rmtree(tree/'maps')
     real, calls = getattr(module, where), []
     def fails(*args):
@@ -482,7 +482,7 @@ def test_trouble_with_the_output_stops_at_once(tree, small, monkeypatch, capsys,
     assert last(capsys).startswith(f"{0 if where == 'save_text' else 9} files drawn")
 
 
-def test_trouble_with_one_target_stops_nothing(tree, capsys):
+def test_an_error_with_one_target_stops_nothing(tree, capsys):
     "A folder stands where maps should be."
     target = tree/OUT/'pkl/001/nm-01/090/000.pkl'
     target.unlink()
@@ -557,7 +557,7 @@ def test_pipes_and_changing_files(tree, small, monkeypatch, capsys):
     data = known.read_bytes()
     known.unlink()
     os.mkfifo(known)
-    assert run(tree) == 1 and capsys.readouterr().out.count('no regular file') == 2
+    assert run(tree) == 1 and capsys.readouterr().out.count('not a regular file') == 2
     (tree/'pose'/'000'/'nm-01'/'090'/'new.pkl').unlink()
     known.unlink()
     known.write_bytes(data)
@@ -569,7 +569,7 @@ def test_pipes_and_changing_files(tree, small, monkeypatch, capsys):
         return array
     with monkeypatch.context() as patch:
         patch.setattr(module, 'load_array', changing)
-        assert run(tree) == 1 and 'was changed while it was read' in capsys.readouterr().out
+        assert run(tree) == 1 and 'changed while it was read' in capsys.readouterr().out
         assert '001/nm-01/090/000.pkl' not in touched(tree)
     assert run(tree) == 1 and files(tree/OUT/'pkl') == files(small/OUT/'pkl')
 
@@ -582,17 +582,17 @@ def test_long_names(tree):
 
 def test_no_place_for_compiled_code(tree, small, monkeypatch, capsys):
     (tree/OUT/'pkl'/'001/nm-01/090/000.pkl').unlink()
-    def full(): raise SkeletonGaitError('__pycache__: compiled code cannot be kept there')
+    def full(): raise SkeletonGaitError('__pycache__: compiled code cannot be stored there')
     with monkeypatch.context() as patch:
         patch.setattr(module, 'compile_loops', full)
         assert run(tree) == 1
     out = capsys.readouterr().out
-    assert 'stopped: rank 0: __pycache__: compiled code cannot be kept there; 0 of 2 files drawn' in out
+    assert 'stopped: rank 0: __pycache__: compiled code cannot be stored there; 0 of 2 files drawn' in out
     assert 'failed:' not in out and len(touched(tree)) == 11
     assert run(tree) == 1 and finished(tree, small)
 
 
-def test_who_may_not_share(tree):
+def test_installations_that_may_not_take_a_share(tree):
     header = m.make_header(HeatmapConfig())
     assert module.refusal(header, tree/'pose', tree/OUT) == ''
     assert f"{tree/'none'}: no such folder on " in module.refusal(header, tree/'none', tree/OUT)
@@ -619,11 +619,6 @@ def test_read_only_disk(tree, small):
 # --- real processes
 
 
-def environment(**kw):
-    return {**{k: v for k, v in os.environ.items() if k not in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'PYTHONPATH')},
-            'OMP_NUM_THREADS': '1', **kw}
-
-
 def begin(command, root, **env):
     "Start a process in `root`, its output in files."
     return subprocess.Popen([*map(str, command)], cwd=root, env=environment(**env), stdout=open(root/'out.txt', 'w'),
@@ -646,14 +641,6 @@ def count(root):
 def begun(root, ranks):
     "How many of these ranks have drawn something."
     return sum(p.stat().st_size > 0 for p in (root/OUT/'journal').glob(f'*-{ranks}-*-*.jsonl'))
-
-
-def wait_for(condition, process, seconds=120):
-    "Wait until `condition()` holds while `process` runs."
-    end = time.monotonic() + seconds
-    while not condition():
-        assert process.poll() is None and time.monotonic() < end, 'the process ended, or nothing happened'
-        time.sleep(.002)
 
 
 def recorded(root):
@@ -721,15 +708,15 @@ def pause(root, where, name, at, how='SIGSTOP'):
 
 
 PLACES_TO_STOP = [('module', 'pose_to_heatmap', 4), ('core._Pickler', 'dump', 4), ('module', 'do_share', 1),
-                  ('module', 'add_record', 3), ('module', 'remove_outputs', 1), ('module', 'gather', 1),
+                  ('module', 'add_record', 3), ('module', 'remove_outputs', 1), ('module', 'collect_records', 1),
                   ('module', 'save_state', 1)]
 
 
 @pytest.mark.parametrize('other', [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize('where, name, at', [
     ('core.os', 'fsync', 40), *(pytest.param(*o, marks=pytest.mark.slow) for o in PLACES_TO_STOP)])
-def test_a_run_that_comes_back_touches_nothing(tree, small, where, name, at, other):
-    "Stopped anywhere, another run does all its work (or draws all otherwise); then it goes on, and changes nothing."
+def test_a_run_that_was_replaced_touches_nothing(tree, small, where, name, at, other):
+    "A run is stopped anywhere, and another one draws everything (or with other settings); resumed, it changes nothing."
     shutil.rmtree(tree/'maps')
     process = pause(tree, where, name, at)
     kw = dict(heatmap_cfg_path=settings_file(tree, 'align_args: {align: false}'), overwrite=True) if other else {}
@@ -800,7 +787,7 @@ def test_a_lost_rank_is_reported_and_its_share_left(blank, large, how):
     if how == signal.SIGKILL:
         ranks[1].communicate()
     assert ranks[0].returncode == 1 and 'Traceback' not in err, err
-    assert 'rank 1 has been silent for 2 s' in out and 'lost: rank 1; it leaves ' in out
+    assert 'rank 1 has been silent for 2 s' in out and 'lost: rank 1; ' in out
     assert 'run the same command again' in out
     report = json.loads((blank/OUT/'report.json').read_text())
     assert report['lost'] == [dict(rank=1, files=report['left'])] and 0 < report['left'] <= N//2 + 1
@@ -843,7 +830,7 @@ def test_a_rank_that_hangs_falls_silent(monkeypatch):
     "After the longest time at one file; as soon as it goes on it is heard of again."
     monkeypatch.setattr(module, 'MOST_SECONDS', .2)
     board = Board()
-    with module.Teller(board, 1) as tell:
+    with module.Heartbeat(board, 1) as tell:
         first = board.wait('beat/1', 60)
         time.sleep(1.5)
         assert board.read('beat/1') == first
@@ -854,7 +841,7 @@ def test_a_rank_that_hangs_falls_silent(monkeypatch):
         assert board.read('done/1') == 1
 
 
-def test_nobody_is_lost_while_nobody_listens(monkeypatch):
+def test_no_rank_is_lost_while_rank_0_does_not_look(monkeypatch):
     "Rank 0 draws for long itself, or all ranks were suspended: others get the whole patience from its next look on."
     now, job = [0.], module.Job('a/t/v/x.pkl', False)
     monkeypatch.setattr(module.time, 'monotonic', lambda: now[0])
@@ -888,7 +875,7 @@ def test_a_rank_at_one_long_file_is_not_lost(tmp_path):
     said = [p.communicate(timeout=120) for p in ranks]
     assert [p.returncode for p in ranks] == [0, 0], said
     assert 'lost' not in said[0][0] and 'silent' not in said[0][0] and '2 files drawn, 0 failed' in said[0][0]
-    assert said[0][0].count('rank 1 has been at "001/nm-01/090/0.pkl" for ') == 1
+    assert said[0][0].count('rank 1 has been working on "001/nm-01/090/0.pkl" for ') == 1
 
 
 @pytest.mark.slow
@@ -896,10 +883,10 @@ def test_a_rank_at_one_long_file_is_not_lost(tmp_path):
 def test_a_rank_that_ends_at_a_long_file_is_lost(tmp_path, how):
     ranks = at_long_files(tmp_path, 60, 2)
     lines = iter(ranks[0].stdout.readline, '')
-    assert any('rank 1 has been at ' in line for line in lines)
+    assert any('rank 1 has been working on ' in line for line in lines)
     ranks[1].send_signal(how)
     said = ''.join(lines)
-    assert ranks[0].wait(30) == 1 and 'lost: rank 1; it leaves 1 files to the next run' in said
+    assert ranks[0].wait(30) == 1 and 'lost: rank 1; 1 files are left to the next run' in said
     ranks[1].kill()
     ranks[1].communicate()
 
@@ -917,7 +904,7 @@ def test_without_rank_0_the_others_finish_their_share(blank, large):
     assert run(blank) == 0 and finished(blank, large)
 
 
-def test_a_mistake_is_said_once_by_rank_0(tmp_path):
+def test_a_mistake_is_reported_once_by_rank_0(tmp_path):
     port = free_port()
     (tmp_path/'pose').mkdir()
     ranks = [by_hand(k, 2, port, tmp_path) for k in range(2)]
@@ -926,16 +913,16 @@ def test_a_mistake_is_said_once_by_rank_0(tmp_path):
     assert 'pose: found no file' in said[0][1] and said[1] == ('', '')
 
 
-def test_ranks_that_cannot_meet(monkeypatch):
+def test_ranks_that_cannot_connect(monkeypatch):
     for k, v in dict(RANK='1', WORLD_SIZE='2').items():
         monkeypatch.setenv(k, v)
     for k in ('MASTER_ADDR', 'MASTER_PORT'):
         monkeypatch.delenv(k, raising=False)
-    with pytest.raises(LostRankError, match='cannot find each other.*MASTER_ADDR'):
+    with pytest.raises(LostRankError, match='cannot connect to each other.*MASTER_ADDR'):
         Board(1)
     monkeypatch.setenv('MASTER_ADDR', '127.0.0.1')
     monkeypatch.setenv('MASTER_PORT', str(free_port()))
-    with pytest.raises(LostRankError, match='cannot find each other'):
+    with pytest.raises(LostRankError, match='cannot connect to each other'):
         Board(1)
 
 

@@ -6,12 +6,11 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
-from scripts import LAUNCHES, files, start
+from scripts import LAUNCHES, environment, files, start, wait_for
 
 from skeletongait.core import SkeletonGaitError, one_line, save_pickle
 from skeletongait.files.tree import read_tree
@@ -20,23 +19,21 @@ from skeletongait.cli import arg_parser
 from skeletongait.prepare.link_tree import TRIMS, in_threads, link, mismatch
 from skeletongait.ln_sil_heatmap import ln_sil_heatmap
 from skeletongait.files.arrays import load_array, load_pickle
-from skeletongait.walkers.datasets import write_walkers
 
 
 @pytest.fixture(scope='module')
-def walkers(tmp_path_factory):
-    "Poses, silhouettes and maps of three walkers in two views."
-    root = tmp_path_factory.mktemp('walkers')
-    write_walkers(root, n_subjects=3, n_train=2, types=('nm-01', 'bg-01'), views=('000', '090'), n_frames=6)
-    for seq, (f,) in read_tree(root/'pose').sequences.items():
-        save_pickle(pose_to_heatmap(load_pickle(f)), seq.path(root/'maps')/f.name)
+def maps(walkers, tmp_path_factory):
+    "The maps of the walkers' poses."
+    root = tmp_path_factory.mktemp('maps')
+    for seq, (f,) in read_tree(walkers/'pose').sequences.items():
+        save_pickle(pose_to_heatmap(load_pickle(f)), seq.path(root)/f.name)
     return root
 
 
 @pytest.fixture
-def pair(walkers, tmp_path):
+def pair(walkers, maps, tmp_path):
     "A copy of maps and silhouettes to break."
-    shutil.copytree(walkers/'maps', tmp_path/'maps')
+    shutil.copytree(maps, tmp_path/'maps')
     shutil.copytree(walkers/'silhouette', tmp_path/'sil')
     return tmp_path
 
@@ -56,7 +53,7 @@ def test_links(pair):
             assert f.resolve() == next(seq.path(pair/side).iterdir()).resolve()
 
 
-def test_second_run_changes_nothing_and_mends_stale_links(pair):
+def test_second_run_changes_nothing_and_fixes_stale_links(pair):
     assert link_all(pair) == 0
     stamp = {f: os.lstat(f).st_ino for fs in read_tree(pair/'linked').sequences.values() for f in fs}
     stale = next(iter(stamp))
@@ -243,7 +240,7 @@ def test_trim(pair, capsys, where, kept, side, name):
     """
     short, long = one_file(pair/side, 0), one_file(pair/('sil' if side == 'maps' else 'maps'), 0)
     shorten(short, 0, 4)
-    assert link_all(pair, trim=where, trim_at_most=1) == 1 and 'or 1 more at most' in capsys.readouterr().out
+    assert link_all(pair, trim=where, trim_at_most=1) == 1 and 'a difference of 1 at most' in capsys.readouterr().out
     assert link_all(pair, trim=where, trim_at_most=2) == 0
     seq = short.relative_to(pair/side).parts[:3]
     assert report(pair)['trimmed'] == [dict(sequence='/'.join(seq), file=name, source=str(long), frames_before=6,
@@ -259,7 +256,7 @@ def test_trim(pair, capsys, where, kept, side, name):
     assert not (pair/'linked'/'copies.jsonl').exists() and report(pair)['trimmed'] == []
 
 
-def test_trimmed_at_the_other_end_and_then_mended(pair):
+def test_trimmed_at_the_other_end_and_then_fixed(pair):
     f = one_file(pair/'sil', 0)
     shorten(f, 2)
     whole = one_file(pair/'maps', 0)
@@ -271,7 +268,7 @@ def test_trimmed_at_the_other_end_and_then_mended(pair):
     assert link_all(pair, trim='start') == 0 and (pair/'linked'/target/'0_heatmap.pkl').is_symlink()
 
 
-def test_no_frame_is_ever_left(tmp_path):
+def test_a_pair_without_a_common_frame_fails(tmp_path):
     save_pickle(np.zeros((3, 2, 64, 64), np.uint8), tmp_path/'maps'/'a'/'b'/'c'/'x.pkl')
     save_pickle(np.zeros((0, 64, 64), np.uint8), tmp_path/'sil'/'a'/'b'/'c'/'y.pkl')
     assert link_all(tmp_path, trim='end') == 1
@@ -427,7 +424,7 @@ def test_leftovers_of_a_killed_run_go(pair):
 def test_a_damaged_list_of_copies_is_refused(pair):
     (pair/'linked').mkdir()
     (pair/'linked'/'copies.jsonl').write_text('no list\n')
-    with pytest.raises(SkeletonGaitError, match='copies.jsonl: no list of the files written here'):
+    with pytest.raises(SkeletonGaitError, match='copies.jsonl: not a valid list of the files written here'):
         link_all(pair)
 
 
@@ -498,7 +495,7 @@ def test_a_report_that_cannot_be_written(pair, monkeypatch, capsys):
     assert f'stopped: {pair}/linked/report.json: cannot be written: No space' in out[1]
 
 
-def test_half_a_line_on_a_full_disk_is_taken_back(pair, monkeypatch):
+def test_half_a_line_on_a_full_disk_is_removed(pair, monkeypatch):
     "Whatever was listed before stays readable."
     assert link_all(pair, copy=True) == 0
     from skeletongait.prepare import link_tree as module
@@ -601,7 +598,7 @@ def test_poses_and_silhouettes_of_one_tree(pair, walkers, trim):
         ln_sil_heatmap(*args, heatmap_name_begins='07', **both)
 
 
-def test_names_that_are_no_text(pair):
+def test_names_that_are_not_text(pair):
     "Bytes that are not UTF-8 and a line break in names, in every kind of line, with a stdout that takes only UTF-8."
     for i, name in enumerate((b'000\xff', b'001\n1', b'002\n\xff')):
         for side in ('maps', 'sil'):
@@ -736,20 +733,13 @@ def many(tmp_path_factory):
 def begin(many, out, *args):
     return subprocess.Popen([sys.executable, '-m', 'skeletongait.ln_sil_heatmap', '--heatmap_data_path=maps',
                              '--silhouette_data_path=sil', f'--output_path={out}', *args], cwd=many,
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+                            env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def placed(many, out, links):
     "How many silhouettes in the output are links, or real files."
     return sum(p.is_symlink() if links else p.is_file() and not p.is_symlink()
                for p in (many/out/f'{i:04d}'/'t'/'v'/'1_sil.pkl' for i in range(800)))
-
-
-def wait_for(many, out, n, links):
-    end = time.monotonic() + 120
-    while placed(many, out, links) < n:
-        assert time.monotonic() < end
-        time.sleep(.002)
 
 
 @pytest.mark.slow
@@ -763,7 +753,8 @@ def test_killed_in_the_middle_and_finished(many, seed):
     for args in (('--copy', '--trim=end'), ('--trim=start',), ('--copy', '--trim=end')):
         there = placed(many, out, links='--copy' not in args)
         p = begin(many, out, *args)
-        wait_for(many, out, there + rng.uniform(.05, .7)*(800 - there), links='--copy' not in args)
+        enough = there + rng.uniform(.05, .7)*(800 - there)
+        wait_for(lambda: placed(many, out, links='--copy' not in args) >= enough, p)
         p.kill()
         p.communicate()
         assert p.returncode == -signal.SIGKILL and not (many/out/'report.json').exists()
@@ -780,11 +771,11 @@ def test_killed_in_the_middle_and_finished(many, seed):
 def test_stopped_in_one_line(many, sig):
     out = f'stopped_{sig.name}'
     p = begin(many, out, '--copy', '--trim=end')
-    wait_for(many, out, 50, links=False)
+    wait_for(lambda: placed(many, out, links=False) >= 50, p)
     p.send_signal(sig)
     said, err = p.communicate(timeout=60)
     assert p.returncode == 130
-    last = f'ln_sil_heatmap: stopped by {sig.name}; what is linked stays, the same command links the rest'
+    last = f'ln_sil_heatmap: stopped by {sig.name}; what is linked stays; run the same command again to link the rest'
     assert err.splitlines()[-1].endswith(last)
     assert 'Traceback' not in err and said == ''
     assert not [f for f in (many/out).rglob('.*')] and not (many/out/'report.json').exists()

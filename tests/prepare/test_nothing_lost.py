@@ -66,7 +66,7 @@ def test_a_part_that_is_the_input_is_refused(tree, part, where):
 
 
 @pytest.mark.parametrize('overwrite', [False, True])
-def test_a_link_within_the_maps_is_not_gone_beyond(tree, drawn, capsys, overwrite):
+def test_links_within_the_maps_are_not_followed(tree, drawn, capsys, overwrite):
     "To a data set of other maps, with the same names, and to a folder of pictures."
     shutil.copytree(tree/'maps', tree/'other')
     other, before = tree/'other'/'mine_sigma_8.0_', files(tree/'other')
@@ -77,7 +77,7 @@ def test_a_link_within_the_maps_is_not_gone_beyond(tree, drawn, capsys, overwrit
     (other/'pkl'/'.0a1b2c3d.node-17.tmp').write_bytes(b'half')
     assert draw(tree, overwrite=overwrite) == 1
     out = capsys.readouterr().out
-    beyond = f'what is drawn of it would lie beyond the link {tree/OUT}/pkl/000; remove the link'
+    beyond = f'its output would lie beyond the link {tree/OUT}/pkl/000; remove the link'
     assert f"failed: {tree/'pose/000/nm-01/090/x.pkl'}: {beyond}" in out
     assert ('images/001; remove the link' in out) == overwrite
     assert 'no run of this folder has drawn it: pkl/zz/000/nm-01/090/x.pkl' in out
@@ -139,7 +139,7 @@ def test_a_link_to_a_folder_above_within_the_maps(tree, drawn):
     assert all(files(tree/OUT/'pkl'/s) == files(drawn/OUT/'pkl'/s) for s in ('000', '001', '002'))
 
 
-def test_poses_that_are_no_maps_of_this_folder(tree):
+def test_pose_files_are_not_taken_for_maps(tree):
     "`pkl` leads to another tree of poses, of the same names."
     shutil.copytree(tree/'pose', tree/'other')
     shutil.rmtree(tree/'maps')
@@ -169,7 +169,7 @@ def test_the_input_reached_by_its_own_links(tree):
     assert files(tree/'disk') == before
 
 
-def test_the_users_own_links_go_on_working(tree, drawn):
+def test_the_users_own_links_keep_working(tree, drawn):
     "The save_root, the folder of maps, or `pkl` and `images`, on another disk."
     (tree/OUT).rename(tree/'disk')
     (tree/OUT).symlink_to(tree/'disk')
@@ -214,7 +214,7 @@ def test_pictures_and_unfinished_files_of_others_stay(tree):
     assert not (tree/OUT/'images/001/nm-01/090/bone_0.jpg').exists()
 
 
-def test_a_folder_without_manifest_is_drawn_anew_and_nothing_else_goes(tree, drawn):
+def test_a_folder_without_manifest_is_drawn_again_and_nothing_else_is_removed(tree, drawn):
     (tree/OUT/'manifest.jsonl').unlink()
     for s in ('000', '001'):
         (tree/OUT/'pkl'/s/'nm-01/090/x.pkl').write_bytes(b'of another program')
@@ -294,7 +294,7 @@ def test_a_report_of_somebody_else_stays(drawn, pair):
     "The linked tree is to go into the folder of the maps, which has a report as well."
     shutil.copytree(drawn/'maps', pair/'maps')
     before = files(pair/'maps')
-    with pytest.raises(SkeletonGaitError, match='report.json: is no report of this script; move it away'):
+    with pytest.raises(SkeletonGaitError, match='report.json: not a report of this script; move it away'):
         ln_sil_heatmap(str(pair/OUT/'pkl'), str(pair/'sil'), str(pair/OUT))
     assert files(pair/'maps') == before
 
@@ -378,15 +378,15 @@ def test_the_demo_and_a_file_in_its_place(demo_folder):
 @pytest.mark.parametrize('there', ['partition.json', 'pose/001/nm-01/090/x.pkl', 'silhouette/001/nm-01/090/x.pkl'])
 def test_walkers_leave_a_data_set(tmp_path, there):
     save_text('mine', tmp_path/there)
-    with pytest.raises(SkeletonGaitError, match='is there already, and is not of these walkers.*choose another root'):
+    with pytest.raises(SkeletonGaitError, match='already exists, and is not of these walkers.*choose another root'):
         write_walkers(tmp_path, 2, 1, ('nm-01',), ('090',), 3)
     save_text('mine', tmp_path/'Gait3D.json')
-    with pytest.raises(SkeletonGaitError, match='is there already'):
+    with pytest.raises(SkeletonGaitError, match='already exists'):
         write_like(tmp_path, 'Gait3D', 1, 1, 3)
     assert files(tmp_path) == {there: b'mine', 'Gait3D.json': b'mine'}
 
 
-def test_interrupted_walkers_are_written_anew(tmp_path, monkeypatch):
+def test_interrupted_walkers_are_written_again(tmp_path, monkeypatch):
     few = (tmp_path, 2, 1, ('nm-01',), ('090',), 3)
     def full(*args): raise OSError('full')
     with monkeypatch.context() as patch, pytest.raises(OSError):

@@ -12,22 +12,14 @@ from skeletongait.maps.heatmap import pose_to_heatmap
 from skeletongait.cli import arg_parser
 from skeletongait.files.arrays import load_pickle
 from skeletongait.pretreatment_heatmap import pretreatment_heatmap
-from skeletongait.walkers.datasets import write_walkers
 
 
 @pytest.fixture(scope='module')
-def walkers(tmp_path_factory):
-    "Poses and silhouettes of three walkers in two views."
-    root = tmp_path_factory.mktemp('walkers')
-    write_walkers(root, n_subjects=3, n_train=2, types=('nm-01', 'bg-01'), views=('000', '090'), n_frames=6)
-    return root
-
-
-@pytest.fixture(scope='module')
-def drawn(walkers):
+def drawn(walkers, tmp_path_factory):
     "Maps of the walkers, by one process without a launcher."
-    assert pretreatment_heatmap(str(walkers/'pose'), str(walkers/'maps'), 'Gait3D') == 0
-    return walkers/'maps'/'Gait3D_sigma_8.0_'
+    root = tmp_path_factory.mktemp('maps')
+    assert pretreatment_heatmap(str(walkers/'pose'), str(root), 'Gait3D') == 0
+    return root/'Gait3D_sigma_8.0_'
 
 
 def test_maps_and_pictures(walkers, drawn):
@@ -67,7 +59,7 @@ def bad_poses(marker):
             'nan': (pickle.dumps(nan), 'frames 2: NaN'),
                 'no_height': (pickle.dumps(flat), 'frames 1: all joints have the same y'),
                 'joints_16': (pickle.dumps(np.ones((4, 16, 3))), 'shape (4, 16, 3)'),
-            'cut_short': (pickle.dumps(good)[:100], 'no readable pickle')}
+            'cut_short': (pickle.dumps(good)[:100], 'not a readable pickle')}
 
 
 def test_bad_files_are_listed_and_the_rest_is_done(walkers, drawn, tmp_path):

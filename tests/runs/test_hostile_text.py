@@ -148,7 +148,7 @@ def test_json_is_read_as_python_reads_it(o):
     ],
 )
 def test_hostile_json_is_one_line(text):
-    assert one_line(read_json, text).startswith('not JSON')
+    assert one_line(read_json, text).startswith(('not JSON: ', 'JSON nested more than 64 deep'))
 
 
 def test_json_of_the_greatest_depth():
@@ -232,7 +232,7 @@ def test_lines_that_are_not_records(tmp_path, line):
     (tmp_path / MANIFEST).write_bytes(b'{"settings": {}}\n' + line + b'\n' + to_line(RECORD).encode() + b'\n')
     assert read_manifest(tmp_path).records == {RECORD.pose: RECORD}
     (tmp_path / MANIFEST).write_bytes(line + b'\n')
-    assert 'its first line is no header' in one_line(read_manifest, tmp_path)
+    assert 'its first line is not a header' in one_line(read_manifest, tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -159,17 +159,17 @@ DESCRIPTIONS = {   # description -> what is said of it
     'another_number_of_axes': (weights(tensor((4, 10), (1,))), 'without a proper shape'),
     'many_axes': (weights(tensor((1,)*100, (1,)*100)), 'without a proper shape'),
     'storage_of_4_gb': (weights(tensor(storage=storage(n=10**9))),
-        'a storage of 4,000,000,000 bytes, for which the file has 160'),
-        'storage_too_small': (weights(tensor((4,), storage=storage(n=4))), 'for which the file has 160'),
+        'a storage of 4,000,000,000 bytes, but the file has 160'),
+        'storage_too_small': (weights(tensor((4,), storage=storage(n=4))), 'but the file has 160'),
     'storage_of_another_type': (weights(tensor(storage=storage(kind='DoubleStorage'))), 'a storage of 320 bytes'),
-    'negative_storage': (weights(tensor(storage=storage(n=-1))), 'of two kinds or sizes'),
-    'no_such_storage': (weights(tensor(storage=storage('7'))), 'for which the file has 0'),
+    'negative_storage': (weights(tensor(storage=storage(n=-1))), 'or described in two ways'),
+    'no_such_storage': (weights(tensor(storage=storage('7'))), 'but the file has 0'),
     
-    'storage_that_is_a_name': (weights(tensor(storage=b'ctorch\nFloatStorage\n')), 'otherwise than by torch'),
+    'storage_that_is_a_name': (weights(tensor(storage=b'ctorch\nFloatStorage\n')), "not in torch's format"),
     'another_persistent_thing': (weights(b'(' + text('module') + b'ctorch\nFloatStorage\n' + text('0') + text('cpu')
-                                         + b'K(tQ'), 'otherwise than by torch'),
-    'persistent_text': (weights(text('storage') + b'Q'), 'otherwise than by torch'),
-    'persistent_number': (weights(b'K\x01Q'), 'otherwise than by torch'),
+                                         + b'K(tQ'), "not in torch's format"),
+    'persistent_text': (weights(text('storage') + b'Q'), "not in torch's format"),
+    'persistent_number': (weights(b'K\x01Q'), "not in torch's format"),
     'hooks': (weights(tensor(hooks=b'}K\x01K\x01s')), 'with hooks'),
     'hooks_pile': (weights(tensor(hooks=PILE)), 'with hooks'),
     'bytearray': (weights(call('builtins.bytearray', number(4*10**9))), 'builtins.bytearray, which is neither'),
@@ -188,8 +188,8 @@ DESCRIPTIONS = {   # description -> what is said of it
         'nested more than 32 deep'),
     'lists': (weights(b']'*150_000 + b'a'*149_999), 'nested more than 32 deep'),
     'dicts': (weights(b'}K\x01'*150_000 + b'N' + b's'*150_000), 'nested more than 32 deep'),
-    'circle': (weights(b']q\x00h\x00a'), 'in a circle'),
-    'pile_for_a_storage': (weights(b'(' + PILE*5 + b'tQ'), 'otherwise than by torch'),
+    'circle': (weights(b']q\x00h\x00a'), 'inside themselves'),
+    'pile_for_a_storage': (weights(b'(' + PILE*5 + b'tQ'), "not in torch's format"),
     'pile_for_a_shape': (weights(call('torch.Size', PILE)), 'an invalid size'),
     'pile_for_an_attribute': (weights(HOOKS + b'}' + text('_metadata') + PILE + b'sb'), 'nested more than 32 deep'),
     'pile_for_a_state': (weights(HOOKS + PILE + b'b'), 'attributes'),
@@ -213,7 +213,7 @@ DESCRIPTIONS = {   # description -> what is said of it
 }
 DESCRIPTIONS |= {
     'storage_of_two_kinds': (b'\x80\x02}' + text('a') + tensor() + b's' + text('b')
-                             + tensor(storage=storage(kind='IntStorage')) + b's.', 'of two kinds or sizes'),
+                             + tensor(storage=storage(kind='IntStorage')) + b's.', 'or described in two ways'),
     'hooks_later': (b'\x80\x02}' + text('h') + b'}q\x09s' + text('w') + tensor(hooks=b'h\x09') + b's' + text('x')
                     + b'h\x09K\x01K\x01ss.', 'with hooks'),
                     'laughs': (weights(b']' + b''.join(b'q%c(h%ch%cl' % (i, i, i) for i in range(30)) + b'a'), ''),
@@ -249,7 +249,7 @@ EMPTY = numpy_call('_reconstruct', b'cnumpy\nndarray\n', b'K\x00\x85',
     (EMPTY + b'(K\x01J\xff\xff\xff\x7f\x85' + dtype() + b'\x89' + EIGHT + b'tb',
         'with 8 bytes; expected 17,179,869,176'), (EMPTY + b'(K\x01' + PILE + dtype() + b'\x89' + EIGHT + b'tb',
         'an impossible shape'),
-    (numpy_call('_reconstruct', b'ctorch\nFloatStorage\n', b'K\x00\x85', text('b')), 'a class of its own'),
+    (numpy_call('_reconstruct', b'ctorch\nFloatStorage\n', b'K\x00\x85', text('b')), 'a custom class'),
     (call('numpy.memmap', text('x')), 'numpy.memmap, which'), (call('numpy.load', text('x')), 'numpy.load, which'),
     (call('numpy.dtypes.Float64DType'), 'numpy.dtypes.Float64DType, which'),
     (call('skeletongait.files.arrays.ArrayDescription'), 'skeletongait.files.arrays.ArrayDescription, which'),
@@ -275,14 +275,14 @@ def test_numpy_itself_is_never_called():
 
 @pytest.mark.parametrize('change, says', [
     (lambda name, part: [(name, part), (name.replace('data.pkl', 'DATA.PKL'),
-        pickle.dumps(print, 2))] if name.endswith('data.pkl') else [(name, part)], 'other things than tensors'),
-    (lambda name, part: [(name.replace('data.pkl', 'DATA.PKL'), part)], 'other things than tensors'),
-    (lambda name, part: [(name, part)]*(2 if name.endswith('data.pkl') else 1), 'other things than tensors'),
+        pickle.dumps(print, 2))] if name.endswith('data.pkl') else [(name, part)], 'something other than tensors'),
+    (lambda name, part: [(name.replace('data.pkl', 'DATA.PKL'), part)], 'something other than tensors'),
+    (lambda name, part: [(name, part)]*(2 if name.endswith('data.pkl') else 1), 'something other than tensors'),
     (lambda name, part: [(name, part), ('other/data.pkl', part)] if name.endswith('data.pkl') else [(name, part)],
-        'other things than tensors'), (lambda name, part: [(name.split('/', 1)[1], part)], ''),
-        (lambda name, part: [] if name.endswith('data.pkl') else [(name, part)], 'other things'),
+        'something other than tensors'), (lambda name, part: [(name.split('/', 1)[1], part)], ''),
+        (lambda name, part: [] if name.endswith('data.pkl') else [(name, part)], 'something other'),
     (lambda name, part: [(name, part), (name.replace('data.pkl', 'constants.pkl'),
-        b'')] if name.endswith('data.pkl') else [(name, part)], 'other things')])
+        b'')] if name.endswith('data.pkl') else [(name, part)], 'something other')])
 @pytest.mark.filterwarnings('ignore:Duplicate name')
 def test_ambiguous_archives(torch_sees, change, says):
     refused(archive(change=change), says)
@@ -311,7 +311,7 @@ def test_which_torch_reads_which_form(version, safe, zipped):
         assert equal(torch.load(readable(data, version), weights_only=True), WEIGHTS)
     else:
         with pytest.raises(ValueError,
-            match=re.escape(f'torch {version} does not read such files safely. Convert it under torch 2.10 or '
+            match=re.escape(f'torch {version} cannot read such files safely. Convert it under torch 2.10 or '
                             'later: torch.save(torch.load(path, weights_only=True), new)')):
             readable(data, version)
 
@@ -322,7 +322,7 @@ def test_the_line_that_converts(tmp_path, monkeypatch):
     path.write_bytes(saved(WEIGHTS, _use_new_zipfile_serialization=False))
     with monkeypatch.context() as m:
         m.setattr(torch, '__version__', '2.9.0')
-        line = refused(path.read_bytes(), 'no zip archive').split('or later: ')[1].rstrip(')') + ')'
+        line = refused(path.read_bytes(), 'not a zip archive').split('or later: ')[1].rstrip(')') + ')'
     assert line == 'torch.save(torch.load(path, weights_only=True), new)'
     torch.save(torch.load(path, weights_only=True), new)
     monkeypatch.setattr(torch, '__version__', '2.6.0')
@@ -332,8 +332,8 @@ def test_the_line_that_converts(tmp_path, monkeypatch):
 OLD = saved(WEIGHTS, _use_new_zipfile_serialization=False)
 
 @pytest.mark.parametrize('data, says', [
-    (OLD[:-1], 'storages of 168 bytes, for which the file has 167'),
-    (OLD.replace(b'K(', b'J\x00\xca\x9a\x3b'), 'storages of 4,000,000,008 bytes, for which the file has'),
+    (OLD[:-1], 'storages of 168 bytes, but the file has only 167'),
+    (OLD.replace(b'K(', b'J\x00\xca\x9a\x3b'), 'storages of 4,000,000,008 bytes, but the file has only'),
     (pickle.dumps(WEIGHTS['model'].keys().__len__(), 2), 'neither an archive nor'), (b'\x80\x02' + PILE + b'.', ''),
     (OLD.replace(b'K(', b'K)').replace(b'K)\x85', b'K(\x85'), 'storages of 172 bytes'),
     (OLD.replace(b'K(\x85', b'J\x00\xca\x9a\x3b\x85'), 'a tensor of 1000000000'),

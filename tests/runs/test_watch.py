@@ -491,7 +491,7 @@ def test_files_that_are_not_saved_batches(tmp_path, run):
         load_batch(f)
     for content in (b'', b'x'*100, whole[:100], whole[:len(whole)//2], pickle.dumps(print, protocol=2)):
         f.write_bytes(content)
-        with pytest.raises(SkeletonGaitError, match='f.pt: no readable batch') as e:
+        with pytest.raises(SkeletonGaitError, match='f.pt: not a readable batch') as e:
             load_batch(f)
         assert '\n' not in str(e.value)
     for o, text in (([1], 'found list'), ({'model': {}}, 'found model')):
@@ -502,7 +502,7 @@ def test_files_that_are_not_saved_batches(tmp_path, run):
         load_batch(tmp_path)
     torch.save({'frames': torch.zeros(1).expand(10**9)}, f)
     with pytest.raises(SkeletonGaitError,
-        match='f.pt: no readable batch .it holds a tensor of 1000000000'):
+        match='f.pt: not a readable batch .it holds a tensor of 1000000000'):
         load_batch(f)
 
 def test_a_batch_that_cannot_be_saved(run, monkeypatch):

@@ -390,7 +390,7 @@ def test_no_leak_of_identity(crowd, name, view, other):
     # chance 1/60; 9 of 120 by chance: p < 0.001
     assert found(crowd, LEAKS[name], view, other) < 0.075
 
-def test_but_bodies_tell(crowd):
+def test_bodies_tell_who_it_is(crowd):
     def body(r):
         xy = r.true[..., :2] - r.true[:, 11:13, :2].mean(1, keepdims=True)
         xy = xy/np.ptp(xy[..., 1], axis=1)[:, None, None]
@@ -512,7 +512,7 @@ def test_joints_in_the_order_of_coco18(likes):
         want = make_sequence(0, (int(s.subject)-1)//2, f'nm-{s.type}', s.view, 4).pose
         assert np.array_equal(to_coco17(load_array(f)), want)
 
-def test_layouts_that_cannot_be(tmp_path):
+def test_impossible_layouts(tmp_path):
     with pytest.raises(SkeletonGaitError, match="data set 'OU-MVLP' is not known; did you mean 'OUMVLP'"):
         write_like(tmp_path, 'OU-MVLP')
     for n in ((0, 1), (1, 0), (-1, 2)):
