@@ -15,6 +15,7 @@ if __name__ == '__main__' and not __spec__ and '__file__' in globals(): # run by
 
 # %% ../nbs/08_import_silhouettes.ipynb #a9485747
 import sys
+import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -82,7 +83,7 @@ def import_silhouettes(
     read, found = _reader(frames, Limits(frames=max_frames)), find_walks(root, read_layout(layout))
     try:
         plan = plan_import(found.walks, out, _header(frames))
-        job = ImportJob(out, read, start_journal(out, 0))
+        job = ImportJob(out, read, start_journal(out, 0), threading.Lock())
         import_walks(plan, job, failed)
         report = finish_import(found, plan, job, found.failed + failed)
     except Stopped as e:

@@ -11,6 +11,7 @@ __all__ = ['Walk', 'Walks', 'find_walks', 'target_name', 'read_silhouettes', 'on
 import hashlib
 import itertools
 import json
+import threading
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
@@ -134,6 +135,7 @@ class ImportJob(NamedTuple):
     out: Path                               # Top of the tree to write
     make: Callable[[Walk],Silhouettes]      # Reads a walk
     journal: Path                           # Exists as long as no other run has taken over
+    lock: threading.Lock                    # For one line in the journal at a time
 
 def import_walk(walk:Walk, job:ImportJob) -> Record:
     """Write the file of one walk.
@@ -209,10 +211,13 @@ def plan_import(
     return ImportPlan(header, kept, [w for name, w in names.items() if name not in kept], sorted(alone))
 
 # %% ../../nbs/prepare/05_import_tree.ipynb #d2f4d925
-def _try_walk(walk:Walk, job:ImportJob) -> Record|tuple[str,bool]: # A record; or a reason, and whether nothing is known
-    "Import a walk, or say why it cannot be."
+def _try_walk(walk:Walk, job:ImportJob) -> tuple[str,bool]|None: # Why it failed, and whether nothing is known
+    "Import and record a walk, or say why it cannot be imported."
     try:
-        return import_walk(walk, job)
+        record = import_walk(walk, job)
+        with job.lock:
+            add_record(job.journal, record)
+        return None
     except (OutputError, LostRankError):
         raise
     except Exception as e: # whatever is wrong with one walk, the others are imported
@@ -231,9 +236,7 @@ def import_walks(
     n = len(plan.kept) - len(plan.alone)
     bar = tqdm(zip(plan.todo, done), 'importing', n + len(plan.todo), initial=n, unit=' walks', mininterval=.5)
     for w, result in bar:
-        if isinstance(result, Record):
-            add_record(job.journal, result)
-            continue
+        if result is None: continue
         why, unread = result
         failed.append((w.source, why))
         target = job.out/target_name(w.sequence)

@@ -7,6 +7,7 @@ __all__ = ['SIZE', 'LEAST_SUM', 'VIDEOS', 'FEW', 'cut_silhouette', 'Frames', 'in
            'cut_walk']
 
 # %% ../../nbs/prepare/04_silhouettes.ipynb #1585144e
+import itertools
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -118,7 +119,7 @@ class Silhouettes(NamedTuple):
 
 def cut_walk(
     masks:Iterable[np.ndarray],      # `(H, W)` uint8 each
-    numbers:Iterable[int]|None=None, # Of each mask's frame; None: unknown
+    numbers:Iterable[int]|None=None, # Of each mask's frame, at least as many; None: unknown
 ) -> Silhouettes:
     "Cut the masks of a walk; a `SkeletonGaitError` if no frame is left."
     cut, brightest = [], 0
@@ -135,6 +136,6 @@ def cut_walk(
     if len(kept) < FEW:
         notices.append(f'fewer than {FEW} frames are left')
     if numbers is not None:
-        numbers = list(numbers)
+        numbers = list(itertools.islice(numbers, len(cut)))
         numbers = tuple(numbers[i] for i in kept)
     return Silhouettes(np.stack([cut[i] for i in kept]), numbers, tuple(notices))
