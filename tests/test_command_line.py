@@ -42,6 +42,15 @@ source | word | required | Folder of masks: PNG pictures in a folder for each wa
 --frames | str | None | Tree of poses with a frames.json; keep only the frames that it has
 --max_frames | int | 100000 | Videos with more frames are refused
 
+partition: Decide which subjects train and which test, check it, and write the partition.
+tree | word | required | Tree of the data, <subject>/<type>/<view>/*.pkl, .npy or .npz
+--test | float | None | Fraction of the subjects to test, between 0 and 1, drawn by the seed
+--test_list | str | None | File of the subjects to test, one on a line
+--test_pattern | list of str | [] | Subjects to test, as in a shell: P* (may be given several times)
+--folds | int | None | Number of partitions, in which every subject tests once
+--seed | int | 0 | Decides which subjects are drawn
+--save | str | None | JSON file to write; without it, only the table is printed
+
 main: Train a network, or test a checkpoint.
 --cfgs | str | required | Path of a configuration file, or the name of a packaged one, like skeletongait_Gait3D
 --phase | str | required | train or test
