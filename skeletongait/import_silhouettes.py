@@ -28,7 +28,7 @@ from .distributed import ranks
 from .files.arrays import Limits
 from .files.frames import FRAMES, read_frames, to_numbers
 from .files.layout import read_layout
-from skeletongait.prepare.import_tree import (
+from skeletongait.prepare.silhouette_import import (
     ImportJob, Walk, find_walks, finish_import, import_summary, import_walks, only_frames, plan_import,
     read_silhouettes)
 from .prepare.manifest import FORMAT, OutputError, file_sha256, start_journal

@@ -96,7 +96,7 @@ def prepare_training(
     return data, prepared
 
 # %% ../nbs/06_main.ipynb #c1b00001
-def run_training(cfg:Config, run:Run, r:Ranks, stop:Stop) -> str|None: # Why it stopped before the end; None at the end
+def run_training(cfg:Config, run:Run, r:Ranks, stop:Stop) -> str|None: # Why it stopped early; None if it finished
     "Run the training phase: from `restore_hint` to `total_iter`."
     data, prepared = prepare_training(cfg, r)
     training = TrainingRun(make_trainer(cfg, r), run, cfg, r, stop)
@@ -158,8 +158,8 @@ def main(
     phase:str,              # train or test
     log_to_file:bool=False, # Also write the log to the run's folder
     iter:int=None,          # Start from (train) or test the checkpoint of this iteration; sets both restore_hints
-    output_root:str=None,   # Where runs keep their checkpoints, logs and results; replaces the configuration's
-    set:list[str]=(),       # One more setting, as trainer_cfg.sampler.batch_size=[8,4]; replaces the configuration's
+    output_root:str=None,   # Where runs keep their checkpoints, logs and results; overrides the configuration
+    set:list[str]=(),       # One more setting, like trainer_cfg.sampler.batch_size=[8,4]; overrides the configuration
 ) -> int: # Exit code
     "Train a network, or test a checkpoint."
     cfg, notices = settings_of_command(cfgs, phase, iter, output_root, set)

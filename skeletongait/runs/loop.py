@@ -253,7 +253,7 @@ def train(
     training:TrainingRun,    # After `begin`; without it, a new run
     loader,                  # Endless, beginning at the trainer's iteration
     test:Callable|None=None, # With `with_test`: called with the iteration after each save, as `run_test` says
-) -> str|None: # Why it stopped before the end; None at the end
+) -> str|None: # Why it stopped early; None if it finished
     "Train to `total_iter`; log every `log_iter` iterations, save and test every `save_iter` and at the end."
     with training.under_way(loader):
         training.catch_up(test)
