@@ -28,10 +28,10 @@ from fastcore.basics import patch
 from tqdm import tqdm
 
 from ..core import SkeletonGaitError, atomic_write, is_leftover, one_line, pickled
-from ..files.arrays import ENDINGS, Limits, PoseError, load_array
+from ..files.arrays import ENDINGS, Limits, load_array
 from ..files.text import read_json, read_text, save_text
 from ..files.tree import Sequence, Tree, link_above
-from ..poses.joints import to_coco17
+from ..poses.joints import PoseError, to_coco17
 from .manifest import OutputError, writing
 
 # %% ../../nbs/prepare/03_link_tree.ipynb #befaed81
