@@ -66,6 +66,9 @@ def find_format(
     chosen:str='', # As the user has chosen it; empty: by what is known, or by the number of joints
 ) -> Format:
     "Return the format of poses with `n_joints` joints; a `PoseError` if it is unknown or does not fit."
+    if known not in ('', *FORMATS) and not chosen:
+        raise PoseError(f"the file says that its joints are {known!r:.40}, which is not known; "
+                        f"if one of these fits, choose it: --format={', '.join(FORMATS)}")
     name = chosen or known or _BY_COUNT.get(n_joints, '')
     if not name:
         counts = ', '.join(map(str, sorted(_BY_COUNT)))

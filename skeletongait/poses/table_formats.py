@@ -15,9 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from ..core import SkeletonGaitError
 from .joints import PoseError, to_coco17
-from .json_formats import Frame, as_id, assemble, frame_number
+from .json_formats import Frame, as_id, assemble, set_of_names
 from .recording import RawPoses
 
 # %% ../../nbs/poses/04_table_formats.ipynb #a2a83c65
@@ -82,7 +81,7 @@ def _joint_column(name:str) -> tuple[str,int]|None: # Name of the joint; 0 x, 1 
     if by_name and by_name[2] in _PLACE: return by_name[1], _PLACE[by_name[2]]
     return None
 
-def _joint_columns(header:list[str]) -> list[list[int]]: # For each joint the columns of x, y and, if it has one, score
+def _joint_columns(header:list[str]) -> dict[str,list[int]]: # Joint -> columns of x, y and, if it has one, score
     "Find the joints of a table with a row for each frame; a `PoseError` if they are not alike."
     joints = {}
     for i, name in enumerate(header):
@@ -93,7 +92,7 @@ def _joint_columns(header:list[str]) -> list[list[int]]: # For each joint the co
     if len(kinds) != 1 or not {0, 1} <= {*next(iter(kinds))}:
         raise PoseError(f"no table of poses: found the columns {', '.join(header[:5])}...; expected x and y of each joint "
                         "by number or name, as in x1, y1, v1 or nose_x, nose_y, nose_score")
-    return [[columns[place] for place in (0, 1, 3) if place in columns] for columns in joints.values()]
+    return {joint: [columns[place] for place in (0, 1, 3) if place in columns] for joint, columns in joints.items()}
 
 # %% ../../nbs/poses/04_table_formats.ipynb #9f422a6f
 def _number(text:str) -> float:
@@ -111,7 +110,7 @@ def _column(header:list[str], *names:str) -> int|None:
 
 def _wide_frames(header:list[str], rows:list[list[str]]) -> Iterable[Frame]:
     "A row for each frame, or for each person of a frame."
-    joints = _joint_columns(header)
+    joints = _joint_columns(header).values()
     at, who = _column(header, 'frame', 'frame_id', 'frame_number', 'image_name'), _column(header, 'id', 'track_id', 'person')
     for i, row in enumerate(rows):
         key = i if at is None else row[at].strip()
@@ -126,13 +125,13 @@ def _long_frames(header:list[str], rows:list[list[str]]) -> Iterable[Frame]:
     at, x, y = (_column(header, *names) for names in (('frame', 'frame_id', 'frame_number'), ('x',), ('y',)))
     sure = _column(header, *(name for name, place in _PLACE.items() if place == 3))
     who = _column(header, 'id', 'track_id', 'person', 'person_id')
-    columns = [c for c in (x, y, sure) if c is not None]
+    which, columns = _column(header, *_JOINT), [c for c in (x, y, sure) if c is not None]
     people = {}
     for row in rows:
-        person = people.setdefault((row[at].strip(), '' if who is None else row[who]), [])
-        person.append([_number(row[c]) for c in columns])
+        person = people.setdefault((row[at].strip(), '' if who is None else row[who]), {})
+        person[_number(row[which])] = [_number(row[c]) for c in columns]
     for (key, name), joints in people.items():
-        yield Frame(key, [np.array(joints)], [as_id(_number(name)) if name else None])
+        yield Frame(key, [np.array([joints[n] for n in sorted(joints)])], [as_id(_number(name)) if name else None])
 
 def _is_long(header:list[str]) -> bool:
     needed = (('frame', 'frame_id', 'frame_number'), ('x',), ('y',), _JOINT)
@@ -151,7 +150,7 @@ def _gaitgraph_videos(header:list[str], rows:list[list[str]]) -> list[RawPoses]:
     return [assemble(frames, name=name) for name, frames in videos.items()]
 
 def read_csv_videos(
-    text:str, # A table with a header
+    text:str, # A table with a header; names of joints tell the joint set, numbers do not
 ) -> list[RawPoses]: # One video, or in GaitGraph's form one for each folder
     "Read the poses of a table; a `PoseError` for any other table."
     try:
@@ -162,7 +161,10 @@ def read_csv_videos(
     if short:
         raise PoseError(f"a row has {len(short)} values and the header {len(header)}; expected as many")
     if header and header[0].strip() == 'image_name': return _gaitgraph_videos(header, rows)
-    return [assemble((_long_frames if _is_long(header) else _wide_frames)(header, rows))]
+    if _is_long(header): return [assemble(_long_frames(header, rows))]
+    names = list(_joint_columns(header))
+    known = '' if all(name.isdecimal() for name in names) else set_of_names(names)
+    return [assemble(_wide_frames(header, rows), joints=known)]
 
 # %% ../../nbs/poses/04_table_formats.ipynb #38404f57
 MOVENET_LEAST = .1 # Score below which one of MoveNet's six people is nobody (chosen)
