@@ -21,9 +21,10 @@ from .cli import Stopped, run_script, stoppable
 from .core import one_line, unknown_name
 from .distributed import ranks
 from .files.arrays import ENDINGS, Limits
+from .files.frames import read_frames
 from .files.tree import read_tree
 from .prepare.link_tree import (
-    TRIMS, Trim, Written, check_place, check_report, link_trees, only_names, pair_up)
+    TRIMS, Trim, Written, check_place, check_report, link_trees, only_names, pair_numbers, pair_up)
 from .prepare.manifest import OutputError
 
 # %% ../nbs/05_ln_sil_heatmap.ipynb #4caf8e83
@@ -48,7 +49,8 @@ def ln_sil_heatmap(
     check_report(Path(output_path)/'report.json')
     maps = only_names(read_tree(heatmap_data_path, ENDINGS), heatmap_name_begins)
     pairs = pair_up(maps, read_tree(silhouette_data_path, dataset_pkl_ext_name))
-    options = dict(trim=Trim(trim, trim_at_most), limits=Limits(max_file_mb, max_frames), copy=copy)
+    numbers = pair_numbers(pairs, read_frames(heatmap_data_path), read_frames(silhouette_data_path))
+    options = dict(numbers=numbers, trim=Trim(trim, trim_at_most), limits=Limits(max_file_mb, max_frames), copy=copy)
     try:
         report = link_trees(pairs, Written(output_path), dry_run, **options)
     except Stopped as e:

@@ -24,9 +24,10 @@ from .cli import Stopped, run_script, stoppable
 from .core import SkeletonGaitError, one_line
 from .distributed import Board, ranks
 from .files.arrays import ENDINGS, Limits
+from .files.frames import read_frames, write_frames
 from .files.tree import read_tree
 from .maps.settings import load_heatmap_config
-from .prepare.manifest import OutputError
+from .prepare.manifest import OutputError, writing
 from .prepare.render_tree import (
     Plan, Work, check_apart, check_links, dismiss, follow, is_known, lead, make_plan, output_folder)
 
@@ -42,7 +43,10 @@ def _plan(
     closed = [] # folders that cannot be listed
     tree = read_tree(work.poses, ENDINGS, closed.append)
     unlisted = [(Path(os.path.relpath(e.filename, work.poses)).as_posix(), e.strerror) for e in closed]
+    frames = read_frames(work.poses)
     plan = make_plan(work, tree, dataset_name, overwrite, unlisted)
+    with writing(work.out/'pkl'):
+        write_frames(work.out/'pkl', frames)
     if not is_known(dataset_name):
         print(f'notice: {dataset_name!r} is no data set of the published experiments; its files are taken as they are')
     return plan

@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['load_pickle', 'load_array', 'Limits', 'ArrayFileError', 'UnsafePickleError', 'load_torch', 'read_text', 'read_yaml',
            'read_json', 'save_text', 'Sequence', 'Tree', 'read_tree', 'walk', 'Layout', 'read_layout', 'read_frames',
-           'write_frames', 'join']
+           'write_frames', 'join_frames']
 
 # %% ../../nbs/files/00_files.ipynb #eed16174
 from ..core import lazy_names
 
 _all_ = ['load_pickle', 'load_array', 'Limits', 'ArrayFileError', 'UnsafePickleError', 'load_torch', 'read_text',
     'read_yaml', 'read_json', 'save_text', 'Sequence', 'Tree', 'read_tree', 'walk', 'Layout', 'read_layout',
-    'read_frames', 'write_frames', 'join']
+    'read_frames', 'write_frames', 'join_frames']
 
 __getattr__, __dir__ = lazy_names(__name__, dict(
     arrays=['load_pickle', 'load_array', 'Limits', 'ArrayFileError', 'UnsafePickleError'],
@@ -20,4 +20,4 @@ __getattr__, __dir__ = lazy_names(__name__, dict(
     text=['read_text', 'read_yaml', 'read_json', 'save_text'],
     tree=['Sequence', 'Tree', 'read_tree', 'walk'],
     layout=['Layout', 'read_layout'],
-    frames=['read_frames', 'write_frames', 'join']))
+    frames=['read_frames', 'write_frames', 'join_frames']))

@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 from .. import __version__
 from ..core import SkeletonGaitError, atomic_write, is_leftover
 from ..distributed import LostRankError
+from ..files.frames import FRAMES
 from ..files.text import read_json
 from ..files.tree import link_above, walk
 from ..maps.heatmap import window_of
@@ -266,7 +267,8 @@ def look_around(out:Path) -> Found:
     "Find out what a folder of maps holds: in itself, in `pkl`, `images` and `journal`, and in no other folder."
     pkl, images, journal = (list(walk(out/name)) for name in ('pkl', 'images', 'journal'))
     maps = {Path(e.path).relative_to(out/'pkl').as_posix(): e.stat().st_size for e in pkl if _is_maps(e)}
-    others = [e for e in pkl if not _is_maps(e)] + [e for e in images if not is_picture(e.name)]
+    numbers = str(out/'pkl'/FRAMES) # of the poses, carried along
+    others = [e for e in pkl if not _is_maps(e) and e.path != numbers] + [e for e in images if not is_picture(e.name)]
     others = [Path(e.path).relative_to(out).as_posix() for e in others if not e.name.startswith('.')]
     return Found(maps, _leftovers(out, pkl + images + journal), others)
 

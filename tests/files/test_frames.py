@@ -11,7 +11,7 @@ from skeletongait.core import SkeletonGaitError
 from skeletongait.files.frames import (
     FRAMES,
     check_frames,
-    join,
+    join_frames,
     n_frames,
     read_frames,
     to_numbers,
@@ -34,7 +34,7 @@ def test_runs_are_the_numbers(numbers):
 
 @given(NUMBERS, NUMBERS)
 def test_joined_rows_show_the_same_frames_and_none_is_missed(a, b):
-    in_a, in_b = join(np.array(a, int), np.array(b, int))
+    in_a, in_b = join_frames(np.array(a, int), np.array(b, int))
     assert [a[i] for i in in_a] == [b[i] for i in in_b] == sorted({*a} & {*b})
 
 
