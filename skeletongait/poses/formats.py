@@ -132,8 +132,7 @@ def read_source(
             raise PoseError(f"found {longest:,} frames; at most {limits.frames:,} are read{limits.advice}")
         return [make_recording(raw, format, image_size) for raw in videos]
     except SkeletonGaitError as e:
-        text = str(e)
-        raise type(e)(text if text.startswith(str(where)) else f"{where}: {text}") from None
+        raise type(e)(f"{where}: {str(e).removeprefix(f'{where}: ').removeprefix(f'{where.name}: ')}") from None
 
 def read_poses(
     path:str|os.PathLike,   # A file, or a folder with a file for each frame
