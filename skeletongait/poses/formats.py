@@ -141,7 +141,8 @@ def read_poses(
     limits:Limits=Limits(), # Larger files and longer videos are refused
 ) -> PoseRecording:
     "Read one video in any format; a `SkeletonGaitError` if there are several, or none."
-    recordings = [video for source in find_sources(path, limits) for video in read_source(source, format, image_size, limits)]
+    sources = find_sources(path, limits)
+    recordings = [video for source in sources for video in read_source(source, format, image_size, limits)]
     if len(recordings) > 1:
         raise SkeletonGaitError(f"{path}: holds {len(recordings)} videos; expected one. "
                                 "`python -m skeletongait.import_poses` reads them all")

@@ -49,7 +49,7 @@ def assemble(
     if not together:
         raise PoseError("found no frames; expected poses")
     numbers = [frame_number(key) for key in together]
-    if None in numbers or len({*numbers}) < len(numbers):
+    if None in numbers or min(numbers) < 0 or len({*numbers}) < len(numbers):
         numbers = list(range(len(together)))
     in_order = sorted(zip(numbers, together.values()), key=lambda numbered: numbered[0])
     people, ids = ([frame[i] for _, frame in in_order] for i in (0, 1))
@@ -156,7 +156,8 @@ def _mmpose_frame(people:Any, key:int|str) -> Frame:
     people = [o for o in _dicts(people, 'instances') if 'keypoints' in o]
     if not all(map(_is_mmpose_person, people)):
         raise PoseError("an instance has no keypoint_scores; expected keypoints and their scores")
-    return Frame(key, [_mmpose_person(o) for o in people], [as_id(_first(o, 'track_id', 'instance_id')) for o in people])
+    ids = [as_id(_first(o, 'track_id', 'instance_id')) for o in people]
+    return Frame(key, [_mmpose_person(o) for o in people], ids)
 
 def _is_mmpose_picture(o:Any) -> bool:
     return isinstance(o, list) and bool(o) and all(map(_is_mmpose_person, o))

@@ -182,7 +182,7 @@ def make_recording(
     chosen:str='',                 # Name of the format, as the user has chosen it
     size:tuple[int,int]|None=None, # Width and height of the image, as the user says; None: what the file says
 ) -> PoseRecording:
-    "Bring a reader's numbers to pixels, confidences and one mark for missing joints; `PoseError` where they do not tell."
+    "Bring a reader's numbers to pixels, confidences and one mark for missing joints; `PoseError` if unclear."
     people = _stack(raw)
     form = find_format(people.shape[1], raw.joints, chosen)
     size = size or raw.size
@@ -194,7 +194,8 @@ def make_recording(
         frames.append(people[some][seen[some]])
         ids.append(tuple(name for name, is_seen in zip(names, seen[some]) if is_seen))
         at = some.stop
-    return PoseRecording(np.array(raw.frames, np.int64), tuple(frames), tuple(ids), size, JOINT_SETS[form.joints], raw.name)
+    numbers, joints = np.array(raw.frames, np.int64), JOINT_SETS[form.joints]
+    return PoseRecording(numbers, tuple(frames), tuple(ids), size, joints, raw.name)
 
 # %% ../../nbs/poses/02_recording.ipynb #51d8656a
 def to_coco(
@@ -215,7 +216,7 @@ def _nearest_joints(joint:int) -> list[int]:
         order += [end for end in ends if end not in order]
     return order[1:]
 
-STAND_INS = tuple(tuple(_nearest_joints(joint)) for joint in range(len(JOINTS))) # For each joint the others, nearest first
+STAND_INS = tuple(tuple(_nearest_joints(joint)) for joint in range(17)) # For each joint the others, nearest first
 
 def fill_never_found(
     pose:np.ndarray, # `(T, 17, 3)`, COCO-17: x, y, confidence; (0, 0, 0) for a missing joint

@@ -90,8 +90,8 @@ def _joint_columns(header:list[str]) -> dict[str,list[int]]: # Joint -> columns 
             joints.setdefault(found[0], {})[found[1]] = i
     kinds = {tuple(sorted(columns)) for columns in joints.values()}
     if len(kinds) != 1 or not {0, 1} <= {*next(iter(kinds))}:
-        raise PoseError(f"no table of poses: found the columns {', '.join(header[:5])}...; expected x and y of each joint "
-                        "by number or name, as in x1, y1, v1 or nose_x, nose_y, nose_score")
+        raise PoseError(f"no table of poses: found the columns {', '.join(header[:5])}...; expected x and y "
+                        "of each joint by number or name, as in x1, y1, v1 or nose_x, nose_y, nose_score")
     return {joint: [columns[place] for place in (0, 1, 3) if place in columns] for joint, columns in joints.items()}
 
 # %% ../../nbs/poses/04_table_formats.ipynb #9f422a6f
@@ -111,7 +111,8 @@ def _column(header:list[str], *names:str) -> int|None:
 def _wide_frames(header:list[str], rows:list[list[str]]) -> Iterable[Frame]:
     "A row for each frame, or for each person of a frame."
     joints = _joint_columns(header).values()
-    at, who = _column(header, 'frame', 'frame_id', 'frame_number', 'image_name'), _column(header, 'id', 'track_id', 'person')
+    at = _column(header, 'frame', 'frame_id', 'frame_number', 'image_name')
+    who = _column(header, 'id', 'track_id', 'person')
     for i, row in enumerate(rows):
         key = i if at is None else row[at].strip()
         number = None if who is None else as_id(_number(row[who]))
@@ -208,6 +209,14 @@ def _check_annotation(points:Any, scores:Any) -> None:
         found = f"{points.shape} and {None if scores is None else scores.shape}"
         raise PoseError(f"keypoint and keypoint_score have the shapes {found}; expected (M, T, V, 2) and (M, T, V)")
 
+def _annotated_size(o:dict) -> tuple[int,int]|None: # Width, height
+    "The size of the images, which annotations keep as height and width."
+    size = _plain_list(o.get('img_shape') or o.get('original_shape'))
+    good = len(size) == 2 and all(isinstance(n, (int, np.integer)) and n > 0 for n in size)
+    return (int(size[1]), int(size[0])) if good else None
+
+def _plain_list(o:Any) -> list: return list(o) if isinstance(o, (tuple, list)) else []
+
 def annotation_video(
     o:dict, # One annotation
 ) -> RawPoses:
@@ -217,12 +226,8 @@ def annotation_video(
     if scores is not None:
         points = np.concatenate([points[..., :2], scores[..., None]], -1)
     deep = scores is None and points.shape[2:] == (25, 3)
-    size = o.get('img_shape') or o.get('original_shape')
-    good = isinstance(size, (tuple, list)) and len(size) == 2 and all(isinstance(n, (int, np.integer)) and n > 0 for n in size)
     single = len(points) == 1 or deep
-    frames = []
-    for t in range(points.shape[1]):
-        numbers = list(range(len(points))) if single else [None]*len(points)
-        frames.append(Frame(t, list(points[:, t]), numbers))
-    known = dict(size=(int(size[1]), int(size[0])) if good else None, joints='ntu25' if deep else '')
-    return assemble(frames, name=str(o.get('frame_dir', '')), **known)
+    numbers = list(range(len(points))) if single else [None]*len(points)
+    frames = [Frame(t, list(points[:, t]), numbers) for t in range(points.shape[1])]
+    joints = 'ntu25' if deep else ''
+    return assemble(frames, name=str(o.get('frame_dir', '')), size=_annotated_size(o), joints=joints)

@@ -454,7 +454,8 @@ def _import_one(importer:Importer, source:Source, found:list[Video]|str) -> Reco
     old = importer.out.records.get(key)
     if isinstance(found, str):
         outputs = old.outputs if old else []
-        record = Record(key, '', how_of(importer.options), outputs, [dict(path=str(importer.where(source)), reason=found)])
+        failure = dict(path=str(importer.where(source)), reason=found)
+        record = Record(key, '', how_of(importer.options), outputs, [failure])
     else:
         record = importer.put(source, found)
         remove_old(importer.out, old, record)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from skeletongait.poses.joints import COCO17_FROM, JOINTS, JOINT_SETS, PoseError, to_coco17
+from skeletongait.poses.joints import COCO17_FROM, JOINTS, PoseError, to_coco17
 from skeletongait.files.arrays import (
     ArrayFileError, ENDINGS, Limits, UnsafePickleError, load_array, load_pickle)
 
