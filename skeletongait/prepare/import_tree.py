@@ -34,7 +34,7 @@ from ..files.text import read_json, save_text
 from ..files.tree import Sequence, link_above, walk
 from ..poses.formats import POSE_ENDINGS, Source, find_sources, read_source
 from ..poses.recording import fill_never_found
-from ..poses.tracks import USUAL_FPS, Track, Tracks, find_tracks
+from ..poses.tracks import LEAST_FRAMES, LONGEST_GAP, USUAL_FPS, Track, Tracks, find_tracks
 from .manifest import (
     add_line, check_journal, find_journals, journal_lines, remove_all, start_journal, writing)
 
@@ -381,24 +381,39 @@ def table(
         lines.append(f'and {len(rows) - most} more, in report.json')
     return '\n'.join(map(one_line, lines))
 
-# %% ../../nbs/prepare/05_import_tree.ipynb #58ff4374
-def _notices(report:dict) -> list[str]:
+# %% ../../nbs/prepare/05_import_tree.ipynb #e71adadd
+def _count(n:int, what:str) -> str:
+    "Write a number and what is counted."
+    return f'{n:,} {what}' + ('' if n == 1 else 's')
+
+def _about_tracks(rows:list[dict]) -> Iterator[str]:
+    "What became of people that are not in the tree."
+    videos = {(row['source'], row['video']): row for row in rows}.values()
+    others = sum(row['tracks'] for row in videos) - len(rows)
+    if others:
+        cuts = sum(row['cuts'] for row in videos)
+        yield (f"{_count(others, 'further track')} left out, since --person=longest takes one of each video; "
+               f"{_count(cuts, 'track')} cut where nobody was found for more than {LONGEST_GAP} s")
+    dropped, without = (sum(row[name] for row in videos) for name in ('dropped', 'without_id'))
+    if dropped:
+        yield f"{_count(dropped, 'track')} of fewer than {LEAST_FRAMES} frames dropped"
+    if without:
+        yield f'{without:,} people left out: they have no track in files that give tracks to others'
+
+def _notices(report:dict) -> Iterator[str]:
     "What is unusual, one line each."
-    rows, lines = report['rows'], []
+    rows = report['rows']
+    yield from _about_tracks(rows)
     lying = [row['sequence'] for row in rows if row['lies']]
     if lying:
-        lines.append(f'{len(lying)} sequences lie on their side (the first: {lying[0]}); '
-                     'if y stands before x in the file, choose --format=movenet')
-    without = sum(row['without_id'] for row in rows)
-    if without:
-        lines.append(f'{without} people have no track in files that give tracks to others, and were left out')
+        yield (f"bodies wider than high in {_count(len(lying), 'sequence')} (the first: {lying[0]}); "
+               'if y stands before x in the file, choose --format=movenet')
     if report['never_found']:
         names = ', '.join(report['never_found'])
         n = sum(bool(row['never_found']) for row in rows)
-        lines.append(f'{n} sequences never show some joints ({names}): they stand at their nearest joint with '
-                     'confidence 0, and are not drawn. To draw with use_conf: false, switch them off: '
-                     f'heatmap_generator_args.joints_off: [{names}]')
-    return lines
+        yield (f"joints that no frame has in {_count(n, 'sequence')} ({names}): they stand at their nearest joint "
+               'with confidence 0, and are not drawn. To draw with use_conf: false, switch them off: '
+               f'heatmap_generator_args.joints_off: [{names}]')
 
 def _failure(path:str, reason:str) -> str:
     "One failure; the reason may name the file itself."
@@ -411,10 +426,11 @@ def summary(
     "Write the report as text for people."
     lines = [f'notice: {text}' for text in _notices(report)]
     lines += [f"failed: {_failure(**f)}" for f in report['failed']]
-    lines.append(f"{report['sources']} sources, {report['done_before']} of them imported before, "
-                 f"{len(report['failed'])} failures: {report['sequences']} sequences with {report['frames']:,} frames, "
-                 f"{report['filled']:,} of them filled -> {out}")
-    return '\n'.join([table(report['rows']), *map(one_line, lines)])
+    lines.append(f"{_count(report['sources'], 'source')} ({report['done_before']:,} imported before), "
+                 f"{_count(len(report['failed']), 'failure')}, {_count(report['sequences'], 'sequence')} "
+                 f"with {_count(report['frames'], 'frame')} ({report['filled']:,} of them filled) -> {out}")
+    rows = [table(report['rows'])] if report['rows'] else []
+    return '\n'.join([*rows, *map(one_line, lines)])
 
 # %% ../../nbs/prepare/05_import_tree.ipynb #17cb8578
 def check_roots(
