@@ -141,6 +141,8 @@ def _is_long(header:list[str]) -> bool:
 # %% ../../nbs/poses/04_table_formats.ipynb #03fd7886
 def _gaitgraph_videos(header:list[str], rows:list[list[str]]) -> list[RawPoses]:
     "One video for each folder among the images' names."
+    if not rows:
+        raise PoseError("found no row below the header; expected poses")
     videos = {}
     for row in rows:
         path = PurePath(row[0].strip().replace('\\', '/'))
