@@ -90,6 +90,8 @@ OPENS_WITHOUT = {
     'skeletongait.nets': {'torch'},
     'skeletongait.runs': {'torch'},
     'skeletongait.poses.joints': {'torch', 'cv2'},
+    'skeletongait.poses.formats': {'torch', 'cv2'},
+    'skeletongait.poses.tracks': {'torch', 'cv2'},
     'skeletongait.viewers.monitor': {'torch'},
     'skeletongait.runs.records': {'torch'},
 }

@@ -83,6 +83,7 @@ def _by_folder(root:Path, onerror:Callable[[OSError],None]|None) -> dict[tuple[P
             groups.setdefault((path.parent, path.suffix), []).append(path)
     return groups
 
+# %% ../../nbs/poses/05_formats.ipynb #67f82e4d
 def find_sources(
     root:str|os.PathLike,   # A folder, or one file
     limits:Limits=Limits(), # Larger files are refused
@@ -134,6 +135,7 @@ def read_source(
     except SkeletonGaitError as e:
         raise type(e)(f"{where}: {str(e).removeprefix(f'{where}: ').removeprefix(f'{where.name}: ')}") from None
 
+# %% ../../nbs/poses/05_formats.ipynb #4d235e43
 def read_poses(
     path:str|os.PathLike,   # A file, or a folder with a file for each frame
     format:str='',          # One of `FORMATS`; empty: what the files say, or the number of joints

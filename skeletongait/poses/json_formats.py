@@ -159,6 +159,7 @@ def _mmpose_frame(people:Any, key:int|str) -> Frame:
     ids = [as_id(_first(o, 'track_id', 'instance_id')) for o in people]
     return Frame(key, [_mmpose_person(o) for o in people], ids)
 
+# %% ../../nbs/poses/03_json_formats.ipynb #83843d5d
 def _is_mmpose_picture(o:Any) -> bool:
     return isinstance(o, list) and bool(o) and all(map(_is_mmpose_person, o))
 
@@ -316,6 +317,7 @@ def image_size(
     good = not sizes and size and all(type(n) is int and n > 0 for n in size)
     return size if good else None
 
+# %% ../../nbs/poses/03_json_formats.ipynb #12c8bc33
 def _frames_of(o:Any, name:str) -> list[Frame]:
     "The frames of one file."
     if o == []: return [Frame(name, [], [])]

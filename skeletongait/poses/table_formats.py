@@ -46,6 +46,7 @@ def _are_tracks(behind:Iterable[list[float]]) -> bool:
     last = [numbers[-1] for numbers in behind if numbers]
     return bool(last) and all(n >= 1 and n == int(n) for n in last if np.isfinite(n))
 
+# %% ../../nbs/poses/04_table_formats.ipynb #4dc5e30f
 def read_text_video(
     contents:Iterable[tuple[str,str]], # Name and content of each frame's file, in order
 ) -> RawPoses:
@@ -211,6 +212,7 @@ def _check_annotation(points:Any, scores:Any) -> None:
         found = f"{points.shape} and {None if scores is None else scores.shape}"
         raise PoseError(f"keypoint and keypoint_score have the shapes {found}; expected (M, T, V, 2) and (M, T, V)")
 
+# %% ../../nbs/poses/04_table_formats.ipynb #4b5e2f58
 def _annotated_size(o:dict) -> tuple[int,int]|None: # Width, height
     "The size of the images, which annotations keep as height and width."
     size = _plain_list(o.get('img_shape') or o.get('original_shape'))

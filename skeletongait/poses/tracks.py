@@ -36,6 +36,7 @@ def overlaps(
     union = areas[0][:, None] + areas[1][None] - both
     return both/np.maximum(union, 1e-9)
 
+# %% ../../nbs/poses/06_tracks.ipynb #12f9b0a0
 def costs(
     a:np.ndarray, # `(P, V, 3)` people
     b:np.ndarray, # `(Q, V, 3)` people

@@ -23,10 +23,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import numpy as np
+from fastcore.basics import patch
 from tqdm import tqdm
 
 from ..cli import ignore_signals
 from ..core import SkeletonGaitError, atomic_write, is_leftover, one_line, pickled
+from ..distributed import LostRankError
 from ..files.arrays import Limits
 from ..files.frames import to_runs, write_frames
 from ..files.layout import Layout, TableLayout
@@ -35,8 +37,9 @@ from ..files.tree import Sequence, link_above, walk
 from ..poses.formats import POSE_ENDINGS, Source, find_sources, read_source
 from ..poses.recording import fill_never_found
 from ..poses.tracks import LEAST_FRAMES, LONGEST_GAP, USUAL_FPS, Track, Tracks, find_tracks
+from .link_tree import in_order
 from .manifest import (
-    add_line, check_journal, find_journals, journal_lines, remove_all, start_journal, writing)
+    OutputError, add_line, check_journal, find_journals, journal_lines, remove_all, start_journal, writing)
 
 # %% ../../nbs/prepare/05_import_tree.ipynb #89f78395
 PERSONS = ('longest', 'all')
@@ -57,6 +60,7 @@ class Video(NamedTuple):
     tracks: int         # How many there are
     found: Tracks       # Of them, those that are wanted
 
+# %% ../../nbs/prepare/05_import_tree.ipynb #1cc5ea2b
 def read_videos(
     source:Source,
     options:Options=Options(),
@@ -132,11 +136,14 @@ class Record(NamedTuple):
 
 def stamp_of(
     source:Source,
-) -> str: # SHA-256, in hexadecimal
+) -> str: # SHA-256, in hexadecimal; empty if a file cannot be looked at
     "Return a checksum of the names, sizes and times of a source's files."
     lines = []
     for path in source.files:
-        stat = path.stat()
+        try:
+            stat = path.stat()
+        except OSError: # reading it will say why
+            return ''
         lines.append(f'{path.name!a} {stat.st_size} {stat.st_mtime_ns}')
     return hashlib.sha256('\n'.join(lines).encode()).hexdigest()
 
@@ -145,6 +152,7 @@ def how_of(options:Options) -> list:
     size = list(options.image_size) if options.image_size else None
     return [options.format, size, float(options.fps), options.person]
 
+# %% ../../nbs/prepare/05_import_tree.ipynb #3ced5bbe
 def _is_output(o:Any) -> bool:
     if not isinstance(o, dict): return False
     whole = isinstance(o.get('sequence'), str) and o['sequence'].count('/') == 2 and type(o.get('bytes')) is int
@@ -161,6 +169,7 @@ def _record(line:bytes) -> Record|None: # None for a line that is not whole
     texts = all(isinstance(o[name], str) for name in ('source', 'stamp'))
     return Record(**o) if lists and texts and all(map(_is_output, o['outputs'])) else None
 
+# %% ../../nbs/prepare/05_import_tree.ipynb #bd1d8962
 def read_records(
     out:Path, # Tree that is imported to
 ) -> dict[str,Record]: # By the source's path
@@ -179,6 +188,7 @@ class Output:
         self.root = Path(root)
         self.records = read_records(self.root)
         self.owner = {o['sequence']: r.source for r in self.records.values() for o in r.outputs}
+        self.here = set() # keys of the sources of this run
 
     def path(self, sequence:str) -> Path: # `sequence`: its names, joined by /
         return self.root/sequence/POSE_FILE
@@ -188,29 +198,32 @@ class Output:
         path = self.path(output['sequence'])
         return path.is_file() and path.stat().st_size == output['bytes']
 
-    def check_free(self, sequence:str, source:str, content:bytes) -> None:
-        "Raise a `SkeletonGaitError` if a sequence has other poses already, or lies beyond a link."
-        owner, path = self.owner.get(sequence, source), self.path(sequence)
-        if owner != source and Path(owner).exists():
-            raise SkeletonGaitError(f"would become {sequence}, as {owner} has; keep one of them, or tell them apart "
-                                    "in the layout")
-        link = link_above(path, self.root)
-        if link:
-            raise SkeletonGaitError(f"would become {sequence}, beyond the link {link}; remove the link, "
-                                    "or choose another --save_root")
-        if sequence not in self.owner and path.exists() and path.read_bytes() != content:
-            raise SkeletonGaitError(f"would become {path}, which exists and was not imported; move it away, "
-                                    "or choose another --save_root")
+# %% ../../nbs/prepare/05_import_tree.ipynb #6a65654c
+@patch
+def check_free(self:Output, sequence:str, source:str, content:bytes) -> None:
+    "Raise a `SkeletonGaitError` if a sequence has other poses already, or lies beyond a link."
+    owner, path = self.owner.get(sequence, source), self.path(sequence)
+    if owner != source and (owner in self.here or Path(owner).exists()):
+        raise SkeletonGaitError(f"would become {sequence}, as {owner} has; keep one of them, or tell them apart "
+                                "in the layout")
+    link = link_above(path, self.root)
+    if link:
+        raise SkeletonGaitError(f"would become {sequence}, beyond the link {link}; remove the link, "
+                                "or choose another --save_root")
+    if sequence not in self.owner and path.exists() and path.read_bytes() != content:
+        raise SkeletonGaitError(f"would become {path}, which exists and was not imported; move it away, "
+                                "or choose another --save_root")
 
-    def write(self, one:PoseSequence, source:str, ready:Callable[[],None]) -> int: # Bytes
-        "Write the poses of a walk; a `SkeletonGaitError` if its place is taken."
-        sequence = '/'.join(one.sequence)
-        content = pickled(one.track.pose)
-        self.check_free(sequence, source, content)
-        with writing(self.path(sequence)), atomic_write(self.path(sequence), ready) as tmp:
-            tmp.write_bytes(content)
-        self.owner[sequence] = source
-        return len(content)
+@patch
+def write(self:Output, one:PoseSequence, source:str, ready:Callable[[],None]) -> int: # Bytes
+    "Write the poses of a walk; a `SkeletonGaitError` if its place is taken."
+    sequence = '/'.join(one.sequence)
+    content = pickled(one.track.pose)
+    self.check_free(sequence, source, content)
+    with writing(self.path(sequence)), atomic_write(self.path(sequence), ready) as tmp:
+        tmp.write_bytes(content)
+    self.owner[sequence] = source
+    return len(content)
 
 # %% ../../nbs/prepare/05_import_tree.ipynb #ea417e4a
 def _lies(pose:np.ndarray) -> bool:
@@ -259,6 +272,7 @@ def n_workers(n_files:int) -> int:
     n = min(len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count(), n_files//_FILES_EACH)
     return n if n > 1 else 0
 
+# %% ../../nbs/prepare/05_import_tree.ipynb #6871ac12
 def read_all(
     sources:list[Source],
     options:Options,
@@ -272,7 +286,7 @@ def read_all(
     spawn = multiprocessing.get_context('spawn')
     pool = ProcessPoolExecutor(workers, mp_context=spawn, initializer=_follow_parent)
     try:
-        yield from pool.map(read, sources, chunksize=1)
+        yield from in_order(pool, read, sources, 4*workers)
     except BrokenProcessPool:
         raise SkeletonGaitError("a worker process was killed, perhaps for want of memory; nothing is lost, "
                                 "run the same command again") from None
@@ -292,6 +306,8 @@ class Importer:
     def __init__(self, root:Path, out:Output, layout:Layout|TableLayout, options:Options, sources:list[Source]):
         self.root, self.out, self.layout, self.options, self.sources = root, out, layout, options, sources
         self.in_folder = Counter(source.files[0].parent for source in sources)
+        self.stamps = {self.key(source): stamp_of(source) for source in sources} # before anything is read
+        out.here = {*self.stamps}
         self.journal = None # begun with the first thing to do
 
     def key(self, source:Source) -> str:
@@ -308,30 +324,35 @@ class Importer:
         alone = self.in_folder[source.files[0].parent] == 1
         return place_video(self.layout, candidates(source, video, alone))
 
-    def is_done(self, source:Source) -> bool:
-        "Was this source imported as it is, in the same way, to the same place?"
-        record = self.out.records.get(self.key(source))
-        if record is None or record.failed or not record.outputs: return False
-        if (record.stamp, record.how) != (stamp_of(source), how_of(self.options)): return False
-        if not all(map(self.out.is_whole, record.outputs)): return False
-        try:
-            return all(_belongs(o['sequence'], self.place(source, o['video']), self.options) for o in record.outputs)
-        except SkeletonGaitError: # it has no place any more
-            return False
+# %% ../../nbs/prepare/05_import_tree.ipynb #3b2ed299
+@patch
+def is_done(self:Importer, source:Source) -> bool:
+    "Was this source imported as it is, in the same way, to the same place?"
+    record = self.out.records.get(self.key(source))
+    if record is None or record.failed or not record.outputs: return False
+    if (record.stamp, record.how) != (self.stamps[self.key(source)], how_of(self.options)): return False
+    if not all(map(self.out.is_whole, record.outputs)): return False
+    try:
+        return all(_belongs(o['sequence'], self.place(source, o['video']), self.options) for o in record.outputs)
+    except SkeletonGaitError: # it has no place any more
+        return False
 
-    def put(self, source:Source, videos:list[Video]) -> Record:
-        "Write the sequences of a source; a video that has no place is listed as failed."
-        key, rows, failed = self.key(source), [], []
-        stamp = stamp_of(source)
-        for video in videos:
-            try:
-                sequence = self.place(source, video.name)
-                for one in walks_of(video, sequence, self.options.person):
-                    n = self.out.write(one, key, partial(check_journal, self.journal))
-                    rows.append(row_of(one, video, n))
-            except SkeletonGaitError as e:
-                failed.append(dict(path=f'{self.where(source)}: {video.name}'.removesuffix(': '), reason=str(e)))
-        return Record(key, stamp, how_of(self.options), rows, failed)
+# %% ../../nbs/prepare/05_import_tree.ipynb #a16ab6fe
+@patch
+def put(self:Importer, source:Source, videos:list[Video]) -> Record:
+    "Write the sequences of a source; a video that has no place is listed as failed."
+    key, rows, failed = self.key(source), [], []
+    for video in videos:
+        try:
+            sequence = self.place(source, video.name)
+            for one in walks_of(video, sequence, self.options.person):
+                n = self.out.write(one, key, partial(check_journal, self.journal))
+                rows.append(row_of(one, video, n))
+        except (OutputError, LostRankError): # the following ones would meet it, too
+            raise
+        except SkeletonGaitError as e:
+            failed.append(dict(path=f'{self.where(source)}: {video.name}'.removesuffix(': '), reason=str(e)))
+    return Record(key, self.stamps[key], how_of(self.options), rows, failed)
 
 # %% ../../nbs/prepare/05_import_tree.ipynb #2b247a78
 def remove_old(
@@ -400,6 +421,7 @@ def _about_tracks(rows:list[dict]) -> Iterator[str]:
     if without:
         yield f'{without:,} people left out: they have no track in files that give tracks to others'
 
+# %% ../../nbs/prepare/05_import_tree.ipynb #33c7578a
 def _notices(report:dict) -> Iterator[str]:
     "What is unusual, one line each."
     rows = report['rows']
@@ -415,6 +437,7 @@ def _notices(report:dict) -> Iterator[str]:
                'with confidence 0, and are not drawn. To draw with use_conf: false, switch them off: '
                f'heatmap_generator_args.joints_off: [{names}]')
 
+# %% ../../nbs/prepare/05_import_tree.ipynb #3d69eee3
 def _failure(path:str, reason:str) -> str:
     "One failure; the reason may name the file itself."
     return reason if reason.startswith(path) else f'{path}: {reason}'
@@ -465,7 +488,7 @@ def open_output(save_root:Path) -> Output:
 
 # %% ../../nbs/prepare/05_import_tree.ipynb #5dd06c79
 def _import_one(importer:Importer, source:Source, found:list[Video]|str) -> Record:
-    "Take in what a worker has found; of a source that cannot be read, what was imported before stays."
+    "Take in what a worker has found; of a source with a failure, what was imported before stays."
     key = importer.key(source)
     old = importer.out.records.get(key)
     if isinstance(found, str):
@@ -474,7 +497,11 @@ def _import_one(importer:Importer, source:Source, found:list[Video]|str) -> Reco
         record = Record(key, '', how_of(importer.options), outputs, [failure])
     else:
         record = importer.put(source, found)
-        remove_old(importer.out, old, record)
+        if not record.failed:
+            remove_old(importer.out, old, record)
+        elif old:
+            now = {o['sequence'] for o in record.outputs}
+            record.outputs.extend(o for o in old.outputs if o['sequence'] not in now)
     add_line(importer.journal, json.dumps(record._asdict()))
     importer.out.records[key] = record
     return record

@@ -120,7 +120,8 @@ def test_pairs_take_each_once_and_the_best_first(cost):
 def test_boxes_and_costs():
     a = moving(1, 500, 0)[:1]
     assert costs(a, a) == 0 and np.isinf(costs(a, a * np.float32([1, 1, 0]))).all()
-    np.testing.assert_allclose(overlaps(np.array([[0, 0, 2, 2.0]]), np.array([[1, 0, 3, 2.0], [5, 5, 6, 6]])), [[1 / 3, 0]])
+    one, others = np.array([[0, 0, 2, 2.0]]), np.array([[1, 0, 3, 2.0], [5, 5, 6, 6]])
+    np.testing.assert_allclose(overlaps(one, others), [[1 / 3, 0]])
     half = a.copy()
     half[0, 0] = 0
     assert (boxes_of(half)[:, :2] > 0).all()

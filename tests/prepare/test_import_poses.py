@@ -92,6 +92,7 @@ def test_a_second_run_writes_nothing_and_a_change_only_that(tmp_path):
     np.testing.assert_allclose(imported(out)['001/nm-01/090'], poses['001'] + np.float32([10, 0, 0]), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_killed_and_started_again(tmp_path):
     "Killed at any moment, the same command ends where an undisturbed run ends."
     write_videos(tmp_path / 'json', 40)
@@ -245,3 +246,30 @@ def test_names_that_are_no_utf8(tmp_path):
 
 def test_nothing_to_remove():
     assert remove_old(None, None, None) == 0
+
+
+def test_a_failure_takes_nothing_away(tmp_path):
+    "With a layout that fits nothing, what was imported stays; so does a video whose file has become unreadable."
+    write_videos(tmp_path / 'json', 2)
+    import_tree(tmp_path / 'json', tmp_path / 'poses', LAYOUT)
+    before = files(tmp_path / 'poses')
+    for wrong in ('{subject}/{type}/{view}/deeper', '{view}-{subject}/{type}'):
+        assert len(import_tree(tmp_path / 'json', tmp_path / 'poses', Layout(wrong))['failed']) == 2
+    (tmp_path / 'json' / '000' / 'nm-01' / '090' / 'video_000000000000_keypoints.json').write_text('{')
+    assert len(import_tree(tmp_path / 'json', tmp_path / 'poses', LAYOUT)['failed']) == 1
+    after = files(tmp_path / 'poses')
+    for name in (IMPORTED, 'report.json'):
+        before.pop(name), after.pop(name)
+    assert after == before and len(after) == 3
+
+
+def test_videos_in_one_folder_do_not_take_each_others_place(tmp_path, capsys):
+    (tmp_path / 'json').mkdir()
+    for name in ('001-nm-01-090_a', '001-nm-01-090_b'):
+        w.openpose(w.walker(), tmp_path / name)
+        for path in (tmp_path / name).iterdir():
+            path.rename(tmp_path / 'json' / f'{name}_{path.name.split("_")[1]}_keypoints.json')
+    layout = '{subject:3}-{type:5}-{view:3}_*'
+    for _ in range(2):
+        assert import_poses(str(tmp_path / 'json'), str(tmp_path / 'poses'), layout=layout) == 1
+        assert 'would become 001/nm-01/090, as ' in capsys.readouterr().out
