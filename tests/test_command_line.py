@@ -51,6 +51,17 @@ tree | word | required | Tree of the data, <subject>/<type>/<view>/*.pkl, .npy o
 --seed | int | 0 | Decides which subjects are drawn
 --save | str | None | JSON file to write; without it, only the table is printed
 
+import_poses: Import poses of any common estimator into a tree of COCO-17 poses; a second run imports only what is new.
+--source | str | required | Folder of pose files in any format, or one file
+--save_root | str | required | Where the poses go, as <subject>/<type>/<view>/pose.pkl
+--format | str | '' | How the numbers are meant, such as halpe26, h36m17, movenet or ntu25; empty: what the files say
+--layout | str | '{subject}/{type}/{view}' | Where the names stand in a path below the source, or a CSV with the columns path, subject, type, view
+--image_size | str | '' | Size of the images, WIDTHxHEIGHT, where coordinates are fractions of it
+--fps | float | 25 | Frames a second of the videos; gaps of up to .4 s are filled
+--person | str | 'longest' | Which people: longest (the longest track of a video), or all (each as a subject of its own)
+--max_file_mb | int | 1024 | Files over this many MiB are refused
+--max_frames | int | 100000 | Videos with more frames are refused
+
 main: Train a network, or test a checkpoint.
 --cfgs | str | required | Path of a configuration file, or the name of a packaged one, like skeletongait_Gait3D
 --phase | str | required | train or test
@@ -102,7 +113,7 @@ def test_consoles():
     for name in BLOCKS:
         assert callable(importlib.import_module(f'skeletongait.{name}').cli) and (BIN/f'skeletongait_{name}').is_file()
 
-@pytest.mark.parametrize('name', ['pretreatment_heatmap', 'ln_sil_heatmap', 'main'])
+@pytest.mark.parametrize('name', ['pretreatment_heatmap', 'ln_sil_heatmap', 'import_poses', 'main'])
 def test_what_is_missing_or_unknown_is_refused(name, capsys):
     parser = arg_parser(script(name))
     needed = [a.option_strings[0] for a in parser._actions if a.required]

@@ -25,7 +25,7 @@ ROOMS = [
     'viewers',
     'walkers',
 ]  # a room imports only itself and those before it
-COMMANDS = ['import_silhouettes', 'pretreatment_heatmap', 'ln_sil_heatmap', 'partition', 'main', 'demo']
+COMMANDS = ['import_poses', 'import_silhouettes', 'pretreatment_heatmap', 'ln_sil_heatmap', 'partition', 'main', 'demo']
 
 
 def module_name(path):
@@ -91,6 +91,8 @@ OPENS_WITHOUT = {
     'skeletongait.runs': {'torch'},
     'skeletongait.poses.joints': {'torch', 'cv2'},
     'skeletongait.viewers.live': {'torch', 'matplotlib', 'ipywidgets'},
+    'skeletongait.poses.formats': {'torch', 'cv2'},
+    'skeletongait.poses.tracks': {'torch', 'cv2'},
     'skeletongait.viewers.monitor': {'torch'},
     'skeletongait.runs.records': {'torch'},
 }

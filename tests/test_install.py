@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-COMMANDS = ('pretreatment_heatmap', 'ln_sil_heatmap', 'main', 'demo')
+COMMANDS = ('pretreatment_heatmap', 'ln_sil_heatmap', 'import_poses', 'main', 'demo')
 
 
 @pytest.fixture(scope='module')

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from ..core import SkeletonGaitError
-from ..files.arrays import ENDINGS, Limits, PoseError, load_array
+from ..files.arrays import ENDINGS, Limits, load_array
 from ..maps.heatmap import draw_maps, place_joints
 from ..maps.settings import HeatmapConfig
-from ..poses.joints import COCO17_FROM
+from ..poses.joints import COCO17_FROM, PoseError
 
 # %% ../../nbs/data/02_streams.ipynb #7c7c10a3
 def _indices(data_in_use:list[bool]|list[int]) -> list[int]:

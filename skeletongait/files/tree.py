@@ -90,12 +90,18 @@ def _wanted(endings:tuple[str,...]) -> str:
     "The files of a tree as messages name them."
     return '<subject>/<type>/<view>/' + ' or '.join(f'*{e}' for e in endings)
 
-def _no_files(root:Path, wanted:str, strays:list[Path]) -> SkeletonGaitError:
-    "The error for a tree without sequences; it names a file at another depth if there is one."
+_IMPORTABLE = ('.json', '.csv', '.txt') # of files that `import_poses` may read
+
+def _no_files(root:Path, wanted:str, strays:list[Path], others:list[Path]) -> SkeletonGaitError:
+    "The error for a tree without sequences; it names a file at another depth, or one of another kind."
     hint = ''
     if strays:
         first = strays[0].relative_to(root)
         hint = f", but {len(strays)} at another depth (the first: {first}); is the path one level off?"
+    elif others:
+        first = others[0].relative_to(root)
+        hint = (f", but {len(others)} of another kind (the first: {first}); if these are poses, "
+                "`python -m skeletongait.import_poses` makes such a tree of them")
     return SkeletonGaitError(f"{root}: found no file {wanted}{hint}")
 
 # %% ../../nbs/files/02_tree.ipynb #d1a0c005
@@ -109,16 +115,19 @@ def read_tree(
     wanted = _wanted((ending,) if isinstance(ending, str) else ending)
     if not root.is_dir():
         raise SkeletonGaitError(f"{root}: no such folder; expected a tree {wanted}")
-    sequences, strays = {}, []
+    sequences, strays, others = {}, [], []
     for e in walk(root, onerror):
-        if not e.name.endswith(ending) or e.name.startswith('.'):
-            continue
         path = Path(e.path)
+        if e.name.startswith('.'):
+            continue
+        if not e.name.endswith(ending):
+            others += [path] if path.suffix in _IMPORTABLE else []
+            continue
         *folders, _ = path.relative_to(root).parts
         if len(folders) == 3:
             sequences.setdefault(Sequence(*folders), []).append(path)
         else:
             strays.append(path)
     if not sequences:
-        raise _no_files(root, wanted, strays)
+        raise _no_files(root, wanted, strays, others)
     return Tree(root, {k: tuple(sequences[k]) for k in sorted(sequences)}, tuple(strays))

@@ -13,10 +13,9 @@ import cv2
 import numpy as np
 from sklearn.metrics import pairwise_distances_chunked
 
-from ..files.arrays import PoseError
 from .renderer import draw_images, draw_sequence
 from .settings import HeatmapConfig, heatmap_config
-from ..poses.joints import JOINTS, to_coco17
+from ..poses.joints import JOINTS, PoseError, to_coco17
 
 # %% ../../nbs/maps/01_heatmap.ipynb #9de1a6c6
 def _average(

@@ -12,8 +12,7 @@ import numba
 import numpy as np
 
 from ..core import SkeletonGaitError
-from ..files.arrays import PoseError
-from ..poses.joints import LIMBS
+from ..poses.joints import LIMBS, PoseError
 
 # %% ../../nbs/maps/02_renderer.ipynb #169195c5
 def _compile(**options):

@@ -12,10 +12,9 @@ from typing import NamedTuple
 import torch
 
 from ..core import SkeletonGaitError
-from ..files.arrays import PoseError
 from .renderer import GREY
 from .settings import HeatmapConfig
-from ..poses.joints import LIMBS
+from ..poses.joints import LIMBS, PoseError
 
 # %% ../../nbs/maps/03_renderer_torch.ipynb #866ea002
 class _Segments(NamedTuple):

@@ -4,17 +4,18 @@
 
 # %% auto #0
 __all__ = ['draw_file', 'make_plan', 'Manifest', 'read_manifest', 'pair_up', 'link_trees', 'cut_silhouette', 'cut_walk',
-           'find_walks', 'import_walks']
+           'find_walks', 'import_walks', 'import_tree']
 
 # %% ../../nbs/prepare/00_prepare.ipynb #21c2baec
 from ..core import lazy_names
 
 _all_ = ['draw_file', 'make_plan', 'Manifest', 'read_manifest', 'pair_up', 'link_trees',
-    'cut_silhouette', 'cut_walk', 'find_walks', 'import_walks']
+    'cut_silhouette', 'cut_walk', 'find_walks', 'import_walks', 'import_tree']
 
 __getattr__, __dir__ = lazy_names(__name__, dict(
     render_tree=['draw_file', 'make_plan'],
     manifest=['Manifest', 'read_manifest'],
     link_tree=['pair_up', 'link_trees'],
     silhouettes=['cut_silhouette', 'cut_walk'],
-    silhouette_import=['find_walks', 'import_walks']))
+    silhouette_import=['find_walks', 'import_walks'],
+    pose_import=['import_tree']))

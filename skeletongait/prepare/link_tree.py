@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['TRIMS', 'only_names', 'Pairs', 'pair_up', 'first_name', 'mismatch', 'Trim', 'Stream', 'match_pair', 'Numbers',
            'pair_numbers', 'link', 'Written', 'holds', 'put', 'is_our_name', 'may_go', 'place_pair', 'Result',
-           'link_one', 'sweep', 'in_threads', 'as_report', 'summary', 'check_place', 'check_report', 'link_trees']
+           'link_one', 'sweep', 'in_order', 'in_threads', 'as_report', 'summary', 'check_place', 'check_report',
+           'link_trees']
 
 # %% ../../nbs/prepare/03_link_tree.ipynb #29dcbb5a
 import errno
@@ -18,7 +19,7 @@ import shutil
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,11 +29,11 @@ from fastcore.basics import patch
 from tqdm import tqdm
 
 from ..core import SkeletonGaitError, atomic_write, is_leftover, one_line, pickled
-from ..files.arrays import ENDINGS, Limits, PoseError, load_array
+from ..files.arrays import ENDINGS, Limits, load_array
 from ..files.frames import check_frames, join_frames, to_numbers
 from ..files.text import read_json, read_text, save_text
 from ..files.tree import Sequence, Tree, link_above
-from ..poses.joints import to_coco17
+from ..poses.joints import PoseError, to_coco17
 from .manifest import OutputError, writing
 
 # %% ../../nbs/prepare/03_link_tree.ipynb #befaed81
@@ -452,6 +453,21 @@ def sweep(
     return sequences, kept
 
 # %% ../../nbs/prepare/03_link_tree.ipynb #1dcee9db
+def in_order(
+    pool:Executor,   # Threads or processes
+    func:Callable,   # Called with one item
+    items:Iterable,
+    ahead:int,       # Calls that are under way at a time, at most
+) -> Iterator: # What `func` returns, in the order of `items`
+    "Call `func` for every item in a pool."
+    waiting = deque()
+    for o in items:
+        waiting.append(pool.submit(func, o))
+        if len(waiting) == ahead:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
 def in_threads(
     func:Callable,  # Called with one item
     items:Iterable,
@@ -459,13 +475,7 @@ def in_threads(
 ) -> Iterator: # What `func` returns, in the order of `items`
     "Call `func` for every item in several threads; at most `2*threads` calls are under way at a time."
     with ThreadPoolExecutor(threads) as pool:
-        waiting = deque()
-        for o in items:
-            waiting.append(pool.submit(func, o))
-            if len(waiting) == 2*threads:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+        yield from in_order(pool, func, items, 2*threads)
 
 # %% ../../nbs/prepare/03_link_tree.ipynb #66adba84
 def as_report(

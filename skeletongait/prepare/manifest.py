@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['FORMAT', 'DRAWING', 'LATER', 'MANIFEST', 'make_header', 'settings_difference', 'Record', 'to_line', 'from_line',
            'maps_name', 'unchanged', 'fresh', 'file_sha256', 'OutputError', 'writing', 'Manifest', 'read_manifest',
-           'write_manifest', 'start_journal', 'check_journal', 'add_record', 'find_journals', 'read_journals',
-           'remove_all', 'is_picture', 'Found', 'look_around', 'check_settings', 'known_records', 'start_over', 'clear']
+           'write_manifest', 'start_journal', 'check_journal', 'add_line', 'add_record', 'find_journals',
+           'journal_lines', 'read_journals', 'remove_all', 'is_picture', 'Found', 'look_around', 'check_settings',
+           'known_records', 'start_over', 'clear']
 
 # %% ../../nbs/prepare/02_manifest.ipynb #7a6d9d7d
 import contextlib
@@ -223,14 +224,18 @@ def check_journal(journal:Path) -> None:
     with writing(journal):
         open(journal, 'rb').close() # opened, not just looked for: over a network, only that asks the server
 
-def add_record(journal:Path, record:Record) -> None:
+def add_line(journal:Path, text:str) -> None:
     "Append a line and return when it is on the disk; `LostRankError` if the journal has been removed."
-    line = (to_line(record) + '\n').encode()
+    line = (text + '\n').encode()
     with writing(journal), open(journal, 'rb+', buffering=0) as f:
         f.seek(0, os.SEEK_END)
         if f.write(line) < len(line): # a disk that takes half a line is full
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         os.fsync(f.fileno())
+
+def add_record(journal:Path, record:Record) -> None:
+    "Append the line of a record; errors as `add_line`."
+    add_line(journal, to_line(record))
 
 # %% ../../nbs/prepare/02_manifest.ipynb #a1e51e8a
 _JOURNAL = re.compile(r'.*-[0-9]+-[0-9]+-[0-9]+\.jsonl', re.DOTALL) # as `start_journal` names them
@@ -241,11 +246,15 @@ def find_journals(
     "List the journals that runs have left; ignore all other files."
     return [p for p in (out/'journal').glob('*.jsonl') if _JOURNAL.fullmatch(p.name)]
 
+def journal_lines(journals:Iterable[Path]) -> Iterator[bytes]:
+    "Yield the lines of journals, those of the journal written last at the end."
+    def age(journal): return journal.stat().st_mtime_ns, journal.name
+    for path in sorted(journals, key=age):
+        yield from path.read_bytes().split(b'\n')
+
 def read_journals(journals:Iterable[Path]) -> dict[str,Record]:
     "Read all whole records, by the pose's path; the journal written last overrides the others."
-    def age(journal): return journal.stat().st_mtime_ns, journal.name
-    in_order = sorted(journals, key=age)
-    return _records(line for p in in_order for line in p.read_bytes().split(b'\n'))
+    return _records(journal_lines(journals))
 
 def remove_all(files:Iterable[str|os.PathLike]) -> None:
     "Remove files if they are there; their folders stay, another run may be about to write there."

@@ -26,12 +26,12 @@ import yaml
 from fastcore.basics import patch
 
 from ..core import SkeletonGaitError
-from ..files.arrays import PoseError, load_array
+from ..files.arrays import load_array
 from ..files.text import save_text
 from ..maps.heatmap import draw_maps, found_joints, impute_joints, notices, place_joints, switch_off
 from ..maps.settings import HeatmapConfig, heatmap_config, heatmap_tree, load_heatmap_config
 from ..pictures import LEFT_RGB, SIDE_RGB, pick_frames, side_of
-from ..poses.joints import JOINTS, LIMBS, to_coco17
+from ..poses.joints import JOINTS, LIMBS, PoseError, to_coco17
 from .player import (
     BAD, Frames, OKABE_ITO, Panel, Player, Timeline, Viewer, WORDS, as_frames, caption, css_rgb, paint, row,
     side_by_side, stacked, style_sheet, text, tint, unit_rgb)

@@ -39,8 +39,8 @@ from skeletongait.maps.heatmap import pose_to_heatmap
 from skeletongait.distributed import Ranks
 from skeletongait.cli import run_script
 from skeletongait.main import main
-from skeletongait.files.arrays import ENDINGS, Limits, PoseError, UnsafePickleError, load_pickle
-from skeletongait.poses.joints import COCO17_FROM, JOINTS
+from skeletongait.files.arrays import ENDINGS, Limits, UnsafePickleError, load_pickle
+from skeletongait.poses.joints import COCO17_FROM, JOINTS, PoseError
 from skeletongait.runs.folder import Run
 from skeletongait.runs.checkpoint import load_checkpoint
 from skeletongait.runs.loop import TrainingRun, test_model as run_test_phase, train

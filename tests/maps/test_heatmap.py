@@ -20,8 +20,7 @@ from skeletongait.maps.settings import HeatmapConfig, default_settings, heatmap_
 from skeletongait.maps.heatmap import (
     align_map, centre_and_scale, draw_maps, found_joints, impute_joints, impute_knn, impute_mean, notices,
     place_joints, pose_to_heatmap, render, switch_off)
-from skeletongait.poses.joints import COCO17_FROM, JOINTS, LIMBS
-from skeletongait.files.arrays import PoseError
+from skeletongait.poses.joints import COCO17_FROM, JOINTS, LIMBS, PoseError
 from skeletons import CASES, GOLDEN, SETTINGS, walk
 
 

@@ -12,8 +12,7 @@ from skeletongait.maps.settings import HeatmapConfig, heatmap_config
 from skeletongait.maps.heatmap import place_joints, render
 from skeletongait.maps.renderer_torch import (
     _COSTS, _PAIRS, _grey, _levels, _segments, _weights, _windows, draw_maps_torch)
-from skeletongait.poses.joints import JOINTS
-from skeletongait.files.arrays import PoseError
+from skeletongait.poses.joints import JOINTS, PoseError
 from skeletons import CASES, GOLDEN, SETTINGS, walk
 from skeletons import apart, walkers
 

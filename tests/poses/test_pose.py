@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from skeletongait.poses.joints import COCO17_FROM, JOINTS, to_coco17
+from skeletongait.poses.joints import COCO17_FROM, JOINTS, PoseError, to_coco17
 from skeletongait.files.arrays import (
-    ArrayFileError, ENDINGS, Limits, PoseError, UnsafePickleError, load_array, load_pickle)
+    ArrayFileError, ENDINGS, Limits, UnsafePickleError, load_array, load_pickle)
 
 dtypes = st.sampled_from(['f2', 'f4', '>f8', 'i1', '<i8', 'u1', 'c8', '?', 'U3', 'S2'])
 plain_arrays = hnp.arrays(dtypes, hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=4))
