@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TREE_KINDS', 'KINDS', 'stream_of', 'Checked', 'check_file', 'Looked', 'check_sequence', 'in_processes', 'look_at',
-           'Case', 'Row', 'make_row', 'Tally', 'in_order', 'table', 'as_plain']
+           'Case', 'Row', 'make_row', 'Tally', 'in_order', 'place_rows', 'table', 'as_plain']
 
 # %% ../../nbs/prepare/04_check_tree.ipynb #f67f75ee
 import hashlib
@@ -42,6 +42,9 @@ TREE_KINDS = {
         'keep one file of each kind for a sequence', NEVER),
     'one sequence': Kind('subjects with a single sequence: nothing to tell them apart from others by',
         'record more, or leave them out', NEVER),
+    'wrong depth': Kind('files that do not lie at <subject>/<type>/<view>/: no command reads them',
+        'move them, or give the folder that the subjects lie in', NEVER),
+    'closed folder': Kind('folders that cannot be listed', 'give yourself the right to read them', ALWAYS),
     'same bytes': Kind('the same file under two subjects', 'find out whose it is, and remove the other one', ALWAYS),
 }
 KINDS = poses_quality.KINDS | maps_quality.KINDS | TREE_KINDS
@@ -246,6 +249,20 @@ def in_order(rows:Iterable[Row]) -> list[Row]:
     return sorted(rows, key=lambda r: (-r.error, -r.n/r.of, r.kind))
 
 # %% ../../nbs/prepare/04_check_tree.ipynb #b39f6f2b
+def place_rows(
+    tree:Tree,
+    closed:Iterable[OSError]=(), # Folders that could not be listed
+) -> list[Row]:
+    "List what lies in a tree where no command reads it."
+    def below(path): return one_line(Path(path).relative_to(tree.root))
+    strays = [Case(below(p), 1., False, '') for p in tree.strays]
+    unlisted = [Case(below(e.filename), 1., True, one_line(e.strerror)) for e in closed]
+    of = sum(map(len, tree.sequences.values())) + len(strays)
+    out = [make_row(TREE_KINDS['wrong depth'], 'wrong depth', strays, of, 'files')] if strays else []
+    if unlisted: out.append(make_row(TREE_KINDS['closed folder'], 'closed folder', unlisted, len(unlisted), 'folders'))
+    return out
+
+# %% ../../nbs/prepare/04_check_tree.ipynb #5d910e07
 def table(
     rows:list[Row],
     examples:int=3, # How many sequences of each kind are named
@@ -263,7 +280,7 @@ def table(
         lines.append(f'     -> {r.todo}')
     return '\n'.join(map(one_line, lines))
 
-# %% ../../nbs/prepare/04_check_tree.ipynb #5d910e07
+# %% ../../nbs/prepare/04_check_tree.ipynb #c3f59ba4
 def as_plain(
     rows:list[Row],
 ) -> list[dict]: # As JSON holds it
