@@ -55,12 +55,18 @@ def _check_place(path:str|None, option:str) -> None:
     if path and Path(path).is_dir():
         raise SkeletonGaitError(f"--{option}={path}: a folder; expected a file to write, such as {Path(path)/'report'}.{option}")
 
+def _count(n:int, what:str) -> str:
+    "A number with its noun."
+    return f'{n:,} {what}' if n == 1 else f'{n:,} {what}s'
+
 def _summary(tally:Tally, rows:list[Row]) -> str:
     "What was looked at, and how it ended, in one line."
     errors = sum(r.error for r in rows)
+    what = [_count(tally.sequences, 'sequence'), _count(tally.files, 'file'), _count(tally.frames, 'frame')]
     streams = ', '.join(f'{n:,} of {stream}' for stream, n in sorted(tally.streams.items()))
-    said = f'{errors} kinds of errors, {len(rows) - errors} of warnings' if rows else 'nothing found'
-    return f'{tally.sequences:,} sequences, {tally.files:,} files ({streams}), {tally.frames:,} frames: {said}'
+    found = [_count(errors, 'error'), _count(len(rows) - errors, 'warning')]
+    said = ', '.join(found) if rows else 'nothing found'
+    return f"{', '.join(what)} ({streams}): {said}"
 
 def _look(tree:Tree, limits:Limits) -> Tally:
     "Open every file, with progress."

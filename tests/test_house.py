@@ -25,7 +25,7 @@ ROOMS = [
     'viewers',
     'walkers',
 ]  # a room imports only itself and those before it
-COMMANDS = ['pretreatment_heatmap', 'ln_sil_heatmap', 'main', 'demo']
+COMMANDS = ['check', 'pretreatment_heatmap', 'ln_sil_heatmap', 'main', 'demo']
 
 
 def module_name(path):
@@ -90,6 +90,9 @@ OPENS_WITHOUT = {
     'skeletongait.nets': {'torch'},
     'skeletongait.runs': {'torch'},
     'skeletongait.poses.joints': {'torch', 'cv2'},
+    'skeletongait.poses.quality': {'torch', 'cv2'},
+    'skeletongait.maps.quality': {'torch', 'cv2'},
+    'skeletongait.prepare.check_tree': {'torch', 'cv2'},
     'skeletongait.viewers.monitor': {'torch'},
     'skeletongait.runs.records': {'torch'},
 }

@@ -33,7 +33,8 @@ from ..maps.settings import HeatmapConfig
 # %% ../../nbs/prepare/02_manifest.ipynb #57d511c2
 FORMAT = 1  # Of the manifest
 DRAWING = 1 # Raised whenever the same pose and settings would give other maps, except where records tell (`window`)
-LATER = dict(min_conf=0., joints_off=[]) # Settings that came after the first manifests; values if a header lacks them
+# Settings that came after the first manifests; their values if a header lacks them
+LATER = dict(min_conf=0., joints_off=[], leave_out_unseen=False)
 
 def make_header(cfg:HeatmapConfig) -> dict:
     "Make the manifest's first line: how all maps beside it are drawn."
