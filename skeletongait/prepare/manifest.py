@@ -12,6 +12,7 @@ __all__ = ['FORMAT', 'DRAWING', 'LATER', 'MANIFEST', 'make_header', 'settings_di
 import contextlib
 import errno
 import hashlib
+import itertools
 import json
 import os
 import platform
@@ -68,10 +69,11 @@ class Record(NamedTuple):
     frames: int
     notices: tuple[str,...] = () # Where settings and pose disagreed
     window: int = 0              # Frames that imputation asked for each, as `window_of` says; 0: all of them
+    findings: tuple[str,...] = () # Kinds of faults that the pose shows, as `pose_findings` names them
 
 # %% ../../nbs/prepare/02_manifest.ipynb #ce3fda39
 def to_line(record:Record) -> str:
-    "Write a record as one line of JSON; notices and a window only if there are any."
+    "Write a record as one line of JSON; notices, a window and findings only if there are any."
     defaults = Record._field_defaults
     return json.dumps({k: v for k, v in record._asdict().items() if k not in defaults or v != defaults[k]})
 
@@ -84,9 +86,9 @@ def _is_record(o:Any) -> bool:
     "Is this what a line of a record holds?"
     needed, known = {*Record._fields[:6]}, {*Record._fields}
     if not isinstance(o, dict) or not needed <= o.keys() <= known: return False
-    notices = o.get('notices', [])
-    if not isinstance(notices, list): return False
-    texts = (o['pose'], o['sha256'], *notices)
+    lists = [o.get(key, []) for key in ('notices', 'findings')]
+    if not all(isinstance(texts, list) for texts in lists): return False
+    texts = (o['pose'], o['sha256'], *itertools.chain(*lists))
     counts = (o['size'], o['mtime_ns'], o['bytes'], o['frames'], o.get('window', 0))
     if not all(isinstance(t, str) for t in texts): return False
     return all(type(n) is int for n in counts) and _is_path_below(o['pose'])
@@ -98,7 +100,8 @@ def from_line(line:str|bytes) -> Record|None:
     except SkeletonGaitError:
         return None
     if not _is_record(o): return None
-    return Record(**{**o, 'notices': tuple(o.get('notices', ()))})
+    lists = {key: tuple(o.get(key, ())) for key in ('notices', 'findings')}
+    return Record(**{**o, **lists})
 
 # %% ../../nbs/prepare/02_manifest.ipynb #113b2bba
 def maps_name(pose:str) -> str:
