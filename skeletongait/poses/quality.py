@@ -189,7 +189,7 @@ def smallest_step(
     down:int,  # 1: larger numbers are lower; -1: higher
 ) -> float: # Fraction of the body's size; at most 0 where this is no standing body; NaN: too few joints to tell
     "Read the joints in one way; return the smallest step down from one level of the body to the next."
-    full = b.found.sum(1) >= _MOST_JOINTS
+    full = (b.found.sum(1) >= _MOST_JOINTS) & ~_is_cut(b)
     if not full.any(): return np.nan
     v = b.xy[full, :, axis] - b.middle[full, None, axis]
     heights = np.array([_level(v, joints) for joints in LEVELS[order]])
