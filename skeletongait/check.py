@@ -53,7 +53,8 @@ def name_rows(
 def _check_place(path:str|None, option:str) -> None:
     "Refuse a report that could not be written, before the long work."
     if path and Path(path).is_dir():
-        raise SkeletonGaitError(f"--{option}={path}: a folder; expected a file to write, such as {Path(path)/'report'}.{option}")
+        such = Path(path)/f'report.{option}'
+        raise SkeletonGaitError(f"--{option}={path}: a folder; expected a file to write, such as {such}")
 
 def _count(n:int, what:str) -> str:
     "A number with its noun."
@@ -68,6 +69,7 @@ def _summary(tally:Tally, rows:list[Row]) -> str:
     said = ', '.join(found) if rows else 'nothing found'
     return f"{', '.join(what)} ({streams}): {said}"
 
+# %% ../nbs/09_check.ipynb #4970360e
 def _look(tree:Tree, limits:Limits) -> Tally:
     "Open every file, with progress."
     tally, n = Tally(), len(tree.sequences)
@@ -75,9 +77,15 @@ def _look(tree:Tree, limits:Limits) -> Tally:
         tally.add(looked)
     return tally
 
+def _report(tree:str, tally:Tally, rows:list[Row]) -> dict:
+    "What `--json` writes."
+    counts = dict(sequences=tally.sequences, files=tally.files, frames=tally.frames, streams=dict(tally.streams))
+    return dict(tree=tree, sensible=not any(r.error for r in rows), **counts, findings=as_plain(rows))
+
 # %% ../nbs/09_check.ipynb #c4993b07
 def check(
-    tree:str,            # Tree of poses, maps or silhouettes, or a linked tree: <subject>/<type>/<view>/*.pkl, .npy or .npz
+    # Tree of poses, maps or silhouettes, or a linked tree: <subject>/<type>/<view>/*.pkl, .npy or .npz
+    tree:str,
     html:str=None,       # Write the findings here as one page with pictures
     json_path:str=None,  # Write the findings here as JSON, with every sequence
     partition:str=None,  # JSON file of the partition, or CASIA-B, CASIA-E, CCPG, OUMVLP, GREW
@@ -97,9 +105,7 @@ def check(
     summary = _summary(tally, rows)
     print(*filter(None, (table(rows), summary)), sep='\n', flush=True)
     if json_path:
-        counts = dict(sequences=tally.sequences, files=tally.files, frames=tally.frames, streams=dict(tally.streams))
-        report = dict(tree=str(tree), sensible=not any(r.error for r in rows), **counts, findings=as_plain(rows))
-        save_text(json.dumps(report, indent=1) + '\n', json_path)
+        save_text(json.dumps(_report(tree, tally, rows), indent=1) + '\n', json_path)
     if html:
         save_text(html_page(f'{tree}: what is wrong', summary, rows, limits), html)
     return int(any(r.error for r in rows))

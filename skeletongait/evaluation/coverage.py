@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from ..core import one_line, pick
-from ..data.partition import REGULAR, Partition, read_partition, regular_partition
+from ..data.partition import Partition, REGULAR, read_partition, regular_partition
 from .protocols import GalleryProbe, Split, reach, table_exclude
 from ..files.tree import Sequence
-from ..poses.quality import ALWAYS, NEVER, Kind
+from ..poses.quality import ALWAYS, Kind, NEVER
 from ..prepare.check_tree import Case, Row, make_row
 
 # %% ../../nbs/evaluation/06_coverage.ipynb #54941465
@@ -47,7 +47,8 @@ def find_partition(
     "Read a partition; a `SkeletonGaitError` if there is neither such a file nor such a data set."
     if Path(path_or_name).is_file(): return read_partition(path_or_name)
     known = dict.fromkeys(REGULAR)
-    pick('--partition: found no such file, and as the name of a data set that is split by rule', str(path_or_name), known)
+    what = '--partition: found no such file, and as the name of a data set that is split by rule'
+    pick(what, str(path_or_name), known)
     return regular_partition(str(path_or_name))
 
 def partition_rows(
@@ -72,8 +73,8 @@ def partition_rows(
 def _alone(protocol:GalleryProbe, split:Split, sequences:list[Sequence]) -> list[int]:
     "Indices of the probes of a condition that nobody can find; `sequences` with their views cut."
     found = np.zeros(len(split.probe), bool)
-    for table in protocol.tables:
-        found |= reach(split, sequences, table_exclude(table, protocol.exclude)).own > 0
+    for t in protocol.tables:
+        found |= reach(split, sequences, table_exclude(t, protocol.exclude)).own > 0
     return split.probe[~found].tolist()
 
 def protocol_rows(

@@ -259,7 +259,8 @@ def lay_aside(
     "Move unseen joints to the middle of the hips; a `PoseError` if both hips are among them."
     if not unseen.any(): return xy
     if unseen[_HIPS].all():
-        raise PoseError('no frame has a hip; expected one in some frame, to centre the body on: leave this sequence out')
+        raise PoseError('no frame has a hip; expected one in some frame, to centre the body on; '
+                        'leave this sequence out')
     out = xy.copy()
     left, right = _HIPS
     if unseen[left]: out[:, left] = xy[:, right]

@@ -10,7 +10,7 @@ from functools import partial
 
 import numpy as np
 
-from ..poses.quality import ALWAYS, FEWEST_FRAMES, HALF, NEVER, Finding, Kind, finding
+from ..poses.quality import ALWAYS, FEWEST_FRAMES, Finding, HALF, Kind, NEVER, finding
 
 # %% ../../nbs/maps/05_quality.ipynb #a4e5c225
 FRAME_KINDS = {
@@ -19,8 +19,10 @@ FRAME_KINDS = {
     'float frames': Kind('frames of floats: four times the memory of uint8', 'save them as uint8, 0 to 255', NEVER),
     'odd size': Kind('frames of a size that neither links nor is published',
         'resize them to 64 x 64 (height x width), silhouettes also to 64 x 44', NEVER),
-    'values 0 to 1': Kind('frames from 0 to 1 where 0 to 255 is expected: a network sees black', 'multiply by 255', ALWAYS),
-    'black frame': Kind('frames without anything', 'remove these frames, from the other files of the sequence as well', HALF),
+    'values 0 to 1': Kind('frames from 0 to 1 where 0 to 255 is expected: a network sees black',
+        'multiply by 255', ALWAYS),
+    'black frame': Kind('frames without anything',
+        'remove these frames, from the other files of the sequence as well', HALF),
     'repeated frame': Kind('frames that repeat the frame before exactly', 'look at the source of these frames', HALF),
 }
 MAP_KINDS = {

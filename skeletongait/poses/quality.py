@@ -68,20 +68,24 @@ POSE_KINDS = {
 
 # %% ../../nbs/poses/02_quality.ipynb #b2a69746
 ORDER_KINDS = {
-    'x and y swapped': Kind('bodies that lie on their side: y stands before x', 'write x first: pose[..., [1, 0, 2]]', ALWAYS),
-    'upside down': Kind('bodies that stand on their head: y points up', 'write height - y, so that y points down', ALWAYS),
+    'x and y swapped': Kind('bodies that lie on their side: y stands before x',
+        'write x first: pose[..., [1, 0, 2]]', ALWAYS),
+    'upside down': Kind('bodies that stand on their head: y points up',
+        'write height - y, so that y points down', ALWAYS),
     'H36M order': Kind('joints in the order of Human3.6M, not of COCO',
         'let the estimator write COCO, or reorder; Human3.6M has no eyes and ears', ALWAYS),
     'OpenPose order': Kind('the first 17 joints of OpenPose, not those of COCO',
         'keep all 18 or 25 joints: their number tells the order', ALWAYS),
-    'unlike a body': Kind('joints that form no standing body in any known order', 'look at the picture; which joints are these?',
-        ALWAYS),
+    'unlike a body': Kind('joints that form no standing body in any known order',
+        'look at the picture; which joints are these?', ALWAYS),
 }
 TRACK_KINDS = {
     'sides swapped': Kind('left and right exchanged, or a mirrored video',
         'exchange left and right joints, or mirror the video back', ALWAYS),
-    'sides flip': Kind('left and right change places between frames', 'track the joints, or leave the sequence out', HALF),
-    'frozen': Kind('frames that repeat the frame before exactly', 'remove the repeats, from the silhouettes as well', HALF),
+    'sides flip': Kind('left and right change places between frames',
+        'track the joints, or leave the sequence out', HALF),
+    'frozen': Kind('frames that repeat the frame before exactly',
+        'remove the repeats, from the silhouettes as well', HALF),
     'jump': Kind('a body that jumps by half its height within a frame: another person, or a cut',
         'cut the sequence there, and check the tracker', HALF),
 }
@@ -270,7 +274,8 @@ def _jumps(b:Body) -> Finding|None:
     return finding(KINDS, 'jump', np.r_[False, both & (way > _JUMP*b.size)])
 
 # %% ../../nbs/poses/02_quality.ipynb #87fd31dd
-_TESTS = (_non_finite, _few_frames, _empty_frames, _cut_at_the_waist, _never_found, _scores, _normalised, _frozen, _jumps)
+_TESTS = (_non_finite, _few_frames, _empty_frames, _cut_at_the_waist, _never_found, _scores, _normalised,
+          _frozen, _jumps)
 _TESTS_OF_SIDES = (_sides_swapped, _sides_flip)
 
 def pose_findings(

@@ -29,7 +29,7 @@ from ..maps import quality as maps_quality
 from ..maps.quality import map_findings, silhouette_findings
 from ..poses import quality as poses_quality
 from ..poses.joints import to_coco17
-from ..poses.quality import ALWAYS, NEVER, Finding, Kind, pose_findings
+from ..poses.quality import ALWAYS, Finding, Kind, NEVER, pose_findings
 
 # %% ../../nbs/prepare/04_check_tree.ipynb #681be04d
 TREE_KINDS = {
@@ -77,6 +77,7 @@ def _refused(file:Path, kind:str, e:Exception, sha256:str='') -> Checked:
     detail = one_line(why.removeprefix(f'{file}: '))
     return Checked(file, '', 0, sha256, (Finding(kind, 1, 1, (0,), True, detail),))
 
+# %% ../../nbs/prepare/04_check_tree.ipynb #b1d4f2c8
 def check_file(
     file:Path,
     limits:Limits=Limits(), # Larger files are not read
@@ -111,6 +112,10 @@ def _together(files:list[Checked]) -> Iterator[Finding]:
     for stream, n in streams.items():
         if n > 1: yield Finding('several files', 1, 1, (0,), False, f'{n} of {stream}')
 
+def _forgiven(o:Checked) -> Checked:
+    "The same file, with warnings in place of errors."
+    return o._replace(findings=tuple(f._replace(error=False) for f in o.findings))
+
 def check_sequence(
     job:tuple[Sequence,tuple[Path,...]], # A sequence and its files
     limits:Limits=Limits(),              # Larger files are not read
@@ -119,7 +124,7 @@ def check_sequence(
     sequence, paths = job
     files = [check_file(p, limits) for p in paths]
     if any(o.stream for o in files): # the others need not be anything
-        files = [o if o.stream else o._replace(findings=tuple(f._replace(error=False) for f in o.findings)) for o in files]
+        files = [o if o.stream else _forgiven(o) for o in files]
     return Looked(sequence, tuple(files), tuple(_together(files)))
 
 # %% ../../nbs/prepare/04_check_tree.ipynb #01bb6d52
@@ -151,6 +156,7 @@ def in_processes(
         raise SkeletonGaitError('a process that reads files died, perhaps for lack of memory; '
                                 'run the command again, with a smaller --max_file_mb') from None
 
+# %% ../../nbs/prepare/04_check_tree.ipynb #f5e50e7c
 def look_at(
     tree:Tree,
     limits:Limits, # Larger files are not read
@@ -184,6 +190,7 @@ class Row(NamedTuple):
     todo: str
     cases: tuple[Case,...] # All, the worst first
 
+# %% ../../nbs/prepare/04_check_tree.ipynb #ececb61b
 def make_row(
     kind:Kind,
     name:str,         # Of the kind

@@ -6,8 +6,6 @@
 __all__ = ['SPOILERS', 'spoil']
 
 # %% ../../nbs/walkers/05_spoilt.ipynb #404a067b
-from collections.abc import Callable
-
 import numpy as np
 
 from ..core import pick
@@ -33,7 +31,8 @@ def _nan(pose):
 # Human3.6M and COCO-18, joint by joint: the joints of COCO whose middle it is
 _H36M = ((11, 12), (12,), (14,), (16,), (11,), (13,), (15,), (5, 6, 11, 12), (5, 6), (0,), (1, 2),
          (5,), (7,), (9,), (6,), (8,), (10,))
-_COCO18 = ((0,), (5, 6), (6,), (8,), (10,), (5,), (7,), (9,), (12,), (14,), (16,), (11,), (13,), (15,), (2,), (1,), (4,), (3,))
+_COCO18 = ((0,), (5, 6), (6,), (8,), (10,), (5,), (7,), (9,), (12,), (14,), (16,), (11,), (13,), (15,),
+           (2,), (1,), (4,), (3,))
 
 def _between(pose:np.ndarray, table:tuple[tuple[int,...],...]) -> np.ndarray:
     "Joints that lie in the middle of others; not found where one of these is not."

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from skeletongait.maps.heatmap import pose_to_heatmap
 from skeletongait.maps.quality import KINDS, good_size, map_findings, silhouette_findings
+from skeletongait.maps.settings import HeatmapConfig
 from skeletongait.prepare.link_tree import mismatch
 from skeletongait.walkers.recording import make_sequence
 
@@ -34,7 +35,7 @@ def with_gap(x, n):
 )
 def test_walkers_are_accused_of_nothing(subject, type, view, sigma, use_conf):
     walk = make_sequence(5, subject, type, f'{view:03d}', 20)
-    maps = pose_to_heatmap(walk.pose, dict(heatmap_generator_args=dict(sigma=sigma), padkeypoints_args=dict(use_conf=use_conf)))
+    maps = pose_to_heatmap(walk.pose, HeatmapConfig(sigma=sigma, use_conf=use_conf))
     assert map_findings(maps) == [] and silhouette_findings(walk.silhouette) == []
     assert silhouette_findings(walk.silhouette[..., 10:54]) == []
 

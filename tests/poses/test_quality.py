@@ -117,7 +117,12 @@ def test_sequences_with_nothing_in_them():
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(1, 20), st.integers(0, 2**32 - 1), st.sampled_from([1e-300, 1.0, 1e300, np.inf]), st.sampled_from('fd'))
+@given(
+    st.integers(1, 20),
+    st.integers(0, 2**32 - 1),
+    st.sampled_from([1e-300, 1.0, 1e300, np.inf]),
+    st.sampled_from('fd'),
+)
 def test_any_numbers_are_looked_at(n, seed, scale, dtype):
     "Whatever a file holds, it makes findings, not errors; warnings of numpy are errors here."
     rng = np.random.default_rng(seed)

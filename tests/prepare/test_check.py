@@ -105,14 +105,16 @@ NAMES = ['<script>alert(1)', 'line\nbreak', '\x1b[31mred', 'quote"&amp;', 'å¼ ä¸
 def hostile(root):
     "Files that are no data, under names that are no words."
     contents = [
-        b'', b'cos\nsystem\n(S"true"\ntR.', b'\x80\x04' + b']' * 1000, b'PK\x03\x04', b'\x93NUMPY', os.urandom(999), b'(' * 5000]
+        b'', b'cos\nsystem\n(S"true"\ntR.', b'\x80\x04' + b']' * 1000, b'PK\x03\x04', b'\x93NUMPY', os.urandom(999),
+        b'(' * 5000]  # fmt: skip
     for i, (name, content) in enumerate(zip(NAMES, contents)):
         folder = root / name / 't' / 'v'
         folder.mkdir(parents=True)
         (folder / ('x.npy' if i > 3 else 'x.pkl')).write_bytes(content)
     odd = {
         'dict': {'keypoint': 1}, 'list': [1, 2], 'text': 'x', 'scalar': np.float64(3), 'empty': np.zeros((0, 17, 3)),
-        'complex': np.zeros((20, 17, 3), complex), 'nan': np.full((20, 64, 64), np.nan), 'huge': np.full((20, 17, 3), 1e308),
+        'complex': np.zeros((20, 17, 3), complex), 'nan': np.full((20, 64, 64), np.nan),
+        'huge': np.full((20, 17, 3), 1e308),
         'objects': np.array([['a'] * 17]), 'flat': np.zeros((20, 53)), 'thin': np.zeros((20, 4, 1)),
         'tall': np.ones((3, 2, 1, 9), 'u1')}  # fmt: skip
     for name, o in odd.items():
@@ -228,9 +230,8 @@ def test_a_stop_leaves_nothing(tmp_path):
         os.link(source, folder / 'x.pkl')
     command = [sys.executable, '-m', 'skeletongait.check', 'many', '--json=r.json']
     env = os.environ | {'PYTHONPATH': str(ROOT)}
-    process = subprocess.Popen(
-        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env, start_new_session=True
-    )
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, cwd=tmp_path, env=env, start_new_session=True, **pipes)
     while not re.search('[1-9][0-9]*/6000', process.stderr.read(80)):
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGINT)
