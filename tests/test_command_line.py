@@ -11,6 +11,15 @@ from skeletongait.cli import arg_parser
 
 # One block for each script: its name and what it does; then its flags: type, default (or required), help
 EXPECTED = """
+check: Look for what is wrong with the values in a tree; changes nothing.
+--tree | str | required | Tree of poses, maps or silhouettes, or a linked tree: <subject>/<type>/<view>/*.pkl, .npy or .npz
+--html | str | None | Write the findings here as one page with pictures
+--json_path | str | None | Write the findings here as JSON, with every sequence
+--partition | str | None | JSON file of the partition, or CASIA-B, CASIA-E, CCPG, OUMVLP, GREW
+--protocol | str | None | Name of the protocol of the test: Gait3D, CASIA-B, CCPG, ...
+--max_file_mb | int | 1024 | Files over this many MiB count as unreadable
+--max_frames | int | 100000 | Files with more frames count as unreadable
+
 pretreatment_heatmap: Draw the skeleton maps of every pose sequence in a tree; a second run draws only what is missing or stale.
 --pose_data_path | str | required | Tree of poses, <subject>/<type>/<view>/*.pkl (or .npy, .npz)
 --save_root | str | required | Where the maps go, below <dataset_name>_sigma_<sigma>_<ext_name>/
@@ -113,7 +122,7 @@ def test_consoles():
     for name in BLOCKS:
         assert callable(importlib.import_module(f'skeletongait.{name}').cli) and (BIN/f'skeletongait_{name}').is_file()
 
-@pytest.mark.parametrize('name', ['pretreatment_heatmap', 'ln_sil_heatmap', 'import_poses', 'main'])
+@pytest.mark.parametrize('name', ['check', 'pretreatment_heatmap', 'ln_sil_heatmap', 'import_poses', 'main'])
 def test_what_is_missing_or_unknown_is_refused(name, capsys):
     parser = arg_parser(script(name))
     needed = [a.option_strings[0] for a in parser._actions if a.required]

@@ -25,7 +25,9 @@ ROOMS = [
     'viewers',
     'walkers',
 ]  # a room imports only itself and those before it
-COMMANDS = ['import_poses', 'import_silhouettes', 'pretreatment_heatmap', 'ln_sil_heatmap', 'partition', 'main', 'demo']
+COMMANDS = [
+    'import_poses', 'import_silhouettes', 'check', 'pretreatment_heatmap', 'ln_sil_heatmap', 'partition', 'main', 'demo'
+]
 
 
 def module_name(path):
@@ -93,6 +95,9 @@ OPENS_WITHOUT = {
     'skeletongait.viewers.live': {'torch', 'matplotlib', 'ipywidgets'},
     'skeletongait.poses.formats': {'torch', 'cv2'},
     'skeletongait.poses.tracks': {'torch', 'cv2'},
+    'skeletongait.poses.quality': {'torch', 'cv2'},
+    'skeletongait.maps.quality': {'torch', 'cv2'},
+    'skeletongait.prepare.check_tree': {'torch', 'cv2'},
     'skeletongait.viewers.monitor': {'torch'},
     'skeletongait.runs.records': {'torch'},
 }

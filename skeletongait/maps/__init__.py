@@ -4,15 +4,16 @@
 
 # %% auto #0
 __all__ = ['pose_to_heatmap', 'place_joints', 'draw_maps', 'HeatmapConfig', 'heatmap_config', 'load_heatmap_config',
-           'draw_maps_torch']
+           'draw_maps_torch', 'map_findings', 'silhouette_findings']
 
 # %% ../../nbs/maps/00_maps.ipynb #7e64e832
 from ..core import lazy_names
 
 _all_ = ['pose_to_heatmap', 'place_joints', 'draw_maps', 'HeatmapConfig', 'heatmap_config', 'load_heatmap_config',
-    'draw_maps_torch']
+    'draw_maps_torch', 'map_findings', 'silhouette_findings']
 
 __getattr__, __dir__ = lazy_names(__name__, dict(
     heatmap=['pose_to_heatmap', 'place_joints', 'draw_maps'],
     settings=['HeatmapConfig', 'heatmap_config', 'load_heatmap_config'],
-    renderer_torch=['draw_maps_torch']))
+    renderer_torch=['draw_maps_torch'],
+    quality=['map_findings', 'silhouette_findings']))

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['WINDOW', 'window_of', 'impute_knn', 'impute_mean', 'centre_and_scale', 'render', 'align_map', 'found_joints',
-           'impute_joints', 'switch_off', 'place_joints', 'draw_maps', 'pose_to_heatmap', 'notices']
+           'impute_joints', 'switch_off', 'unseen_joints', 'lay_aside', 'place_joints', 'draw_maps', 'pose_to_heatmap',
+           'notices']
 
 # %% ../../nbs/maps/01_heatmap.ipynb #60fec938
 from typing import Mapping
@@ -225,7 +226,7 @@ def impute_joints(
 ) -> np.ndarray: # `(T, 17, 2)` pixels, same dtype
     "Stage 1: return the joints that were found, and estimates for those that were not."
     xy = found_joints(pose, cfg.min_conf)
-    if cfg.pad_method == 'knn': return impute_knn(xy, cfg.impute_others)
+    if cfg.pad_method == 'knn': return impute_knn(xy, cfg.impute_others or cfg.leave_out_unseen)
     return impute_mean(xy)
 
 # %% ../../nbs/maps/01_heatmap.ipynb #5f651bd3
@@ -239,6 +240,35 @@ def switch_off(
     out[:, [JOINTS.index(name) for name in joints_off], 2] = 0
     return out
 
+# %% ../../nbs/maps/01_heatmap.ipynb #6ef5549c
+_HIPS = [JOINTS.index('left_hip'), JOINTS.index('right_hip')]
+
+def unseen_joints(
+    pose:np.ndarray,   # `(T, 17, 3)` or `(T, 17, 2)`, pixels
+    cfg:HeatmapConfig, # Settings
+) -> np.ndarray: # `(17,)` bool
+    "Mark the joints to leave out since no frame has them; none unless `leave_out_unseen` is set."
+    missing = (found_joints(pose, cfg.min_conf) == 0).any(-1)
+    return missing.all(0) & cfg.leave_out_unseen
+
+def lay_aside(
+    xy:np.ndarray,     # `(T, 17, 2)` pixels
+    unseen:np.ndarray, # `(17,)` bool: the joints to move
+) -> np.ndarray: # The same array if there are none, else a copy
+    "Move unseen joints to the middle of the hips; a `PoseError` if both hips are among them."
+    if not unseen.any(): return xy
+    if unseen[_HIPS].all():
+        raise PoseError('no frame has a hip; expected one in some frame, to centre the body on; '
+                        'leave this sequence out')
+    out = xy.copy()
+    left, right = _HIPS
+    if unseen[left]: out[:, left] = xy[:, right]
+    if unseen[right]: out[:, right] = xy[:, left]
+    middle = (out[:, left] + out[:, right])/2
+    others = [v for v in np.flatnonzero(unseen) if v not in _HIPS]
+    out[:, others] = middle[:, None]
+    return out
+
 # %% ../../nbs/maps/01_heatmap.ipynb #30a21470
 def place_joints(
     pose:np.ndarray, # `(T, V, 3)` or `(T, V, 2)`, V = 17, 18, 25; flat `(T, 53)`: pixel x, y (down), confidence 0 to 1
@@ -246,7 +276,8 @@ def place_joints(
 ) -> np.ndarray: # `(T, 17, 3)` x and y in the image to draw, and confidence; float32 stays float32
     """Stages 1 to 3: return the joints of a whole sequence where they will be drawn.
 
-    Raises a `PoseError` for an array that is not a pose, and for frames with NaN, infinities or no height.
+    Raises a `PoseError` for an array that is not a pose, for frames with NaN, infinities or no height, and where unseen
+    joints are left out and the hips are among them.
     """
     pose = to_coco17(pose)
     _check_finite(pose, 'NaN or infinite numbers; expected pixels and confidences '
@@ -255,9 +286,11 @@ def place_joints(
         conf = pose[..., 2:]
     else:
         conf = np.ones((*pose.shape[:2], 1), pose.dtype)
-    xy = centre_and_scale(impute_joints(pose, cfg), cfg.image_size)
+    unseen = unseen_joints(pose, cfg)
+    xy = centre_and_scale(lay_aside(impute_joints(pose, cfg), unseen), cfg.image_size)
     _check_finite(xy, 'coordinates too large to scale')
-    return switch_off(np.concatenate([xy, conf], -1), cfg.joints_off)
+    off = {name for name, gone in zip(JOINTS, unseen) if gone}
+    return switch_off(np.concatenate([xy, conf], -1), tuple(off.union(cfg.joints_off)))
 
 # %% ../../nbs/maps/01_heatmap.ipynb #5c166999
 def draw_maps(
@@ -302,6 +335,8 @@ def _confidence_notices(xyc:np.ndarray, cfg:HeatmapConfig) -> list[str]:
         effect = "as for any joint never seen, nothing is imputed (impute_others: True fills the other joints)"
         if cfg.impute_others or cfg.pad_method == 'simple':
             effect = "these stay at 0, 0"
+        if cfg.leave_out_unseen:
+            effect = "these are left out"
         out.append(f"min_conf is {cfg.min_conf}, and no frame has such a confidence for {', '.join(doubted)}: {effect}")
     if cfg.use_conf and no_conf:
         out.append("the poses have no confidences: each counts as 1")

@@ -53,6 +53,8 @@ class PadArgs:
     impute_others:bool = key(False, 'if a coordinate is missing in every frame, `knn` still fills the others')
     min_conf:float = key(
         0., 'a joint of lower confidence counts as not found; 0: all count, as published', least=0, most=1)
+    leave_out_unseen:bool = key(
+        False, 'a joint that no frame has counts for nothing: neither drawing, nor the height, nor imputing')
 
 @dataclass
 class NormArgs:
@@ -138,7 +140,7 @@ PLACES = dict( # where the YAML tree has a field of `HeatmapConfig`
     sigma='heatmap_generator_args.sigma', img_h='heatmap_generator_args.img_h', img_w='heatmap_generator_args.img_w',
     align='align_args.align', final_img_size='align_args.final_img_size', offset='align_args.offset',
     centre='align_args.heatmap_image_size', min_conf='padkeypoints_args.min_conf',
-    joints_off='heatmap_generator_args.joints_off')
+    joints_off='heatmap_generator_args.joints_off', leave_out_unseen='padkeypoints_args.leave_out_unseen')
 _DECLARED = {row.path: row.field for row in key_rows(HeatmapSettings)}
 
 def _check(cfg:'HeatmapConfig') -> None:
@@ -171,6 +173,7 @@ class HeatmapConfig:
     centre: int = 64                 # Column that alignment cuts around: half of `heatmap_image_size`
     min_conf: float = 0.             # A joint of lower confidence counts as not found; 0: all count, as published
     joints_off: tuple[str,...] = ()  # Joints that are not drawn, nor their limbs; names of `JOINTS`
+    leave_out_unseen: bool = False   # A joint that no frame has counts for nothing
 
     def __post_init__(self):
         try: _check(self)
@@ -215,10 +218,11 @@ def load_heatmap_config(
 def heatmap_tree(
     o:HeatmapConfig,
 ) -> dict: # Plain data; `heatmap_config` reads it back
-    """Heatmap settings in their nested form, in full; `min_conf` and `joints_off` only where they are set, so that
-    the settings of older runs keep their fingerprints."""
+    """Heatmap settings in their nested form, in full; `min_conf`, `leave_out_unseen` and `joints_off` only where they
+    are set, so that the settings of older runs keep their fingerprints."""
     pad = dict(pad_method=o.pad_method, use_conf=o.use_conf, impute_others=o.impute_others)
     if o.min_conf: pad['min_conf'] = o.min_conf
+    if o.leave_out_unseen: pad['leave_out_unseen'] = True
     norm = dict(pose_format=o.pose_format, use_conf=o.use_conf, heatmap_image_height=o.image_size)
     draw = dict(sigma=o.sigma, use_score=o.use_conf, img_h=o.img_h, img_w=o.img_w, with_limb=None, with_kp=None)
     if o.joints_off: draw['joints_off'] = list(o.joints_off)

@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['draw_file', 'make_plan', 'Manifest', 'read_manifest', 'pair_up', 'link_trees', 'cut_silhouette', 'cut_walk',
-           'find_walks', 'import_walks', 'import_tree']
+           'find_walks', 'import_walks', 'import_tree', 'look_at', 'Tally', 'html_page']
 
 # %% ../../nbs/prepare/00_prepare.ipynb #21c2baec
 from ..core import lazy_names
 
 _all_ = ['draw_file', 'make_plan', 'Manifest', 'read_manifest', 'pair_up', 'link_trees',
-    'cut_silhouette', 'cut_walk', 'find_walks', 'import_walks', 'import_tree']
+    'cut_silhouette', 'cut_walk', 'find_walks', 'import_walks', 'import_tree',
+    'look_at', 'Tally', 'html_page']
 
 __getattr__, __dir__ = lazy_names(__name__, dict(
     render_tree=['draw_file', 'make_plan'],
@@ -18,4 +19,6 @@ __getattr__, __dir__ = lazy_names(__name__, dict(
     link_tree=['pair_up', 'link_trees'],
     silhouettes=['cut_silhouette', 'cut_walk'],
     silhouette_import=['find_walks', 'import_walks'],
-    pose_import=['import_tree']))
+    pose_import=['import_tree'],
+    check_tree=['look_at', 'Tally'],
+    check_page=['html_page']))

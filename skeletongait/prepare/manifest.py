@@ -13,6 +13,7 @@ __all__ = ['FORMAT', 'DRAWING', 'LATER', 'MANIFEST', 'make_header', 'settings_di
 import contextlib
 import errno
 import hashlib
+import itertools
 import json
 import os
 import platform
@@ -35,7 +36,8 @@ from ..maps.settings import HeatmapConfig
 # %% ../../nbs/prepare/02_manifest.ipynb #57d511c2
 FORMAT = 1  # Of the manifest
 DRAWING = 1 # Raised whenever the same pose and settings would give other maps, except where records tell (`window`)
-LATER = dict(min_conf=0., joints_off=[]) # Settings that came after the first manifests; values if a header lacks them
+# Settings that came after the first manifests; their values if a header lacks them
+LATER = dict(min_conf=0., joints_off=[], leave_out_unseen=False)
 
 def make_header(cfg:HeatmapConfig) -> dict:
     "Make the manifest's first line: how all maps beside it are drawn."
@@ -70,10 +72,11 @@ class Record(NamedTuple):
     notices: tuple[str,...] = () # Where settings and pose disagreed
     window: int = 0              # Frames that imputation asked for each, as `window_of` says; 0: all of them
     numbers: tuple = ()          # Frame numbers of the rows, as runs, where a walk was imported with them
+    findings: tuple[str,...] = () # Kinds of faults that the pose shows, as `pose_findings` names them
 
 # %% ../../nbs/prepare/02_manifest.ipynb #ce3fda39
 def to_line(record:Record) -> str:
-    "Write a record as one line of JSON; notices, window and numbers only if there are any."
+    "Write a record as one line of JSON; what is as its default is left out."
     defaults = Record._field_defaults
     return json.dumps({k: v for k, v in record._asdict().items() if k not in defaults or v != defaults[k]})
 
@@ -86,9 +89,10 @@ def _is_record(o:Any) -> bool:
     "Is this what a line of a record holds?"
     needed, known = {*Record._fields[:6]}, {*Record._fields}
     if not isinstance(o, dict) or not needed <= o.keys() <= known: return False
-    notices = o.get('notices', [])
-    if not isinstance(notices, list) or 'numbers' in o and not is_runs(o['numbers']): return False
-    texts = (o['pose'], o['sha256'], *notices)
+    lists = [o.get(key, []) for key in ('notices', 'findings')]
+    if not all(isinstance(texts, list) for texts in lists): return False
+    if 'numbers' in o and not is_runs(o['numbers']): return False
+    texts = (o['pose'], o['sha256'], *itertools.chain(*lists))
     counts = (o['size'], o['mtime_ns'], o['bytes'], o['frames'], o.get('window', 0))
     if not all(isinstance(t, str) for t in texts): return False
     return all(type(n) is int for n in counts) and _is_path_below(o['pose'])
@@ -100,8 +104,9 @@ def from_line(line:str|bytes) -> Record|None:
     except SkeletonGaitError:
         return None
     if not _is_record(o): return None
+    lists = {key: tuple(o.get(key, ())) for key in ('notices', 'findings')}
     numbers = tuple(map(tuple, o.get('numbers', ())))
-    return Record(**{**o, 'notices': tuple(o.get('notices', ())), 'numbers': numbers})
+    return Record(**{**o, **lists, 'numbers': numbers})
 
 # %% ../../nbs/prepare/02_manifest.ipynb #113b2bba
 def maps_name(pose:str) -> str:

@@ -38,6 +38,7 @@ from ..maps.heatmap import notices, pose_to_heatmap, window_of
 from ..maps.renderer import compile_loops
 from ..maps.settings import HeatmapConfig
 from ..pictures import image_bytes
+from ..poses.quality import pose_findings
 from .manifest import (
     Found, LATER, MANIFEST, Manifest, OutputError, Record, add_record, check_journal, check_settings, clear,
     file_sha256, find_journals, fresh, is_picture, known_records, look_around, make_header, maps_name, read_journals,
@@ -237,8 +238,9 @@ def draw_file(
     pose, stat, digest = _read_pose(work.poses/job.pose, work.limits)
     maps = pose_to_heatmap(pose, work.cfg)
     n_bytes = _save(maps, job, work, partial(check_journal, journal))
+    findings = tuple(f.kind for f in pose_findings(pose))
     return Record(job.pose, stat.st_size, stat.st_mtime_ns, digest, n_bytes, len(maps),
-                  tuple(notices(pose, work.cfg)), window_of(len(maps)))
+                  tuple(notices(pose, work.cfg)), window_of(len(maps)), findings)
 
 # %% ../../nbs/prepare/01_render_tree.ipynb #65602278
 class Outcome(NamedTuple):
@@ -640,6 +642,7 @@ def make_report(
         left=left(plan.jobs),
         failed=[dict(path=path, reason=why) for path, why in failed],
         notices=dict(sorted(Counter(n for r in here for n in r.notices).items())),
+        findings=dict(Counter(kind for r in here for kind in r.findings).most_common()),
         strays=plan.strays,
         maps_without_pose=plan.maps_without_pose,
         unlisted=plan.unlisted,
@@ -670,6 +673,12 @@ def first_ten(
         lines.append(f'notice: and {len(paths) - 10} more')
     return lines
 
+def _doubts(report:dict, poses:Path) -> list[str]:
+    "What the poses themselves show, in one line; none if they look sensible."
+    kinds = ', '.join(f'{kind} ({n} files)' for kind, n in report['findings'].items())
+    if not kinds: return []
+    return [f'warning: look at the poses: {kinds}; python -m skeletongait.check {poses} shows where, and what to do']
+
 def _warnings(report:dict) -> list[str]:
     "What is unusual about a folder of maps, one line each."
     gone = [p for p in report['maps_without_pose'] if f'pkl/{p}' not in report['unlisted']]
@@ -688,7 +697,7 @@ def summary(
 ) -> str:
     "Write the report as text for people."
     left, failed = report['left'], report['failed']
-    lines = _warnings(report)
+    lines = _warnings(report) + _doubts(report, work.poses)
     lines += [f"failed: {work.poses/f['path']}: {f['reason']}" for f in failed]
     lines += [f"lost: rank {o['rank']}; {o['files']} files are left to the next run" for o in report['lost']]
     lines += [f'stopped: {why}' for why in stopped]

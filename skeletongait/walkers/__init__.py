@@ -4,15 +4,16 @@
 
 # %% auto #0
 __all__ = ['Walker', 'make_walker', 'Camera', 'plot_body', 'make_sequence', 'Recording', 'write_walkers', 'write_linked',
-           'write_like']
+           'write_like', 'SPOILERS', 'spoil']
 
 # %% ../../nbs/walkers/00_walkers.ipynb #ec831e45
 from ..core import lazy_names
 
 _all_ = ['Walker', 'make_walker', 'Camera', 'plot_body', 'make_sequence', 'Recording', 'write_walkers',
-    'write_linked', 'write_like']
+    'write_linked', 'write_like', 'SPOILERS', 'spoil']
 
 __getattr__, __dir__ = lazy_names(__name__, dict(
     body=['Walker', 'make_walker', 'Camera', 'plot_body'],
     recording=['make_sequence', 'Recording'],
-    datasets=['write_walkers', 'write_linked', 'write_like']))
+    datasets=['write_walkers', 'write_linked', 'write_like'],
+    spoilt=['SPOILERS', 'spoil']))

@@ -528,6 +528,7 @@ def test_resolved_settings(tmp_path):
         st.integers(1, 2048),
         min_conf=st.sampled_from([0, 0.0, 0.25, 1, 1.0]),
         joints_off=st.lists(st.sampled_from(JOINTS), max_size=3),
+        leave_out_unseen=st.booleans(),
     )
 )
 def test_heatmap_tree_is_read_back_as_the_same_settings(o):
@@ -535,7 +536,8 @@ def test_heatmap_tree_is_read_back_as_the_same_settings(o):
     assert (
         'min_conf' in heatmap_tree(o)['padkeypoints_args'],
         'joints_off' in heatmap_tree(o)['heatmap_generator_args'],
-    ) == (o.min_conf > 0, o.joints_off != ())
+        'leave_out_unseen' in heatmap_tree(o)['padkeypoints_args'],
+    ) == (o.min_conf > 0, o.joints_off != (), o.leave_out_unseen)
     cfg = make_config(dict(data_cfg=dict(render=heatmap_tree(o))))[0]
     assert cfg.data_cfg.render == heatmap_tree(o)
     assert render_settings(make_config(parse_yaml(to_yaml(cfg)))[0].data_cfg.render) == o

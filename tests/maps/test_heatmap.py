@@ -437,8 +437,9 @@ def test_threshold_makes_joints_missing():
 @pytest.mark.parametrize('case', CASES)
 def test_new_settings_at_their_defaults_change_no_byte(case):
     cfg, pose = heatmap_config(SETTINGS.get(case)), GOLDEN[f'in_{case}']
-    assert (cfg.min_conf, cfg.joints_off) == (0, ())
-    off = {'heatmap_generator_args': {'joints_off': []}, 'padkeypoints_args': {'min_conf': 0}}
+    assert (cfg.min_conf, cfg.joints_off, cfg.leave_out_unseen) == (0, (), False)
+    off = {'heatmap_generator_args': {'joints_off': []},
+           'padkeypoints_args': {'min_conf': 0, 'leave_out_unseen': False}}
     assert heatmap_config(off) == HeatmapConfig()
     assert hash(HeatmapConfig(joints_off=['nose'])) == hash(HeatmapConfig(joints_off=('nose',)))
     lowest = None
@@ -488,6 +489,50 @@ def test_warnings_about_the_threshold():
     assert first == 'min_conf is 0.2, but the poses have no confidences: every joint that is present counts'
     pose[:, 9] = 0
     assert notices(pose, HeatmapConfig(min_conf=.2)) == []  # missing anyway
+
+
+# a joint that no frame has
+
+UNSEEN = HeatmapConfig(leave_out_unseen=True)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.sets(st.sampled_from(range(17)), min_size=1, max_size=12), st.sampled_from(['f4', 'f8']), st.booleans(),
+       st.sampled_from(['knn', 'simple']))
+def test_a_joint_that_no_frame_has_counts_for_nothing(gone, dtype, use_conf, pad_method):
+    "As if it lay between the hips and were switched off: neither drawn, nor in the height, nor asked when imputing."
+    gone = sorted(gone)
+    pose = walk(dtype=dtype)
+    pose[3:5, 9, :2] = 0
+    pose[:, gone, :2] = 0
+    if {11, 12} <= {*gone}:
+        with pytest.raises(PoseError, match='no frame has a hip'):
+            place_joints(pose, UNSEEN)
+        return
+    cfg = HeatmapConfig(leave_out_unseen=True, use_conf=use_conf, pad_method=pad_method)
+    placed = place_joints(pose, cfg)
+    others = [v for v in range(17) if v not in gone]
+    filled = impute_joints(pose, HeatmapConfig(pad_method=pad_method, impute_others=True))[:, others]
+    height = np.ptp(filled[..., 1], axis=1)
+    hips = filled[:, [others.index(v) for v in (11, 12) if v in others]].mean(1)
+    want = (filled - hips[:, None])*(85/height)[:, None, None] + 64
+    np.testing.assert_allclose(placed[:, others, :2], want, atol=.01)
+    assert not placed[:, gone, 2].any() and placed.dtype == pose.dtype
+    plainly = plain.draw(placed, cfg.sigma, (128, 128), size=64, align=True, offset=0, centre=64)
+    np.testing.assert_array_equal(pose_to_heatmap(pose, cfg), plainly)
+
+
+def test_leaving_out_changes_nothing_where_all_joints_are_seen():
+    pose = walk()
+    pose[3:6, 15, :2] = 0
+    np.testing.assert_array_equal(pose_to_heatmap(pose, UNSEEN), pose_to_heatmap(pose))
+    doubtful = pose.copy()
+    doubtful[:, 4, 2] = .1
+    gone = doubtful.copy()
+    gone[:, 4, :2] = 0
+    cfg = HeatmapConfig(leave_out_unseen=True, min_conf=.2)
+    np.testing.assert_array_equal(place_joints(doubtful, cfg), place_joints(gone, UNSEEN))
+    assert notices(doubtful, cfg)[0].endswith('for right_ear: these are left out')
 
 
 def test_centre_and_scale():

@@ -86,6 +86,15 @@ def test_joints_that_are_off(off, align):
     assert apart(joints, cfg) <= 1 and draw_maps_torch(torch.from_numpy(joints), cfg).any() == (len(off) < 17)
 
 
+@pytest.mark.parametrize('gone', [[2, 4], [0, 1, 2, 3, 4, 11], [15, 16]])
+def test_joints_that_no_frame_has(gone):
+    cfg = HeatmapConfig(leave_out_unseen=True)
+    pose = walk(3)
+    pose[:, gone, :2] = 0
+    joints = place_joints(pose, cfg)
+    assert apart(joints, cfg) <= 1 and draw_maps_torch(torch.from_numpy(joints), cfg).any()
+
+
 @pytest.mark.parametrize('top', [.2, .3, .34])
 def test_a_doubtful_row_is_decided_as_the_compiled_version_does(top):
     "Sigmas on either side of the one at which the map gains a row: closer than float32 can tell."

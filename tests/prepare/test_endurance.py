@@ -105,11 +105,12 @@ def test_manifest_and_report(small):
     r = records['004/nm-01/090/npy.npy']
     f = small/'pose'/r.pose
     assert r == (r.pose, f.stat().st_size, f.stat().st_mtime_ns, m.file_sha256(f),
-                 (small/OUT/'pkl'/m.maps_name(r.pose)).stat().st_size, 4, (), 0)
+                 (small/OUT/'pkl'/m.maps_name(r.pose)).stat().st_size, 4, (), 0, ('few frames',))
     report = json.loads((small/OUT/'report.json').read_text())
     assert 'pickle' in report['failed'][0].pop('reason')
     assert report == dict(files=13, sequences=5, maps=12, frames=48, left=0,
-        failed=[dict(path='004/nm-01/090/bad.pkl')], notices={}, strays=[], maps_without_pose=[], unlisted=[], lost=[])
+        failed=[dict(path='004/nm-01/090/bad.pkl')], notices={}, findings={'few frames': 12}, strays=[],
+        maps_without_pose=[], unlisted=[], lost=[])
 
 
 def test_long_sequences_of_an_earlier_release_are_drawn_again(tmp_path, capsys, monkeypatch):
@@ -416,7 +417,8 @@ counts = st.integers(0, 2**63 - 1)
 records = st.builds(
     m.Record, pose=paths, size=counts, mtime_ns=st.integers(-2**63, 2**63 - 1), sha256=names, bytes=counts,
     frames=st.integers(1, 2**63 - 1),
-    notices=st.lists(names, max_size=2).map(tuple), window=counts)
+    notices=st.lists(names, max_size=2).map(tuple), window=counts,
+    findings=st.lists(names, max_size=2).map(tuple))
 
 
 @given(st.lists(records, max_size=6, unique_by=lambda r: r.pose), st.data())
@@ -434,10 +436,12 @@ def test_manifest_and_journals_round_trip(tmp_path_factory, rs, data):
     assert m.read_journals([out/'j']) == {r.pose: r for r in rs[:whole]}
 
 
-@given(st.sampled_from(['sigma', 'img_h', 'use_conf', 'offset', 'pad_method', 'min_conf', 'joints_off']))
+@given(st.sampled_from(['sigma', 'img_h', 'use_conf', 'offset', 'pad_method', 'min_conf', 'joints_off',
+                        'leave_out_unseen']))
 def test_every_setting_counts(name):
     other = replace(HeatmapConfig(), **{name: {'sigma': 3., 'img_h': 64, 'use_conf': False, 'offset': 2,
-                                               'pad_method': 'simple', 'min_conf': .2, 'joints_off': ('nose',)}[name]})
+                                               'pad_method': 'simple', 'min_conf': .2, 'joints_off': ('nose',),
+                                               'leave_out_unseen': True}[name]})
     difference, = m.settings_difference(m.make_header(HeatmapConfig()), m.make_header(other))
     assert difference.startswith(f'{name} was ')
     header = json.loads(json.dumps(m.make_header(other)))                                # as it is read again
