@@ -6,7 +6,7 @@
 __all__ = ['Value', 'GO', 'STOP', 'ERROR', 'encode_value', 'decode_value', 'broadcast_value', 'goes_on', 'shared_checkpoint',
            'TrainingRun', 'take_over', 'fetch', 'train', 'embed_batch', 'put_in_order', 'embed', 'share_buffers',
            'protocol_of', 'Prepared', 'check_rules', 'prepare_test', 'foresee_test', 'keep_embeddings',
-           'embed_test_set', 'describe_test', 'write_test', 'test_model']
+           'embed_test_set', 'describe_test', 'list_unmatched', 'write_test', 'score_test', 'test_model']
 
 # %% ../../nbs/runs/10_loop.ipynb #4d8a73a9
 import contextlib
@@ -34,6 +34,7 @@ from ..data.partition import Partition
 from ..distributed import (
     OtherRankError, Ranks, all_reduce_max, attempt, broadcast_from_rank0, device, gather_on_rank0, launch_name,
     naming_lost_ranks, raise_on_any_rank, ranks)
+from ..evaluation.identify import answers_csv, answers_table, unmatched_probes
 from ..evaluation.protocols import protocol_for
 from ..evaluation.ranking import EmbeddingSet, embeddings_file, make_embedding_set, save_embeddings
 from ..evaluation.report import failures, failures_table, results_table, write_results
@@ -488,6 +489,23 @@ def _describe_failures(missed:list, protocol:Any, results:dict) -> str:
     if scored: return 'no probe failed'
     return 'no list of failures: no probe of the first table has a match in the gallery'
 
+def list_unmatched(
+    test:EmbeddingSet,
+    cfg:Config,
+    prepared:Prepared,
+    stem:Path,         # Of the results
+) -> list[Path]: # What was written
+    "Write and log whom the gallery ranks for probes without a match in it; remove the list of an earlier test."
+    path = Path(f'{stem}-unmatched.csv')
+    found = unmatched_probes(test, prepared.protocol, cfg.evaluator_cfg.metric, prepared.probes)
+    if not found:
+        path.unlink(missing_ok=True)
+        return []
+    save_text(answers_csv(found), path)
+    log.info(f'{len(found)} probes without a match in the gallery, the first of them:\n{answers_table(found[:5])}')
+    return [path]
+
+# %% ../../nbs/runs/10_loop.ipynb #c1a0001d
 def write_test(
     test:EmbeddingSet,
     results:dict,      # As the protocol returned them
@@ -495,18 +513,29 @@ def write_test(
     run:Run,
     iteration:int,
     prepared:Prepared,
-) -> None:
-    "Write results, tables, pictures and, where wanted, embeddings into the run's folder; log the failures."
-    e = cfg.evaluator_cfg
+) -> list[Path]: # What was written
+    "Write results, tables and pictures into the run's folder; log the failures and the probes without a match."
     about = describe_test(cfg, prepared, iteration)
-    missed = failures(test, prepared.protocol, e.metric, prepared.probes)
-    path = run.results(iteration, cfg)
-    written = keep_embeddings(test, path, e.save_embeddings)
-    written += write_results(path.with_suffix(''), results, about, missed)
+    missed = failures(test, prepared.protocol, cfg.evaluator_cfg.metric, prepared.probes)
+    stem = run.results(iteration, cfg).with_suffix('')
+    written = list_unmatched(test, cfg, prepared, stem)
+    written += write_results(stem, results, about, missed)
     log.info(_describe_failures(missed, prepared.protocol, results))
-    log.info(f"results in {path.parent}: {', '.join(f.name for f in written)}")
+    return written
 
 # %% ../../nbs/runs/10_loop.ipynb #c1a0001b
+def score_test(
+    test:EmbeddingSet,
+    cfg:Config,
+    prepared:Prepared,
+) -> dict: # As `evaluate` returns them
+    "Score a test by its protocol; with `evaluator_cfg.open_set` also by EER, TAR at FAR and FNIR at FPIR."
+    e, protocol = cfg.evaluator_cfg, prepared.protocol
+    results = protocol.results(test, e.metric, prepared.probes)
+    if e.open_set:
+        results['open_set'] = protocol.open_set(test, e.metric, prepared.probes)
+    return results
+
 def test_model(
     model:nn.Module,
     cfg:Config,
@@ -517,16 +546,18 @@ def test_model(
 ) -> tuple[dict,tuple[str,float|None]]|None: # On rank 0: results; name and value of the primary metric. Else None
     "Embed all test sequences, evaluate by the protocol, write and log the results."
     prepared = prepared or prepare_test(cfg)
-    protocol, metric = prepared.protocol, cfg.evaluator_cfg.metric
     if r.rank == 0:
         for n in prepared.notices:
             log.info(n)
     began = time.perf_counter()
     test = embed_test_set(model, cfg, r, prepared.data)
     if test is None: return None
-    results = protocol.results(test, metric, prepared.probes)
+    path = run.results(iteration, cfg)
+    kept = keep_embeddings(test, path, cfg.evaluator_cfg.save_embeddings)
+    results = score_test(test, cfg, prepared)
     spent = time.perf_counter() - began
-    what = f'{len(prepared.data)} sequences in {spent:.1f} s, {embedding_name(cfg)}, {metric}'
+    what = f'{len(prepared.data)} sequences in {spent:.1f} s, {embedding_name(cfg)}, {cfg.evaluator_cfg.metric}'
     log.info(f'{what}\n{results_table(results)}')
-    write_test(test, results, cfg, run, iteration, prepared)
-    return results, protocol.primary_metric(results)
+    written = kept + write_test(test, results, cfg, run, iteration, prepared)
+    log.info(f"results in {path.parent}: {', '.join(f.name for f in written)}")
+    return results, prepared.protocol.primary_metric(results)
