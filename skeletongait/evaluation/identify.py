@@ -14,11 +14,9 @@ import math
 import os
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from fastcore.basics import patch
 from torch import Tensor
 
