@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MUST_FIT', 'LARGEST_GALLERY', 'NOBODY', 'misfits', 'Gallery', 'enrol', 'load_gallery', 'Ranked', 'rank_people',
-           'Threshold', 'name_of', 'Answer', 'answers', 'answers_table', 'answers_csv', 'answers_data',
+           'check_rate', 'Threshold', 'name_of', 'Answer', 'answers', 'answers_table', 'answers_csv', 'answers_data',
            'unmatched_probes']
 
 # %% ../../nbs/evaluation/05_identify.ipynb #1de00003
@@ -13,6 +13,7 @@ import json
 import math
 import os
 import zipfile
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -21,7 +22,7 @@ from fastcore.basics import patch
 from torch import Tensor
 
 from ..core import SkeletonGaitError
-from .open_set import count_accepted, pairs_within, threshold_at
+from .open_set import accepted_at_most, count_accepted, pairs_within, threshold_at
 from .protocols import GalleryProbe, csv_text, reach, table_exclude
 from .ranking import (
     EmbeddingSet, distance_blocks, distances, make_embedding_set, read_embeddings, save_embeddings)
@@ -178,6 +179,15 @@ def rank(self:Gallery,
 
 # %% ../../nbs/evaluation/05_identify.ipynb #1de00012
 LARGEST_GALLERY = 2**14 # sequences whose pairs are compared, 1 GiB of distances (chosen)
+
+def check_rate(
+    subjects:Iterable[str], # Of all enrolled sequences
+    far:float,              # Rate of false accepts per comparison
+) -> None:
+    "Raise a `SkeletonGaitError` for a rate that a gallery of these names cannot show. Needs no embeddings."
+    sizes = Counter(subjects).values()
+    impostor_pairs = math.comb(sum(sizes), 2) - sum(math.comb(n, 2) for n in sizes)
+    accepted_at_most(impostor_pairs, far)
 
 class Threshold(NamedTuple):
     "A distance up to which a name is believed, and what it is based on."

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['RATES', 'Pairs', 'pairs_between', 'pairs_within', 'count_accepted', 'Det', 'det_curve', 'equal_error_rate',
-           'threshold_at', 'true_accept_rate', 'Searches', 'search_gallery', 'miss_rate', 'rank1_within',
-           'open_set_figures', 'open_set_lines', 'draw_distributions', 'draw_det', 'plot_open_set']
+           'accepted_at_most', 'threshold_at', 'true_accept_rate', 'Searches', 'search_gallery', 'miss_rate',
+           'rank1_within', 'open_set_figures', 'open_set_lines', 'draw_distributions', 'draw_det', 'plot_open_set']
 
 # %% ../../nbs/evaluation/04_open_set.ipynb #0e5e0003
 import math
@@ -118,20 +118,28 @@ def equal_error_rate(
     return float(total_k[k]/(2*det.genuines*det.impostors)), float(det.threshold[k])
 
 # %% ../../nbs/evaluation/04_open_set.ipynb #0e5e0014
+def accepted_at_most(
+    n:int,      # Comparisons of different people
+    rate:float, # Share of them that may be accepted, above 0 and below 1
+) -> int: # 1 or more
+    "Return how many comparisons a rate of false accepts allows; raise a `SkeletonGaitError` where that is none."
+    if not 0 < rate < 1:
+        raise SkeletonGaitError(f"rate of false accepts: found {rate:g}, expected a number above 0 and below 1")
+    exact = Fraction(str(float(rate))) # as it is written: 0.29 of 100 is 29
+    k = math.floor(exact*n)
+    if k < 1:
+        smallest = f'; the smallest rate they can show is {1/n:.3g}' if n else ''
+        raise SkeletonGaitError(
+            f"rate of false accepts {rate:g}: found {n} comparisons of different people, expected at least "
+            f"{math.ceil(1/exact)}{smallest}; take a larger rate, or more people or sequences")
+    return k
+
 def threshold_at(
     d_n:np.ndarray, # Distances of impostor pairs or of strangers' searches, ascending
     rate:float,     # Share of them that may be accepted, above 0 and below 1
 ) -> float:
     "Return the largest threshold that accepts at most this share; raise a `SkeletonGaitError` for too small a sample."
-    if not 0 < rate < 1:
-        raise SkeletonGaitError(f"rate of false accepts: found {rate:g}, expected a number above 0 and below 1")
-    exact = Fraction(str(float(rate))) # as it is written: 0.29 of 100 is 29
-    k = math.floor(exact*len(d_n))
-    if k < 1:
-        smallest = f'; the smallest rate they can show is {1/len(d_n):.3g}' if len(d_n) else ''
-        raise SkeletonGaitError(
-            f"rate of false accepts {rate:g}: found {len(d_n)} comparisons of different people, expected at least "
-            f"{math.ceil(1/exact)}{smallest}; take a larger rate, or more people or sequences")
+    k = accepted_at_most(len(d_n), rate)
     return float(np.nextafter(d_n[k], -np.inf))
 
 def true_accept_rate(
