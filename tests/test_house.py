@@ -25,7 +25,7 @@ ROOMS = [
     'viewers',
     'walkers',
 ]  # a room imports only itself and those before it
-COMMANDS = ['pretreatment_heatmap', 'ln_sil_heatmap', 'main', 'demo']
+COMMANDS = ['pretreatment_heatmap', 'ln_sil_heatmap', 'main', 'demo', 'embed', 'identify']
 
 
 def module_name(path):
