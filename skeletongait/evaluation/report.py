@@ -351,7 +351,11 @@ def failures_csv(
 # %% ../../nbs/evaluation/03_report.ipynb #258f4943
 def _title(about:Mapping[str,Any]) -> str:
     "Return the title of a picture, such as `Gait3D, iteration 60000, euc`."
-    words = {'dataset': '', 'iteration': 'iteration ', 'metric': ''}
+    trained_on = about.get('trained_on')
+    if trained_on == about.get('dataset'):
+        trained_on = None
+    about = {**about, 'trained_on': trained_on}
+    words = {'dataset': '', 'trained_on': 'trained on ', 'iteration': 'iteration ', 'metric': ''}
     return ', '.join(f'{word}{about[key]}' for key, word in words.items() if about.get(key) not in (None, ''))
 
 def _write_picture(path:Path, fig:plt.Figure|None) -> list[Path]: # What was written

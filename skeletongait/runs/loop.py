@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['Value', 'GO', 'STOP', 'ERROR', 'encode_value', 'decode_value', 'broadcast_value', 'goes_on', 'shared_checkpoint',
            'TrainingRun', 'take_over', 'fetch', 'train', 'embed_batch', 'put_in_order', 'embed', 'share_buffers',
-           'protocol_of', 'Prepared', 'check_rules', 'prepare_test', 'foresee_test', 'keep_embeddings',
-           'embed_test_set', 'describe_test', 'list_unmatched', 'write_test', 'score_test', 'test_model']
+           'protocol_of', 'Prepared', 'check_rules', 'protocol_elsewhere', 'prepare_test', 'foresee_test',
+           'keep_embeddings', 'embed_test_set', 'data_sets', 'describe_test', 'list_unmatched', 'write_test',
+           'score_test', 'test_model']
 
 # %% ../../nbs/runs/10_loop.ipynb #4d8a73a9
 import contextlib
@@ -35,7 +36,7 @@ from ..distributed import (
     OtherRankError, Ranks, all_reduce_max, attempt, broadcast_from_rank0, device, gather_on_rank0, launch_name,
     naming_lost_ranks, raise_on_any_rank, ranks)
 from ..evaluation.identify import answers_csv, answers_table, unmatched_probes
-from ..evaluation.protocols import protocol_for
+from ..evaluation.protocols import BY_FUNCTION, protocol_for
 from ..evaluation.ranking import EmbeddingSet, embeddings_file, make_embedding_set, save_embeddings
 from ..evaluation.report import failures, failures_table, results_table, write_results
 from ..files.settings import to_dict, to_yaml
@@ -399,12 +400,24 @@ def check_rules(
             log.warning(f'{where}: {gap}')
 
 # %% ../../nbs/runs/10_loop.ipynb #c200000b
+def protocol_elsewhere(cfg:Config) -> str|None: # A warning; None: nothing to say
+    "Warn where a test on another data set keeps the published protocol of some other one."
+    e, d = cfg.evaluator_cfg, cfg.data_cfg
+    tested, protocol = d.test_dataset_name or d.dataset_name, BY_FUNCTION.get(e.eval_func)
+    if tested == d.dataset_name or protocol is None or protocol.startswith(tested):
+        return None
+    return (f'evaluator_cfg.eval_func: {e.eval_func} is the protocol of {protocol}, but the test set is {tested}; '
+            'set it to the protocol of the test set')
+
 def prepare_test(
     cfg:Config,
     found:tuple[Tree,Partition]|None=None, # As `make_dataset` takes it
 ) -> Prepared:
     "Return the protocol and the test set; a `SkeletonGaitError` where there is nothing to score."
     p = Prepared(protocol_of(cfg), *make_dataset(cfg, False, found))
+    warning = protocol_elsewhere(cfg)
+    if warning and ranks().rank == 0:
+        log.warning(warning)
     check_rules(cfg, p.protocol, p.data.sequences, p.probes)
     return p
 
@@ -464,11 +477,18 @@ def embed_test_set(
     return make_embedding_set(x_ncp.to(device()), data.labels, types, views)
 
 # %% ../../nbs/runs/10_loop.ipynb #c200000c
+def data_sets(cfg:Config) -> str:
+    "Name the data set of a test, and the one of the training where that is another."
+    d = cfg.data_cfg
+    tested = d.test_dataset_name or d.dataset_name
+    return tested if tested == d.dataset_name else f'trained on {d.dataset_name}, tested on {tested}'
+
 def describe_test(cfg:Config, prepared:Prepared, iteration:int) -> dict:
     "Return what a file of results says about its test: weights, data, protocol and settings."
     e, d = cfg.evaluator_cfg, cfg.data_cfg
     return dict(
         dataset=d.test_dataset_name or d.dataset_name,
+        trained_on=d.dataset_name,
         iteration=iteration,
         embedding=embedding_name(cfg),
         metric=e.metric,
@@ -556,7 +576,8 @@ def test_model(
     kept = keep_embeddings(test, path, cfg.evaluator_cfg.save_embeddings)
     results = score_test(test, cfg, prepared)
     spent = time.perf_counter() - began
-    what = f'{len(prepared.data)} sequences in {spent:.1f} s, {embedding_name(cfg)}, {cfg.evaluator_cfg.metric}'
+    how = f'{embedding_name(cfg)}, {cfg.evaluator_cfg.metric}'
+    what = f'{data_sets(cfg)}: {len(prepared.data)} sequences in {spent:.1f} s, {how}'
     log.info(f'{what}\n{results_table(results)}')
     written = kept + write_test(test, results, cfg, run, iteration, prepared)
     log.info(f"results in {path.parent}: {', '.join(f.name for f in written)}")
