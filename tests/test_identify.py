@@ -24,7 +24,7 @@ from skeletongait.walkers.datasets import write_walkers
 
 @pytest.fixture(scope='module')
 def place(tmp_path_factory):
-    "A run that draws the maps of poses, after two steps; eight people are enrolled, `clips` holds what nobody labelled."
+    "A run that draws maps of poses, after two steps; eight people are enrolled, `clips` holds what nobody labelled."
     root = tmp_path_factory.mktemp('who')
     write_walkers(root, n_subjects=12, n_train=4, types=('nm-01', 'nm-02', 'bg-01'), views=('090',), n_frames=10)
     cfg = tiny(root, total_iter=2, save_iter=2)
@@ -161,7 +161,8 @@ def test_a_signal_keeps_what_is_embedded(place, tmp_path):
             shutil.move(subject, tree/f'{i}-{subject.name}')
     command = [sys.executable, '-m', 'skeletongait.embed', f'--checkpoint={place}/output/Walkers/SkeletonGait/demo',
                f'--tree={tree}', '--save=all.npz']
-    process = subprocess.Popen(command, cwd=tmp_path, env=ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, cwd=tmp_path, env=ENV, **pipes)
     seen = ''
     end = time.monotonic() + 120
     while '/432' not in seen or ' 0/432' in seen[-120:]:

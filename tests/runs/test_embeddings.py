@@ -167,7 +167,8 @@ def test_sequences_of_any_folder(walkers, run):
     file = one/'0_heatmap.pkl'
     done = embed_sequences(trained, find_sequences(file)).done
     assert torch.equal(done[str(file)], trained.embed([load_pickle(file)])[0])
-    for nothing, says in ((one/'none', 'no such file or folder'), (run.folder/'checkpoints', 'found no file that ends')):
+    cases = {one/'none': 'no such file or folder', run.folder/'checkpoints': 'found no file that ends'}
+    for nothing, says in cases.items():
         with pytest.raises(SkeletonGaitError, match=says):
             find_sequences(nothing)
 
