@@ -80,6 +80,23 @@ main: Train a network, or test a checkpoint.
 --set | list of str | [] | One more setting, like trainer_cfg.sampler.batch_size=[8,4]; overrides the configuration (may be given several times)
 
 demo: The whole method on simulated walkers: pictures and a table under output/demo.
+
+embed: Embed the sequences of a tree into one file.
+--checkpoint | str | required | A run's folder, with config.yaml and checkpoints; or a checkpoint
+--tree | str | required | Tree <subject>/<type>/<view>/ of maps, or of poses where the run renders (data_cfg.render)
+--save | str | required | Where the embeddings go, with their names; ends in .npz
+--iter | int | None | Which checkpoint of the run's folder; without it the newest
+--set | list of str | [] | A setting that replaces the run's, as data_cfg.render={} to draw the maps of poses (may be given several times)
+
+identify: Rank the people of a gallery for each probe, and say who it is, or that it is nobody of these.
+--checkpoint | str | required | A run's folder, with config.yaml and checkpoints; or a checkpoint
+--gallery | str | required | Who is known: a file of skeletongait.embed, or a tree <subject>/<type>/<view>/
+--probe | str | required | Who is asked about: a file of maps or poses, the folder of a sequence, or a tree
+--far | float | None | Rate of false accepts, as 0.01, for a verdict on each probe; without it there is only a ranking
+--top | int | 5 | How many people to list for each probe
+--save | str | 'output/identified' | Where the answers go: <save>.csv and <save>.json
+--iter | int | None | Which checkpoint of the run's folder; without it the newest
+--set | list of str | [] | A setting that replaces the run's, as data_cfg.render={} to draw the maps of poses (may be given several times)
 """
 
 def script(name): return getattr(importlib.import_module(f'skeletongait.{name}'), name)
@@ -122,7 +139,8 @@ def test_consoles():
     for name in BLOCKS:
         assert callable(importlib.import_module(f'skeletongait.{name}').cli) and (BIN/f'skeletongait_{name}').is_file()
 
-@pytest.mark.parametrize('name', ['check', 'pretreatment_heatmap', 'ln_sil_heatmap', 'import_poses', 'main'])
+@pytest.mark.parametrize(
+    'name', ['check', 'pretreatment_heatmap', 'ln_sil_heatmap', 'import_poses', 'main', 'embed', 'identify'])
 def test_what_is_missing_or_unknown_is_refused(name, capsys):
     parser = arg_parser(script(name))
     needed = [a.option_strings[0] for a in parser._actions if a.required]

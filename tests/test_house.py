@@ -26,7 +26,8 @@ ROOMS = [
     'walkers',
 ]  # a room imports only itself and those before it
 COMMANDS = [
-    'import_poses', 'import_silhouettes', 'check', 'pretreatment_heatmap', 'ln_sil_heatmap', 'partition', 'main', 'demo'
+    'import_poses', 'import_silhouettes', 'check', 'pretreatment_heatmap', 'ln_sil_heatmap', 'partition', 'main',
+    'embed', 'identify', 'demo',
 ]
 
 

@@ -4,16 +4,20 @@
 
 # %% auto #0
 __all__ = ['evaluate', 'GalleryProbe', 'PROTOCOLS', 'protocol_for', 'EmbeddingSet', 'make_embedding_set', 'distances', 'plot_cmc',
-           'results_table', 'failures', 'write_results', 'partition_rows', 'protocol_rows']
+           'results_table', 'failures', 'write_results', 'partition_rows', 'protocol_rows', 'open_set_figures',
+           'plot_open_set', 'Gallery', 'enrol', 'load_gallery']
 
 # %% ../../nbs/evaluation/00_evaluation.ipynb #1e5e382e
 from ..core import lazy_names
 
 _all_ = ['evaluate', 'GalleryProbe', 'PROTOCOLS', 'protocol_for', 'EmbeddingSet', 'make_embedding_set', 'distances',
-    'plot_cmc', 'results_table', 'failures', 'write_results', 'partition_rows', 'protocol_rows']
+    'plot_cmc', 'results_table', 'failures', 'write_results', 'partition_rows', 'protocol_rows',
+    'open_set_figures', 'plot_open_set', 'Gallery', 'enrol', 'load_gallery']
 
 __getattr__, __dir__ = lazy_names(__name__, dict(
     protocols=['evaluate', 'GalleryProbe', 'PROTOCOLS', 'protocol_for'],
     ranking=['EmbeddingSet', 'make_embedding_set', 'distances', 'plot_cmc'],
     report=['results_table', 'failures', 'write_results'],
-    coverage=['partition_rows', 'protocol_rows']))
+    coverage=['partition_rows', 'protocol_rows'],
+    open_set=['open_set_figures', 'plot_open_set'],
+    identify=['Gallery', 'enrol', 'load_gallery']))

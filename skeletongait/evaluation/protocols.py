@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['Per', 'Field', 'PAIRS', 'PAIRS_OF_TWO', 'SAME_VIEW_TOO', 'CROSS_VIEW', 'REID', 'POOLED', 'POOLED_ROUNDED',
-           'PROTOCOLS', 'BY_FUNCTION', 'INDOOR', 'Rule', 'Question', 'Condition', 'Table', 'Submission', 'GalleryProbe',
-           'Split', 'Cells', 'table_exclude', 'make_cells', 'cell_matrix', 'mean_of', 'rounded', 'make_entry', 'Reach',
-           'reach', 'view_notes', 'fates', 'condition_notes', 'csv_text', 'submission_csv', 'evaluate', 'protocol_for']
+           'PROTOCOLS', 'MOST_PAIRS', 'BY_FUNCTION', 'INDOOR', 'Rule', 'Question', 'Condition', 'Table', 'Submission',
+           'GalleryProbe', 'Split', 'Cells', 'table_exclude', 'make_cells', 'cell_matrix', 'mean_of', 'rounded',
+           'make_entry', 'Reach', 'reach', 'view_notes', 'fates', 'condition_notes', 'csv_text', 'submission_csv',
+           'evaluate', 'protocol_for']
 
 # %% ../../nbs/evaluation/02_protocols.ipynb #d90367b8
 import csv
@@ -23,8 +24,10 @@ from fastcore.basics import patch
 from torch import Tensor
 
 from ..core import SkeletonGaitError, pick, unknown_name
-from .ranking import (
-    EmbeddingSet, Scores, Unmatched, cmc, make_embedding_set, nearest_sequences, percentage, rank_of, score_galleries)
+from .open_set import open_set_figures
+from skeletongait.evaluation.ranking import (
+    EmbeddingSet, Scores, Unmatched, cmc, distance_blocks, make_embedding_set, nearest_sequences, percentage, rank_of,
+    score_galleries)
 from ..files.settings import Checked, SettingsError, did_you_mean, key as setting, read_settings, shown
 from ..files.text import save_text
 from ..files.tree import Sequence
@@ -341,16 +344,19 @@ def _check_submission(submission:Submission, sequences:list[Sequence]) -> None:
     if not len(gallery):
         raise _nobody('submission.gallery', submission.gallery, sequences)
 
-def _check_matches(whole:list[Split], sequences:list[Sequence]) -> None:
-    "Refuse a test in which no probe has its subject in the gallery."
+def _any_match(whole:list[Split], sequences:list[Sequence]) -> bool:
+    "Does any probe have its subject in the gallery, before exclusions?"
     for s in whole:
         probes = {sequences[i].subject for i in s.probe}
         if any(sequences[j].subject in probes for j in s.gallery):
-            return
+            return True
+    return False
+
+def _no_match(whole:list[Split], sequences:list[Sequence]) -> str:
+    "Return the note for a test in which no probe has its subject in the gallery."
     n = sum(len(s.probe) for s in whole)
-    raise SkeletonGaitError(
-        f"none of the {n} probes has its subject in the gallery: nothing to score; "
-        f"check the rules and the labels; {_present(sequences)}")
+    return (f"none of the {n} probes has its subject in the gallery: they are ranked, but there is nothing to score; "
+            f"if that is not what you expect, check the rules and the labels; {_present(sequences)}")
 
 # %% ../../nbs/evaluation/02_protocols.ipynb #d2c0a010
 @patch
@@ -358,7 +364,7 @@ def split(self:GalleryProbe,
     sequences:list[Sequence],       # Of the test set
     probes:Iterable[str]|None=None, # As `splits` takes them
 ) -> list[Split]: # The conditions that have both probes and a gallery
-    "Like `splits`, but raise a `SkeletonGaitError` if nobody can be scored. Needs no embeddings."
+    "Like `splits`, but raise a `SkeletonGaitError` if nobody can be ranked. Needs no embeddings."
     every = self.splits(sequences, probes)
     whole = [s for s in every if not _lacking(s)]
     if self.submission:
@@ -368,7 +374,6 @@ def split(self:GalleryProbe,
         condition, what = every[0].condition, _lacking(every[0])
         rule = getattr(condition, what) or getattr(self, what)
         raise _nobody(_place(condition, what), rule, sequences)
-    _check_matches(whole, sequences)
     return whole
 
 # %% ../../nbs/evaluation/02_protocols.ipynb #17f9955b
@@ -652,13 +657,15 @@ def gaps(self:GalleryProbe,
     sequences:list[Sequence],       # Of the test set
     probes:Iterable[str]|None=None, # As `splits` takes them
 ) -> list[str]: # Warnings, one line each
-    "Return what a test would leave out; raise a `SkeletonGaitError` if nothing is left to score. Needs no embeddings."
+    "Return what a test would leave out; raise a `SkeletonGaitError` if exclusions leave nothing. Needs no embeddings."
     whole, every = self.split(sequences, probes), self.splits(sequences, probes)
     seen = self.with_cut_views(sequences)
     own = (reach(s, seen, table_exclude(table, self.exclude)).own for s in whole for table in self.tables)
-    if not self.submission and not any(o.any() for o in own):
-        raise _all_excluded(self, whole, sequences)
     notes = []
+    if not self.submission and not any(o.any() for o in own):
+        if _any_match(whole, sequences):
+            raise _all_excluded(self, whole, sequences)
+        notes.append(_no_match(whole, sequences))
     for place, rule in self.all_rules().items():
         notes += _idle_patterns(rule, place, sequences)
     views = self.views(whole, sequences)
@@ -733,7 +740,7 @@ def results(self:GalleryProbe,
     metric:str='euc',               # `euc` or `cos`
     probes:Iterable[str]|None=None, # Names of the probes, where the protocol has no probe rule
 ) -> dict[str,Any]: # Percentages (float or None), counts (int), `notes`, `tables`, and `cmc`, `csv` where there are any
-    "Return all results of the protocol; raise a `SkeletonGaitError` if nobody can be scored."
+    "Return all results of the protocol; raise a `SkeletonGaitError` if nobody can be ranked."
     whole, every = self.split(test.sequences, probes), self.splits(test.sequences, probes)
     seen, views = self.seen(test), self.views(whole, test.sequences)
     entries, counts = [], {}
@@ -804,6 +811,28 @@ def primary_metric(self:GalleryProbe,
     name = keys[0] if len(keys) == 1 else f"mean of {', '.join(keys)}"
     return name, mean_of(results[key] for key in keys)
 
+# %% ../../nbs/evaluation/02_protocols.ipynb #0e5e0102
+MOST_PAIRS = 2**28 # pairs of a condition whose open-set figures are computed, 1 GiB of distances (chosen)
+
+@patch
+def open_set(self:GalleryProbe,
+    test:EmbeddingSet,              # Embeddings and names
+    metric:str='euc',               # `euc` or `cos`
+    probes:Iterable[str]|None=None, # Names of the probes, where the protocol has no probe rule
+) -> dict[str,dict[str,Any]]: # Name of a condition -> what `open_set_figures` returns
+    "Return EER, TAR at FAR and FNIR at FPIR of every condition."
+    seen, exclude = self.seen(test), table_exclude(self.tables[0], self.exclude)
+    out = {}
+    for s in self.split(test.sequences, probes):
+        n_pairs = len(s.probe)*len(s.gallery)
+        if n_pairs > MOST_PAIRS:
+            raise SkeletonGaitError(f"open set: found {n_pairs:,} pairs of probes and gallery, expected at most "
+                                    f"{MOST_PAIRS:,}; leave open_set out, or choose fewer by the rules")
+        blocks = [d_nm.cpu().numpy().copy() for _, d_nm in distance_blocks(seen, s.probe, s.gallery, metric, exclude)]
+        subjects = [[test.sequences[i].subject for i in indices] for indices in (s.probe, s.gallery)]
+        out[s.condition.name] = open_set_figures(np.concatenate(blocks), *subjects)
+    return out
+
 # %% ../../nbs/evaluation/02_protocols.ipynb #4296521d
 def evaluate(
     embeddings:np.ndarray|Tensor,   # One per test sequence, `(N, c, p)`; evaluated on their device
@@ -814,6 +843,7 @@ def evaluate(
     metric:str='euc',               # `euc`: mean over strips of the Euclidean distance; `cos`: 1 - mean cosine
     probes:Iterable[str]|None=None, # `<subject>-<type>-<view>` of the probes, for protocols with a list (Gait3D)
     csv_path:str|Path|None=None,    # Also write the rankings (`csv`) here, for protocols with a submission
+    open_set:bool=False,            # Also EER, TAR at FAR and FNIR at FPIR, under `open_set`
 ) -> dict[str,Any]: # Percentages (float or None), counts (int), `notes`, `tables`
     "Evaluate embeddings by a protocol; raise a `SkeletonGaitError` for what cannot be evaluated."
     chosen = pick('protocol', protocol, PROTOCOLS) if isinstance(protocol, str) else protocol
@@ -821,6 +851,8 @@ def evaluate(
         raise SkeletonGaitError(f"csv_path: protocol {protocol} writes no list of rankings; leave csv_path out")
     test = make_embedding_set(embeddings, labels, types, views)
     results = chosen.results(test, metric, probes)
+    if open_set:
+        results['open_set'] = chosen.open_set(test, metric, probes)
     if csv_path is not None:
         save_text(results['csv'], csv_path)
     return results

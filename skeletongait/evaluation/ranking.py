@@ -9,10 +9,11 @@ __all__ = ['PART', 'LARGEST', 'METRICS', 'NO_HIT', 'BLOCK', 'Unmatched', 'Embedd
            'score_probes', 'top_k', 'nearest_sequences', 'rank_of', 'percentage', 'cmc', 'draw_cmc', 'plot_cmc']
 
 # %% ../../nbs/evaluation/01_ranking.ipynb #1e4f54e0
+import json
 import os
 import re
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -104,10 +105,13 @@ _SAVED_FIELDS = {'labels': 'subject', 'types': 'type', 'views': 'view'} # array 
 def save_embeddings(
     test:EmbeddingSet,    # Embeddings and names
     path:str|os.PathLike, # Ends in .npz; written whole or not at all
+    about:Mapping[str,Any]|None=None, # What made them, plain data, kept as JSON in one more array; None: no such array
 ) -> None:
     "Save embeddings, as float32, and their names."
     x = test.embeddings.float().cpu().numpy()
     names = {array: np.array(test.values(field)) for array, field in _SAVED_FIELDS.items()}
+    if about is not None:
+        names['about'] = np.array([json.dumps(about)])
     with atomic_write(path) as tmp, open(tmp, 'wb') as f:
         np.savez(f, embeddings=x, **names)
 

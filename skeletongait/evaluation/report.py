@@ -20,6 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import SubFigure
 
 from ..core import SkeletonGaitError, one_line
+from .open_set import open_set_lines
 from .protocols import GalleryProbe, Split, csv_text, make_cells, table_exclude
 from .ranking import EmbeddingSet, distance_blocks, draw_cmc, name_codes, top_k
 from ..files.text import save_text
@@ -102,6 +103,8 @@ def results_table(
     for number in dict.fromkeys(e['table'] for e in results['tables']):
         for grid in table_grids([e for e in results['tables'] if e['table'] == number]):
             lines += aligned(grid)
+    if 'open_set' in results:
+        lines += aligned(open_set_lines(results['open_set']))
     counts = {key: value for key, value in results.items() if isinstance(value, int)}
     conditions = list(dict.fromkeys(e['condition'] for e in results['tables']))
     notes = [f'notice: {note}' for note in results['notes']]
@@ -348,7 +351,11 @@ def failures_csv(
 # %% ../../nbs/evaluation/03_report.ipynb #258f4943
 def _title(about:Mapping[str,Any]) -> str:
     "Return the title of a picture, such as `Gait3D, iteration 60000, euc`."
-    words = {'dataset': '', 'iteration': 'iteration ', 'metric': ''}
+    trained_on = about.get('trained_on')
+    if trained_on == about.get('dataset'):
+        trained_on = None
+    about = {**about, 'trained_on': trained_on}
+    words = {'dataset': '', 'trained_on': 'trained on ', 'iteration': 'iteration ', 'metric': ''}
     return ', '.join(f'{word}{about[key]}' for key, word in words.items() if about.get(key) not in (None, ''))
 
 def _write_picture(path:Path, fig:plt.Figure|None) -> list[Path]: # What was written

@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['Config', 'load_config', 'SettingsError', 'Trainer', 'make_trainer', 'Run', 'load_checkpoint', 'save_checkpoint',
-           'load_run', 'TrainedRun', 'read_metrics']
+           'load_run', 'TrainedRun', 'read_metrics', 'embed_tree']
 
 # %% ../../nbs/runs/00_runs.ipynb #1682ce23
 from ..core import lazy_names
 
 _all_ = ['Config', 'load_config', 'SettingsError', 'Trainer', 'make_trainer', 'Run', 'load_checkpoint',
-    'save_checkpoint', 'load_run', 'TrainedRun', 'read_metrics']
+    'save_checkpoint', 'load_run', 'TrainedRun', 'read_metrics', 'embed_tree']
 
 __getattr__, __dir__ = lazy_names(__name__, dict(
     config=['Config', 'load_config', 'SettingsError'],
@@ -18,4 +18,5 @@ __getattr__, __dir__ = lazy_names(__name__, dict(
     folder=['Run'],
     checkpoint=['load_checkpoint', 'save_checkpoint'],
     trained=['load_run', 'TrainedRun'],
+    embeddings=['embed_tree'],
     records=['read_metrics']))

@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['Value', 'GO', 'STOP', 'ERROR', 'encode_value', 'decode_value', 'broadcast_value', 'is_restart', 'shared_checkpoint',
            'TrainingRun', 'take_over', 'fetch', 'train', 'embed_batch', 'put_in_order', 'embed', 'share_buffers',
-           'protocol_of', 'Prepared', 'check_rules', 'prepare_test', 'foresee_test', 'keep_embeddings',
-           'embed_test_set', 'describe_test', 'write_test', 'test_model']
+           'protocol_of', 'Prepared', 'check_rules', 'protocol_elsewhere', 'prepare_test', 'foresee_test',
+           'keep_embeddings', 'embed_test_set', 'data_sets', 'describe_test', 'list_unmatched', 'write_test',
+           'score_test', 'test_model']
 
 # %% ../../nbs/runs/10_loop.ipynb #4d8a73a9
 import contextlib
@@ -34,7 +35,8 @@ from ..data.partition import Partition
 from ..distributed import (
     OtherRankError, Ranks, all_reduce_max, attempt, broadcast_from_rank0, device, gather_on_rank0, launch_name,
     naming_lost_ranks, raise_on_any_rank, ranks)
-from ..evaluation.protocols import protocol_for
+from ..evaluation.identify import answers_csv, answers_table, unmatched_probes
+from ..evaluation.protocols import BY_FUNCTION, protocol_for
 from ..evaluation.ranking import EmbeddingSet, embeddings_file, make_embedding_set, save_embeddings
 from ..evaluation.report import failures, failures_table, results_table, write_results
 from ..files.settings import to_dict, to_yaml
@@ -398,12 +400,24 @@ def check_rules(
             log.warning(f'{where}: {gap}')
 
 # %% ../../nbs/runs/10_loop.ipynb #c200000b
+def protocol_elsewhere(cfg:Config) -> str|None: # A warning; None: nothing to say
+    "Warn where a test on another data set keeps the published protocol of some other one."
+    e, d = cfg.evaluator_cfg, cfg.data_cfg
+    tested, protocol = d.test_dataset_name or d.dataset_name, BY_FUNCTION.get(e.eval_func)
+    if tested == d.dataset_name or protocol is None or protocol.startswith(tested):
+        return None
+    return (f'evaluator_cfg.eval_func: {e.eval_func} is the protocol of {protocol}, but the test set is {tested}; '
+            'set it to the protocol of the test set')
+
 def prepare_test(
     cfg:Config,
     found:tuple[Tree,Partition]|None=None, # As `make_dataset` takes it
 ) -> Prepared:
     "Return the protocol and the test set; a `SkeletonGaitError` where there is nothing to score."
     p = Prepared(protocol_of(cfg), *make_dataset(cfg, False, found))
+    warning = protocol_elsewhere(cfg)
+    if warning and ranks().rank == 0:
+        log.warning(warning)
     check_rules(cfg, p.protocol, p.data.sequences, p.probes)
     return p
 
@@ -463,11 +477,18 @@ def embed_test_set(
     return make_embedding_set(x_ncp.to(device()), data.labels, types, views)
 
 # %% ../../nbs/runs/10_loop.ipynb #c200000c
+def data_sets(cfg:Config) -> str:
+    "Name the data set of a test, and the one of the training where that is another."
+    d = cfg.data_cfg
+    tested = d.test_dataset_name or d.dataset_name
+    return tested if tested == d.dataset_name else f'trained on {d.dataset_name}, tested on {tested}'
+
 def describe_test(cfg:Config, prepared:Prepared, iteration:int) -> dict:
     "Return what a file of results says about its test: weights, data, protocol and settings."
     e, d = cfg.evaluator_cfg, cfg.data_cfg
     return dict(
         dataset=test_set_of(cfg),
+        trained_on=d.dataset_name,
         iteration=iteration,
         embedding=embedding_name(cfg),
         metric=e.metric,
@@ -488,6 +509,23 @@ def _describe_failures(missed:list, protocol:Any, results:dict) -> str:
     if scored: return 'no probe failed'
     return 'no list of failures: no probe of the first table has a match in the gallery'
 
+def list_unmatched(
+    test:EmbeddingSet,
+    cfg:Config,
+    prepared:Prepared,
+    stem:Path,         # Of the results
+) -> list[Path]: # What was written
+    "Write and log whom the gallery ranks for probes without a match in it; remove the list of an earlier test."
+    path = Path(f'{stem}-unmatched.csv')
+    found = unmatched_probes(test, prepared.protocol, cfg.evaluator_cfg.metric, prepared.probes)
+    if not found:
+        path.unlink(missing_ok=True)
+        return []
+    save_text(answers_csv(found), path)
+    log.info(f'{len(found)} probes without a match in the gallery, the first of them:\n{answers_table(found[:5])}')
+    return [path]
+
+# %% ../../nbs/runs/10_loop.ipynb #c1a0001d
 def write_test(
     test:EmbeddingSet,
     results:dict,      # As the protocol returned them
@@ -495,18 +533,29 @@ def write_test(
     run:Run,
     iteration:int,
     prepared:Prepared,
-) -> None:
-    "Write results, tables, pictures and, where wanted, embeddings into the run's folder; log the failures."
-    e = cfg.evaluator_cfg
+) -> list[Path]: # What was written
+    "Write results, tables and pictures into the run's folder; log the failures and the probes without a match."
     about = describe_test(cfg, prepared, iteration)
-    missed = failures(test, prepared.protocol, e.metric, prepared.probes)
-    path = run.results(iteration, cfg)
-    written = keep_embeddings(test, path, e.save_embeddings)
-    written += write_results(path.with_suffix(''), results, about, missed)
+    missed = failures(test, prepared.protocol, cfg.evaluator_cfg.metric, prepared.probes)
+    stem = run.results(iteration, cfg).with_suffix('')
+    written = list_unmatched(test, cfg, prepared, stem)
+    written += write_results(stem, results, about, missed)
     log.info(_describe_failures(missed, prepared.protocol, results))
-    log.info(f"results in {path.parent}: {', '.join(f.name for f in written)}")
+    return written
 
 # %% ../../nbs/runs/10_loop.ipynb #c1a0001b
+def score_test(
+    test:EmbeddingSet,
+    cfg:Config,
+    prepared:Prepared,
+) -> dict: # As `evaluate` returns them
+    "Score a test by its protocol; with `evaluator_cfg.open_set` also by EER, TAR at FAR and FNIR at FPIR."
+    e, protocol = cfg.evaluator_cfg, prepared.protocol
+    results = protocol.results(test, e.metric, prepared.probes)
+    if e.open_set:
+        results['open_set'] = protocol.open_set(test, e.metric, prepared.probes)
+    return results
+
 def test_model(
     model:nn.Module,
     cfg:Config,
@@ -517,16 +566,19 @@ def test_model(
 ) -> tuple[dict,tuple[str,float|None]]|None: # On rank 0: results; name and value of the primary metric. Else None
     "Embed all test sequences, evaluate by the protocol, write and log the results."
     prepared = prepared or prepare_test(cfg)
-    protocol, metric = prepared.protocol, cfg.evaluator_cfg.metric
     if r.rank == 0:
         for n in prepared.notices:
             log.info(n)
     began = time.perf_counter()
     test = embed_test_set(model, cfg, r, prepared.data)
     if test is None: return None
-    results = protocol.results(test, metric, prepared.probes)
+    path = run.results(iteration, cfg)
+    kept = keep_embeddings(test, path, cfg.evaluator_cfg.save_embeddings)
+    results = score_test(test, cfg, prepared)
     spent = time.perf_counter() - began
-    what = f'{len(prepared.data)} sequences in {spent:.1f} s, {embedding_name(cfg)}, {metric}'
+    how = f'{embedding_name(cfg)}, {cfg.evaluator_cfg.metric}'
+    what = f'{data_sets(cfg)}: {len(prepared.data)} sequences in {spent:.1f} s, {how}'
     log.info(f'{what}\n{results_table(results)}')
-    write_test(test, results, cfg, run, iteration, prepared)
-    return results, protocol.primary_metric(results)
+    written = kept + write_test(test, results, cfg, run, iteration, prepared)
+    log.info(f"results in {path.parent}: {', '.join(f.name for f in written)}")
+    return results, prepared.protocol.primary_metric(results)

@@ -161,6 +161,8 @@ class EvaluatorCfg:
     save_embeddings:bool = key(
         False, 'keep the embeddings beside the results, to look at rankings later: 16 KB per sequence with 256 '
         'channels and 16 strips')
+    open_set:bool|None = key(
+        None, 'also report EER, TAR at FAR and FNIR at FPIR, over all pairs of probes and gallery; absent: no')
     sampler:InferenceSamplerCfg = key(InferenceSamplerCfg(), 'how test sequences are read')
     transform:list[dict] = key(
         CUT, 'one entry per input stream: `{type: NAME, arguments}` or `{type: Compose, trf_cfg: [...]}`',

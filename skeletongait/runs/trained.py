@@ -6,6 +6,8 @@
 __all__ = ['Walk', 'read_walk', 'TrainedRun', 'trained_run', 'checkpoint_settings', 'load_run']
 
 # %% ../../nbs/runs/11_trained.ipynb #5f0c7a03
+import hashlib
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from os import PathLike
@@ -25,6 +27,7 @@ from ..distributed import device
 from ..files.arrays import Limits
 from ..files.settings import SettingsError, to_dict
 from ..files.tree import Sequence
+from ..maps.settings import heatmap_tree
 from ..nets.models import GaitNet, build_model
 from .checkpoint import load_checkpoint, load_state
 from .config import load_config
@@ -183,3 +186,28 @@ def load_run(
                                 'expected the folder of a run, or a checkpoint without an iteration')
     state = load_checkpoint(path)
     return trained_run(cfg or checkpoint_settings(path, state), state, path)
+
+# %% ../../nbs/runs/11_trained.ipynb #5f0c7a1c
+@patch
+def weights_checksum(self:TrainedRun) -> str: # 16 hexadecimal digits
+    "Return a checksum of the network's weights: names, shapes, types and values."
+    digest = hashlib.sha256()
+    for name, x in sorted(self.model.state_dict().items()):
+        digest.update(f'{name} {x.dtype} {tuple(x.shape)};'.encode())
+        digest.update(x.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+@patch
+def about(self:TrainedRun) -> dict: # Plain data, as JSON gives it back
+    "Return what made this run's embeddings, as `evaluation.identify` keeps it with them."
+    d, e = self.cfg.data_cfg, self.cfg.evaluator_cfg
+    render = render_settings(d.render)
+    settings = dict(
+        data_in_use=d.data_in_use,
+        render=heatmap_tree(render) if render else None,
+        frames_all_limit=e.sampler.frames_all_limit,
+        transform=e.transform[0],
+        enable_float16=e.enable_float16)
+    note = dict(model=self.cfg.model_cfg.model, weights=self.weights_checksum(), iteration=self.iteration,
+                embedding=self.embedding, metric=e.metric, settings=settings)
+    return json.loads(json.dumps(note))

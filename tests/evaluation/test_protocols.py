@@ -17,6 +17,7 @@ from hypothesis import given, settings, strategies as st
 from skeletongait.core import SkeletonGaitError
 from skeletongait.evaluation.protocols import (
     BY_FUNCTION, GalleryProbe, INDOOR, PROTOCOLS, Rule, evaluate, protocol_for)
+from skeletongait.evaluation.open_set import open_set_figures
 from skeletongait.evaluation.ranking import make_embedding_set
 from skeletongait.evaluation.report import (
     failures, failures_csv, failures_table, plot_matrix, plot_results, results_csv, results_table, write_results)
@@ -549,7 +550,6 @@ def test_wrong_protocols(cfg, said):
     (dict(protocol='Gait3D', probes=['x-y-z']),
      'probe: no test sequence is chosen by the list of names; the test set has 3 sequences like a-g-v'),
     (dict(protocol='Gait3D', probes=['a-p-v'], metric='cosine'), "metric: found 'cosine', expected one of euc, cos"),
-    (dict(protocol='Gait3D', probes=['b-g-v']), 'none of the 1 probes has its subject in the gallery'),
     (dict(protocol='Gait3D', probes=['a-p-v'], csv_path='x.csv'), 'csv_path: protocol Gait3D writes no list'),
     (dict(protocol=GalleryProbe(gallery={'types': 'q'}, probe={'types': 'p'})),
      "gallery: no test sequence is chosen by the rule {'types': \\['q'\\]}"),
@@ -564,6 +564,35 @@ def test_wrong_protocols(cfg, said):
 def test_wrong_calls(kw, said):
     with pytest.raises(SkeletonGaitError, match=said):
         evaluate(np.arange(3.)[:, None, None], ['a', 'b', 'a'], ['g', 'g', 'p'], ['v']*3, **kw)
+
+
+def test_a_probe_without_a_match_has_no_figures():
+    "It is ranked all the same (evaluation/test_identify.py)."
+    found = evaluate(np.arange(3.)[:, None, None], ['a', 'b', 'a'], ['g', 'g', 'p'], ['v']*3, 'Gait3D',
+                     probes=['b-g-v'], open_set=True)
+    assert {e['value'] for e in found['tables']} == {None} and found['probes_left_out'] == 1
+    assert found['notes'] == ['1 of 1 probes have no match in the gallery: left out']
+    assert found['open_set']['']['EER'] is None and found['open_set']['']['impostor_pairs'] == 2
+
+
+def test_open_set_figures_are_those_of_the_distances():
+    "Of each condition, with what the first table excludes; and only where asked for."
+    rng = np.random.default_rng(0)
+    names = [(s, t, v) for s in 'abcdef' for t in ('nm', 'bg', 'cl') for v in ('000', '090')]
+    x = rng.normal(size=(len(names), 4, 2)).astype(np.float32)
+    protocol = GalleryProbe({'types': 'nm'}, exclude='view', conditions={
+        'BG': {'probe': {'types': 'bg'}}, 'CL': {'probe': {'types': 'cl'}}})
+    asked = evaluate(x, *zip(*names), protocol, open_set=True)
+    plain = evaluate(x, *zip(*names), protocol)
+    assert {key: value for key, value in asked.items() if key != 'open_set'} == plain and 'open_set' not in plain
+    for condition in ('BG', 'CL'):
+        probe = [i for i, name in enumerate(names) if name[1] == condition.lower()]
+        gallery = [i for i, name in enumerate(names) if name[1] == 'nm']
+        d_nm = np.linalg.norm(x[probe][:, None] - x[gallery], axis=2).mean(2)
+        same_view = [[names[i][2] == names[j][2] for j in gallery] for i in probe]
+        d_nm[np.array(same_view)] = np.inf
+        expected = open_set_figures(d_nm, [names[i][0] for i in probe], [names[j][0] for j in gallery])
+        assert asked['open_set'][condition] == pytest.approx(expected)
 
 
 def test_own_protocol():

@@ -1,0 +1,178 @@
+"Who is it? The commands as a user starts them: train for two steps, embed, ask; names come out, a stranger gets none."
+import csv
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from processes import ENV
+from scripts import start
+from toys import tiny, write_config
+
+from skeletongait.cli import run_script
+from skeletongait.evaluation.identify import load_gallery
+from skeletongait.files.arrays import load_pickle
+from skeletongait.identify import identify
+from skeletongait.maps.heatmap import pose_to_heatmap
+from skeletongait.runs.trained import load_run
+from skeletongait.walkers.datasets import write_walkers
+
+
+@pytest.fixture(scope='module')
+def place(tmp_path_factory):
+    "A run that draws maps of poses, after two steps; eight people are enrolled, `clips` holds what nobody labelled."
+    root = tmp_path_factory.mktemp('who')
+    write_walkers(root, n_subjects=12, n_train=4, types=('nm-01', 'nm-02', 'bg-01'), views=('090',), n_frames=10)
+    cfg = tiny(root, total_iter=2, save_iter=2)
+    cfg.data_cfg.dataset_root, cfg.data_cfg.render, cfg.data_cfg.data_in_use = str(root/'pose'), {}, [True]
+    cfg.evaluator_cfg.protocol = dict(gallery=dict(types=['nm-01']), probe=dict(types=['bg-01']))
+    done = start('python -m', 'main', f'--cfgs={write_config(cfg, root/"x.yaml")}', '--phase=train', cwd=root)
+    assert done.returncode == 0, done.stderr
+    for subject in range(4, 12):
+        for type in ('nm-01', 'nm-02'):
+            shutil.copytree(root/f'pose/{subject:03d}/{type}', root/f'people/{subject:03d}/{type}')
+    (root/'clips').mkdir()
+    shutil.copy(root/'people/005/nm-01/090/090.pkl', root/'clips/known.pkl')
+    np.save(root/'clips/stranger.npy', np.random.default_rng(0).uniform(0, 100, (10, 17, 3)).astype(np.float32))
+    return root
+
+
+RUN = '--checkpoint=output/Walkers/SkeletonGait/demo'
+
+
+@pytest.fixture(scope='module')
+def gallery(place):
+    done = start('python -m', 'embed', RUN, '--tree=people', '--save=people.npz', cwd=place)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == '16 sequences of 8 subjects in people.npz\n'
+    return place/'people.npz'
+
+
+def ask(place, *argv):
+    return start('python -m', 'identify', RUN, *argv, cwd=place)
+
+
+def test_embed(place, gallery):
+    "The embeddings of the run, for whoever reads the file."
+    trained = load_run(place/'output/Walkers/SkeletonGait/demo')
+    kept = load_gallery(gallery, trained.about())
+    again = trained.embed([s.path(place/'people') for s in kept.test.sequences])
+    np.testing.assert_allclose(kept.test.embeddings, again, rtol=0, atol=1e-5*again.abs().max().item())
+
+
+def test_a_name_comes_out(place, gallery):
+    done = ask(place, '--gallery=people.npz', '--probe=clips/known.pkl', '--far=0.1', '--top=3', '--save=a/known')
+    assert done.returncode == 0, done.stderr
+    head, first, second, third, threshold, files = done.stdout.splitlines()
+    assert head.split() == ['probe', 'rank', 'name', 'distance', 'nearest', 'sequence', 'verdict']
+    assert first.split() == ['clips/known.pkl', '1', '005', '0', '005-nm-01-090', '005']
+    assert second.split()[0] == '2' and third.split()[0] == '3'
+    assert 'of 112 enrolled pairs of different people (rate asked for: 0.1)' in threshold
+    assert files == 'a/known.csv, a/known.json'
+    rows = [*csv.DictReader((place/'a/known.csv').open())]
+    said = json.loads((place/'a/known.json').read_text())
+    assert [row['name'] for row in rows] == [o['name'] for o in said['probes'][0]['ranked']] and len(rows) == 3
+    assert said['probes'][0]['verdict'] == '005' and said['about']['iteration'] == 2 and said['failed'] == {}
+    assert said['threshold']['false_accepts'] <= 11
+
+
+def test_a_stranger_gets_no_name(place, gallery):
+    done = ask(place, '--gallery=people.npz', '--probe=clips/stranger.npy', '--far=0.05', '--save=stranger')
+    assert done.returncode == 0, done.stderr
+    assert json.loads((place/'stranger.json').read_text())['probes'][0]['verdict'] == 'nobody of these'
+
+
+def test_a_ranking_without_a_verdict(place, gallery):
+    done = ask(place, '--gallery=people.npz', '--probe=clips/known.pkl', '--save=b/ranked')
+    assert done.returncode == 0 and 'verdict' not in done.stdout and 'threshold' not in done.stdout
+    said = json.loads((place/'b/ranked.json').read_text())
+    assert said['threshold'] is None and said['probes'][0]['verdict'] is None
+
+
+def test_a_tree_is_enrolled_without_the_probe(place):
+    "The walk that is asked about lies in the tree of those one knows."
+    done = ask(place, '--gallery=people', '--probe=people/005/nm-01', '--save=c/own')
+    assert done.returncode == 0, done.stderr
+    assert 'people: 1 of 16 sequences are probes, and not enrolled' in done.stdout
+    ranked = json.loads((place/'c/own.json').read_text())['probes'][0]['ranked']
+    assert ranked[0]['distance'] > 0 and '005-nm-01-090' not in [o['sequence'] for o in ranked]
+
+
+def test_maps_are_taken_as_they_are(place, gallery):
+    "Of the same walk, drawn before: the same person, at nearly no distance."
+    np.save(place/'clips/maps.npy', pose_to_heatmap(load_pickle(place/'clips/known.pkl')))
+    done = ask(place, '--gallery=people.npz', '--probe=clips/maps.npy', '--save=maps')
+    assert done.returncode == 0, done.stderr
+    first = json.loads((place/'maps.json').read_text())['probes'][0]['ranked'][0]
+    assert first['name'] == '005' and first['distance'] < 1e-4
+
+
+def test_damaged_clips_are_listed(place, gallery):
+    clips = place/'some'
+    for i, content in enumerate((b'damaged', (place/'clips/known.pkl').read_bytes())):
+        (clips/str(i)).mkdir(parents=True)
+        (clips/str(i)/'x.pkl').write_bytes(content)
+    done = ask(place, '--gallery=people.npz', '--probe=some', '--save=some-answers')
+    assert done.returncode == 1 and '1 of 2 sequences are not embedded:' in done.stdout
+    said = json.loads((place/'some-answers.json').read_text())
+    assert list(said['failed']) == ['some/0'] and [o['probe'] for o in said['probes']] == ['some/1']
+
+
+@pytest.mark.parametrize('argv, says', [
+    (['--gallery=people.npz', '--probe=clips/known.pkl', '--far=0.001'],
+     'rate of false accepts 0.001: found 112 comparisons of different people, expected at least 1000'),
+    (['--gallery=people', '--probe=clips/known.pkl', '--far=0.001'], 'found 112 comparisons of different people'),
+    (['--gallery=people.npz', '--probe=nowhere'], 'nowhere: no such file or folder'),
+    (['--gallery=people.npz', '--probe=clips/known.pkl', '--set=evaluator_cfg.metric=cos'],
+     'people.npz: these embeddings cannot be compared with those of this run: metric "euc" there, "cos" here'),
+    (['--gallery=nothing.npz', '--probe=clips/known.pkl'], 'nothing.npz: cannot be read'),
+    (['--gallery=people', '--probe=people'], 'people: all 16 sequences are probes; expected people to compare with'),
+    (['--gallery=people.npz', '--probe=clips/known.pkl', '--top=0'], '--top: found 0, expected 1 or more')])
+def test_mistakes_are_one_line(place, gallery, argv, says, monkeypatch, capfd):
+    monkeypatch.chdir(place)
+    assert run_script(identify, [RUN, *argv, '--save=wrong']) == 2
+    lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith('identify: ')]
+    assert len(lines) == 1 and says in lines[0] and not [*place.glob('wrong*')]
+
+
+def test_another_checkpoint_is_refused(place, gallery):
+    "The same network after other steps."
+    done = start('python -m', 'main', '--cfgs=x.yaml', '--phase=train', '--output_root=longer',
+                 '--set=trainer_cfg.total_iter=3', '--set=trainer_cfg.save_iter=3', cwd=place)
+    assert done.returncode == 0, done.stderr
+    done = start('python -m', 'identify', '--checkpoint=longer/Walkers/SkeletonGait/demo', '--gallery=people.npz',
+                 '--probe=clips/known.pkl', cwd=place)
+    assert done.returncode == 2 and 'cannot be compared with those of this run: weights' in done.stderr
+
+
+@pytest.mark.slow
+def test_a_signal_keeps_what_is_embedded(place, tmp_path):
+    "And the same command goes on."
+    shutil.copytree(place/'pose', tmp_path/'pose')
+    for i in range(12):
+        shutil.copytree(place/'pose', tmp_path/f'more/{i}')
+    tree = tmp_path/'tree'
+    for i in range(12):
+        for subject in (tmp_path/f'more/{i}').iterdir():
+            shutil.move(subject, tree/f'{i}-{subject.name}')
+    command = [sys.executable, '-m', 'skeletongait.embed', f'--checkpoint={place}/output/Walkers/SkeletonGait/demo',
+               f'--tree={tree}', '--save=all.npz']
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, cwd=tmp_path, env=ENV, **pipes)
+    seen = ''
+    end = time.monotonic() + 120
+    while '/432' not in seen or ' 0/432' in seen[-120:]:
+        seen += process.stderr.read(1)
+        assert process.poll() is None and time.monotonic() < end, seen
+    process.send_signal(signal.SIGTERM)
+    _, rest = process.communicate(timeout=120)
+    assert process.returncode == 130, seen + rest
+    assert 'stopped by SIGTERM; what is embedded is kept, the same command goes on' in rest
+    assert sorted(o.name for o in tmp_path.glob('*.npz')) == ['all.part.npz']
+    done = subprocess.run(command, cwd=tmp_path, env=ENV, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0 and done.stdout == '432 sequences of 144 subjects in all.npz\n', done.stderr
+    assert sorted(o.name for o in tmp_path.glob('*.npz')) == ['all.npz']
