@@ -18,7 +18,7 @@ setup(
     package_data={cfg['lib_path']: ['configs/*.yaml', 'viewers/*.css']},
     python_requires=f">={cfg['min_python']}",
     install_requires=cfg['requirements'].split(),
-    extras_require={'dev': cfg['dev_requirements'].split()},
+    extras_require={name: cfg[f'{name}_requirements'].split() for name in ('dev', 'video')},
     entry_points={
         'console_scripts': [o for o in cfg['console_scripts'].split('\n') if o.strip()],
         'nbdev': [f"{cfg['lib_path']}={cfg['lib_path']}._modidx:d"],

@@ -18,6 +18,7 @@ ROOMS = [
     'poses',
     'maps',
     'prepare',
+    'estimation',
     'data',
     'nets',
     'evaluation',
@@ -26,7 +27,7 @@ ROOMS = [
     'walkers',
 ]  # a room imports only itself and those before it
 COMMANDS = [
-    'import_poses', 'import_silhouettes', 'check', 'pretreatment_heatmap', 'ln_sil_heatmap', 'partition', 'main',
+    'video', 'import_poses', 'import_silhouettes', 'check', 'pretreatment_heatmap', 'ln_sil_heatmap', 'partition', 'main',
     'embed', 'identify', 'demo',
 ]
 
