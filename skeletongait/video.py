@@ -19,7 +19,6 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import NamedTuple
 
 from tqdm import tqdm
 
@@ -27,8 +26,7 @@ from .cli import Stopped, Word, run_script, stoppable
 from .core import SkeletonGaitError, one_line
 from .distributed import ranks
 from .estimation.blazepose import BlazePose
-from .estimation.clips import (
-    POSES, SILHOUETTES, Video, Walks, find_people, look_at_video, save_walks, to_walks)
+from .estimation.clips import Video, Walks, find_people, look_at_video, save_walks, to_walks
 from .files.layout import Placed, place_all, read_layout
 from .files.text import read_json, read_text, save_text
 from .files.tree import Sequence, walk
@@ -126,7 +124,7 @@ def table(
     widths = [max(len(one_line(row[i])) for row in rows) for i in range(len(rows[0]))]
     lines = ['  '.join(one_line(cell).ljust(width) for cell, width in zip(row, widths)) for row in rows]
     joined = {name: o['joined_tracks'] for name, o in videos.items() if o['joined_tracks']}
-    lines += [f"look at {one_line(name)}: {n} tracks ended because two followed one person" for name, n in joined.items()]
+    lines += [f"look at {one_line(o)}: {n} tracks ended because two followed one person" for o, n in joined.items()]
     return '\n'.join(line.rstrip() for line in lines)
 
 # %% ../nbs/13_video.ipynb #027f5f37
@@ -155,7 +153,8 @@ class _Run:
 def video(
     source:Word,       # A video, or a folder with videos
     save_root:str,     # Where the trees pose and silhouette are written
-    layout:str='{subject}/{type}/{view}.*', # Of a folder: where subject, type and view stand in the paths; or a CSV with the columns path, subject, type, view
+    # Of a folder: where subject, type and view stand in the paths, or a CSV with the columns path, subject, type, view
+    layout:str='{subject}/{type}/{view}.*',
     shortest:int=15,   # People who are whole in fewer frames are left out
     networks:str='',   # Folder with the network files, or the wheel that holds them; default: fetched once and cached
 ) -> int: # Exit code: 1 if a video could not be read, or showed nobody

@@ -27,8 +27,8 @@ ROOMS = [
     'walkers',
 ]  # a room imports only itself and those before it
 COMMANDS = [
-    'video', 'import_poses', 'import_silhouettes', 'check', 'pretreatment_heatmap', 'ln_sil_heatmap', 'partition', 'main',
-    'embed', 'identify', 'demo',
+    'video', 'import_poses', 'import_silhouettes', 'check', 'pretreatment_heatmap', 'ln_sil_heatmap', 'partition',
+    'main', 'embed', 'identify', 'demo',
 ]
 
 

@@ -55,7 +55,10 @@ def test_the_body_is_inside_its_square(direction, length):
     np.testing.assert_allclose(inside, [0.5, 0.5 - 0.5 / 1.25], atol=1e-6)
 
 
-@given(st.lists(st.tuples(number, number, st.floats(1, 50), st.floats(1, 50), st.floats(0.5, 1)), min_size=1, max_size=12))
+side = st.floats(1, 50)
+
+
+@given(st.lists(st.tuples(number, number, side, side, st.floats(0.5, 1)), min_size=1, max_size=12))
 def test_merged_boxes_do_not_overlap_their_leaders(boxes):
     values, scores = np.zeros((len(boxes), 12)), np.array([o[4] for o in boxes])
     values[:, :4] = [(x, y, x + w, y + h) for x, y, w, h, _ in boxes]
