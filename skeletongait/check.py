@@ -29,6 +29,8 @@ from .evaluation.protocols import PROTOCOLS
 from .files.arrays import ENDINGS, Limits
 from .files.text import save_text
 from .files.tree import Tree, read_tree
+from .maps.quality import made_harmless
+from .maps.settings import HeatmapConfig, load_heatmap_config
 from .prepare.check_page import html_page
 from .prepare.check_tree import Row, Tally, as_plain, in_order, look_at, place_rows, table
 
@@ -70,9 +72,9 @@ def _summary(tally:Tally, rows:list[Row]) -> str:
     return f"{', '.join(what)} ({streams}): {said}"
 
 # %% ../nbs/09_check.ipynb #4970360e
-def _look(tree:Tree, limits:Limits) -> Tally:
+def _look(tree:Tree, limits:Limits, cfg:HeatmapConfig) -> Tally:
     "Open every file, with progress."
-    tally, n = Tally(), len(tree.sequences)
+    tally, n = Tally(made_harmless(cfg)), len(tree.sequences)
     for looked in tqdm(look_at(tree, limits, os.cpu_count() or 1), 'checking', n, unit=' sequences', mininterval=.5):
         tally.add(looked)
     return tally
@@ -90,6 +92,8 @@ def check(
     json_path:str=None,  # Write the findings here as JSON, with every sequence
     partition:str=None,  # JSON file of the partition, or CASIA-B, CASIA-E, CCPG, OUMVLP, GREW
     protocol:str=None,   # Name of the protocol of the test: Gait3D, CASIA-B, CCPG, ...
+    # YAML file of heatmap settings: what these make harmless is no error; without it the published ones
+    heatmap_cfg_path:str=None,
     max_file_mb:int=Limits().file_mb, # Files over this many MiB count as unreadable
     max_frames:int=Limits().frames,   # Files with more frames count as unreadable
 ) -> int: # Exit code: 1 if some fault makes training pointless
@@ -97,10 +101,11 @@ def check(
     if ranks().rank: return 0 # one process does the work, and starts others itself
     _check_place(html, 'html')
     _check_place(json_path, 'json')
+    cfg = load_heatmap_config(heatmap_cfg_path)
     limits, closed = Limits(max_file_mb, max_frames), []
     found = read_tree(tree, ENDINGS, closed.append)
     rows = name_rows(found, partition, protocol) + place_rows(found, closed)
-    tally = _look(found, limits)
+    tally = _look(found, limits, cfg)
     rows = in_order(rows + tally.rows())
     summary = _summary(tally, rows)
     print(*filter(None, (table(rows), summary)), sep='\n', flush=True)

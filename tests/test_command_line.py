@@ -17,6 +17,7 @@ check: Look for what is wrong with the values in a tree; changes nothing.
 --json_path | str | None | Write the findings here as JSON, with every sequence
 --partition | str | None | JSON file of the partition, or CASIA-B, CASIA-E, CCPG, OUMVLP, GREW
 --protocol | str | None | Name of the protocol of the test: Gait3D, CASIA-B, CCPG, ...
+--heatmap_cfg_path | str | None | YAML file of heatmap settings: what these make harmless is no error; without it the published ones
 --max_file_mb | int | 1024 | Files over this many MiB count as unreadable
 --max_frames | int | 100000 | Files with more frames count as unreadable
 

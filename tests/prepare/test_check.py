@@ -23,6 +23,7 @@ from skeletongait.files.tree import Sequence, read_tree
 from skeletongait.prepare import check_tree
 from skeletongait.prepare.check_page import html_page
 from skeletongait.prepare.check_tree import Tally, check_file, check_sequence, look_at, table
+from skeletongait.pretreatment_heatmap import pretreatment_heatmap
 from skeletongait.walkers.datasets import LAYOUTS, write_like, write_linked, write_walkers
 from skeletongait.walkers.spoilt import SPOILERS, spoil
 
@@ -217,6 +218,31 @@ def test_a_picture_that_cannot_be_drawn_says_why(good, tmp_path):
     file.unlink()
     assert 'No picture: ' in html_page('t', 's', rows)
     assert 'Nothing is wrong' in html_page('t', 's', []) and table([]) == ''
+
+
+MENDED = [('joint never found', 'leave_out_unseen: True'), ('score out of range', 'use_conf: False')]
+
+
+@pytest.mark.parametrize('kind, setting', MENDED)
+def test_what_the_settings_make_harmless_is_a_warning(kind, setting, tmp_path, capsys):
+    "The check names the very setting; drawing with it says nothing any more, and drawing without it does."
+    write_walkers(tmp_path, n_subjects=2, n_train=1, types=('nm-01', 'nm-02'), views=('090',))
+    for (file,) in read_tree(tmp_path / 'pose').sequences.values():
+        save_pickle(spoil(load_array(file), kind), file)
+    poses, cfg = str(tmp_path / 'pose'), tmp_path / 'mine.yaml'
+    cfg.write_text(f'padkeypoints_args: {{{setting}}}')
+    assert command.check(poses) == 1 and f'padkeypoints_args.{setting}' in capsys.readouterr().out
+    assert command.check(poses, heatmap_cfg_path=str(cfg)) == 0 and f'warning {kind}: 4 of 4' in capsys.readouterr().out
+    for words, want in (((), {kind: 4}), ((f'--heatmap_cfg_path={cfg}', '--ext_name=mended'), {})):
+        command_line = [f'--pose_data_path={poses}', f'--save_root={tmp_path}', '--dataset_name=mine', *words]
+        assert run_script(pretreatment_heatmap, command_line) == 0
+        said = capsys.readouterr().out
+        name = 'mine_sigma_8.0_' + ('mended' if words else '')
+        assert json.loads((tmp_path / name / 'report.json').read_text())['findings'] == want
+        line = f'warning: look at the poses: {kind} (4 files); python -m skeletongait.check {poses} shows where'
+        assert (line in said) == bool(want)
+        assert run_script(pretreatment_heatmap, command_line) == 0  # a second run draws nothing, and still says it
+        assert (line in capsys.readouterr().out) == bool(want)
 
 
 @pytest.mark.slow
