@@ -25,7 +25,7 @@ from .files.arrays import Limits
 from .files.layout import read_layout
 from .poses.recording import FORMATS
 from .poses.tracks import USUAL_FPS
-from .prepare.import_tree import PERSONS, Options, import_tree
+from .prepare.pose_tree import PERSONS, Options, import_pose_tree
 from .prepare.manifest import OutputError
 
 # %% ../nbs/07_import_poses.ipynb #8215dbc7
@@ -63,7 +63,7 @@ def import_poses(
     if ranks().rank: return 0 # one process leads the work
     options = _options(format, image_size, fps, person, Limits(max_file_mb, max_frames))
     try:
-        report = import_tree(source, save_root, read_layout(layout), options)
+        report = import_pose_tree(source, save_root, read_layout(layout), options)
     except Stopped as e:
         raise Stopped(f'{e}; nothing is lost, the same command imports the rest') from None
     except OutputError as e:
