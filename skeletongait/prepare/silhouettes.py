@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SIZE', 'LEAST_SUM', 'VIDEOS', 'FEW', 'cut_silhouette', 'Frames', 'in_order', 'read_mask', 'read_video', 'Silhouettes',
-           'cut_walk']
+           'cut_masks']
 
 # %% ../../nbs/prepare/04_silhouettes.ipynb #1585144e
 import itertools
@@ -117,7 +117,7 @@ class Silhouettes(NamedTuple):
     numbers: tuple[int,...]|None    # Of each row's frame, ascending; None: unknown
     notices: tuple[str,...] = ()
 
-def cut_walk(
+def cut_masks(
     masks:Iterable[np.ndarray],      # `(H, W)` uint8 each
     numbers:Iterable[int]|None=None, # Of each mask's frame, at least as many; None: unknown
 ) -> Silhouettes:
