@@ -70,8 +70,7 @@ def _check_apart(source:Path, out:Path) -> None:
 def import_silhouettes(
     source:Word,         # Folder of masks: PNG pictures in a folder for each walk, or videos
     save_root:str,       # Where the silhouettes go, as <subject>/<type>/<view>/<view>.pkl
-    # Where subject, type and view stand in a path: a pattern, or a CSV with the columns path, subject, type, view
-    layout:str='{subject}/{type}/{view}',
+    layout:str='{subject}/{type}/{view}', # Pattern of the paths; or a CSV with the columns path, subject, type, view
     frames:str=None,     # Tree of poses with a frames.json; keep only the frames that it has
     max_frames:int=Limits().frames, # Videos with more frames are refused
 ) -> int: # Exit code: 1 if a walk could not be imported, or the output could not be written

@@ -38,7 +38,7 @@ ln_sil_heatmap: Link the skeleton maps and silhouettes of every sequence that ha
 import_silhouettes: Import masks as silhouettes of 64 x 64, cut as the published preprocessing does.
 source | word | required | Folder of masks: PNG pictures in a folder for each walk, or videos
 --save_root | str | required | Where the silhouettes go, as <subject>/<type>/<view>/<view>.pkl
---layout | str | '{subject}/{type}/{view}' | Where subject, type and view stand in a path: a pattern, or a CSV with the columns path, subject, type, view
+--layout | str | '{subject}/{type}/{view}' | Pattern of the paths; or a CSV with the columns path, subject, type, view
 --frames | str | None | Tree of poses with a frames.json; keep only the frames that it has
 --max_frames | int | 100000 | Videos with more frames are refused
 

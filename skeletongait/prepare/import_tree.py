@@ -225,6 +225,7 @@ def _try_source(source:Source, job:ImportJob) -> tuple[str,bool]|None: # Why it 
         check_journal(job.journal)
         return reason(e, source.files[0] if source.is_video else Path(source.path)), is_unread(e)
 
+# %% ../../nbs/prepare/05_import_tree.ipynb #77bfd5b9
 def import_sources(
     plan:ImportPlan,
     job:ImportJob,
@@ -266,6 +267,7 @@ def import_report(
         without_source=alone,
         ignored=found.ignored)
 
+# %% ../../nbs/prepare/05_import_tree.ipynb #13de6f8a
 def import_summary(
     report:dict, # As `import_report` makes it
     root:Path,   # What was imported
