@@ -36,7 +36,7 @@ ln_sil_heatmap: Link the skeleton maps and silhouettes of every sequence that ha
 --max_frames | int | 100000 | Files with more frames are refused
 
 import_poses: Import poses of any common estimator into a tree of COCO-17 poses; a second run imports only what is new.
---source | str | required | Folder of pose files in any format, or one file
+source | word | required | Folder of pose files in any format, or one file
 --save_root | str | required | Where the poses go, as <subject>/<type>/<view>/pose.pkl
 --format | str | '' | How the numbers are meant, such as halpe26, h36m17, movenet or ntu25; empty: what the files say
 --layout | str | '{subject}/{type}/{view}' | Where the names stand in a path below the source, or a CSV with the columns path, subject, type, view
@@ -45,6 +45,22 @@ import_poses: Import poses of any common estimator into a tree of COCO-17 poses;
 --person | str | 'longest' | Which people: longest (the longest track of a video), or all (each as a subject of its own)
 --max_file_mb | int | 1024 | Files over this many MiB are refused
 --max_frames | int | 100000 | Videos with more frames are refused
+
+import_silhouettes: Import masks as silhouettes of 64 x 64, cut as the published preprocessing does.
+source | word | required | Folder of masks: PNG pictures in a folder for each walk, or videos
+--save_root | str | required | Where the silhouettes go, as <subject>/<type>/<view>/<view>.pkl
+--layout | str | '{subject}/{type}/{view}' | Pattern of the paths; or a CSV with the columns path, subject, type, view
+--frames | str | None | Tree of poses with a frames.json; keep only the frames that it has
+--max_frames | int | 100000 | Videos with more frames are refused
+
+partition: Decide which subjects train and which test, check it, and write the partition.
+tree | word | required | Tree of the data, <subject>/<type>/<view>/*.pkl, .npy or .npz
+--test | float | None | Fraction of the subjects to test, between 0 and 1, drawn by the seed
+--test_list | str | None | File of the subjects to test, one on a line
+--test_pattern | list of str | [] | Subjects to test, as in a shell: P* (may be given several times)
+--folds | int | None | Number of partitions, in which every subject tests once
+--seed | int | 0 | Decides which subjects are drawn
+--save | str | None | JSON file to write; without it, only the table is printed
 
 main: Train a network, or test a checkpoint.
 --cfgs | str | required | Path of a configuration file, or the name of a packaged one, like skeletongait_Gait3D
@@ -60,8 +76,9 @@ demo: The whole method on simulated walkers: pictures and a table under output/d
 def script(name): return getattr(importlib.import_module(f'skeletongait.{name}'), name)
 
 def kind_of(action):
-    "`switch`, the name of a type, or `list of` one."
+    "`switch`, `word` for one without a name, the name of a type, or `list of` one."
     kinds = {'_StoreTrueAction': 'switch', '_AppendAction': 'list of '}
+    if not action.option_strings: return 'word'
     return kinds.get(type(action).__name__, '') + (action.type.__name__ if action.type else '')
 
 def value_of(action):
@@ -77,8 +94,9 @@ def command_line(func):
         kind, value = kind_of(a), value_of(a)
         help, _, default = a.help.partition(' (default: ')
         assert default in ('', f'{a.default!r})')
-        assert len(a.option_strings) == 1 and (a.default is False or kind != 'switch')
-        lines.append(f"{a.option_strings[0]} | {kind} | {value} | {help}")
+        assert len(a.option_strings) <= 1 and (a.default is False or kind != 'switch')
+        name = a.option_strings[0] if a.option_strings else a.dest # a bare word
+        lines.append(f"{name} | {kind} | {value} | {help}")
     return '\n'.join(lines)
 
 BLOCKS = {block.split(':')[0]: block for block in EXPECTED.strip().split('\n\n')}

@@ -25,7 +25,7 @@ ROOMS = [
     'viewers',
     'walkers',
 ]  # a room imports only itself and those before it
-COMMANDS = ['pretreatment_heatmap', 'ln_sil_heatmap', 'import_poses', 'main', 'demo']
+COMMANDS = ['import_poses', 'import_silhouettes', 'pretreatment_heatmap', 'ln_sil_heatmap', 'partition', 'main', 'demo']
 
 
 def module_name(path):

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['FORMAT', 'DRAWING', 'LATER', 'MANIFEST', 'make_header', 'settings_difference', 'Record', 'to_line', 'from_line',
-           'maps_name', 'fresh', 'file_sha256', 'OutputError', 'writing', 'Manifest', 'read_manifest', 'write_manifest',
-           'start_journal', 'check_journal', 'add_line', 'add_record', 'find_journals', 'journal_lines',
-           'read_journals', 'remove_all', 'is_picture', 'Found', 'look_around', 'check_settings', 'known_records',
-           'start_over', 'clear']
+           'maps_name', 'unchanged', 'fresh', 'file_sha256', 'OutputError', 'writing', 'Manifest', 'read_manifest',
+           'write_manifest', 'start_journal', 'check_journal', 'add_line', 'add_record', 'find_journals',
+           'journal_lines', 'read_journals', 'remove_all', 'is_picture', 'Found', 'look_around', 'check_settings',
+           'known_records', 'start_over', 'clear']
 
 # %% ../../nbs/prepare/02_manifest.ipynb #7a6d9d7d
 import contextlib
@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 from .. import __version__
 from ..core import SkeletonGaitError, atomic_write, is_leftover
 from ..distributed import LostRankError
-from ..files.frames import FRAMES
+from ..files.frames import FRAMES, is_runs
 from ..files.text import read_json
 from ..files.tree import link_above, walk
 from ..maps.heatmap import window_of
@@ -69,10 +69,11 @@ class Record(NamedTuple):
     frames: int
     notices: tuple[str,...] = () # Where settings and pose disagreed
     window: int = 0              # Frames that imputation asked for each, as `window_of` says; 0: all of them
+    numbers: tuple = ()          # Frame numbers of the rows, as runs, where a walk was imported with them
 
 # %% ../../nbs/prepare/02_manifest.ipynb #ce3fda39
 def to_line(record:Record) -> str:
-    "Write a record as one line of JSON; notices and a window only if there are any."
+    "Write a record as one line of JSON; notices, window and numbers only if there are any."
     defaults = Record._field_defaults
     return json.dumps({k: v for k, v in record._asdict().items() if k not in defaults or v != defaults[k]})
 
@@ -86,12 +87,13 @@ def _is_record(o:Any) -> bool:
     needed, known = {*Record._fields[:6]}, {*Record._fields}
     if not isinstance(o, dict) or not needed <= o.keys() <= known: return False
     notices = o.get('notices', [])
-    if not isinstance(notices, list): return False
+    if not isinstance(notices, list) or 'numbers' in o and not is_runs(o['numbers']): return False
     texts = (o['pose'], o['sha256'], *notices)
     counts = (o['size'], o['mtime_ns'], o['bytes'], o['frames'], o.get('window', 0))
     if not all(isinstance(t, str) for t in texts): return False
     return all(type(n) is int for n in counts) and _is_path_below(o['pose'])
 
+# %% ../../nbs/prepare/02_manifest.ipynb #b37ddfa1
 def from_line(line:str|bytes) -> Record|None:
     "Read the record of a line; None for an incomplete line."
     try:
@@ -99,7 +101,8 @@ def from_line(line:str|bytes) -> Record|None:
     except SkeletonGaitError:
         return None
     if not _is_record(o): return None
-    return Record(**{**o, 'notices': tuple(o.get('notices', ()))})
+    numbers = tuple(map(tuple, o.get('numbers', ())))
+    return Record(**{**o, 'notices': tuple(o.get('notices', ())), 'numbers': numbers})
 
 # %% ../../nbs/prepare/02_manifest.ipynb #113b2bba
 def maps_name(pose:str) -> str:
@@ -107,6 +110,20 @@ def maps_name(pose:str) -> str:
     return str(PurePosixPath(pose).with_suffix('.pkl'))
 
 # %% ../../nbs/prepare/02_manifest.ipynb #997e1d57
+def unchanged(
+    record:Record|None,       # What is known about a file that was made
+    size:int,                 # Bytes of its source now
+    mtime_ns:int,             # When the source was changed
+    made_bytes:int|None,      # Bytes of the file; None if there is none
+    sha256:Callable[[],str],  # Reads the source, if need be
+) -> Record|None: # The record to keep; None if the file must be made again
+    "Return the record, with the source's time, if the file still matches its source."
+    if record is None or (record.size, record.bytes) != (size, made_bytes):
+        return None
+    if record.mtime_ns == mtime_ns: return record
+    if record.sha256 != sha256(): return None
+    return record._replace(mtime_ns=mtime_ns)
+
 def fresh(
     record:Record|None,       # What is known about the maps
     size:int,                 # Bytes of the pose file now
@@ -115,12 +132,8 @@ def fresh(
     sha256:Callable[[],str],  # Reads the pose file, if need be
 ) -> Record|None: # The record to keep; None if the maps must be drawn
     "Return the record, with the file's time, if the maps still match the pose file."
-    if record is None or (record.size, record.bytes) != (size, maps_bytes):
-        return None
-    if record.window != window_of(record.frames): return None
-    if record.mtime_ns == mtime_ns: return record
-    if record.sha256 != sha256(): return None
-    return record._replace(mtime_ns=mtime_ns)
+    if record and record.window != window_of(record.frames): return None
+    return unchanged(record, size, mtime_ns, maps_bytes, sha256)
 
 # %% ../../nbs/prepare/02_manifest.ipynb #15a78b20
 def file_sha256(path:Path) -> str:

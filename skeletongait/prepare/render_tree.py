@@ -7,7 +7,7 @@ __all__ = ['PARTS', 'DATASETS', 'MOST_SECONDS', 'output_folder', 'check_apart', 
            'without_clashes', 'Work', 'save_pictures', 'earlier_pictures', 'check_target', 'draw_file', 'Outcome',
            'reason', 'is_unread', 'remove_outputs', 'do_share', 'Plan', 'find_fresh', 'check_unlisted', 'open_output',
            'make_plan', 'Teller', 'refusal', 'follow', 'ProgressWatch', 'gather', 'make_report', 'save_state',
-           'summary', 'dismiss', 'lead']
+           'first_ten', 'summary', 'dismiss', 'lead']
 
 # %% ../../nbs/prepare/01_render_tree.ipynb #c30c9e5b
 import itertools
@@ -660,8 +660,11 @@ def save_state(
         remove_all(journals.values())
 
 # %% ../../nbs/prepare/01_render_tree.ipynb #d44cb0be
-def _first_ten(paths:list[str], text:str) -> list[str]:
-    "One warning for each of the first ten paths, and one that counts the others."
+def first_ten(
+    paths:list[str],
+    text:str, # What is to say about each
+) -> list[str]:
+    "Write one warning for each of the first ten paths, and one that counts the others."
     lines = [f'notice: {text}: {p}' for p in paths[:10]]
     if len(paths) > 10:
         lines.append(f'notice: and {len(paths) - 10} more')
@@ -671,9 +674,9 @@ def _warnings(report:dict) -> list[str]:
     "What is unusual about a folder of maps, one line each."
     gone = [p for p in report['maps_without_pose'] if f'pkl/{p}' not in report['unlisted']]
     lines = [f'notice: {n} files: {text}' for text, n in report['notices'].items()]
-    lines += _first_ten(report['strays'], 'ignored, not at <subject>/<type>/<view>/')
-    lines += _first_ten(gone, 'kept, though their pose file is gone')
-    return lines + _first_ten(report['unlisted'], 'kept, though no run of this folder has drawn it')
+    lines += first_ten(report['strays'], 'ignored, not at <subject>/<type>/<view>/')
+    lines += first_ten(gone, 'kept, though their pose file is gone')
+    return lines + first_ten(report['unlisted'], 'kept, though no run of this folder has drawn it')
 
 # %% ../../nbs/prepare/01_render_tree.ipynb #858853a5
 def summary(
