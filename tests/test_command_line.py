@@ -113,7 +113,7 @@ def test_consoles():
     for name in BLOCKS:
         assert callable(importlib.import_module(f'skeletongait.{name}').cli) and (BIN/f'skeletongait_{name}').is_file()
 
-@pytest.mark.parametrize('name', ['pretreatment_heatmap', 'ln_sil_heatmap', 'import_poses', 'main'])
+@pytest.mark.parametrize('name', ['pretreatment_heatmap', 'ln_sil_heatmap', 'main'])
 def test_what_is_missing_or_unknown_is_refused(name, capsys):
     parser = arg_parser(script(name))
     needed = [a.option_strings[0] for a in parser._actions if a.required]
