@@ -13,19 +13,19 @@ if __name__ == '__main__' and not __spec__ and '__file__' in globals(): # run by
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     runpy.run_module('skeletongait.import_poses', run_name='__main__', alter_sys=True)
 
-# %% ../nbs/07_import_poses.ipynb #d573bcfd
+# %% ../nbs/07_import_poses.ipynb #79fa7c8f
 import math
 import re
 import sys
 
-from .cli import Stopped, run_script, stoppable
+from .cli import Stopped, Word, run_script, stoppable
 from .core import SkeletonGaitError, one_line, pick, unknown_name
 from .distributed import ranks
 from .files.arrays import Limits
 from .files.layout import read_layout
 from .poses.recording import FORMATS
 from .poses.tracks import USUAL_FPS
-from .prepare.pose_import import PERSONS, Options, import_tree
+from .prepare.pose_tree import PERSONS, Options, import_pose_tree
 from .prepare.manifest import OutputError
 
 # %% ../nbs/07_import_poses.ipynb #8215dbc7
@@ -49,7 +49,7 @@ def _options(format:str, image_size:str, fps:float, person:str, limits:Limits) -
 
 # %% ../nbs/07_import_poses.ipynb #8c40daee
 def import_poses(
-    source:str,                     # Folder of pose files in any format, or one file
+    source:Word,                    # Folder of pose files in any format, or one file
     save_root:str,                  # Where the poses go, as <subject>/<type>/<view>/pose.pkl
     format:str='',                  # How the numbers are meant, such as halpe26, h36m17, movenet or ntu25; empty: what the files say
     layout:str='{subject}/{type}/{view}', # Where the names stand in a path below the source, or a CSV with the columns path, subject, type, view
@@ -63,7 +63,7 @@ def import_poses(
     if ranks().rank: return 0 # one process leads the work
     options = _options(format, image_size, fps, person, Limits(max_file_mb, max_frames))
     try:
-        report = import_tree(source, save_root, read_layout(layout), options)
+        report = import_pose_tree(source, save_root, read_layout(layout), options)
     except Stopped as e:
         raise Stopped(f'{e}; nothing is lost, the same command imports the rest') from None
     except OutputError as e:
@@ -71,16 +71,11 @@ def import_poses(
         return 1
     return int(bool(report['failed']))
 
-# %% ../nbs/07_import_poses.ipynb #f5b58743
-def _with_source(words:list[str]) -> list[str]:
-    "The command line with `--source` before a first word that is no option."
-    if words and not words[0].startswith('-'): return [f'--source={words[0]}', *words[1:]]
-    return words
-
+# %% ../nbs/07_import_poses.ipynb #fd205241
 def cli():
     "The console command `skeletongait_import_poses`."
     with stoppable():
-        code = run_script(import_poses, _with_source(sys.argv[1:]))
+        code = run_script(import_poses)
     sys.exit(code)
 
 # %% ../nbs/07_import_poses.ipynb #eff4a9ce

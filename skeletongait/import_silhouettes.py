@@ -28,15 +28,15 @@ from .distributed import ranks
 from .files.arrays import Limits
 from .files.frames import FRAMES, read_frames, to_numbers
 from .files.layout import read_layout
-from skeletongait.prepare.silhouette_import import (
-    ImportJob, Walk, find_walks, finish_import, import_summary, import_walks, only_frames, plan_import,
+from skeletongait.prepare.silhouette_tree import (
+    ImportJob, Source, find_sources, finish_import, import_summary, import_sources, only_frames, plan_import,
     read_silhouettes)
 from .prepare.manifest import FORMAT, OutputError, file_sha256, start_journal
 from .prepare.silhouettes import SIZE, Silhouettes
 from . import __version__
 
 # %% ../nbs/08_import_silhouettes.ipynb #d878dafa
-def _reader(poses:str|None, limits:Limits) -> Callable[[Walk],Silhouettes]:
+def _reader(poses:str|None, limits:Limits) -> Callable[[Source],Silhouettes]:
     "The function that reads a walk: all frames, or those that a tree of poses has."
     if poses is None: return partial(read_silhouettes, limits=limits)
     frames = read_frames(poses)
@@ -44,11 +44,11 @@ def _reader(poses:str|None, limits:Limits) -> Callable[[Walk],Silhouettes]:
         raise SkeletonGaitError(f"--frames={poses}: no {FRAMES} in this folder; "
                                 "expected a tree of poses that were imported with their frame numbers")
 
-    def read(walk:Walk) -> Silhouettes:
-        if walk.sequence not in frames:
-            raise SkeletonGaitError(f"{Path(poses)/FRAMES} has no frame numbers of {'/'.join(walk.sequence)}")
-        made = read_silhouettes(walk, limits)
-        return only_frames(made, to_numbers(frames[walk.sequence]), poses)
+    def read(source:Source) -> Silhouettes:
+        if source.sequence not in frames:
+            raise SkeletonGaitError(f"{Path(poses)/FRAMES} has no frame numbers of {'/'.join(source.sequence)}")
+        made = read_silhouettes(source, limits)
+        return only_frames(made, to_numbers(frames[source.sequence]), poses)
     return read
 
 def _header(poses:str|None) -> dict:
@@ -70,8 +70,7 @@ def _check_apart(source:Path, out:Path) -> None:
 def import_silhouettes(
     source:Word,         # Folder of masks: PNG pictures in a folder for each walk, or videos
     save_root:str,       # Where the silhouettes go, as <subject>/<type>/<view>/<view>.pkl
-    # Where subject, type and view stand in a path: a pattern, or a CSV with the columns path, subject, type, view
-    layout:str='{subject}/{type}/{view}',
+    layout:str='{subject}/{type}/{view}', # Pattern of the paths; or a CSV with the columns path, subject, type, view
     frames:str=None,     # Tree of poses with a frames.json; keep only the frames that it has
     max_frames:int=Limits().frames, # Videos with more frames are refused
 ) -> int: # Exit code: 1 if a walk could not be imported, or the output could not be written
@@ -80,11 +79,11 @@ def import_silhouettes(
     cv2.setNumThreads(1) # the walks are read in parallel
     root, out, failed = Path(source), Path(save_root), []
     _check_apart(root, out)
-    read, found = _reader(frames, Limits(frames=max_frames)), find_walks(root, read_layout(layout))
+    read, found = _reader(frames, Limits(frames=max_frames)), find_sources(root, read_layout(layout))
     try:
-        plan = plan_import(found.walks, out, _header(frames))
+        plan = plan_import(found.sources, out, _header(frames))
         job = ImportJob(out, read, start_journal(out, 0), threading.Lock())
-        import_walks(plan, job, failed)
+        import_sources(plan, job, failed)
         report = finish_import(found, plan, job, found.failed + failed)
     except Stopped as e:
         raise Stopped(f'{e}; what is imported stays, the same command imports the rest') from None

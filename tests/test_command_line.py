@@ -45,10 +45,21 @@ ln_sil_heatmap: Link the skeleton maps and silhouettes of every sequence that ha
 --max_file_mb | int | 1024 | Files over this many MiB are refused
 --max_frames | int | 100000 | Files with more frames are refused
 
+import_poses: Import poses of any common estimator into a tree of COCO-17 poses; a second run imports only what is new.
+source | word | required | Folder of pose files in any format, or one file
+--save_root | str | required | Where the poses go, as <subject>/<type>/<view>/pose.pkl
+--format | str | '' | How the numbers are meant, such as halpe26, h36m17, movenet or ntu25; empty: what the files say
+--layout | str | '{subject}/{type}/{view}' | Where the names stand in a path below the source, or a CSV with the columns path, subject, type, view
+--image_size | str | '' | Size of the images, WIDTHxHEIGHT, where coordinates are fractions of it
+--fps | float | 25 | Frames a second of the videos; gaps of up to .4 s are filled
+--person | str | 'longest' | Which people: longest (the longest track of a video), or all (each as a subject of its own)
+--max_file_mb | int | 1024 | Files over this many MiB are refused
+--max_frames | int | 100000 | Videos with more frames are refused
+
 import_silhouettes: Import masks as silhouettes of 64 x 64, cut as the published preprocessing does.
 source | word | required | Folder of masks: PNG pictures in a folder for each walk, or videos
 --save_root | str | required | Where the silhouettes go, as <subject>/<type>/<view>/<view>.pkl
---layout | str | '{subject}/{type}/{view}' | Where subject, type and view stand in a path: a pattern, or a CSV with the columns path, subject, type, view
+--layout | str | '{subject}/{type}/{view}' | Pattern of the paths; or a CSV with the columns path, subject, type, view
 --frames | str | None | Tree of poses with a frames.json; keep only the frames that it has
 --max_frames | int | 100000 | Videos with more frames are refused
 
@@ -60,17 +71,6 @@ tree | word | required | Tree of the data, <subject>/<type>/<view>/*.pkl, .npy o
 --folds | int | None | Number of partitions, in which every subject tests once
 --seed | int | 0 | Decides which subjects are drawn
 --save | str | None | JSON file to write; without it, only the table is printed
-
-import_poses: Import poses of any common estimator into a tree of COCO-17 poses; a second run imports only what is new.
---source | str | required | Folder of pose files in any format, or one file
---save_root | str | required | Where the poses go, as <subject>/<type>/<view>/pose.pkl
---format | str | '' | How the numbers are meant, such as halpe26, h36m17, movenet or ntu25; empty: what the files say
---layout | str | '{subject}/{type}/{view}' | Where the names stand in a path below the source, or a CSV with the columns path, subject, type, view
---image_size | str | '' | Size of the images, WIDTHxHEIGHT, where coordinates are fractions of it
---fps | float | 25 | Frames a second of the videos; gaps of up to .4 s are filled
---person | str | 'longest' | Which people: longest (the longest track of a video), or all (each as a subject of its own)
---max_file_mb | int | 1024 | Files over this many MiB are refused
---max_frames | int | 100000 | Videos with more frames are refused
 
 main: Train a network, or test a checkpoint.
 --cfgs | str | required | Path of a configuration file, or the name of a packaged one, like skeletongait_Gait3D

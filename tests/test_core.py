@@ -38,7 +38,7 @@ def test_several_endings(tmp_path):
     assert found == {'a': ['a.npy', 'a.pkl'], 'b': ['x.npz']}
     assert [f.name for f in tree.strays] == ['x.npy']
     assert [s.subject for s in read_tree(tmp_path, ('.csv',)).sequences] == ['c']
-    with pytest.raises(SkeletonGaitError, match=r'found no file <subject>/<type>/<view>/\*\.pkl or \*\.h5$'):
+    with pytest.raises(SkeletonGaitError, match=r"view>/\*\.pkl or \*\.h5, but 1 of another kind"):
         read_tree(tmp_path/'c', ('.pkl', '.h5'))
     with pytest.raises(SkeletonGaitError, match=r'expected a tree <subject>/<type>/<view>/\*\.pkl or \*\.npy$'):
         read_tree(tmp_path/'none', ('.pkl', '.npy'))

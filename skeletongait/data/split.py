@@ -41,6 +41,7 @@ def draw_test(
     n = min(max(round(fraction*len(subjects)), 1), len(subjects) - 1)
     return sorted(_shuffled(subjects, seed)[:n])
 
+# %% ../../nbs/data/01a_split.ipynb #cad2a0e6
 def match_test(
     tree:Tree,
     patterns:Iterable[str], # As in a shell: `P*`
@@ -75,6 +76,7 @@ def check_split(
         raise SkeletonGaitError(f"{tree.root}: {len(train)} subjects would train and {len(test)} test; "
                                 "expected at least one of each")
 
+# %% ../../nbs/data/01a_split.ipynb #7ae7a987
 def split_subjects(
     tree:Tree,
     test:Iterable[str], # Subjects of the test set

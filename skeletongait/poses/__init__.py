@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['load_pickle', 'load_array', 'UnsafePickleError', 'JOINTS', 'LIMBS', 'JOINT_SETS', 'JointSet', 'COCO17_FROM',
-           'PoseError', 'to_coco17', 'FORMATS', 'PoseRecording', 'to_coco', 'fill_never_found', 'find_sources',
+           'PoseError', 'to_coco17', 'FORMATS', 'PoseRecording', 'to_coco', 'fill_never_found', 'find_videos',
            'read_poses', 'Track', 'find_tracks', 'Finding', 'pose_findings']
 
 # %% ../../nbs/poses/00_poses.ipynb #d415dbb5
@@ -12,12 +12,12 @@ from ..core import lazy_names
 from ..files.arrays import UnsafePickleError, load_array, load_pickle # noqa: F401 (offered here too)
 
 _all_ = ['load_pickle', 'load_array', 'UnsafePickleError', 'JOINTS', 'LIMBS', 'JOINT_SETS', 'JointSet', 'COCO17_FROM',
-         'PoseError', 'to_coco17', 'FORMATS', 'PoseRecording', 'to_coco', 'fill_never_found', 'find_sources',
+         'PoseError', 'to_coco17', 'FORMATS', 'PoseRecording', 'to_coco', 'fill_never_found', 'find_videos',
          'read_poses', 'Track', 'find_tracks', 'Finding', 'pose_findings']
 
 __getattr__, __dir__ = lazy_names(__name__, dict(
     joints=['JOINTS', 'LIMBS', 'JOINT_SETS', 'JointSet', 'COCO17_FROM', 'PoseError', 'to_coco17'],
     recording=['FORMATS', 'PoseRecording', 'to_coco', 'fill_never_found'],
-    formats=['find_sources', 'read_poses'],
+    formats=['find_videos', 'read_poses'],
     tracks=['Track', 'find_tracks'],
     quality=['Finding', 'pose_findings']))

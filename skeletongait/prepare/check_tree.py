@@ -206,7 +206,10 @@ def make_row(
 # %% ../../nbs/prepare/07_check_tree.ipynb #06d6a94b
 class Tally:
     "What has been found so far in a tree; good files leave only their fingerprint."
-    def __init__(self):
+    def __init__(self,
+        harmless:frozenset[str]=frozenset() # Kinds that are never errors, as `made_harmless` names them
+    ):
+        self.harmless = harmless
         self.sequences, self.files, self.frames = 0, 0, 0
         self.streams = Counter()
         self.cases = {}    # kind -> name of a sequence -> `Case`
@@ -235,7 +238,8 @@ def note(self:Tally, sequence:Sequence, f:Finding, file:Path|None) -> None:
     name = one_line('/'.join(sequence))
     parts = [f'{f.n} of {f.of} frames'] if f.of > 1 else []
     parts += [f.detail] if f.detail else []
-    case = Case(name, f.n/f.of, f.error, '; '.join(parts), file, f.first)
+    error = f.error and f.kind not in self.harmless
+    case = Case(name, f.n/f.of, error, '; '.join(parts), file, f.first)
     cases = self.cases.setdefault(f.kind, {})
     if name not in cases or (case.error, case.share) > (cases[name].error, cases[name].share):
         cases[name] = case

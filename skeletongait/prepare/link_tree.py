@@ -168,6 +168,7 @@ def _same_frames(files:tuple[Path,Path], both:tuple[np.ndarray,np.ndarray], runs
                                 "that were imported with them); are they of one video, numbered from the same frame?")
     return [x[kept] for x, kept in zip(both, rows)]
 
+# %% ../../nbs/prepare/03_link_tree.ipynb #56d77c55
 def match_pair(
     files:tuple[Path,Path], # Maps (or poses) and silhouettes of a sequence
     trim:Trim=Trim(),       # For files of different length

@@ -97,6 +97,7 @@ def _is_record(o:Any) -> bool:
     if not all(isinstance(t, str) for t in texts): return False
     return all(type(n) is int for n in counts) and _is_path_below(o['pose'])
 
+# %% ../../nbs/prepare/02_manifest.ipynb #b37ddfa1
 def from_line(line:str|bytes) -> Record|None:
     "Read the record of a line; None for an incomplete line."
     try:

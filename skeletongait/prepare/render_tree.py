@@ -35,6 +35,7 @@ from ..files.arrays import Limits, load_array
 from ..files.text import save_text
 from ..files.tree import Tree, link_above
 from ..maps.heatmap import notices, pose_to_heatmap, window_of
+from ..maps.quality import made_harmless
 from ..maps.renderer import compile_loops
 from ..maps.settings import HeatmapConfig
 from ..pictures import image_bytes
@@ -238,7 +239,8 @@ def draw_file(
     pose, stat, digest = _read_pose(work.poses/job.pose, work.limits)
     maps = pose_to_heatmap(pose, work.cfg)
     n_bytes = _save(maps, job, work, partial(check_journal, journal))
-    findings = tuple(f.kind for f in pose_findings(pose))
+    harmless = made_harmless(work.cfg)
+    findings = tuple(f.kind for f in pose_findings(pose) if f.kind not in harmless)
     return Record(job.pose, stat.st_size, stat.st_mtime_ns, digest, n_bytes, len(maps),
                   tuple(notices(pose, work.cfg)), window_of(len(maps)), findings)
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SIZE', 'LEAST_SUM', 'VIDEOS', 'FEW', 'cut_silhouette', 'Frames', 'in_order', 'read_mask', 'read_video', 'Silhouettes',
-           'cut_walk']
+           'cut_masks']
 
 # %% ../../nbs/prepare/04_silhouettes.ipynb #1585144e
 import itertools
@@ -33,6 +33,7 @@ def _middle_column(body:np.ndarray) -> int: # 0 if there is none
     sums = body.sum(axis=0, dtype=np.int64).cumsum()
     return int((sums > sums[-1]/2).argmax())
 
+# %% ../../nbs/prepare/04_silhouettes.ipynb #c886ae16
 def cut_silhouette(
     mask:np.ndarray, # `(H, W)` uint8, the body white (255)
 ) -> np.ndarray|None: # `(64, 64)` uint8; None for a frame to drop
@@ -117,7 +118,8 @@ class Silhouettes(NamedTuple):
     numbers: tuple[int,...]|None    # Of each row's frame, ascending; None: unknown
     notices: tuple[str,...] = ()
 
-def cut_walk(
+# %% ../../nbs/prepare/04_silhouettes.ipynb #e18d7122
+def cut_masks(
     masks:Iterable[np.ndarray],      # `(H, W)` uint8 each
     numbers:Iterable[int]|None=None, # Of each mask's frame, at least as many; None: unknown
 ) -> Silhouettes:

@@ -10,7 +10,7 @@ import pose_writers as w
 from skeletongait.core import SkeletonGaitError, save_pickle
 from skeletongait.files.arrays import Limits
 from skeletongait.maps.heatmap import pose_to_heatmap
-from skeletongait.poses.formats import find_sources, read_poses, read_source
+from skeletongait.poses.formats import find_videos, read_poses, read_videos
 from skeletongait.poses.joints import JOINTS, JOINT_SETS
 from skeletongait.poses.recording import (
     CUT_UP_TO,
@@ -117,8 +117,8 @@ def test_frame_numbers_and_tracks(tmp_path):
 
 def test_several_videos_in_a_file(tmp_path):
     path = w.gaitgraph(w.walker(), tmp_path / 'x', ('001-nm-01-090', '002-bg-02-000'))
-    (source,) = find_sources(tmp_path)
-    assert [o.name for o in read_source(source)] == ['001-nm-01-090', '002-bg-02-000']
+    (source,) = find_videos(tmp_path)
+    assert [o.name for o in read_videos(source)] == ['001-nm-01-090', '002-bg-02-000']
     with pytest.raises(SkeletonGaitError, match='holds 2 videos'):
         read_poses(path)
 
@@ -134,7 +134,7 @@ def test_sources_of_a_folder(tmp_path):
             (tmp_path / 'both' / f'{name}_{t}.json').write_text(json.dumps(frame))
     w.array(pose, tmp_path / '03-nm-Camera-Pose')
     w.array(pose, tmp_path / '11-sync-nm-Camera-Pose')
-    names = {source.name: [path.name for path in source.files] for source in find_sources(tmp_path)}
+    names = {source.name: [path.name for path in source.files] for source in find_videos(tmp_path)}
     assert [*names] == ['03-nm-Camera-Pose', 'both/a', 'both/b', 'grew/00001/abc', 'one']
     assert names['both/a'] == ['a_9.json', 'a_10.json'] and len(names['one']) == 2
 
@@ -192,8 +192,8 @@ def test_any_json_is_read_or_refused(tmp_path_factory, content):
     for name in ('a_0.json', 'a_1.json'):
         (folder / name).write_text(json.dumps(content))
     try:
-        for source in find_sources(folder):
-            read_source(source)
+        for source in find_videos(folder):
+            read_videos(source)
     except SkeletonGaitError as e:
         assert str(e).startswith(str(folder))
 

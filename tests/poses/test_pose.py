@@ -213,3 +213,19 @@ def test_arrays_that_are_not_poses(bad):
 
 def test_joint_tables():
     assert len(JOINTS) == 17 and all(len(set(t)) == 17 and max(t) < n for n, t in COCO17_FROM.items())
+
+
+@pytest.mark.parametrize('bad, says', [
+    (np.zeros((5, 26, 3)), "26 joints, the first 17 are COCO's: .*import_poses --format=halpe26"),
+    (np.zeros((5, 133, 3)), "133 joints, the first 17 are COCO's: .*--format=wholebody133"),
+    (np.zeros((5, 33, 4)), 'import_poses --format=mediapipe33. reads MediaPipe-33'),
+    ({'split': {}, 'annotations': []}, 'mmaction2 and pyskl.*import_poses'),
+    ({'keypoint': np.zeros((1, 5, 17, 2))}, 'mmaction2 and pyskl.*import_poses')])
+def test_a_refusal_that_knows_the_answer_gives_it(bad, says):
+    with pytest.raises(PoseError, match=says):
+        to_coco17(bad)
+
+
+def test_numbers_with_a_fraction_may_be_keys(tmp_path):
+    "As in the annotations of mmaction2, `valid={0.5: 20}`."
+    assert load(pickle.dumps({'valid': {.5: 20, .75: 3}}), tmp_path) == {'valid': {.5: 20, .75: 3}}

@@ -18,8 +18,8 @@ from skeletongait.files.frames import read_frames
 from skeletongait.files.layout import Layout
 from skeletongait.files.tree import Sequence, read_tree
 from skeletongait.import_poses import import_poses
-from skeletongait.poses.formats import find_sources
-from skeletongait.prepare.pose_import import IMPORTED, Options, import_tree, read_all, read_records, remove_old
+from skeletongait.poses.formats import find_videos
+from skeletongait.prepare.pose_tree import IMPORTED, Options, import_pose_tree, read_all, read_records, remove_old
 from skeletongait.pretreatment_heatmap import pretreatment_heatmap
 
 LAYOUT = Layout('{subject}/{type}/{view}')
@@ -78,14 +78,14 @@ def test_a_second_run_writes_nothing_and_a_change_only_that(tmp_path):
     def stamps():
         return {p.as_posix(): p.stat().st_mtime_ns for p in out.rglob('pose.pkl')}
 
-    import_tree(tmp_path / 'json', out, LAYOUT)
+    import_pose_tree(tmp_path / 'json', out, LAYOUT)
     first, memory = stamps(), (out / IMPORTED).read_bytes()
-    report = import_tree(tmp_path / 'json', out, LAYOUT)
+    report = import_pose_tree(tmp_path / 'json', out, LAYOUT)
     assert report['done_before'] == 3 and stamps() == first and (out / IMPORTED).read_bytes() == memory
     changed = tmp_path / 'json' / '001' / 'nm-01' / '090'
     w.openpose(poses['001'] + np.float32([10, 0, 0]), changed)
     (out / '002' / 'nm-01' / '090' / 'pose.pkl').unlink()
-    assert import_tree(tmp_path / 'json', out, LAYOUT)['done_before'] == 1
+    assert import_pose_tree(tmp_path / 'json', out, LAYOUT)['done_before'] == 1
     assert [k for k, v in stamps().items() if first[k] != v] == [
         (out / s / 'nm-01' / '090' / 'pose.pkl').as_posix() for s in ('001', '002')
     ]
@@ -96,7 +96,7 @@ def test_a_second_run_writes_nothing_and_a_change_only_that(tmp_path):
 def test_killed_and_started_again(tmp_path):
     "Killed at any moment, the same command ends where an undisturbed run ends."
     write_videos(tmp_path / 'json', 40)
-    import_tree(tmp_path / 'json', tmp_path / 'whole', LAYOUT)
+    import_pose_tree(tmp_path / 'json', tmp_path / 'whole', LAYOUT)
     out, command = tmp_path / 'poses', [sys.executable, '-m', 'skeletongait.import_poses', 'json', '--save_root=poses']
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 60
@@ -129,7 +129,7 @@ def test_a_signal_is_one_line(tmp_path):
 
 def test_workers_find_what_one_process_finds(tmp_path):
     write_videos(tmp_path / 'json', 4)
-    sources = find_sources(tmp_path / 'json')
+    sources = find_videos(tmp_path / 'json')
     alone, together = (list(read_all(sources, Options(), workers)) for workers in (0, 2))
     for a, b in zip(alone, together, strict=True):
         np.testing.assert_array_equal(a[0].found.tracks[0].pose, b[0].found.tracks[0].pose)
@@ -143,21 +143,21 @@ def crowd(t, person):
 def test_everybody_or_the_longest(tmp_path):
     pose = w.walker(30)
     w.openpose(pose, tmp_path / 'json' / '001' / 'nm-01' / '090', people=crowd)
-    import_tree(tmp_path / 'json', tmp_path / 'longest', LAYOUT)
-    report = import_tree(tmp_path / 'json', tmp_path / 'all', LAYOUT, Options(person='all'))
+    import_pose_tree(tmp_path / 'json', tmp_path / 'longest', LAYOUT)
+    report = import_pose_tree(tmp_path / 'json', tmp_path / 'all', LAYOUT, Options(person='all'))
     assert [*imported(tmp_path / 'longest')] == ['001/nm-01/090']
     assert {k: len(v) for k, v in imported(tmp_path / 'all').items()} == {'001_1/nm-01/090': 30, '001_2/nm-01/090': 25}
     assert read_frames(tmp_path / 'all')[Sequence('001_2', 'nm-01', '090')] == [[5, 29]]
-    assert import_tree(tmp_path / 'json', tmp_path / 'all', LAYOUT, Options(person='all'))['done_before'] == 1
+    assert import_pose_tree(tmp_path / 'json', tmp_path / 'all', LAYOUT, Options(person='all'))['done_before'] == 1
     assert report['rows'][0]['tracks'] == 2
-    import_tree(tmp_path / 'json', tmp_path / 'all', LAYOUT)  # another choice replaces what was there
+    import_pose_tree(tmp_path / 'json', tmp_path / 'all', LAYOUT)  # another choice replaces what was there
     assert [*imported(tmp_path / 'all')] == ['001/nm-01/090']
 
 
 def test_names_inside_a_file(tmp_path):
     (tmp_path / 'table').mkdir()
     w.gaitgraph(w.walker(), tmp_path / 'table' / 'casia', ('001-nm-01-090', '002-bg-02-000'))
-    import_tree(tmp_path / 'table', tmp_path / 'poses', Layout('{subject:3}-{type}-{view:3}'))
+    import_pose_tree(tmp_path / 'table', tmp_path / 'poses', Layout('{subject:3}-{type}-{view:3}'))
     assert [*imported(tmp_path / 'poses')] == ['001/nm-01/090', '002/bg-02/000']
 
 
@@ -194,18 +194,18 @@ def test_sources_of_two_folders_share_a_tree(tmp_path):
     "What was imported from one folder stays when another one is imported."
     write_videos(tmp_path / 'one', 2)
     w.openpose(w.walker(), tmp_path / 'two' / '009' / 'nm-01' / '000')
-    import_tree(tmp_path / 'one', tmp_path / 'poses', LAYOUT)
-    import_tree(tmp_path / 'two', tmp_path / 'poses', LAYOUT)
+    import_pose_tree(tmp_path / 'one', tmp_path / 'poses', LAYOUT)
+    import_pose_tree(tmp_path / 'two', tmp_path / 'poses', LAYOUT)
     assert len(imported(tmp_path / 'poses')) == 3 and len(read_frames(tmp_path / 'poses')) == 3
 
 
 def test_a_damaged_memory_is_imported_anew(tmp_path):
     write_videos(tmp_path / 'json', 2)
-    import_tree(tmp_path / 'json', tmp_path / 'poses', LAYOUT)
+    import_pose_tree(tmp_path / 'json', tmp_path / 'poses', LAYOUT)
     path = tmp_path / 'poses' / IMPORTED
     path.write_bytes(path.read_bytes()[:-40] + b'\n[1]\n{"source": 3}\n')
-    assert import_tree(tmp_path / 'json', tmp_path / 'poses', LAYOUT)['done_before'] == 1
-    assert import_tree(tmp_path / 'json', tmp_path / 'poses', LAYOUT)['done_before'] == 2
+    assert import_pose_tree(tmp_path / 'json', tmp_path / 'poses', LAYOUT)['done_before'] == 1
+    assert import_pose_tree(tmp_path / 'json', tmp_path / 'poses', LAYOUT)['done_before'] == 2
 
 
 def test_wrong_options_change_nothing(tmp_path):
@@ -240,7 +240,7 @@ def test_names_that_are_no_utf8(tmp_path):
     name = os.fsdecode(b'caf\xe9')
     w.openpose(w.walker(), tmp_path / 'json' / name / 'nm-01' / '090')
     for done in (0, 1):
-        assert import_tree(tmp_path / 'json', tmp_path / 'poses', LAYOUT)['done_before'] == done
+        assert import_pose_tree(tmp_path / 'json', tmp_path / 'poses', LAYOUT)['done_before'] == done
     assert [*imported(tmp_path / 'poses')] == [f'{name}/nm-01/090']
 
 
@@ -251,12 +251,12 @@ def test_nothing_to_remove():
 def test_a_failure_takes_nothing_away(tmp_path):
     "With a layout that fits nothing, what was imported stays; so does a video whose file has become unreadable."
     write_videos(tmp_path / 'json', 2)
-    import_tree(tmp_path / 'json', tmp_path / 'poses', LAYOUT)
+    import_pose_tree(tmp_path / 'json', tmp_path / 'poses', LAYOUT)
     before = files(tmp_path / 'poses')
     for wrong in ('{subject}/{type}/{view}/deeper', '{view}-{subject}/{type}'):
-        assert len(import_tree(tmp_path / 'json', tmp_path / 'poses', Layout(wrong))['failed']) == 2
+        assert len(import_pose_tree(tmp_path / 'json', tmp_path / 'poses', Layout(wrong))['failed']) == 2
     (tmp_path / 'json' / '000' / 'nm-01' / '090' / 'video_000000000000_keypoints.json').write_text('{')
-    assert len(import_tree(tmp_path / 'json', tmp_path / 'poses', LAYOUT)['failed']) == 1
+    assert len(import_pose_tree(tmp_path / 'json', tmp_path / 'poses', LAYOUT)['failed']) == 1
     after = files(tmp_path / 'poses')
     for name in (IMPORTED, 'report.json'):
         before.pop(name), after.pop(name)

@@ -59,8 +59,8 @@ def report(root):
 def test_pictures_become_silhouettes(source, tmp_path):
     done = run(tmp_path, 'masks', '--save_root=sil')
     assert done.returncode == 0, done.stderr
-    assert '3 walks imported, 0 failed, 0 were there already, 24 frames -> sil' in done.stdout
-    assert 'walks/s' in done.stderr and 'notice' not in done.stdout
+    assert '3 sequences imported, 0 failed, 0 were there already, 24 frames -> sil' in done.stdout
+    assert ' sequences/s' in done.stderr and 'notice' not in done.stdout
     out = tmp_path / 'sil'
     for subject in range(3):
         file = out / f'{subject:03d}' / 'nm-01' / '090' / '090.pkl'
@@ -71,7 +71,7 @@ def test_pictures_become_silhouettes(source, tmp_path):
     before = files(out)
     stamps = {p: p.stat().st_ino for p in out.rglob('*.pkl')}
     done = run(tmp_path, '--save_root=sil', 'masks')
-    assert done.returncode == 0 and '0 walks imported, 0 failed, 3 were there already' in done.stdout
+    assert done.returncode == 0 and '0 sequences imported, 0 failed, 3 were there already' in done.stdout
     assert files(out) == before and stamps == {p: p.stat().st_ino for p in out.rglob('*.pkl')}
 
 
@@ -91,7 +91,7 @@ def test_a_video_of_masks(tmp_path):
     expected = np.stack([cut_silhouette(m) for m in np.delete(masks, 3, 0)])
     assert (np.abs(walk.astype(int) - expected) > 128).mean() < 0.01
     assert read_frames(tmp_path / 'sil') == {Sequence('001', 'nm-01', '090'): [[0, 2], [4, 7]]}
-    assert 'notice: 1 walks: frames without a body are dropped' in done.stdout
+    assert 'notice: 1 sequences: frames without a body are dropped' in done.stdout
 
 
 def test_bad_walks_are_listed_and_the_rest_is_done(source, tmp_path):
@@ -119,7 +119,7 @@ def test_bad_walks_are_listed_and_the_rest_is_done(source, tmp_path):
     assert report(tmp_path / 'sil')['imported'] == 2
     broken.write_bytes(picture)
     done = run(tmp_path, 'masks', '--save_root=sil')
-    assert '1 walks imported, 3 failed, 2 were there already' in done.stdout
+    assert '1 sequences imported, 3 failed, 2 were there already' in done.stdout
 
 
 def test_two_walks_never_share_a_place(source, tmp_path):

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skeletongait.core import SkeletonGaitError
-from skeletongait.prepare.silhouettes import cut_silhouette, cut_walk, in_order, read_mask, read_video
+from skeletongait.prepare.silhouettes import cut_silhouette, cut_masks, in_order, read_mask, read_video
 from skeletongait.walkers.recording import make_sequence
 
 
@@ -129,7 +129,7 @@ def test_rows_keep_the_numbers_of_their_frames():
     sil = make_sequence(seed=1, subject=2, type='nm-01', view='090', n_frames=8).silhouette
     masks = [np.where(s > 127, 255, 0).astype(np.uint8) for s in sil]
     masks[3] = np.zeros_like(masks[3])
-    walk = cut_walk(masks, range(10, 18))
+    walk = cut_masks(masks, range(10, 18))
     assert walk.numbers == (10, 11, 12, 14, 15, 16, 17) and len(walk.array) == 7
     assert walk.notices == ('frames without a body are dropped',)
 
