@@ -427,6 +427,7 @@ def _check_submission(submission:Submission, sequences:list[Sequence]) -> None:
     if not len(gallery):
         raise _nobody('submission.gallery', submission.gallery, sequences)
 
+# %% ../../nbs/evaluation/02_protocols.ipynb #0e5e0103
 def _any_match(whole:list[Split], sequences:list[Sequence]) -> bool:
     "Does any probe have its subject in the gallery, before exclusions?"
     for s in whole:
@@ -735,6 +736,7 @@ def all_rules(self:GalleryProbe) -> dict[str,Rule|None]:
                 rules[_place(condition, what)] = getattr(condition, what)
     return rules
 
+# %% ../../nbs/evaluation/02_protocols.ipynb #0e5e0104
 @patch
 def gaps(self:GalleryProbe,
     sequences:list[Sequence],       # Of the test set
