@@ -934,6 +934,8 @@ def evaluate(
     chosen = pick('protocol', protocol, PROTOCOLS) if isinstance(protocol, str) else protocol
     if csv_path is not None and getattr(chosen, 'submission', None) is None:
         raise SkeletonGaitError(f"csv_path: protocol {protocol} writes no list of rankings; leave csv_path out")
+    if open_set and not hasattr(chosen, 'open_set'):
+        raise SkeletonGaitError(f"open_set: protocol {protocol} has no such figures; leave open_set out")
     test = make_embedding_set(embeddings, labels, types, views)
     results = chosen.results(test, metric, probes)
     if open_set:
