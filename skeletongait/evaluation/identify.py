@@ -93,6 +93,7 @@ def save(self:Gallery,
     "Save the gallery in one file."
     save_embeddings(self.test, path, self.about)
 
+# %% ../../nbs/evaluation/05_identify.ipynb #1de00021
 def _read_about(path:str|os.PathLike) -> Any:
     "Return the note in a file of embeddings; None where it holds none."
     with zipfile.ZipFile(path) as z:

@@ -134,6 +134,7 @@ def accepted_at_most(
             f"{math.ceil(1/exact)}{smallest}; take a larger rate, or more people or sequences")
     return k
 
+# %% ../../nbs/evaluation/04_open_set.ipynb #0e5e0027
 def threshold_at(
     d_n:np.ndarray, # Distances of impostor pairs or of strangers' searches, ascending
     rate:float,     # Share of them that may be accepted, above 0 and below 1

@@ -600,6 +600,8 @@ def test_own_protocol():
         def results(self, test, metric, probes): return {'n': len(test.sequences), 'metric': metric, 'probes': probes}
     assert evaluate(np.zeros((2, 1, 1)), 'ab', 'tt', 'vv', Count(), 'cos',
                     ['x']) == {'n': 2, 'metric': 'cos', 'probes': ['x']}
+    with pytest.raises(SkeletonGaitError, match='has no such figures; leave open_set out'):
+        evaluate(np.zeros((2, 1, 1)), 'ab', 'tt', 'vv', Count(), open_set=True)
 
 
 def test_split_needs_names_only():
