@@ -14,14 +14,14 @@ if __name__ == '__main__' and not __spec__ and '__file__' in globals(): # run by
     runpy.run_module('skeletongait.check', run_name='__main__', alter_sys=True)
 
 # %% ../nbs/09_check.ipynb #244cd219
-import json
 import os
 import sys
+from json import dumps
 from pathlib import Path
 
 from tqdm import tqdm
 
-from .cli import run_script, stoppable
+from .cli import Word, run_script, stoppable
 from .core import SkeletonGaitError, pick
 from .distributed import ranks
 from .evaluation.coverage import find_partition, partition_rows, protocol_rows
@@ -87,9 +87,9 @@ def _report(tree:str, tally:Tally, rows:list[Row]) -> dict:
 # %% ../nbs/09_check.ipynb #c4993b07
 def check(
     # Tree of poses, maps or silhouettes, or a linked tree: <subject>/<type>/<view>/*.pkl, .npy or .npz
-    tree:str,
+    tree:Word,
     html:str=None,       # Write the findings here as one page with pictures
-    json_path:str=None,  # Write the findings here as JSON, with every sequence
+    json:str=None,       # Write the findings here as JSON, with every sequence
     partition:str=None,  # JSON file of the partition, or CASIA-B, CASIA-E, CCPG, OUMVLP, GREW
     protocol:str=None,   # Name of the protocol of the test: Gait3D, CASIA-B, CCPG, ...
     # YAML file of heatmap settings: what these make harmless is no error; without it the published ones
@@ -100,7 +100,7 @@ def check(
     "Look for what is wrong with the values in a tree; changes nothing."
     if ranks().rank: return 0 # one process does the work, and starts others itself
     _check_place(html, 'html')
-    _check_place(json_path, 'json')
+    _check_place(json, 'json')
     cfg = load_heatmap_config(heatmap_cfg_path)
     limits, closed = Limits(max_file_mb, max_frames), []
     found = read_tree(tree, ENDINGS, closed.append)
@@ -109,23 +109,17 @@ def check(
     rows = in_order(rows + tally.rows())
     summary = _summary(tally, rows)
     print(*filter(None, (table(rows), summary)), sep='\n', flush=True)
-    if json_path:
-        save_text(json.dumps(_report(tree, tally, rows), indent=1) + '\n', json_path)
+    if json:
+        save_text(dumps(_report(tree, tally, rows), indent=1) + '\n', json)
     if html:
         save_text(html_page(f'{tree}: what is wrong', summary, rows, limits), html)
     return int(any(r.error for r in rows))
 
 # %% ../nbs/09_check.ipynb #d5a56927
-def _with_names(words:list[str]) -> list[str]:
-    "The command line with names for what has none: the tree, and `--json`, which is a module here."
-    if words and not words[0].startswith('-'):
-        words = [f'--tree={words[0]}', *words[1:]]
-    return ['--json_path' + w.removeprefix('--json') if w.split('=')[0] == '--json' else w for w in words]
-
 def cli():
     "The console command `skeletongait_check`."
     with stoppable():
-        code = run_script(check, _with_names(sys.argv[1:]))
+        code = run_script(check)
     sys.exit(code)
 
 # %% ../nbs/09_check.ipynb #ac79d183

