@@ -105,7 +105,7 @@ def test_manifest_and_report(small):
     r = records['004/nm-01/090/npy.npy']
     f = small/'pose'/r.pose
     assert r == (r.pose, f.stat().st_size, f.stat().st_mtime_ns, m.file_sha256(f),
-                 (small/OUT/'pkl'/m.maps_name(r.pose)).stat().st_size, 4, (), 0, ('few frames',))
+                 (small/OUT/'pkl'/m.maps_name(r.pose)).stat().st_size, 4, (), 0, (), ('few frames',))
     report = json.loads((small/OUT/'report.json').read_text())
     assert 'pickle' in report['failed'][0].pop('reason')
     assert report == dict(files=13, sequences=5, maps=12, frames=48, left=0,
