@@ -101,11 +101,10 @@ def check(
     "Look for what is wrong with the values in a tree; changes nothing."
     if ranks().rank: return 0 # one process does the work, and starts others itself
     _check_places(html=html, json=json_path)
-    cfg = load_heatmap_config(heatmap_cfg_path)
     limits, closed = Limits(max_file_mb, max_frames), []
     found = read_tree(tree, ENDINGS, closed.append)
     rows = name_rows(found, partition, protocol) + place_rows(found, closed)
-    tally = _look(found, limits, cfg)
+    tally = _look(found, limits, load_heatmap_config(heatmap_cfg_path))
     rows = in_order(rows + tally.rows())
     summary = _summary(tally, rows)
     print(*filter(None, (table(rows), summary)), sep='\n', flush=True)
