@@ -5,7 +5,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from skeletongait.files.arrays import PoseError
+from skeletongait.poses.joints import PoseError
 from skeletongait.poses.joints import JOINTS
 from skeletongait.poses.quality import FEWEST_FRAMES, KINDS, pose_findings, read_body, smallest_step
 from skeletongait.walkers.datasets import LAYOUTS, write_like
