@@ -20,7 +20,7 @@ settings.load_profile('shared')
 # These send signals, limit resources or mount small disks, which Windows has in another way or not at all.
 NEEDS_POSIX = [
     'test_core',
-    'test_identify',
+    'test_embed_and_identify',
     'test_repository',
     'test_terminal',
     'data/test_data',

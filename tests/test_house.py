@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import re
 import subprocess
 import sys
 
@@ -133,3 +134,13 @@ def test_help_explains_parameters():
     code += 'help(pose_to_heatmap); print(HeatmapStudio.__doc__)'
     shown = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True, cwd=ROOT).stdout
     assert shown.count('Parameters:') == 2 and 'cfg: Settings' in shown and 'fps: Frames per second' in shown
+
+
+def test_the_map_names_every_room_module_and_command():
+    "CONTRIBUTING.md, one row for each room, in the order of imports."
+    rows = re.findall(r'^\| (`.*?) \| (.*) \|$', (ROOT / 'CONTRIBUTING.md').read_text(encoding='utf-8'), re.MULTILINE)
+    assert [names.strip('`') for names, _ in rows[:-1]] == ROOMS
+    for name, text in rows[:-1]:
+        inside = {module.split('.')[1] for module in MODULES if module.startswith(f'{name}.')}
+        assert inside <= {*re.findall('`([a-z0-9_]+)`', text)}, name
+    assert {*re.findall('`([a-z_]+)`', rows[-1][0])} == {*COMMANDS}
