@@ -431,7 +431,7 @@ def bombs() -> dict[str,bytes]:
 
 
 SAYS = {   # by which defence some of them must be stopped, so that none stands on its neighbour's shoulders
-    'reduce0.pkl': 'the name posix.mkdir',
+    'reduce0.pkl': 'a call of posix.mkdir',
     'within_numpy.pkl': 'ctypes._os.mkdir',
     'inst.pkl': 'the instruction INST',
     'after_an_array.pkl': 'the instruction POP',
