@@ -65,7 +65,7 @@ def as_points(
     try:
         points = np.array(values, np.float64)
     except (TypeError, ValueError):
-        raise PoseError(f"the joints of a person are not numbers, but {reprlib.repr(values)}; "
+        raise PoseError(f"the joints of a person are not numbers (found {reprlib.repr(values)}); "
                         "expected x, y, confidence for each joint") from None
     if columns and points.ndim == 1 and points.size and not points.size % columns:
         points = points.reshape(-1, columns)
