@@ -78,7 +78,7 @@ class Stop:
         self.since = 0.      # When the signal arrived
 
     def arrived(self, name:str) -> None:
-        "Record a signal inside a `later` block; raise `Stopped` outside one, or on a second signal."
+        "In a `later` block note the first signal and ignore another within 2 seconds; otherwise raise `Stopped`."
         soon = time.monotonic() - self.since < 2 # the launcher's signal after the terminal's
         if self.patient and not self.name:
             self.name, self.since = name, time.monotonic()

@@ -55,7 +55,7 @@ def read_report(
     if not path.exists(): return {}
     try: return dict(read_json(read_text(path, 'the report of earlier videos'))['videos'])
     except (KeyError, TypeError, ValueError):
-        raise SkeletonGaitError(f"{path}: is no report of this command; choose another --save_root") from None
+        raise SkeletonGaitError(f"{path}: not a report of this command; choose another --save_root") from None
 
 def write_report(
     root:Path,             # `--save_root`

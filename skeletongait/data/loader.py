@@ -93,7 +93,7 @@ class DrawnDataset(Dataset):
         if worker:
             self.reading[worker.id] = i+1
         try:
-            return iteration, self.dataset.draw(i, self.cfg, slot_rng(self.seed, iteration, slot))
+            return iteration, self.dataset.sample(i, self.cfg, slot_rng(self.seed, iteration, slot))
         except SkeletonGaitError as e:
             return iteration, e
         except Exception as e:

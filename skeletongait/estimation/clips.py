@@ -41,7 +41,7 @@ def _opened(path:str|os.PathLike) -> cv2.VideoCapture:
 def look_at_video(
     path:str|os.PathLike, # A video
 ) -> Video:
-    "Read what a video says about itself; a `SkeletonGaitError` if it is none."
+    "Read what a video says about itself; a `SkeletonGaitError` if it is not one."
     capture = _opened(path)
     keys = cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT, cv2.CAP_PROP_FRAME_COUNT, cv2.CAP_PROP_FPS
     width, height, n_frames, fps = (max(capture.get(o), 0) for o in keys)

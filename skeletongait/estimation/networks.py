@@ -140,7 +140,7 @@ def _interpreter(path:Path):
     except ImportError:
         raise SkeletonGaitError(
             "finding people in a video needs ai-edge-litert, which is not installed: "
-            "pip install skeletongait[video]") from None
+            "pip install 'ai-edge-litert>=2.3'") from None
     return Interpreter(str(path), num_threads=1)
 
 class Network:

@@ -122,7 +122,11 @@ LOOK_ALL = 20 # and in the whole picture every so many
 TOO_CLOSE = 'it came too close to another person'
 
 class Follower:
-    "Follows all people in a video."
+    """Follows all people in a video.
+
+    Where two tracks meet, the one that is followed later in the frame ends (`TOO_CLOSE`) and never goes on;
+    the person begins a new track once the two are apart.
+    """
     def __init__(self,
         estimator:BlazePose, # Finds people, and their joints
     ):

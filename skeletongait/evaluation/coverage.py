@@ -27,7 +27,7 @@ COVERAGE_KINDS = {
         'add their data, or use the partition of this data set', NEVER),
     'unlisted subject': Kind('subjects with data that the partition does not list: they stay unused',
         'add them to TRAIN_SET or TEST_SET', NEVER),
-    'missing probe': Kind('listed probes that are no test sequence of the tree',
+    'missing probe': Kind('listed probes that are not test sequences of the tree',
         'add their data, or correct PROBE_SET', NEVER),
     'empty condition': Kind('conditions of the protocol without probes or without a gallery',
         'compare the types and views of the tree with the protocol', NEVER),

@@ -122,7 +122,7 @@ def accepted_at_most(
     n:int,      # Comparisons of different people
     rate:float, # Share of them that may be accepted, above 0 and below 1
 ) -> int: # 1 or more
-    "Return how many comparisons a rate of false accepts allows; raise a `SkeletonGaitError` where that is none."
+    "Return how many comparisons a rate of false accepts allows; raise a `SkeletonGaitError` where that is 0."
     if not 0 < rate < 1:
         raise SkeletonGaitError(f"rate of false accepts: found {rate:g}, expected a number above 0 and below 1")
     exact = Fraction(str(float(rate))) # as it is written: 0.29 of 100 is 29

@@ -190,6 +190,7 @@ def to_dict(self:GalleryProbe) -> dict: # Plain data
     return _plain(self)
 
 # %% ../../nbs/evaluation/02_protocols.ipynb #46471dbf
+# A view of the probe against a view of the gallery; `exclude` leaves out the probe's own view.
 PAIRS = Table(per='view_pair', measures=('R1',), exclude=('view',), key='{condition}@{measure}',
               unmatched='wrong', decimals=2)
 PAIRS_OF_TWO = dataclasses.replace(PAIRS, measures=('R1', 'R5'))

@@ -270,7 +270,10 @@ def _hit_keys(d_nm:Tensor, hit_nh:Tensor) -> Tensor: # int64 `(n, h)`
     return _keys(d_nh, hit_nh).masked_fill(missing, NO_HIT).sort(1).values
 
 def _count_pieces(d_nm:Tensor, key_nh:Tensor) -> Tensor: # int64 `(n, h+1)`
-    "Count each probe's gallery sequences in the pieces between its hits."
+    """Count how many gallery sequences lie before the first hit, between hits, and after the last.
+
+    Their running sum gives the ranks.
+    """
     n, n_pieces = len(d_nm), key_nh.shape[1] + 1
     first_piece_n1 = torch.arange(n, device=d_nm.device)[:, None]*n_pieces
     count = torch.zeros(n*n_pieces, dtype=torch.int64, device=d_nm.device)

@@ -197,7 +197,8 @@ for _core in ('numpy.core', 'numpy._core'): # numpy 1 and 2
 # %% ../../nbs/files/01_arrays.ipynb #29927561
 class Machine:
     "The stack of a pickle's machine; instructions see it only down to the last mark."
-    only = '; only numpy arrays are read' # End of the message about something refused
+    only = ( # End of the message about something refused
+        '; only numpy arrays are read. Do not open this file elsewhere unless you trust it')
 
     def __init__(
         self,
@@ -252,7 +253,7 @@ def name(self:Machine, module, name) -> Name:
     if type(module) is not str or type(name) is not str:
         raise ArrayFileError(f"a name made of {_found(module)} and {_found(name)}; expected two texts")
     if (module, name) not in self.names:
-        raise ArrayFileError(f"the name {_line(f'{module}.{name}')}{self.only}")
+        raise ArrayFileError(f"a call of {_line(f'{module}.{name}')}{self.only}")
     return Name(module, name)
 
 @patch
@@ -341,10 +342,14 @@ def _read_argument(op:pickletools.OpcodeInfo, f:BinaryIO) -> Any:
     return op.arg.reader(f) if op.arg else None
 
 # %% ../../nbs/files/01_arrays.ipynb #d1a40a11
+_ONLY_ARRAYS = (
+    ': only arrays, numbers and strings are read; save the data as .npy, or as a pickle of one numpy array')
+
 def instructions(
     f:BinaryIO,           # Positioned at the start of a pickle; afterwards just after its end
     limits:Limits,        # `limits.instructions` are read at most
     opcodes:dict=OPCODES, # The allowed ones: code -> its entry in `pickletools`
+    only:str=_ONLY_ARRAYS, # End of the message about any other
 ) -> Iterator[tuple[str,Any]]:
     "Yield name and argument of each instruction of a pickle, up to the last one."
     for _ in range(limits.instructions):
@@ -353,8 +358,7 @@ def instructions(
             raise ValueError("it ends before its last instruction")
         if code not in opcodes:
             name = getattr(pickletools.code2op.get(code.decode('latin1')), 'name', code)
-            raise ArrayFileError(
-                f"the instruction {name} at byte {f.tell()-1}; arrays, numbers and strings do not need it")
+            raise ArrayFileError(f"the instruction {name} at byte {f.tell()-1}{only}")
         op = opcodes[code]
         if op.name == 'STOP': return
         yield op.name, _read_argument(op, f)

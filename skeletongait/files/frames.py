@@ -84,7 +84,7 @@ def read_frames(
         raise SkeletonGaitError(f"{path}: {e}; expected {what}") from None
     wrong = _wrong_key(content)
     if wrong:
-        raise SkeletonGaitError(f"{path}: {wrong} is no sequence with runs of ascending numbers; expected {what}; "
+        raise SkeletonGaitError(f"{path}: {wrong} is not a sequence with runs of ascending numbers; expected {what}; "
                                 "import the tree again, or remove the file to join by position")
     return {Sequence(*k.split('/')): v for k, v in content.items()}
 

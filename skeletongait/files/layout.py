@@ -97,7 +97,7 @@ class Layout:
 
     def place(self,
         path:str|os.PathLike,     # Of a walk's folder or file, relative to the folder that is imported
-        endings:tuple[str,...]=() # Ends of files' names that are no part of a view's name: `('.json',)`
+        endings:tuple[str,...]=() # Ends of files' names that are not part of a view's name: `('.json',)`
     ) -> Sequence:
         "Read the names in a path; a `SkeletonGaitError` names the first part that does not fit."
         text = PurePath(path).as_posix()
@@ -122,7 +122,7 @@ def without_ending(
 _COLUMNS = ('path', *Sequence._fields)
 
 def _rows(table:Path) -> Iterable[tuple[int,dict]]: # Line and row
-    "Read the rows of a table; a `SkeletonGaitError` if it is no CSV with the columns."
+    "Read the rows of a table; a `SkeletonGaitError` if it is not a CSV table with these columns."
     wanted = f"a CSV with the columns {', '.join(_COLUMNS)}, or a pattern such as '{{subject}}/{{type}}/{{view}}'"
     reader = csv.DictReader(io.StringIO(unescaped(read_text(table, wanted)), newline=''), strict=True)
     try:
@@ -181,7 +181,7 @@ class Placed(NamedTuple):
 def place_all(
     layout:Layout|TableLayout,
     paths:Iterable[str|os.PathLike], # Relative to the folder that is imported
-    endings:tuple[str,...]=(),       # Ends of files' names that are no part of a view's name
+    endings:tuple[str,...]=(),       # Ends of files' names that are not part of a view's name
 ) -> Placed:
     "Place many paths; two paths to one place have none."
     takers, failed = {}, []

@@ -216,7 +216,7 @@ def describe(
 ) -> tuple[Any,list[_Storage]]: # The content of the pickle, as descriptions; the storages that it uses
     "Read a pickle of `torch.save` without running it; an `ArrayFileError` or a `ValueError` says what is wrong."
     s = _Description(n_bytes, sizes)
-    for op, arg in instructions(f, _LIMITS, _OPCODES):
+    for op, arg in instructions(f, _LIMITS, _OPCODES, s.only):
         _torch_step(s, op, arg)
     o = Plain(n_bytes, _LIMITS, (type(None), bytes, _Tensor, _Storage, Name))(*s.pop())
     if any(_has_hooks(hooks) for hooks in s.hooks):

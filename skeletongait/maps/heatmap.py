@@ -15,7 +15,7 @@ import numpy as np
 from sklearn.metrics import pairwise_distances_chunked
 
 from .renderer import draw_images, draw_sequence
-from .settings import HeatmapConfig, heatmap_config
+from .settings import HeatmapConfig, SIGMA, heatmap_config
 from ..poses.joints import JOINTS, PoseError, to_coco17
 
 # %% ../../nbs/maps/01_heatmap.ipynb #9de1a6c6
@@ -155,16 +155,17 @@ def centre_and_scale(
     xy = xy - hips[:, None]
     height = xy[..., 1].max(1) - xy[..., 1].min(1)
     if not height.all():
-        flat = _first_few(np.flatnonzero(height == 0))
-        raise PoseError(f"frames {flat}: all joints have the same y; expected a body with some height")
+        flat = _first_frames(np.flatnonzero(height == 0))
+        raise PoseError(f"{flat}: all joints have the same y; expected a body with some height")
     scale = (size//1.5)/height
     return xy*scale[:, None, None] + size//2
 
 # %% ../../nbs/maps/01_heatmap.ipynb #bb30c5cd
-def _first_few(numbers) -> str:
-    "List the first eight of `numbers`, and say how many more there are."
+def _first_frames(numbers) -> str:
+    "Name the first eight of some frames, and say how many more there are."
     numbers = [int(n) for n in numbers]
-    text = ', '.join(map(str, numbers[:8]))
+    text = 'frame ' if len(numbers) == 1 else 'frames '
+    text += ', '.join(map(str, numbers[:8]))
     if len(numbers) > 8:
         text += f' and {len(numbers) - 8} more'
     return text
@@ -173,7 +174,7 @@ def _first_few(numbers) -> str:
 def render(
     xy:np.ndarray,   # `(T, 17, 2)` joints in the image's pixels
     conf:np.ndarray, # `(T, 17)` confidences in [0, 1]
-    sigma:float=8.,  # Standard deviation of the Gaussians, in pixels
+    sigma:float=SIGMA, # Standard deviation of the Gaussians, in pixels
     height:int=128,  # Image height
     width:int=128,   # Image width
 ) -> np.ndarray: # `(T, 2, height, width)` uint8: limb map, joint map
@@ -209,7 +210,7 @@ def _check_finite(x:np.ndarray, what:str) -> None:
     "Raise a `PoseError` that names the frames of `x` `(T, ...)` with non-finite values."
     bad = ~np.isfinite(x).all((1, 2))
     if bad.any():
-        raise PoseError(f"frames {_first_few(np.flatnonzero(bad))}: {what}")
+        raise PoseError(f"{_first_frames(np.flatnonzero(bad))}: {what}")
 
 # %% ../../nbs/maps/01_heatmap.ipynb #32cf955c
 def found_joints(

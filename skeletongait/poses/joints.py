@@ -119,7 +119,7 @@ def _check_array(pose) -> None:
         raise PoseError(f"found an array of dtype {pose.dtype}; expected numbers")
 
 def _other_set(shape:tuple[int,...]) -> str:
-    "What an array of this shape, which is none of ours, may be; empty if nobody knows."
+    "What an array of this shape, which no known joint set has, may be; empty if unknown."
     if len(shape) != 3 or not 2 <= shape[2] <= 5: return ''
     names = [o.name for o in JOINT_SETS.values() if len(o.joints) == shape[1]]
     if not names: return ''

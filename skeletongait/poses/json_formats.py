@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['JSON_FORMATS', 'OWN_JOINTS', 'Frame', 'frame_number', 'assemble', 'as_points', 'as_id', 'JsonFormat', 'json_format',
-           'is_one_frame', 'set_of_names', 'known_joints', 'image_size', 'read_json_video']
+           'is_one_frame', 'joint_set_name', 'known_joints', 'image_size', 'read_json_video']
 
 # %% ../../nbs/poses/03_json_formats.ipynb #e6f2b5b7
 import re
+import reprlib
 from collections.abc import Iterable, Mapping
 from itertools import chain
 from pathlib import PurePath
@@ -64,7 +65,8 @@ def as_points(
     try:
         points = np.array(values, np.float64)
     except (TypeError, ValueError):
-        raise PoseError("the joints of a person are no table of numbers") from None
+        raise PoseError(f"the joints of a person are not numbers (found {reprlib.repr(values)}); "
+                        "expected x, y, confidence for each joint") from None
     if columns and points.ndim == 1 and points.size and not points.size % columns:
         points = points.reshape(-1, columns)
     if points.ndim == 3 and len(points) == 1:
@@ -75,7 +77,7 @@ def as_points(
     return points
 
 # %% ../../nbs/poses/03_json_formats.ipynb #c8f7dc6a
-def as_id(value:Any) -> int|None: # None for anything that is no track
+def as_id(value:Any) -> int|None: # None for anything that is not the number of a track
     "Return the number of a track."
     while isinstance(value, list) and value:
         value = value[0]
@@ -216,7 +218,7 @@ def _landmark_points(landmarks:list[dict]) -> np.ndarray:
     columns = ['x', 'y'] + ([sure] if sure else [])
     return as_points([[point.get(c) for c in columns] for point in landmarks])
 
-def _landmark_people(o:Any) -> list[np.ndarray]|None: # None: this is no frame of landmarks
+def _landmark_people(o:Any) -> list[np.ndarray]|None: # None: this is not a frame of landmarks
     "The people of a frame."
     if isinstance(o, dict):
         o = _first(o, *_LANDMARKS)
@@ -287,10 +289,10 @@ _OF_DATA_SET = {'coco': 'coco17', 'coco_wholebody': 'wholebody133', 'halpe': 'ha
 
 OWN_JOINTS = 'joints of its own' # What a file with names of joints that no set has is said to hold
 
-def set_of_names(
+def joint_set_name(
     names:Any, # Names of joints in a file's order
 ) -> str: # `OWN_JOINTS` if there is none
-    "Return the joint set with these joints in this order."
+    "Return the name of the joint set with these joints in this order."
     return next((o.name for o in JOINT_SETS.values() if list(o.joints) == names), OWN_JOINTS)
 
 def known_joints(
@@ -302,7 +304,7 @@ def known_joints(
     if isinstance(meta, dict) and isinstance(meta.get('dataset_name'), str):
         return _OF_DATA_SET.get(meta['dataset_name'], meta['dataset_name'])
     if isinstance(categories, list) and categories and isinstance(categories[0], dict) and 'keypoints' in categories[0]:
-        return set_of_names(categories[0]['keypoints'])
+        return joint_set_name(categories[0]['keypoints'])
     return ''
 
 # %% ../../nbs/poses/03_json_formats.ipynb #acedbbd1
@@ -324,10 +326,12 @@ def _frames_of(o:Any, name:str) -> list[Frame]:
     form = json_format(o)
     if form is None:
         kinds = ', '.join(known.title for known in JSON_FORMATS)
-        raise PoseError(f"no poses that are known; expected {kinds}")
+        raise PoseError(f"not poses in a known form; expected {kinds}")
     frames = form.frames(o, name)
-    if not all(isinstance(frame.key, (int, str)) for frame in frames):
-        raise PoseError("a frame's number is no number")
+    for frame in frames:
+        if not isinstance(frame.key, (int, str)):
+            found = reprlib.repr(frame.key)
+            raise PoseError(f"the number of a frame is {found}; expected a whole number, or a name that ends in one")
     return frames
 
 def read_json_video(

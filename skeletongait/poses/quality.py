@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .joints import JOINTS, to_coco17
+from .recording import CUT_UP_TO
 
 # %% ../../nbs/poses/07_quality.ipynb #fd95bb98
 class Kind(NamedTuple):
@@ -60,7 +61,7 @@ POSE_KINDS = {
     'joint never found': Kind('a joint that no frame has; it counts as lying in the corner of the picture, '
         'so the body shrinks and a limb leads to the corner',
         'draw with padkeypoints_args.leave_out_unseen: True', ALWAYS),
-    'score out of range': Kind('confidences below 0 or above 1; maps become white blobs',
+    'score out of range': Kind(f'confidences below 0 or above {CUT_UP_TO}; maps become white blobs',
         'divide the scores by their largest possible value, or set padkeypoints_args.use_conf: False', HALF),
     'normalised': Kind('coordinates that are fractions of a picture, not pixels',
         'multiply x by the width and y by the height of the video', ALWAYS),
@@ -96,7 +97,7 @@ class Body(NamedTuple):
     "A pose sequence as the tests want it."
     pose: np.ndarray  # `(T, 17, 3)` or `(T, 17, 2)`, as it was given
     xy: np.ndarray    # `(T, 17, 2)` float64, pixels; NaN where not found
-    score: np.ndarray # `(T, 17)`; 1 where the pose has none, 0 where it is no number
+    score: np.ndarray # `(T, 17)`; 1 where the pose has none, 0 where it is not a number
     found: np.ndarray # `(T, 17)` bool
     middle: np.ndarray # `(T, 2)` mean of the joints found; 0 for an empty frame
     extent: np.ndarray # `(T, 2)` width and height of the joints found; 0 for an empty frame
@@ -113,7 +114,7 @@ _FAINTEST = 1e-3 # the renderer draws no joint of a lower score
 def read_body(
     pose:np.ndarray, # `(T, V, 3)` or `(T, V, 2)`, as `to_coco17` takes it
 ) -> Body:
-    "Prepare a pose sequence for the tests; a `PoseError` if it is none."
+    "Prepare a pose sequence for the tests; a `PoseError` if it is not one."
     pose = to_coco17(pose)
     xy = pose[..., :2].astype(np.float64)
     score = pose[..., 2].astype(np.float64) if pose.shape[-1] == 3 else np.ones(pose.shape[:2])
@@ -128,7 +129,7 @@ def read_body(
     return Body(pose, np.where(there, xy, np.nan), score, found, middle, extent)
 
 # %% ../../nbs/poses/07_quality.ipynb #52737e58
-_LARGEST_SCORE, _LARGEST_FRACTION = 1.1, 1.5
+_LARGEST_FRACTION = 1.5
 
 def _non_finite(b:Body) -> Finding|None:
     return finding(KINDS, 'non-finite number', ~np.isfinite(b.pose).all((1, 2)))
@@ -140,7 +141,7 @@ def _empty_frames(b:Body) -> Finding|None:
     return finding(KINDS, 'empty frame', ~b.found.any(1))
 
 def _scores(b:Body) -> Finding|None:
-    out = (b.score < 0) | (b.score > _LARGEST_SCORE)
+    out = (b.score < 0) | (b.score > CUT_UP_TO)
     detail = f'from {b.score.min():.2g} to {b.score.max():.2g}'
     return finding(KINDS, 'score out of range', out.any(1), detail)
 
@@ -191,7 +192,7 @@ def smallest_step(
     order:str, # One of `LEVELS`
     axis:int,  # 0: heights are in x; 1: in y
     down:int,  # 1: larger numbers are lower; -1: higher
-) -> float: # Fraction of the body's size; at most 0 where this is no standing body; NaN: too few joints to tell
+) -> float: # Fraction of the body's size; at most 0 where this is not a standing body; NaN: too few joints to tell
     "Read the joints in one way; return the smallest step down from one level of the body to the next."
     full = (b.found.sum(1) >= _MOST_JOINTS) & ~_is_cut(b)
     if not full.any(): return np.nan
@@ -281,7 +282,7 @@ _TESTS_OF_SIDES = (_sides_swapped, _sides_flip)
 def pose_findings(
     pose:np.ndarray, # `(T, V, 3)` or `(T, V, 2)`, as `to_coco17` takes it
 ) -> list[Finding]:
-    "List what is wrong with one pose sequence; a `PoseError` if it is no pose at all."
+    "List what is wrong with one pose sequence; a `PoseError` if it is not a pose sequence."
     b = read_body(pose)
     order = _order(b)
     tests = _TESTS if order else _TESTS + _TESTS_OF_SIDES # in a wrong order nobody knows left from right

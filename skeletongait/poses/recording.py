@@ -101,7 +101,7 @@ def split_columns(
     people:np.ndarray, # `(N, V, C)`: all people of a video, in the file's numbers
     form:Format,
 ) -> np.ndarray: # `(N, V, 3)` float64: x, y, score; score 1 where the file has none
-    "Pick x, y and score out of the columns; a `PoseError` for numbers that are no scores."
+    "Pick x, y and score out of the columns; a `PoseError` if x or y is missing."
     people = np.asarray(people, np.float64)
     if people.shape[2] < 2:
         raise PoseError(f"found {people.shape[2]} numbers for each joint; expected x, y and a score")
@@ -124,7 +124,7 @@ def mark_missing(
     return np.where(bad[..., None], 0, people)
 
 # %% ../../nbs/poses/02_recording.ipynb #ffc3100b
-CUT_UP_TO = 1.2 # Largest score that is cut to 1 instead of scaling all of them (chosen)
+CUT_UP_TO = 1.2 # Largest score that passes for a 1, and is cut to it; larger ones are on another scale (chosen)
 
 def scale_scores(
     people:np.ndarray, # `(N, V, 3)`: x, y, score of 0 or more

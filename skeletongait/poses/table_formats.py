@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from .joints import PoseError, to_coco17
-from .json_formats import Frame, as_id, assemble, set_of_names
+from .json_formats import Frame, as_id, assemble, joint_set_name
 from .recording import RawPoses
 
 # %% ../../nbs/poses/04_table_formats.ipynb #a2a83c65
@@ -91,7 +91,7 @@ def _joint_columns(header:list[str]) -> dict[str,list[int]]: # Joint -> columns 
             joints.setdefault(found[0], {})[found[1]] = i
     kinds = {tuple(sorted(columns)) for columns in joints.values()}
     if len(kinds) != 1 or not {0, 1} <= {*next(iter(kinds))}:
-        raise PoseError(f"no table of poses: found the columns {', '.join(header[:5])}...; expected x and y "
+        raise PoseError(f"not a table of poses: found the columns {', '.join(header[:5])}...; expected x and y "
                         "of each joint by number or name, as in x1, y1, v1 or nose_x, nose_y, nose_score")
     return {joint: [columns[place] for place in (0, 1, 3) if place in columns] for joint, columns in joints.items()}
 
@@ -153,21 +153,27 @@ def _gaitgraph_videos(header:list[str], rows:list[list[str]]) -> list[RawPoses]:
         videos.setdefault(path.parent.name, []).append(Frame(path.name, [np.reshape(values, (-1, 3))], [0]))
     return [assemble(frames, name=name) for name, frames in videos.items()]
 
+def _csv_rows(text:str) -> list[list[str]]: # At least one
+    "The rows of a CSV table, without empty lines."
+    lines = csv.reader(io.StringIO(text, newline=''), strict=True)
+    try:
+        return [row for row in lines if row] or [[]]
+    except csv.Error as e:
+        raise PoseError(f"not a CSV table ({e}; line {lines.line_num}); "
+                        "expected a header and one row for each frame") from None
+
 def read_csv_videos(
     text:str, # A table with a header; names of joints tell the joint set, numbers do not
 ) -> list[RawPoses]: # One video, or in GaitGraph's form one for each folder
     "Read the poses of a table; a `PoseError` for any other table."
-    try:
-        header, *rows = [row for row in csv.reader(io.StringIO(text, newline=''), strict=True) if row] or [[]]
-    except csv.Error as e:
-        raise PoseError(f"no CSV: {e}") from None
+    header, *rows = _csv_rows(text)
     short = next((row for row in rows if len(row) != len(header)), None)
     if short:
         raise PoseError(f"a row has {len(short)} values and the header {len(header)}; expected as many")
     if header and header[0].strip() == 'image_name': return _gaitgraph_videos(header, rows)
     if _is_long(header): return [assemble(_long_frames(header, rows))]
     names = list(_joint_columns(header))
-    known = '' if all(name.isdecimal() for name in names) else set_of_names(names)
+    known = '' if all(name.isdecimal() for name in names) else joint_set_name(names)
     return [assemble(_wide_frames(header, rows), joints=known)]
 
 # %% ../../nbs/poses/04_table_formats.ipynb #38404f57

@@ -130,7 +130,7 @@ USUAL_FPS = 25   # Frames a second if nobody says otherwise
 def step_of(
     frames:np.ndarray, # `(T,)` ascending frame numbers
 ) -> int: # At least 1
-    "Return the most frequent difference of frame numbers, the smallest if several are."
+    "Return the most frequent step between frame numbers; of equally frequent ones the smallest."
     if len(frames) < 2: return 1
     steps, counts = np.unique(np.diff(frames), return_counts=True)
     return int(steps[counts.argmax()])

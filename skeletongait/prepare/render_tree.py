@@ -176,12 +176,12 @@ class Work(NamedTuple):
 def save_pictures(
     maps:np.ndarray, # `(T, 2, h, w)` uint8
     folder:Path,     # Gets `bone_<frame>.jpg` (limb map) and `pose_<frame>.jpg` (joint map)
-    ready:Callable[[],None]|None=None, # Called before a file takes its place
+    check_still_ours:Callable[[],None]|None=None, # Called before a file takes its place: raises if another run owns it
 ) -> None:
     "Write every frame's two maps as pictures."
     for t, pair in enumerate(maps):
         for name, im in zip(('bone', 'pose'), pair):
-            with atomic_write(folder/f'{name}_{t}.jpg', ready) as tmp:
+            with atomic_write(folder/f'{name}_{t}.jpg', check_still_ours) as tmp:
                 tmp.write_bytes(image_bytes(im, '.jpg'))
 
 def earlier_pictures(pose:str, work:Work) -> list[Path]:
@@ -214,15 +214,15 @@ def _read_pose(source:Path, limits:Limits) -> tuple[np.ndarray,os.stat_result,st
     return pose, before, digest
 
 # %% ../../nbs/prepare/01_render_tree.ipynb #bbd73d9d
-def _save(maps:np.ndarray, job:Job, work:Work, ready:Callable[[],None]) -> int: # Bytes of the maps' file
-    "Write the pictures, if wanted, and then the maps of one file."
+def _save(maps:np.ndarray, job:Job, work:Work, check_still_ours:Callable[[],None]) -> int: # Bytes of the maps' file
+    "Write the pictures, if wanted, after removing earlier ones, and then the maps of one file."
     target = work.maps(job.pose)
     with writing(target):
         if job.pictures:
-            ready()
+            check_still_ours()
             remove_all(earlier_pictures(job.pose, work))
-            save_pictures(maps, work.pictures(job.pose), ready)
-        save_pickle(maps, target, ready)
+            save_pictures(maps, work.pictures(job.pose), check_still_ours)
+        save_pickle(maps, target, check_still_ours)
         return target.stat().st_size
 
 def draw_file(
@@ -621,7 +621,7 @@ def collect_records(
     with writing(work.out):
         drawn = read_journals(journals.values())
     failed = sorted(plan.failed + [tuple(f) for o in outcomes.values() for f in o.failed])
-    bad = {path for path, _ in failed} # one that could not be read before may have been, and no pose
+    bad = {path for path, _ in failed} # one that an earlier run drew may now be unreadable, or not a pose
     kept = {k: r for k, r in plan.kept.items() if k not in bad or work.maps(k).is_file()}
     return kept | {j.pose: drawn[j.pose] for j in plan.jobs if j.pose in drawn}, failed
 

@@ -151,7 +151,7 @@ def import_source(source:Source, job:ImportJob) -> Record:
     before = _stamp(source)
     made, digest = job.make(source), _checksum(source)
     if _stamp(source) != before:
-        raise SkeletonGaitError("was changed while it was read; the next run imports it")
+        raise SkeletonGaitError("was changed while it was read; run the same command again to import it")
     with writing(target):
         save_pickle(made.array, target, partial(check_journal, job.journal))
         n_bytes = target.stat().st_size
@@ -183,7 +183,7 @@ def check_header(
 
 # %% ../../nbs/prepare/05_silhouette_tree.ipynb #c70bc6a7
 def _valid(record:Record|None, source:Source, out:Path) -> Record|None:
-    "The record of a source, if what was made of it is there and its source is as it was."
+    "Return the record if its output still exists and its source has not changed; otherwise None."
     if record is None: return None
     target = out/record.pose
     try:

@@ -187,7 +187,7 @@ def fetch(batches, stop:Stop) -> tuple[Batch|None,int,SkeletonGaitError|None]:
 
 # %% ../../nbs/runs/10_loop.ipynb #c1a0000e
 @patch
-def draw(self:TrainingRun, batches) -> Batch|None:
+def next_batch(self:TrainingRun, batches) -> Batch|None:
     "Return the next batch, or None if a rank got a signal; if a rank has no batch, save and raise."
     batch, state, error = fetch(batches, self.stop)
     if state == STOP: return None
@@ -205,11 +205,11 @@ def give_up(self:TrainingRun, error:SkeletonGaitError) -> None:
 
 # %% ../../nbs/runs/10_loop.ipynb #e136ebe0
 @patch
-def step(self:TrainingRun,
+def train_on(self:TrainingRun,
     batch:Batch,
     waited:float, # Seconds that the loader took for it
 ) -> None:
-    "Do one step and count it; if the loss is non-finite, save the batch and report where."
+    "Let the trainer do one step on a batch, and count it; if the loss is non-finite, save the batch and report where."
     began = time.perf_counter()
     if self.iteration == 0:
         self.watch.pictures(0, batch)
@@ -263,9 +263,9 @@ def train(
         training.meter.restart_clock()
         while not training.done():
             began = time.perf_counter()
-            batch = training.draw(batches)
+            batch = training.next_batch(batches)
             if batch is None: return training.leave()
-            training.step(batch, waited=time.perf_counter() - began)
+            training.train_on(batch, waited=time.perf_counter() - began)
             if training.log_due():
                 training.log_averages()
             if training.save_due():
@@ -325,7 +325,7 @@ def embed_batch(
     batch:Batch,       # As a loader gives it
     mixed:bool=False,  # Mixed precision
 ) -> torch.Tensor: # `(n, c, p)` float32, on the CPU
-    "Return the inference embedding of each sequence of a batch."
+    "Return the embedding of each sequence that tests compare."
     where = next(model.parameters()).device
     batch = batch.to(where)
     with autocast(where, mixed):

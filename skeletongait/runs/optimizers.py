@@ -109,7 +109,7 @@ def _known(self:TorchSection) -> dict[str,inspect.Parameter]:
 @patch
 def _no_argument(self:TorchSection, o:str, known:Iterable[str]) -> SettingsError:
     "The error for an argument that the class does not have: the nearest one, or how to change to another class."
-    problem = f"{self.name} has no such argument; {name_hint(o, [self.tag, *known])}"
+    problem = f"unknown key for {self.name}; {name_hint(o, [self.tag, *known])}"
     if any(o in _arguments(c) for c in self.classes().values()):
         whole = f"--set {self.at}={{{self.tag}: {self.name}, ...}}"
         problem += f". It belongs to another {self.tag}: to change that, replace the whole section: {whole}"
@@ -138,7 +138,7 @@ class SchedulerCfg(TorchSection):
 
     @property
     def milestones(self) -> list[int]:
-        "The iterations at which MultiStepLR lowers the rate; empty for any other."
+        "The iterations at which MultiStepLR lowers the rate; empty for any other scheduler."
         return self.arguments.get('milestones', []) if self.scheduler == 'MultiStepLR' else []
 
     def check(self, given:dict, warn:Callable) -> None:

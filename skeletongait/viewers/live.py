@@ -249,7 +249,7 @@ def span_of_time(
     return f'{s:.0f} s'
 
 def _last_line(records:list[dict]) -> dict:
-    "The last log line; empty if there is none."
+    "Return the newest record with values; empty if there is none."
     return next((o for o in reversed(records) if 'values' in o), {})
 
 def _seconds_since(record:dict, now:datetime.datetime) -> float:

@@ -173,14 +173,16 @@ def _settings_path(path:str|os.PathLike) -> Path:
     "Return the path of a settings file; a `SkeletonGaitError` if its name does not end in .yaml or .yml."
     name = os.fspath(path)
     path = Path(os.path.expanduser(path))
+    found = ''
     if '\0' in name:
         found = 'a zero byte'
     elif not name:
         found = 'no name'
     elif path.suffix.lower() not in ('.yaml', '.yml'):
         found = f'the ending {path.suffix!r}'
-    else: return path
-    raise SkeletonGaitError(f"{name or 'settings'}: found {found}; give a name that ends in .yaml")
+    if found:
+        raise SkeletonGaitError(f"{name or 'settings'}: found {found}; give a name that ends in .yaml or .yml")
+    return path
 
 def save_settings(
     cfg:HeatmapConfig,       # What to save

@@ -79,8 +79,8 @@ class Walker:
     step_asymmetry:float = _trait(0., .12, .015)    # left thigh swings this much more, right thigh less
 
     @classmethod
-    def draw(cls, rng:np.random.Generator) -> 'Walker':
-        "Draw a new person."
+    def sample(cls, rng:np.random.Generator) -> 'Walker':
+        "Sample a new person."
         return cls(**{f.name: f.default + f.metadata['half']*rng.uniform(-1, 1) for f in fields(cls)})
 
     def vary(self, rng:np.random.Generator) -> 'Walker':
@@ -98,7 +98,7 @@ def make_walker(
     subject:int=0, # Which of its people
 ) -> Walker:
     "Return person number `subject` of population `seed`."
-    return Walker.draw(np.random.default_rng([seed, subject]))
+    return Walker.sample(np.random.default_rng([seed, subject]))
 
 # %% ../../nbs/walkers/01_body.ipynb #a921e898
 CONDITIONS = ('nm', 'bg', 'cl')

@@ -22,13 +22,13 @@ from skeletongait.nets.models import SkeletonGait, SkeletonGaitPP
 from skeletongait.data.transforms import build_transform
 import skeletongait.data.streams
 from skeletongait.data.partition import REGULAR, match_partition
-from skeletongait.data.samplers import SAMPLE_TYPES, draw_batch, list_rng, slot_rng
+from skeletongait.data.samplers import SAMPLE_TYPES, sample_batch, list_rng, slot_rng
 from skeletongait.data.streams import load_stream, pick_files
 from skeletongait.data.dataset import GaitDataset, first_look
 from skeletongait.data.loader import Batch, LostWorkerError, make_loader, naming_lost_workers
 from skeletongait.data.partition import (
     Partition, load_partition, make_partition, read_partition, regular_partition, save_partition)
-from skeletongait.data.samplers import InferenceSampler, TripletSampler, draw_frames
+from skeletongait.data.samplers import InferenceSampler, TripletSampler, sample_frames
 from skeletongait.data.streams import load_sequence
 
 TRAIN = training_sampler([3, 4], 6, 2)
@@ -284,7 +284,7 @@ def test_sizes(tmp_path, net, size, sil_width, ok, base):
         tree, make_partition(tree, 0.5), True, transform=build_transform({'type': base}), check_size=net.check_size
     )
     if ok:
-        assert ds.draw(0, TRAIN, slot_rng(0, 0, 0)).frames.shape == (
+        assert ds.sample(0, TRAIN, slot_rng(0, 0, 0)).frames.shape == (
             6,
             3,
             size,
@@ -292,7 +292,7 @@ def test_sizes(tmp_path, net, size, sil_width, ok, base):
         )
     else:
         with says(f'{size} high and {sil_width} wide') as e:
-            ds.draw(0, TRAIN, slot_rng(0, 0, 0))
+            ds.sample(0, TRAIN, slot_rng(0, 0, 0))
         assert '1_sil.pkl' in str(e.value) and '44' in str(e.value)
 
 def test_cache_changes_nothing_and_is_left_alone(tree, part, train, root):
@@ -301,7 +301,7 @@ def test_cache_changes_nothing_and_is_left_alone(tree, part, train, root):
     for i in range(len(train)):
         for s in range(3):
             np.testing.assert_array_equal(
-                kept.draw(i, TRAIN, slot_rng(0, 0, s)).frames, train.draw(i, TRAIN, slot_rng(0, 0, s)).frames
+                kept.sample(i, TRAIN, slot_rng(0, 0, s)).frames, train.sample(i, TRAIN, slot_rng(0, 0, s)).frames
             )
     assert all(np.array_equal(a, b) for a, b in zip(before, kept.cached))
 
@@ -310,10 +310,10 @@ def test_cache_changes_nothing_and_is_left_alone(tree, part, train, root):
 CFG = dict(frames_num_fixed=7, frames_skip_num=3, frames_num_min=4, frames_num_max=9, frames_all_limit=20)
 @given(st.integers(1, 60), st.sampled_from(SAMPLE_TYPES), st.integers(0, 10**6))
 @settings(max_examples=400, deadline=None)
-def test_draw_frames(n, kind, seed):
+def test_sample_frames(n, kind, seed):
     cfg = CFG | {'sample_type': kind}
-    ids = draw_frames(n, cfg, np.random.default_rng(seed))
-    np.testing.assert_array_equal(ids, draw_frames(n, cfg, np.random.default_rng(seed)))
+    ids = sample_frames(n, cfg, np.random.default_rng(seed))
+    np.testing.assert_array_equal(ids, sample_frames(n, cfg, np.random.default_rng(seed)))
     assert ids.min() >= 0 and ids.max() < n and ids.dtype.kind == 'i'
     if kind == 'all_ordered':
         assert ids.tolist() == list(range(min(n, 20)))
@@ -333,11 +333,11 @@ def test_draw_frames(n, kind, seed):
 def test_fixed_ordered_is_uniform_over_windows():
     "Every start of the window comes up, the last one included, and without skipping the window is taken whole."
     cfg = dict(sample_type='fixed_ordered', frames_num_fixed=3, frames_skip_num=0)
-    starts = [tuple(draw_frames(6, cfg, np.random.default_rng(s))) for s in range(400)]
+    starts = [tuple(sample_frames(6, cfg, np.random.default_rng(s))) for s in range(400)]
     assert set(starts) == {(0, 1, 2), (1, 2, 3), (2, 3, 4), (3, 4, 5)}
     assert min(starts.count(s) for s in set(starts)) > 60
     # 0 1 0 1, windows of 3
-    assert {tuple(draw_frames(2, cfg, np.random.default_rng(s))) for s in range(50)} == {(0, 1, 0), (1, 0, 1)}
+    assert {tuple(sample_frames(2, cfg, np.random.default_rng(s))) for s in range(50)} == {(0, 1, 0), (1, 0, 1)}
 
 @pytest.mark.parametrize(
     'cfg,error',
@@ -353,7 +353,7 @@ def test_fixed_ordered_is_uniform_over_windows():
 )
 def test_draw_errors(cfg, error):
     with says(error):
-        draw_frames(5, cfg, np.random.default_rng(0))
+        sample_frames(5, cfg, np.random.default_rng(0))
 
 def test_generators_differ():
     draws = {('list', i): list_rng(3, i).integers(2**62) for i in range(20)} | {
@@ -363,7 +363,7 @@ def test_generators_differ():
 
 def test_draws_of_earlier_versions():
     "What iteration 17,204 of seed 5 has always drawn; the number after the frames is what its warps begin with."
-    assert draw_batch([np.arange(3) + 3 * c for c in range(5)], 3, 2, True, list_rng(5, 17204)).tolist() == [
+    assert sample_batch([np.arange(3) + 3 * c for c in range(5)], 3, 2, True, list_rng(5, 17204)).tolist() == [
         12,
         4,
         11,
@@ -378,7 +378,7 @@ def test_draws_of_earlier_versions():
     ):
         rng = slot_rng(5, 17204, 3)
         cfg = dict(sample_type=kind, frames_num_fixed=6, frames_skip_num=2, frames_num_min=3, frames_num_max=8)
-        assert (draw_frames(40, cfg, rng).tolist(), int(rng.integers(10**6))) == (frames, then)
+        assert (sample_frames(40, cfg, rng).tolist(), int(rng.integers(10**6))) == (frames, then)
 
 @given(
     st.lists(st.integers(1, 6), min_size=1, max_size=8),
@@ -388,10 +388,10 @@ def test_draws_of_earlier_versions():
     st.integers(0, 9),
 )
 @settings(max_examples=150, deadline=None)
-def test_draw_batch(sizes, p, k, shuffle, seed):
+def test_sample_batch(sizes, p, k, shuffle, seed):
     labels = np.repeat(np.arange(len(sizes)), sizes)
     sampler = TripletSampler(np.random.default_rng(0).permutation(labels).tolist(), [p, k], seed, shuffle)
-    ids = draw_batch(sampler.by_label, p, k, shuffle, list_rng(seed, 0))
+    ids = sample_batch(sampler.by_label, p, k, shuffle, list_rng(seed, 0))
     assert len(ids) == p*k
     owner = {i: c for c, ix in enumerate(sampler.by_label) for i in ix.tolist()}
     groups = np.array([owner[i] for i in ids.tolist()])
@@ -576,7 +576,7 @@ def test_workers_start_although_opencv_has_threads(train):
 def test_everything_a_worker_needs_can_be_pickled(train):
     again = pickle.loads(pickle.dumps(train))
     np.testing.assert_array_equal(
-        again.draw(3, TRAIN, slot_rng(0, 0, 0)).frames, train.draw(3, TRAIN, slot_rng(0, 0, 0)).frames
+        again.sample(3, TRAIN, slot_rng(0, 0, 0)).frames, train.sample(3, TRAIN, slot_rng(0, 0, 0)).frames
     )
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='pinned memory needs a GPU')

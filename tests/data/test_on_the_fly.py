@@ -30,7 +30,7 @@ from skeletongait.core import SkeletonGaitError, save_pickle
 from skeletongait.files.tree import read_tree
 from skeletongait.files.text import save_text
 from skeletongait.data.dataset import GaitDataset, first_look
-from skeletongait.data.samplers import draw_frames, slot_rng
+from skeletongait.data.samplers import sample_frames, slot_rng
 from skeletongait.data.streams import is_pose, load_sequence, load_streams, take_frames
 from skeletongait.data.loader import make_loader
 from skeletongait.data.partition import read_partition
@@ -167,8 +167,8 @@ def test_only_drawn_frames_are_drawn_and_each_once(root, part, monkeypatch):
         TRAIN | dict(sample_type='fixed_unordered', frames_num_fixed=30),
         TRAIN | dict(sample_type='fixed_ordered', frames_num_fixed=20),
     ):
-        ids = draw_frames(12, cfg, slot_rng(0, 0, 0))
-        item = ds.draw(0, cfg, slot_rng(0, 0, 0))
+        ids = sample_frames(12, cfg, slot_rng(0, 0, 0))
+        item = ds.sample(0, cfg, slot_rng(0, 0, 0))
         assert len(item.frames) == len(ids) and seen.pop() == len(set(ids)) and not seen
 
 
@@ -256,7 +256,7 @@ def test_limits_come_from_the_settings(root, tmp_path, key, value, says, ending)
 # Sigma as augmentation
 
 def sigmas(ds, n=200):
-    return [ds.draw_settings(slot_rng(1, i, s)).sigma for i in range(n//4) for s in range(4)]
+    return [ds.sample_settings(slot_rng(1, i, s)).sigma for i in range(n//4) for s in range(4)]
 
 
 def test_sigma_is_drawn_in_training_only_and_for_each_draw(root, part):
@@ -264,7 +264,7 @@ def test_sigma_is_drawn_in_training_only_and_for_each_draw(root, part):
     drawn = np.array(sigmas(ds, 2000))
     assert len(set(drawn)) == 2000 and drawn.min() >= 3 and drawn.max() <= 9.5
     assert np.abs(np.quantile(drawn, np.linspace(.1, .9, 9)) - np.linspace(3.65, 8.85, 9)).max() < .35   # uniform
-    assert ds.draw_settings(slot_rng(0, 0, 0)).offset == 2 and ds.render == HeatmapConfig(offset=2)
+    assert ds.sample_settings(slot_rng(0, 0, 0)).offset == 2 and ds.render == HeatmapConfig(offset=2)
     test = dataset(root, part, 'pose', training=False, render=HeatmapConfig(sigma=5.), render_sigma=[3, 9.5])
     assert set(sigmas(test)) == {5.0}
     assert np.array_equal(test.load(0), pose_to_heatmap(load_pickle(test.files[0][0]), HeatmapConfig(sigma=5.0)))
@@ -274,7 +274,7 @@ def test_a_drawn_sigma_moves_nothing_else(root, part):
     "Frames and warps of every slot are those of the fixed sigma; a range of one value is that value, bit for bit."
     fixed, one, wide = (dataset(root, part, render=HeatmapConfig(), render_sigma=o) for o in (None, [8, 8], [3, 12]))
     for s, i in itertools.product(range(4), range(len(fixed))):
-        a, b, c = (ds.draw(i, TRAIN, slot_rng(0, s, i)).frames for ds in (fixed, one, wide))
+        a, b, c = (ds.sample(i, TRAIN, slot_rng(0, s, i)).frames for ds in (fixed, one, wide))
         assert np.array_equal(a, b) and not np.array_equal(a[:, :2], c[:, :2])
         assert np.array_equal(a[:, 2], c[:, 2])  # the silhouettes, warped along with the maps
 
@@ -292,9 +292,10 @@ def test_a_drawn_sigma_is_the_slot_s_own(root, part):
             assert torch.equal(a.frames[r::2], b.frames)
     plain = GaitDataset(read_tree(root/'pose'), part, True, render=HeatmapConfig(), render_sigma=[3, 12])
     for slot in range(5):
-        x, sigma = plain.draw(slot, TRAIN, slot_rng(7, 1, slot)).frames, plain.draw_settings(slot_rng(7, 1, slot)).sigma
+        x = plain.sample(slot, TRAIN, slot_rng(7, 1, slot)).frames
+        sigma = plain.sample_settings(slot_rng(7, 1, slot)).sigma
         maps = pose_to_heatmap(load_pickle(plain.files[slot][0]), HeatmapConfig(sigma=sigma))
-        assert np.array_equal(x, maps[draw_frames(12, TRAIN, slot_rng(7, 1, slot))][..., 10:54])
+        assert np.array_equal(x, maps[sample_frames(12, TRAIN, slot_rng(7, 1, slot))][..., 10:54])
 
 
 # In memory
@@ -367,9 +368,9 @@ BAD = {
     'truncated': 'not a readable pickle',
     'empty': 'the file is empty',
     'gone': 'cannot be read',
-    'nan': 'frames 11: NaN',
-    'inf': 'frames 3: NaN or inf',
-    'flat body': 'frames 4: all joints have the same y',
+    'nan': 'frame 11: NaN',
+    'inf': 'frame 3: NaN or inf',
+    'flat body': 'frame 4: all joints have the same y',
     'no frame': 'found no frame',
     'text': 'expected at least one frame',
     'dict': 'holds a dict',
@@ -403,7 +404,7 @@ def test_a_bad_frame_is_an_error_even_if_it_is_never_drawn(copied, part):
     ds = dataset(copied, part, 'tree', False, render=HeatmapConfig())
     spoil('nan', ds.files[0][0], copied)
     with pytest.raises(PoseError, match='frames 11'):
-        ds.draw(0, TEST | dict(frames_all_limit=1), slot_rng(0, 0, 0))
+        ds.sample(0, TEST | dict(frames_all_limit=1), slot_rng(0, 0, 0))
 
 
 def test_lengths_of_pose_and_silhouette_must_agree(copied, part):
@@ -737,7 +738,7 @@ def test_the_main_script_ends_with_one_line(copied, part, capsys, kind, workers,
     save_text(to_yaml(cfg), copied/'x.yaml')
     assert run_script(main, [f'--cfgs={copied/"x.yaml"}', '--phase=train', f'--output_root={copied}']) == 2
     err = capsys.readouterr().err
-    assert f'{bad}: {"refused" if kind == "evil" else "frames 11: NaN"}' in err
+    assert f'{bad}: {"refused" if kind == "evil" else "frame 11: NaN"}' in err
     assert 'Traceback' not in err
     assert not (copied / 'ran').exists()
 

@@ -247,7 +247,7 @@ def test_without_the_runtime(tmp_path):
         'except SkeletonGaitError as e: print(e)'
     )
     shown = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True, cwd=ROOT).stdout
-    assert 'pip install skeletongait[video]' in shown
+    assert "pip install 'ai-edge-litert>=2.3'" in shown
 
 
 def command(*arguments, **more):

@@ -431,12 +431,12 @@ def bombs() -> dict[str,bytes]:
 
 
 SAYS = {   # by which defence some of them must be stopped, so that none stands on its neighbour's shoulders
-    'reduce0.pkl': 'the name posix.mkdir',
+    'reduce0.pkl': 'a call of posix.mkdir',
     'within_numpy.pkl': 'ctypes._os.mkdir',
     'inst.pkl': 'the instruction INST',
     'after_an_array.pkl': 'the instruction POP',
     'objects.npz': 'dtype object',
-    'global_with_newline.pkl': 'the name a failed: b.c [31m ;',
+    'global_with_newline.pkl': 'a call of a failed: b.c [31m ;',
     'circle.pkl': 'inside themselves',
     'dict_in_itself.pkl': 'inside themselves',
     'deep_tuple.pkl': 'more than 32 deep',

@@ -323,7 +323,7 @@ def test_frames_that_cannot_be_drawn_are_named(value):
         pose_to_heatmap(pose)
     flat = walk()
     flat[5, :, 1] = 7.
-    with pytest.raises(PoseError, match='frames 5: all joints have the same y'):
+    with pytest.raises(PoseError, match='frame 5: all joints have the same y'):
         pose_to_heatmap(flat)
 
 
@@ -365,7 +365,9 @@ WRONG_SETTINGS = [
     ({'align_args': {'ofset': 1}}, "align_args.ofset: unknown key; did you mean offset"),
     ({'align_args': 3}, 'align_args: found 3 .*expected a mapping'),
     ({'align_args': {'final_img_size': 0}}, 'final_img_size'),
-    ({'norm_args': {'heatmap_image_height': '${norm_args.heatmap_image_height}'}}, 'refers to nothing'),
+    ({'norm_args': {'heatmap_image_height': '${norm_args.heatmap_image_height}'}}, 'refers back to itself'),
+    ({'norm_args': {'heatmap_image_height': '${align_args}'}}, 'refers to a whole section'),
+    ({'norm_args': {'heatmap_image_height': '${align_args.sice}'}}, 'refers to nothing'),
     ({'norm_args': {'pose_format': 'coco18'}}, 'openpose-18'),
     ({'padkeypoints_args': {'pad_method': 'none'}}, 'knn, simple'),
     ([1], 'mapping'),

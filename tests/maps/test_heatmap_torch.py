@@ -209,7 +209,7 @@ def test_what_cannot_be_drawn():
     for value in (0., -1., np.nan, np.inf):
         sigma = torch.ones(20)
         sigma[6] = value
-        with pytest.raises(PoseError, match='frames 6:'):
+        with pytest.raises(PoseError, match='frame 6:'):
             draw_maps_torch(joints, sigma=sigma)
 
 

@@ -145,7 +145,7 @@ REFUSED = {
     '{"people": 3}': 'expected a list of objects',
     '{"people": [{"a": 1}]}': 'no pose_keypoints_2d',
     '{"people": [{"pose_keypoints_2d": [1, 2, 3, 4]}]}': 'three|3 for each joint',
-    '{"people": [{"pose_keypoints_2d": ["x", 2, 3]}]}': 'no table of numbers',
+    '{"people": [{"pose_keypoints_2d": ["x", 2, 3]}]}': 'are not numbers .found .*expected x, y, confidence',
     '{"people": [{"pose_keypoints_2d": [5, 6, 1, 5, 7, 1]}]}': 'found 2 joints',
     '{"people": []}': 'found nobody in 1 frames',
     '[{"image_id": [1], "keypoints": [1, 2, 3]}]': 'lacks its image_id',
@@ -156,8 +156,8 @@ REFUSED = {
     + str([1] * 17)
     + '}]}]}': 'ap10k',
     '[]': 'found nobody',
-    '{}': 'no poses that are known',
-    'null': 'no poses that are known',
+    '{}': 'not poses in a known form',
+    'null': 'not poses in a known form',
 }
 
 

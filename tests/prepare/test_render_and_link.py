@@ -56,8 +56,8 @@ def bad_poses(marker):
             'dict': (pickle.dumps({'pose': good}), 'found a dict'),
             'text': (b'no pickle at all', 'no_text.pkl'), 'evil': (pickle.dumps(Evil()), 'exec'),
             'no_frame': (pickle.dumps(np.zeros((0, 17, 3))), 'found no frame'),
-            'nan': (pickle.dumps(nan), 'frames 2: NaN'),
-                'no_height': (pickle.dumps(flat), 'frames 1: all joints have the same y'),
+            'nan': (pickle.dumps(nan), 'frame 2: NaN'),
+                'no_height': (pickle.dumps(flat), 'frame 1: all joints have the same y'),
                 'joints_16': (pickle.dumps(np.ones((4, 16, 3))), 'shape (4, 16, 3)'),
             'cut_short': (pickle.dumps(good)[:100], 'not a readable pickle')}
 

@@ -118,9 +118,9 @@ def test_save_settings(tmp_path):
         with pytest.raises(SkeletonGaitError, match='choose another name'):
             save_settings(cfg, tmp_path/name)
     for name in ('x.txt', 'x', '', '.yaml'):
-        with pytest.raises(SkeletonGaitError, match='found the ending .* give a name that ends in .yaml'):
+        with pytest.raises(SkeletonGaitError, match='found the ending .* give a name that ends in .yaml or .yml'):
             save_settings(cfg, tmp_path/name)
-    with pytest.raises(SkeletonGaitError, match='^settings: found no name; give a name that ends in .yaml$'):
+    with pytest.raises(SkeletonGaitError, match='^settings: found no name; give a name that ends in .yaml or .yml$'):
         save_settings(cfg, '')
     words = shlex.split(drawing_command(tmp_path/"it's a name.yaml"))
     assert words[-1] == f"--heatmap_cfg_path={tmp_path}/it's a name.yaml"
@@ -308,7 +308,7 @@ def test_keys_and_remarks():
     assert s.remarks.value == ''
     s.save_name.value = ' '
     s.save_button.click()
-    assert 'give a name that ends in .yaml' in s.notice.value
+    assert 'give a name that ends in .yaml or .yml' in s.notice.value
 
 
 def test_saved_settings_draw_the_same_bytes(tmp_path):
@@ -362,8 +362,8 @@ def nan():
     return bad
 
 @pytest.mark.parametrize('args,says', [
-    ((nan(),), 'frames 3: NaN'),
-    ((nan(), None, HeatmapConfig(min_conf=.5)), 'frames 3: NaN'),
+    ((nan(),), 'frame 3: NaN'),
+    ((nan(), None, HeatmapConfig(min_conf=.5)), 'frame 3: NaN'),
     ((POSE*0,), 'expected a body with some height'),
     ((POSE[:0],), 'found no frame'),
     ((SIL,), 'found an array of shape (30, 64, 64)'),
