@@ -127,6 +127,6 @@ def split_table(
     alone = lonely(partition, tree)
     if alone:
         more = ', ...' if len(alone) > 5 else ''
-        lines.append(f"notice: test subjects with one sequence, for which no gallery is left ({len(alone)}): "
+        lines.append(f"warning: test subjects with one sequence, for which no gallery is left ({len(alone)}): "
                      f"{one_line(', '.join(alone[:5]))}{more}")
     return '\n'.join(lines)

@@ -447,7 +447,7 @@ def pose_summary(
     out:Path, # Tree that is imported to
 ) -> str:
     "Write the report as text for people."
-    lines = [f'notice: {text}' for text in _notices(report)]
+    lines = [f'warning: {text}' for text in _notices(report)]
     lines += [f"failed: {_failure(**f)}" for f in report['failed']]
     lines.append(f"{_count(report['sources'], 'source')} ({report['done_before']:,} imported before), "
                  f"{_count(len(report['failed']), 'failure')}, {_count(report['sequences'], 'sequence')} "

@@ -275,7 +275,7 @@ def import_summary(
     new:int,     # Sources that this run has imported
 ) -> str:
     "Write the report as text for people."
-    lines = [f'notice: {n} sequences: {text}' for text, n in report['notices'].items()]
+    lines = [f'warning: {n} sequences: {text}' for text, n in report['notices'].items()]
     lines += first_ten(report['ignored'], 'ignored, neither PNG nor video')
     lines += first_ten(report['without_source'], 'kept, though its source is gone')
     lines += [f"failed: {root/f['path']}: {f['reason']}" for f in report['failed']]

@@ -110,7 +110,7 @@ def read_video(
         raise SkeletonGaitError(f"{path}: cannot be read as a video; expected one of {', '.join(VIDEOS)}")
 
 # %% ../../nbs/prepare/04_silhouettes.ipynb #ded44013
-FEW = 5 # A walk of fewer frames gets a notice, as published
+FEW = 5 # A walk of fewer frames gets a warning, as published
 
 class Silhouettes(NamedTuple):
     "The silhouettes of a walk."

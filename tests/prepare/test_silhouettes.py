@@ -107,7 +107,7 @@ NUMBERS = st.lists(st.integers(0, 2000), min_size=1, max_size=12, unique=True)
 
 @given(NUMBERS, st.booleans(), st.sampled_from(['', '001-nm-']))
 def test_order_of_frames(numbers, pad, prefix):
-    "Padded names keep the order of names; others are put in the order of their numbers, and the notice says so."
+    "Padded names keep the order of names; others are put in the order of their numbers, and a warning says so."
     files = [Path(f'{prefix}{n:04d}.png' if pad else f'{prefix}{n}.png') for n in numbers]
     frames = in_order(files)
     assert frames.numbers == tuple(sorted(numbers))
