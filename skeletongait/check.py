@@ -52,11 +52,12 @@ def name_rows(
     return rows
 
 # %% ../nbs/09_check.ipynb #b39e0b91
-def _check_place(path:str|None, option:str) -> None:
-    "Refuse a report that could not be written, before the long work."
-    if path and Path(path).is_dir():
-        such = Path(path)/f'report.{option}'
-        raise SkeletonGaitError(f"--{option}={path}: a folder; expected a file to write, such as {such}")
+def _check_places(**reports:str|None) -> None:
+    "Refuse reports that could not be written, before the long work."
+    for option, path in reports.items():
+        if path and Path(path).is_dir():
+            such = Path(path)/f'report.{option}'
+            raise SkeletonGaitError(f"--{option}={path}: a folder; expected a file to write, such as {such}")
 
 def _count(n:int, what:str) -> str:
     "A number with its noun."
@@ -99,20 +100,16 @@ def check(
 ) -> int: # Exit code: 1 if some fault makes training pointless
     "Look for what is wrong with the values in a tree; changes nothing."
     if ranks().rank: return 0 # one process does the work, and starts others itself
-    _check_place(html, 'html')
-    _check_place(json, 'json')
-    cfg = load_heatmap_config(heatmap_cfg_path)
+    _check_places(html=html, json=json)
     limits, closed = Limits(max_file_mb, max_frames), []
     found = read_tree(tree, ENDINGS, closed.append)
     rows = name_rows(found, partition, protocol) + place_rows(found, closed)
-    tally = _look(found, limits, cfg)
+    tally = _look(found, limits, load_heatmap_config(heatmap_cfg_path))
     rows = in_order(rows + tally.rows())
     summary = _summary(tally, rows)
     print(*filter(None, (table(rows), summary)), sep='\n', flush=True)
-    if json:
-        save_text(dumps(_report(tree, tally, rows), indent=1) + '\n', json)
-    if html:
-        save_text(html_page(f'{tree}: what is wrong', summary, rows, limits), html)
+    if json: save_text(dumps(_report(tree, tally, rows), indent=1) + '\n', json)
+    if html: save_text(html_page(f'{tree}: what is wrong', summary, rows, limits), html)
     return int(any(r.error for r in rows))
 
 # %% ../nbs/09_check.ipynb #d5a56927

@@ -9,6 +9,7 @@ __all__ = ['TREE_KINDS', 'KINDS', 'stream_of', 'Checked', 'check_file', 'Looked'
 # %% ../../nbs/prepare/07_check_tree.ipynb #f67f75ee
 import hashlib
 import signal
+import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -134,6 +135,14 @@ def _quiet() -> None:
     "In a new process: the parent alone answers to the keyboard."
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
+def _start_all(pool:ProcessPoolExecutor, processes:int) -> None:
+    "Start the processes deaf to the keyboard from their first moment: they inherit what the parent ignores."
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        for _ in range(processes): pool.submit(int) # each job starts one more
+    finally:
+        signal.signal(signal.SIGINT, before or signal.SIG_DFL)
+
 def _do_piece(func:Callable, piece:list) -> list: return [func(o) for o in piece]
 
 def in_processes(
@@ -145,6 +154,8 @@ def in_processes(
     items = iter(items)
     try:
         with ProcessPoolExecutor(processes, get_context('spawn'), _quiet) as pool:
+            if threading.current_thread() is threading.main_thread(): # only there may signals be set
+                _start_all(pool, processes)
             waiting = deque()
             while piece := [*islice(items, _PIECE)]:
                 waiting.append(pool.submit(_do_piece, func, piece))
