@@ -242,7 +242,7 @@ def draw_file(
     harmless = made_harmless(work.cfg)
     findings = tuple(f.kind for f in pose_findings(pose) if f.kind not in harmless)
     return Record(job.pose, stat.st_size, stat.st_mtime_ns, digest, n_bytes, len(maps),
-                  tuple(notices(pose, work.cfg)), window_of(len(maps)), findings)
+                  tuple(notices(pose, work.cfg)), window_of(len(maps)), findings=findings)
 
 # %% ../../nbs/prepare/01_render_tree.ipynb #65602278
 class Outcome(NamedTuple):
