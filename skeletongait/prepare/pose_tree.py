@@ -488,7 +488,7 @@ def open_tree(save_root:Path) -> PoseTree:
 
 # %% ../../nbs/prepare/06_pose_tree.ipynb #f294da71
 def _import_one(importer:Importer, source:VideoFiles, found:list[VideoPeople]|str) -> Imported:
-    "Take in what a worker has found; of a source with a failure, what was imported before stays."
+    "Write what a worker has found; where a source fails, what was imported from it before stays."
     key = importer.key(source)
     old = importer.out.records.get(key)
     if isinstance(found, str):
@@ -506,11 +506,12 @@ def _import_one(importer:Importer, source:VideoFiles, found:list[VideoPeople]|st
     importer.out.records[key] = record
     return record
 
+# %% ../../nbs/prepare/06_pose_tree.ipynb #400b616b
 def import_all(
     importer:Importer,
     todo:list[VideoFiles], # Those that are not done
 ) -> None:
-    "Import sources, with a bar that shows how fast and how long."
+    "Import sources, with a progress bar that shows rate and remaining time."
     importer.journal = start_journal(importer.out.root, 0)
     done = len(importer.sources) - len(todo)
     workers = n_workers(sum(len(source.files) for source in todo))

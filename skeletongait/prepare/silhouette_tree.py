@@ -33,7 +33,7 @@ from .manifest import (
     Manifest, OutputError, Record, add_record, check_journal, file_sha256, find_journals, read_journals, read_manifest,
     remove_all, settings_difference, unchanged, write_manifest, writing)
 from .render_tree import first_ten, is_unread, reason
-from .silhouettes import VIDEOS, Silhouettes, cut_masks, in_order, read_mask, read_video
+from .silhouettes import Silhouettes, VIDEOS, cut_masks, in_order, read_mask, read_mask_video
 
 # %% ../../nbs/prepare/05_silhouette_tree.ipynb #07550860
 class Source(NamedTuple):
@@ -108,7 +108,7 @@ def read_silhouettes(
 ) -> Silhouettes:
     "Read and cut the masks of a source."
     if source.is_video:
-        return cut_masks(read_video(source.files[0], limits), itertools.count())
+        return cut_masks(read_mask_video(source.files[0], limits), itertools.count())
     frames = in_order(source.files)
     made = cut_masks(map(read_mask, frames.files), frames.numbers)
     notices = (*made.notices, frames.notice) if frames.notice else made.notices

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skeletongait.core import SkeletonGaitError
-from skeletongait.prepare.silhouettes import cut_silhouette, cut_masks, in_order, read_mask, read_video
+from skeletongait.prepare.silhouettes import cut_silhouette, cut_masks, in_order, read_mask, read_mask_video
 from skeletongait.walkers.recording import make_sequence
 
 
@@ -150,4 +150,4 @@ def test_what_is_no_picture_and_no_video(tmp_path):
     with pytest.raises(SkeletonGaitError, match='x.png: cannot be read as a picture'):
         read_mask(tmp_path / 'x.png')
     with pytest.raises(SkeletonGaitError, match='x.mp4: cannot be read as a video'):
-        list(read_video(tmp_path / 'x.mp4'))
+        list(read_mask_video(tmp_path / 'x.mp4'))
