@@ -68,7 +68,7 @@ def write_report(
 def stamp(
     path:Path, # A video
 ) -> list[int]: # Bytes, and time of the last change in nanoseconds
-    "Return what changes when a file does."
+    "Return the size and time of a file, which differ once it is changed."
     stat = path.stat()
     return [stat.st_size, stat.st_mtime_ns]
 
