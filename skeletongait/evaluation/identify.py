@@ -53,7 +53,7 @@ def misfits(
     return [line for line in out if not _files_of_maps(line, then, now)]
 
 def _files_of_maps(line:str, then:Mapping, now:Mapping) -> bool:
-    "Is this line about `render`, which one side does not set? Its files already hold maps, drawn with unknown settings."
+    "Is this line about `render`, which one side does not set? Its files hold maps, drawn with unknown settings."
     if not line.startswith('settings.render '):
         return False
     return then['settings'].get('render') is None or now['settings'].get('render') is None
