@@ -5,8 +5,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from skeletongait.files.arrays import PoseError
-from skeletongait.poses.joints import JOINTS
+from skeletongait.poses.joints import JOINTS, PoseError
 from skeletongait.poses.quality import FEWEST_FRAMES, KINDS, pose_findings, read_body, smallest_step
 from skeletongait.walkers.datasets import DATA_SET_NAMES, write_like
 from skeletongait.walkers.recording import make_sequence
