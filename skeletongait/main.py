@@ -46,10 +46,10 @@ def check_classes(
     classes = cfg.model_cfg.SeparateBNNecks.class_num
     per_batch, _ = cfg.trainer_cfg.sampler.batch_size
     if classes > n_subjects:
-        log.info(f'notice: SeparateBNNecks.class_num is {classes}, but the training set has {n_subjects} subjects: '
+        log.info(f'warning: SeparateBNNecks.class_num is {classes}, but the training set has {n_subjects} subjects: '
                  'the other classes stay empty')
     if per_batch > n_subjects:
-        log.info(f'notice: batch_size asks for {per_batch} subjects, but the training set has {n_subjects}: '
+        log.info(f'warning: batch_size asks for {per_batch} subjects, but the training set has {n_subjects}: '
                  'they are sampled with replacement')
     if classes < n_subjects:
         raise SkeletonGaitError(f'model_cfg.SeparateBNNecks.class_num: found {classes}, but the training set has '

@@ -48,7 +48,7 @@ def _plan(
     with writing(work.out/'pkl'):
         write_frames(work.out/'pkl', frames)
     if not is_known(dataset_name):
-        print(f'notice: {dataset_name!r} is not a data set of the published experiments; its files are used as is')
+        print(f'warning: {dataset_name!r} is not a data set of the published experiments; its files are used as is')
     return plan
 
 # %% ../nbs/04_pretreatment_heatmap.ipynb #735f3614

@@ -107,7 +107,7 @@ def results_table(
         lines += aligned(open_set_lines(results['open_set']))
     counts = {key: value for key, value in results.items() if isinstance(value, int)}
     conditions = list(dict.fromkeys(e['condition'] for e in results['tables']))
-    notes = [f'notice: {note}' for note in results['notes']]
+    notes = [f'warning: {note}' for note in results['notes']]
     return '\n'.join([*lines, *map(one_line, [count_line(counts, conditions), *notes])])
 
 # %% ../../nbs/evaluation/03_report.ipynb #f0518a7d

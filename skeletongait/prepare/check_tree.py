@@ -136,7 +136,7 @@ def _quiet() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 def _start_all(pool:ProcessPoolExecutor, processes:int) -> None:
-    "Start the processes deaf to the keyboard from their first moment: they inherit what the parent ignores."
+    "Start the processes with Ctrl-C ignored from their first moment: they inherit what the parent ignores."
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         for _ in range(processes): pool.submit(int) # each job starts one more
@@ -216,7 +216,7 @@ def make_row(
 
 # %% ../../nbs/prepare/07_check_tree.ipynb #06d6a94b
 class Tally:
-    "What has been found so far in a tree; good files leave only their fingerprint."
+    "What has been found so far in a tree; good files leave only a checksum."
     def __init__(self,
         harmless:frozenset[str]=frozenset() # Kinds that are never errors, as `made_harmless` names them
     ):

@@ -508,16 +508,16 @@ def _left_out(report:dict) -> list[str]:
              f"{o['maps_left_out']} of maps, {o['silhouettes_left_out']} of silhouettes"
              for o in joined if o['maps_left_out'] or o['silhouettes_left_out']]
     if one_sided:
-        lines.append(f'notice: {len(one_sided)} sequences have frame numbers in one tree only, '
+        lines.append(f'warning: {len(one_sided)} sequences have frame numbers in one tree only, '
                      f'and are paired by position (the first: {one_sided[0]})')
     return lines
 
 def _details(report:dict) -> list[str]:
     "One line for each file or sequence that is not simply linked."
     strays = report['strays']
-    lines = [f'notice: ignored, not at <subject>/<type>/<view>/: {p}' for p in strays[:10]]
+    lines = [f'warning: ignored, not at <subject>/<type>/<view>/: {p}' for p in strays[:10]]
     if len(strays) > 10:
-        lines.append(f'notice: and {len(strays) - 10} more')
+        lines.append(f'warning: and {len(strays) - 10} more')
     lines += [f'only maps: {s}' for s in report['only_maps']]
     lines += [f'only silhouettes: {s}' for s in report['only_silhouettes']]
     lines += [f"trimmed: {o['sequence']}: {o['file']}: {o['frames_before']} frames, {o['frames_after']} kept, "

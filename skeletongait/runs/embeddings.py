@@ -25,7 +25,7 @@ from ..files.tree import Sequence, Tree, read_tree, walk
 from .config import load_config
 from .metrics import BarFile
 from .schema import Config
-from .trained import TrainedRun, Walk, load_run
+from .trained import TrainedRun, WalkSource, load_run
 
 # %% ../../nbs/runs/12_embeddings.ipynb #e3b00016
 def _settings_beside(checkpoint:Path) -> Path:
@@ -67,8 +67,8 @@ def find_sequences(
 def open_sequence(
     place:Path, # A folder, or a file
     cfg:Config, # `data_cfg` says how much is read
-) -> Walk:
-    "Return a folder as it is, and the content of a file, as `read_walk` takes them."
+) -> WalkSource:
+    "Return what `read_walk` takes: a folder as it is, or the content of a file."
     if place.is_dir():
         return place
     d = cfg.data_cfg
@@ -133,7 +133,7 @@ def embed_sequences(
 SAVE_EVERY = 60 # seconds between two saves of a part (chosen)
 
 class Part:
-    "What is embedded so far of a tree, in a file of its own."
+    "The embeddings of a tree so far, in a file of their own."
     def __init__(self,
         save:Path,    # Where the gallery will be
         about:dict,   # As `TrainedRun.about` returns it
@@ -162,7 +162,7 @@ def _newer(files:tuple[Path,...], than:float) -> bool:
 
 @patch
 def read(self:Part, tree:Tree) -> Embedded:
-    "Return what an earlier, stopped command did for the same run and tree; nothing where there is none."
+    "Return what a stopped command embedded for the same run and tree; empty if there is nothing."
     out = Embedded({}, {})
     if not self.path.exists():
         return out

@@ -317,7 +317,7 @@ def _wait_for(lock:FileLock, run:Run, about:Path, seconds:float) -> None:
             raise SkeletonGaitError(f'{run.folder}: in use by {_holder(about)}; '
                                     'wait until it ends, or set another save_name or output_root')
         if not logged:
-            log.info(f'notice: waiting for {_holder(about)} to release {run.folder}')
+            log.info(f'warning: waiting for {_holder(about)} to release {run.folder}')
         logged = True
         time.sleep(min(.2, seconds))
 

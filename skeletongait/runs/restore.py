@@ -95,7 +95,7 @@ def read_start(
         hint = 'latest'
     data, path = read_hint(hint, run)
     if hint == 'latest' and path is None:
-        log.info(f'notice: {run.folder} has no checkpoint yet; training begins at iteration 0')
+        log.info(f'warning: {run.folder} has no checkpoint yet; training begins at iteration 0')
     return data, path, path is not None and means_own_weights(hint)
 
 # %% ../../nbs/runs/06_restore.ipynb #f0c3a44d
@@ -225,7 +225,7 @@ def tell_map_changes(state:dict, cfg:Config, path:str|os.PathLike) -> None:
     except SkeletonGaitError as e:
         changes = f'those of the checkpoint cannot be read ({e})'
     if changes:
-        log.info(f'notice: {path} was trained with other settings of the maps: {changes}')
+        log.info(f'warning: {path} was trained with other settings of the maps: {changes}')
 
 # %% ../../nbs/runs/06_restore.ipynb #3a7613e0
 def tell_changes(state:dict, cfg:Config, path:str|os.PathLike) -> None:
@@ -270,7 +270,7 @@ def restore_random(state:dict, r:Ranks, path:str|os.PathLike) -> None:
         if len(states) == r.world:
             set_random_states(states[r.rank])
             return
-        log.info(f'notice: {path} was written by {len(states)} process(es), this run has {r.world}: '
+        log.info(f'warning: {path} was written by {len(states)} process(es), this run has {r.world}: '
                  'the states of the global random generators are not restored; '
                  'the batches stay the same, since they depend on the seed alone')
 

@@ -38,7 +38,7 @@ def make_dataset(
     cfg:Config,    # Settings of the run
     training:bool, # Training or test subjects
     found:tuple[Tree,Partition]|None=None, # As `find_data` returns it; None: look now
-) -> tuple[GaitDataset,tuple[str,...],tuple[str,...]|None]: # Data set, notices, names of the probes (None: not listed)
+) -> tuple[GaitDataset,tuple[str,...],tuple[str,...]|None]: # Data set, warnings, names of the probes (None: not listed)
     "Return the data set that the settings describe."
     d = cfg.data_cfg
     phase = cfg.trainer_cfg if training else cfg.evaluator_cfg

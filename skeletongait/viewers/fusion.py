@@ -264,19 +264,6 @@ def check_sizes(x_tchw:np.ndarray, weights:Weights) -> None:
             f'found frames of height {h}; expected a multiple of {STRIPS}: '
             f'the network cuts the body into {STRIPS} strips')
 
-@patch
-def build(self:FusionViewer, x_tchw:np.ndarray, weights:Weights, fps:float) -> None:
-    "Check that frames and weights belong together, and make the widgets."
-    check_sizes(x_tchw, weights)
-    self.x_tchw, self.weights = x_tchw, weights
-    self.n_frames, self.fps = len(x_tchw), fps
-    body_thw = body_mask(x_tchw)
-    self.strips_ts = strip_weights(weights.mean_thw, body_thw)
-    self.body_t = strip_weights(weights.mean_thw, body_thw, 1)[:, 0]
-    self.make_controls()
-    self.make_panels()
-    self.arrange()
-
 # %% ../../nbs/viewers/07_fusion.ipynb #4b9f3e1d
 @patch
 def make_controls(self:FusionViewer) -> None:
@@ -403,6 +390,20 @@ def arrange(self:FusionViewer) -> None:
         self.timeline, row(self.ends[0], bar, self.ends[1], **gap),
         row(self.channel, self.scale, self.single, self.which, **gap))
     self.player.watch(self.show)
+
+# %% ../../nbs/viewers/07_fusion.ipynb #4dc56f64
+@patch
+def build(self:FusionViewer, x_tchw:np.ndarray, weights:Weights, fps:float) -> None:
+    "Check that frames and weights belong together, and make the widgets."
+    check_sizes(x_tchw, weights)
+    self.x_tchw, self.weights = x_tchw, weights
+    self.n_frames, self.fps = len(x_tchw), fps
+    body_thw = body_mask(x_tchw)
+    self.strips_ts = strip_weights(weights.mean_thw, body_thw)
+    self.body_t = strip_weights(weights.mean_thw, body_thw, 1)[:, 0]
+    self.make_controls()
+    self.make_panels()
+    self.arrange()
 
 # %% ../../nbs/viewers/07_fusion.ipynb #d9ccd118
 @patch

@@ -408,7 +408,7 @@ class Viewer(W.VBox):
         super().__init__(layout=W.Layout(width='100%'))
 
     def fill(self, *children:W.Widget) -> None:
-        "Show `children`, with the notice above them and the controls that save pictures below."
+        "Show `children`, with the message above them and the controls that save pictures below."
         keeping = row(self.keep_name, self.keep_button, self.keep_words)
         self.children = (W.HTML(viewer_style()), self.notice, *children, keeping)
 
@@ -458,7 +458,7 @@ def guard(self:Viewer) -> Iterator[None]:
 @patch
 @contextmanager
 def noticing(self:Viewer) -> Iterator[None]:
-    "Show an error of this block, which handles a control, as the notice; the next success clears it."
+    "Show an error of this block, which handles a control, as the message; the next success clears it."
     self.notice.value = ''
     try:
         yield

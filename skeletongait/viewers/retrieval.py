@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['MOST_VIEWS', 'ALL', 'ERRORS', 'HARDEST', 'EAGER', 'Entry', 'Ranking', 'score_words', 'rank_probe', 'Verdict', 'judge',
            'bar_columns', 'strip_bars', 'balance_bars', 'share_bars', 'far', 'verdict_words', 'as_protocol',
-           'galleries', 'strip_major', 'Questions', 'read_failures', 'named', 'Failures', 'why_no_views', 'Walk',
-           'find_walk', 'same_name', 'tree_walks', 'looks', 'entry_title', 'share_title', 'pick_questions',
-           'RetrievalExplorer', 'question_words', 'find_walks', 'newest_results', 'read_results', 'open_questions',
-           'result_walks']
+           'galleries', 'strip_major', 'Questions', 'read_failures', 'named', 'Failures', 'why_no_views',
+           'WalkPictures', 'find_walk', 'same_name', 'tree_walks', 'looks', 'entry_title', 'share_title',
+           'pick_questions', 'RetrievalExplorer', 'question_words', 'find_walks', 'newest_results', 'read_results',
+           'open_questions', 'result_walks']
 
 # %% ../../nbs/viewers/06_retrieval.ipynb #48316223
 import csv
@@ -425,24 +425,24 @@ def why_no_views(
         return f'Rank-1 by views is drawn for 2 to {MOST_VIEWS} views; these sequences have {n}.'
 
 # %% ../../nbs/viewers/06_retrieval.ipynb #a5919373
-class Walk(NamedTuple):
+class WalkPictures(NamedTuple):
     "The frames of a sequence, each made when it is looked at."
     n:int                                # How many
     frame:Callable[[int],np.ndarray]     # Frame number to `(c, h, w)` uint8
 
 def find_walk(
-    pictures:Callable|Mapping|None, # Sequence to frames `(T, c, h, w)` or `(T, h, w)` uint8, or to a `Walk`
+    pictures:Callable|Mapping|None, # Sequence to frames `(T, c, h, w)` or `(T, h, w)` uint8, or to a `WalkPictures`
     s:Sequence,
-) -> Walk|None: # None: there are no pictures of it
+) -> WalkPictures|None: # None: there are no pictures of it
     "Return the frames of a sequence; a `SkeletonGaitError` for any other type."
     if pictures is None: return None
     try:
         x = pictures(s) if callable(pictures) else pictures.get(s)
     except LookupError:
         return None
-    if x is None or isinstance(x, Walk): return x
+    if x is None or isinstance(x, WalkPictures): return x
     x_tchw = as_frames(x, f'pictures of {s}')
-    return Walk(len(x_tchw), x_tchw.__getitem__)
+    return WalkPictures(len(x_tchw), x_tchw.__getitem__)
 
 # %% ../../nbs/viewers/06_retrieval.ipynb #f3def52e
 def same_name(s:Sequence) -> Iterator[Sequence]:
@@ -466,19 +466,19 @@ def tree_walks(
     root:str|Path,                               # A tree `<subject>/<type>/<view>/*`: maps, silhouettes, both, or poses
     data_in_use:list[bool]|list[int]|None=None,  # Which files of a sequence
     render:HeatmapConfig|None=None,              # How poses are drawn
-) -> Callable[[Sequence],Walk]:
+) -> Callable[[Sequence],WalkPictures]:
     "Return a function that finds sequences in a tree; a `SkeletonGaitError` if the tree is missing."
     if not Path(root).is_dir():
         raise SkeletonGaitError(
             f'{root}: no such folder; expected a tree <subject>/<type>/<view>/* with the frames or poses '
             'of these sequences')
-    def look_up(s:Sequence) -> Walk:
+    def look_up(s:Sequence) -> WalkPictures:
         folder = _find_folder(root, s)
         files = sequence_files(folder, data_in_use)
         streams = load_streams(files, render)
         def frame(t:int) -> np.ndarray:
             return as_frames(take_frames(streams, np.array([t]), files, render), str(folder))[0]
-        return Walk(len(streams[0]), frame)
+        return WalkPictures(len(streams[0]), frame)
     return look_up
 
 # %% ../../nbs/viewers/06_retrieval.ipynb #353d4a31
@@ -754,8 +754,8 @@ def question_words(q:Questions|Failures, question:int) -> str:
 def find_walks(
     pictures:Callable|Mapping|None,  # As `find_walk` takes them
     sequences:Iterable[Sequence],
-    known:Mapping[Sequence,Walk|None], # Walks that were found before; they stay
-) -> tuple[dict[Sequence,Walk|None],list[str]]: # Walks, None where there is none; what went wrong, in words
+    known:Mapping[Sequence,WalkPictures|None], # Walks that were found before; they stay
+) -> tuple[dict[Sequence,WalkPictures|None],list[str]]: # Walks, None where there is none; what went wrong, in words
     "Find the walks of some sequences, and read their first frames."
     walks, problems = {}, []
     for s in sequences:

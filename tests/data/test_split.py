@@ -73,7 +73,7 @@ def test_subjects_without_a_gallery_are_said():
     p = split_subjects(tree, ['b', 'c'])
     check_split(p, tree)
     assert lonely(p, tree) == ['c'] and split_table(p, tree).endswith('(1): c')
-    assert 'notice' not in split_table(split_subjects(tree, ['b']), tree)
+    assert 'warning' not in split_table(split_subjects(tree, ['b']), tree)
 
 
 @pytest.fixture

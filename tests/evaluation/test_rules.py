@@ -185,7 +185,7 @@ def test_no_test_set_trains(walkers, tmp_path, capfd):
     cfg.evaluator_cfg.protocol['probe'] = dict(types=['bg-02'])
     without_test_set(walkers, tmp_path, cfg)
     code, text = go(cfg, tmp_path, 'train', capfd)
-    assert code == 0 and 'notice: no test subject has data' in text
+    assert code == 0 and 'warning: no test subject has data' in text
 
 
 def test_no_protocol_trains(walkers, tmp_path, capfd):

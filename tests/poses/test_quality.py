@@ -5,10 +5,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from skeletongait.poses.joints import PoseError
-from skeletongait.poses.joints import JOINTS
+from skeletongait.poses.joints import JOINTS, PoseError
 from skeletongait.poses.quality import FEWEST_FRAMES, KINDS, pose_findings, read_body, smallest_step
-from skeletongait.walkers.datasets import LAYOUTS, write_like
+from skeletongait.walkers.datasets import DATA_SET_NAMES, write_like
 from skeletongait.walkers.recording import make_sequence
 from skeletongait.walkers.spoilt import SPOILERS, spoil
 
@@ -145,7 +144,7 @@ def test_other_joint_sets_are_read_as_coco():
     assert body.found.shape == (30, len(JOINTS))
 
 
-@pytest.mark.parametrize('name', LAYOUTS)
+@pytest.mark.parametrize('name', DATA_SET_NAMES)
 def test_published_layouts_are_accused_of_nothing(name, tmp_path):
     from skeletongait.files.arrays import load_array
     from skeletongait.files.tree import read_tree

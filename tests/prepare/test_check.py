@@ -24,7 +24,7 @@ from skeletongait.prepare import check_tree
 from skeletongait.prepare.check_page import html_page
 from skeletongait.prepare.check_tree import Tally, check_file, check_sequence, look_at, table
 from skeletongait.pretreatment_heatmap import pretreatment_heatmap
-from skeletongait.walkers.datasets import LAYOUTS, write_like, write_linked, write_walkers
+from skeletongait.walkers.datasets import DATA_SET_NAMES, write_like, write_linked, write_walkers
 from skeletongait.walkers.spoilt import SPOILERS, spoil
 
 
@@ -58,7 +58,7 @@ def test_good_trees(good, part):
     assert rows_of(good / part) == {}
 
 
-@pytest.mark.parametrize('name', LAYOUTS)
+@pytest.mark.parametrize('name', DATA_SET_NAMES)
 def test_published_layouts(name, tmp_path):
     "With their partition and their protocol, as a user would check them."
     write_like(tmp_path, name, n_train=2, n_test=2)

@@ -202,7 +202,7 @@ def test_strays_and_notices_come_from_the_state(tree, capsys):
     for expect in ('12 files drawn', '0 files drawn'):
         assert run(tree, ext_name='x', heatmap_cfg_path=str(tree/'cfg.yaml')) == 1
         out = capsys.readouterr().out
-        assert expect in out and 'notice: 12 files: transfer_to_coco17 is True' in out
+        assert expect in out and 'warning: 12 files: transfer_to_coco17 is True' in out
         assert 'ignored, not at <subject>/<type>/<view>/: lost.pkl' in out
     report = json.loads((tree/'maps'/'mine_sigma_8.0_x'/'report.json').read_text())
     assert report['strays'] == ['lost.pkl'] and list(report['notices'].values()) == [12]
@@ -337,7 +337,7 @@ def test_overwrite_removes_what_the_manifest_lists(tree, small, capsys):
         capsys.readouterr()
         assert run(tree, overwrite=overwrite) == 1
         out = capsys.readouterr().out
-        assert all(f'notice: kept, though no run of this folder has drawn it: {name}' in out for name in others)
+        assert all(f'warning: kept, though no run of this folder has drawn it: {name}' in out for name in others)
         assert 'pose file is gone' not in out
         report = json.loads((tree/OUT/'report.json').read_text())
         assert report['unlisted'] == sorted(others)

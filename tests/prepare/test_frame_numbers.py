@@ -55,7 +55,7 @@ def test_from_poses_to_the_linked_tree(walks):
     done = start('python file', 'pretreatment_heatmap', *args, cwd=root)
     assert done.returncode == 0, done.stderr
     maps = root / 'maps' / 'Gait3D_sigma_8.0_' / 'pkl'
-    assert read_frames(maps) == read_frames(root / 'pose') and 'notice' not in done.stdout
+    assert read_frames(maps) == read_frames(root / 'pose') and 'warning' not in done.stdout
     trees = [f'--heatmap_data_path={maps}', '--silhouette_data_path=silhouette', '--output_path=linked']
     done = start('python file', 'ln_sil_heatmap', *trees, cwd=root)
     assert done.returncode == 0, done.stderr

@@ -60,7 +60,7 @@ def test_pictures_become_silhouettes(source, tmp_path):
     done = run(tmp_path, 'masks', '--save_root=sil')
     assert done.returncode == 0, done.stderr
     assert '3 sequences imported, 0 failed, 0 were there already, 24 frames -> sil' in done.stdout
-    assert ' sequences/s' in done.stderr and 'notice' not in done.stdout
+    assert ' sequences/s' in done.stderr and 'warning' not in done.stdout
     out = tmp_path / 'sil'
     for subject in range(3):
         file = out / f'{subject:03d}' / 'nm-01' / '090' / '090.pkl'
@@ -91,7 +91,7 @@ def test_a_video_of_masks(tmp_path):
     expected = np.stack([cut_silhouette(m) for m in np.delete(masks, 3, 0)])
     assert (np.abs(walk.astype(int) - expected) > 128).mean() < 0.01
     assert read_frames(tmp_path / 'sil') == {Sequence('001', 'nm-01', '090'): [[0, 2], [4, 7]]}
-    assert 'notice: 1 sequences: frames without a body are dropped' in done.stdout
+    assert 'warning: 1 sequences: frames without a body are dropped' in done.stdout
 
 
 def test_bad_walks_are_listed_and_the_rest_is_done(source, tmp_path):
@@ -113,7 +113,7 @@ def test_bad_walks_are_listed_and_the_rest_is_done(source, tmp_path):
     assert len(lines) == len(says)
     for line, (subject, words) in zip(lines, says.items()):
         assert f'masks/{subject}' in line and words in line
-    assert 'notice: ignored, neither PNG nor video: notes.txt' in done.stdout
+    assert 'warning: ignored, neither PNG nor video: notes.txt' in done.stdout
     assert [s.subject for s in read_tree(tmp_path / 'sil').sequences] == ['000', '002']
     assert [s.subject for s in read_frames(tmp_path / 'sil')] == ['000', '002']
     assert report(tmp_path / 'sil')['imported'] == 2

@@ -569,10 +569,10 @@ def test_strays_are_listed(pair, capsys):
         shutil.copy(one_file(pair/'sil', 0), pair/'sil'/f'stray_{i:02d}.pkl')
     shutil.copy(one_file(pair/'maps', 0), pair/'maps'/'000'/'up.pkl')
     assert link_all(pair) == 0
-    notices = [l for l in capsys.readouterr().out.splitlines() if l.startswith('notice')]
-    assert len(notices) == 11
-    assert notices[0] == f'notice: ignored, not at <subject>/<type>/<view>/: {pair}/maps/000/up.pkl'
-    assert notices[-1] == 'notice: and 3 more'
+    warnings = [l for l in capsys.readouterr().out.splitlines() if l.startswith('warning')]
+    assert len(warnings) == 11
+    assert warnings[0] == f'warning: ignored, not at <subject>/<type>/<view>/: {pair}/maps/000/up.pkl'
+    assert warnings[-1] == 'warning: and 3 more'
     assert report(pair)['counts']['strays'] == 13 == len(report(pair)['strays'])
 
 
@@ -615,7 +615,7 @@ def test_names_that_are_not_text(pair):
     assert done.returncode == 1 and 'Traceback' not in done.stderr
     lines = done.stdout.splitlines()
     assert [sum(l.startswith(k) for l in lines)
-            for k in ('notice: ', 'only maps: ', 'trimmed: ', 'failed: ')] == [1, 2, 1, 3]
+            for k in ('warning: ', 'only maps: ', 'trimmed: ', 'failed: ')] == [1, 2, 1, 3]
     assert len(lines) == 8
     assert 'only maps: 000\\udcff/' in done.stdout and lines[-1].startswith('7 sequences linked')
     assert lines[-1].endswith('-> out\\nput')

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skeletongait.core import SkeletonGaitError
-from skeletongait.prepare.silhouettes import cut_silhouette, cut_masks, in_order, read_mask, read_video
+from skeletongait.prepare.silhouettes import cut_silhouette, cut_masks, in_order, read_mask, read_mask_video
 from skeletongait.walkers.recording import make_sequence
 
 
@@ -107,7 +107,7 @@ NUMBERS = st.lists(st.integers(0, 2000), min_size=1, max_size=12, unique=True)
 
 @given(NUMBERS, st.booleans(), st.sampled_from(['', '001-nm-']))
 def test_order_of_frames(numbers, pad, prefix):
-    "Padded names keep the order of names; others are put in the order of their numbers, and the notice says so."
+    "Padded names keep the order of names; others are put in the order of their numbers, and a warning says so."
     files = [Path(f'{prefix}{n:04d}.png' if pad else f'{prefix}{n}.png') for n in numbers]
     frames = in_order(files)
     assert frames.numbers == tuple(sorted(numbers))
@@ -150,4 +150,4 @@ def test_what_is_no_picture_and_no_video(tmp_path):
     with pytest.raises(SkeletonGaitError, match='x.png: cannot be read as a picture'):
         read_mask(tmp_path / 'x.png')
     with pytest.raises(SkeletonGaitError, match='x.mp4: cannot be read as a video'):
-        list(read_video(tmp_path / 'x.mp4'))
+        list(read_mask_video(tmp_path / 'x.mp4'))

@@ -796,7 +796,7 @@ def test_a_claim_waits_for_its_predecessor(tmp_path, holder, caplog):
     with caplog.at_level(logging.INFO, 'skeletongait'), claim(Run(toy(), tmp_path), 60):
         pass
     later.join()
-    assert holder.wait(60) == 0 and caplog.text.count('notice: waiting for process') == 1
+    assert holder.wait(60) == 0 and caplog.text.count('warning: waiting for process') == 1
 
 
 FORKS = """

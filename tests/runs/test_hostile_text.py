@@ -194,7 +194,7 @@ def test_hostile_partition_is_one_line(tmp_path, text):
     assert one_line(read_partition, path).startswith(f'{path}: ')
 
 
-RECORD = Record('001/nm-01/090/x.pkl', 10, 1700000000000000000, 'a' * 64, 20, 30, ('a notice',))
+RECORD = Record('001/nm-01/090/x.pkl', 10, 1700000000000000000, 'a' * 64, 20, 30, ('a warning',))
 
 
 @given(st.sampled_from(Record._fields), PLAIN)

@@ -18,7 +18,7 @@ from skeletongait.main import main
 from skeletongait.nets.models import build_model
 from skeletongait.files.arrays import load_array
 from skeletongait.pretreatment_heatmap import pretreatment_heatmap
-from skeletongait.walkers.datasets import LAYOUTS, write_like
+from skeletongait.walkers.datasets import DATA_SET_NAMES, write_like
 
 NINE = [n for n in packaged_configs() if not n.startswith('demo')]
 MILLIONS = {'skeletongait_Gait3D': 25.49, 'skeletongait_GREW': 95.12, 'skeletongait_OUMVLP': 29.14,
@@ -146,4 +146,5 @@ def test_frames_reach_the_networks_44_wide(trees):
     for name in ('Gait3D', 'OUMVLP'):
         maps, sils = next(iter(read_tree(trees(name)/'linked').sequences.values()))
         assert (maps.name, sils.name) == ('0_heatmap.pkl', '1_sil.pkl')
-        assert load_array(maps).shape == (5, 2, 64, 64) and load_array(sils).shape == (5, 64, LAYOUTS[name].width)
+        assert load_array(maps).shape == (5, 2, 64, 64)
+        assert load_array(sils).shape == (5, 64, DATA_SET_NAMES[name].width)

@@ -389,7 +389,7 @@ def test_pickers_narrow_and_buttons_step():
 
 
 def test_pickers_that_leave_nobody_keep_the_probe_and_say_so():
-    "A notice, 0 of all, and nothing to step through until the pickers leave somebody."
+    "A message, 0 of all, and nothing to step through until the pickers leave somebody."
     v = explorer()
     v.which.value = ALL
     v.next.click()

@@ -15,7 +15,7 @@ from skeletongait.files.arrays import load_array
 from skeletongait.walkers.body import (
     ANKLE, BODY, CONDITIONS, Camera, KNEE, Outfit, THIGH, Walker, draw_outfit, harmonics, joint_positions, make_walker,
     walking_speed)
-from skeletongait.walkers.datasets import LAYOUTS, write_like, write_walkers
+from skeletongait.walkers.datasets import DATA_SET_NAMES, write_like, write_walkers
 from skeletongait.walkers.looks import (
     align_silhouette, body_balls, body_parts, draw_silhouette, drift, estimate_pose, hidden_joints, project_balls,
     rough)
@@ -449,13 +449,13 @@ def test_impossible_partition_writes_nothing(tmp_path, n_train):
 @pytest.fixture(scope='module')
 def likes(tmp_path_factory):
     root = tmp_path_factory.mktemp('like')
-    for name in LAYOUTS:
+    for name in DATA_SET_NAMES:
         write_like(root/name, name, 2, 2, n_frames=4)
     return root
 
-@pytest.mark.parametrize('name', LAYOUTS)
+@pytest.mark.parametrize('name', DATA_SET_NAMES)
 def test_trees_of_a_data_set(likes, name):
-    layout, partition = LAYOUTS[name], json.loads((likes/name/f'{name}.json').read_text())
+    layout, partition = DATA_SET_NAMES[name], json.loads((likes/name/f'{name}.json').read_text())
     poses, sils = (read_tree(likes/name/o) for o in ('pose', 'silhouette'))
     assert list(poses.sequences) == list(sils.sequences) and not poses.strays and not sils.strays
     assert {s.subject for s in poses.sequences} == set(partition['TRAIN_SET'] + partition['TEST_SET'])
@@ -478,13 +478,13 @@ def test_the_rule_splits_them_alike(likes, name):
 
 def test_numbers_are_those_of_the_rule():
     for name in REGULAR:
-        rule, layout = regular_partition(name), LAYOUTS[name]
+        rule, layout = regular_partition(name), DATA_SET_NAMES[name]
         assert tuple(layout.train[0].format(i) for i in layout.train[1]) == rule.train
         extra = {'GREW': {'probe'}, 'OUMVLP': {'10307'}}.get(name, set())
         assert {layout.test[0].format(i) for i in layout.test[1]} | extra == set(rule.test)
 
 def test_names_as_published(likes):
-    names = {name: {(s.type, s.view) for s in read_tree(likes/name/'silhouette').sequences} for name in LAYOUTS}
+    names = {name: {(s.type, s.view) for s in read_tree(likes/name/'silhouette').sequences} for name in DATA_SET_NAMES}
     types = {name: {t for t, _ in o} for name, o in names.items()}
     assert types['OUMVLP'] == {'00', '01'}
     assert types['GREW'] == {'00', '01', '02', '03'}
