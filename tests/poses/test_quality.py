@@ -5,8 +5,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from skeletongait.files.arrays import PoseError
-from skeletongait.poses.joints import JOINTS
+from skeletongait.poses.joints import JOINTS, PoseError
 from skeletongait.poses.quality import FEWEST_FRAMES, KINDS, pose_findings, read_body, smallest_step
 from skeletongait.walkers.datasets import LAYOUTS, write_like
 from skeletongait.walkers.recording import make_sequence
@@ -106,6 +105,18 @@ def test_a_person_cut_at_the_waist_is_not_accused_of_lost_legs_too(hips):
     if not hips:
         pose[:, 11:13] = 0
     assert kinds(pose) == {'cut at the waist'}
+
+
+@few
+@given(walkers, st.sets(st.integers(0, 10), min_size=1, max_size=6))
+def test_a_joint_that_is_placed_on_the_body_without_confidence_is_no_error(pose, joints):
+    "An importer places the eyes that Human3.6M lacks at the nose, with confidence 0: they are not drawn."
+    nearest = pose[:, [11]] * np.float32([1, 1, 0])
+    placed, cornered = pose.copy(), pose.copy()
+    placed[:, [*joints]] = nearest
+    cornered[:, [*joints]] = 0
+    assert not any(f.error for f in pose_findings(placed) if f.kind == 'joint never found')
+    assert 'joint never found' in kinds(cornered)
 
 
 def test_sequences_with_nothing_in_them():
