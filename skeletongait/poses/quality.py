@@ -81,7 +81,7 @@ ORDER_KINDS = {
 }
 TRACK_KINDS = {
     'sides swapped': Kind('left and right exchanged, or a mirrored video',
-        'exchange left and right joints, or mirror the video back', ALWAYS),
+        'exchange left and right joints, or mirror the video back', NEVER),
     'sides flip': Kind('left and right change places between frames',
         'track the joints, or leave the sequence out', HALF),
     'frozen': Kind('frames that repeat the frame before exactly',
@@ -223,7 +223,7 @@ def _order(b:Body) -> Finding|None:
 # %% ../../nbs/poses/07_quality.ipynb #0e591d0d
 _LEFT = np.array([i for i, name in enumerate(JOINTS) if name.startswith('left')])
 _RIGHT = np.array([i for i, name in enumerate(JOINTS) if name.startswith('right')])
-_GROWTH, _APART = 1.1, .125
+_GROWTH, _APART = 1.1, .05
 
 def _growth(b:Body) -> float:
     "Height in the last fifth of the frames over that in the first fifth; 1 if there are too few frames with a body."
