@@ -6,7 +6,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from skeletongait.poses.joints import JOINTS, PoseError
-from skeletongait.poses.quality import FEWEST_FRAMES, KINDS, pose_findings, read_body, smallest_step
+from skeletongait.poses.quality import FEWEST_FRAMES, KINDS, _growth, pose_findings, read_body, smallest_step
 from skeletongait.walkers.datasets import LAYOUTS, write_like
 from skeletongait.walkers.recording import make_sequence
 from skeletongait.walkers.spoilt import SPOILERS, spoil
@@ -58,6 +58,8 @@ def test_any_walker_spoilt_is_found(kind, pose):
 @given(st.integers(0, 99), st.sampled_from(['nm-01', 'bg-01', 'cl-01']), st.integers(-30, 30), st.booleans())
 def test_swapped_sides_of_who_comes_or_goes_are_found(subject, type, angle, back):
     pose = walk(1, subject, type, (angle + 180 * back) % 360, 40)
+    growth = _growth(read_body(pose))
+    assume(not 1 / 1.1 < growth < 1.1)  # slow walkers change too little to tell
     assert kinds(pose) == set() and kinds(spoil(pose, 'sides swapped')) == {'sides swapped'}
 
 
