@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['COCO_FROM', 'POSES', 'SILHOUETTES', 'Video', 'look_at_video', 'read_video', 'is_whole', 'Walk', 'to_walk', 'Walks',
-           'to_walks', 'save_walks', 'find_people']
+           'to_walks', 'walk_names', 'save_walks', 'find_people', 'find_walks']
 
 # %% ../../nbs/estimation/04_clips.ipynb #602d1f94
 import os
@@ -14,8 +14,9 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
+from tqdm import tqdm
 
-from ..core import SkeletonGaitError, save_pickle
+from ..core import SkeletonGaitError, one_line, save_pickle
 from .blazepose import BlazePose
 from .people import TOO_CLOSE, Follower, Sighting, Track
 from ..files.frames import read_frames, to_runs, write_frames
@@ -114,6 +115,13 @@ def to_walks(
 # %% ../../nbs/estimation/04_clips.ipynb #faa778ac
 POSES, SILHOUETTES = 'pose', 'silhouette' # The two trees
 
+def walk_names(
+    name:str, # Of the video
+    n:int,    # How many people walk in it
+) -> list[str]: # `name` for a single one, else `name-1`, `name-2`, ...
+    "Name the people of a video."
+    return [name] if n == 1 else [f'{name}-{i}' for i in range(1, n + 1)]
+
 def save_walks(
     walks:Iterable[Walk],  # Of one video
     root:str|os.PathLike,  # Where `pose` and `silhouette` are, or will be
@@ -121,8 +129,7 @@ def save_walks(
 ) -> list[Sequence]: # The sequences
     "Write people's poses, silhouettes and frame numbers."
     root, walks = Path(root), [*walks]
-    names = [place.subject] if len(walks) == 1 else [f'{place.subject}-{i}' for i in range(1, len(walks) + 1)]
-    places = [place._replace(subject=o) for o in names]
+    places = [place._replace(subject=o) for o in walk_names(place.subject, len(walks))]
     for walk, sequence in zip(walks, places):
         file = Path(sequence.path(''))/f'{sequence.view}.pkl'
         save_pickle(walk.pose, root/POSES/file)
@@ -142,3 +149,18 @@ def find_people(
     for frame, picture in enumerate(read_video(path)):
         follower.step(frame, picture)
         yield follower
+
+def find_walks(
+    path:str|os.PathLike, # A video
+    estimator:BlazePose,  # Finds people, and their joints
+    shortest:int=15,      # Whole frames that a walk must have
+) -> Walks: # At least one
+    "Return the walks in a video, showing the progress; a `SkeletonGaitError` if there is none."
+    video = look_at_video(path)
+    with tqdm(desc=one_line(Path(path).name), total=video.n_frames or None, unit=' frames', mininterval=.5) as bar:
+        for follower in find_people(path, estimator): bar.update()
+    found = to_walks(follower.close(), video.width, video.height, shortest)
+    if found.walks: return found
+    raise SkeletonGaitError(
+        f"{path}: found nobody who is whole in {shortest} frames ({found.short} shorter tracks); people should be at "
+        "least 60 pixels high and inside the picture, and the camera should stand still")
