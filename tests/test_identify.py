@@ -224,10 +224,11 @@ def test_the_walker_of_a_real_video_is_found_again(place, tmp_path, monkeypatch)
     poses = [[walk.pose for walk in find_walks(path, blazepose.BlazePose()).walks] for path in halves]
     walkers = [max(range(len(o)), key=lambda i, o=o: np.ptp(o[i][:, 11, 0])) for o in poses]
     save_pickle(poses[0][walkers[0]], tmp_path/'people/walker/clip/000/000.pkl')
-    done = ask(place, f'--gallery={tmp_path}/people', f'--probe={halves[1]}', f'--save={tmp_path}/found')
-    assert done.returncode == 0, done.stderr
+    monkeypatch.chdir(place)
+    argv = [RUN, f'--gallery={tmp_path}/people', f'--probe={halves[1]}', f'--save={tmp_path}/found']
+    assert run_script(identify, argv) == 0
     asked = json.loads((tmp_path/'found.json').read_text())['probes']
-    assert len(asked) == len(poses[1]) and asked[walkers[1]]['ranked'][0]['name'] == 'walker', done.stdout
+    assert len(asked) == len(poses[1]) and asked[walkers[1]]['ranked'][0]['name'] == 'walker', asked
 
 
 @pytest.mark.slow
