@@ -50,7 +50,7 @@ def answer_words(
         return f'{answer.probe}: {first.subject} is nearest'
     if answer.verdict == NOBODY:
         return f'{answer.probe}: {NOBODY}; even {first.subject} is farther than {threshold.distance:.4g}'
-    return f'{answer.probe}: {answer.verdict}, nearer than {threshold.distance:.4g}'
+    return f'{answer.probe}: {answer.verdict}, no farther than {threshold.distance:.4g}'
 
 # %% ../../nbs/viewers/08_identify.ipynb #7de0000a
 class IdentifyViewer(Viewer):

@@ -48,7 +48,7 @@ def test_it_shows_what_the_gallery_answers():
     threshold = gallery.threshold(.05)
     found = answers(gallery, torch.as_tensor(x), names, threshold, 3)
     assert not viewer.problem and viewer.answers == found and viewer.threshold == threshold
-    assert viewer.headline == f'near: 001, nearer than {threshold.distance:.4g}'
+    assert viewer.headline == f'near: 001, no farther than {threshold.distance:.4g}'
     assert colours(viewer) == [MIDDLE, GOOD, BAD, BAD]
     viewer.probe.value = 1
     assert 'far: nobody of these; even ' in viewer.headline and colours(viewer)[1:] == [BAD]*3
