@@ -28,7 +28,8 @@ from .evaluation.identify import (
 from .files.arrays import ENDINGS
 from .files.text import save_text
 from .files.tree import read_tree
-from .runs.embeddings import Embedded, embed_sequences, find_sequences, open_run, tree_sequences
+from .runs.embeddings import Embedded, embed_sequences, open_run, tree_sequences
+from .runs.probes import find_probes, read_videos, run_that_draws
 from .runs.trained import TrainedRun
 
 # %% ../nbs/12_identify.ipynb #e5b00007
@@ -70,7 +71,7 @@ def write_answers(
 def identify(
     checkpoint:str,    # A run's folder, with config.yaml and checkpoints; or a checkpoint
     gallery:str,       # Who is known: a file of skeletongait.embed, or a tree <subject>/<type>/<view>/
-    probe:str,         # Who is asked about: a file of maps or poses, the folder of a sequence, or a tree
+    probe:str,         # Who is asked about: a file of maps or poses, the folder of a sequence, a tree, or a video
     far:float=None,    # Rate of false accepts, as 0.01, for a verdict on each probe; without it there is only a ranking
     top:int=5,         # How many people to list for each probe
     save:str='output/identified', # Where the answers go: <save>.csv and <save>.json
@@ -81,11 +82,11 @@ def identify(
     if ranks().rank: return 0 # one process does the work
     if top < 1: raise SkeletonGaitError(f'--top: found {top}, expected 1 or more')
     cv2.setNumThreads(1)
-    places = find_sequences(probe)
-    trained = open_run(checkpoint, iter, set)
+    places = find_probes(probe)
+    trained = run_that_draws(open_run(checkpoint, iter, set), places)
     known, not_enrolled = open_gallery(trained, gallery, list(places.values()), far)
     threshold = known.threshold(far) if far is not None else None
-    out = embed_sequences(trained, places)
+    out = embed_sequences(trained, read_videos(trained, places))
     found = answers(known, out.matrix(), list(out.done), threshold, top)
     write_answers(save, found, threshold, out, trained.about())
     notes = [str(threshold)] if threshold else []

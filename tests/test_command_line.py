@@ -99,7 +99,7 @@ tree | word | required | Tree <subject>/<type>/<view>/ of maps, or of poses wher
 identify: Rank the people of a gallery for each probe, and say who it is, or that it is nobody of these.
 --checkpoint | str | required | A run's folder, with config.yaml and checkpoints; or a checkpoint
 --gallery | str | required | Who is known: a file of skeletongait.embed, or a tree <subject>/<type>/<view>/
---probe | str | required | Who is asked about: a file of maps or poses, the folder of a sequence, or a tree
+--probe | str | required | Who is asked about: a file of maps or poses, the folder of a sequence, a tree, or a video
 --far | float | None | Rate of false accepts, as 0.01, for a verdict on each probe; without it there is only a ranking
 --top | int | 5 | How many people to list for each probe
 --save | str | 'output/identified' | Where the answers go: <save>.csv and <save>.json

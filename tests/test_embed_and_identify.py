@@ -7,14 +7,19 @@ import subprocess
 import sys
 import time
 
+import cv2
 import numpy as np
 import pytest
 from processes import ENV
+from puppets import Puppet, write_video
 from scripts import start
 from toys import tiny, write_config
 
 from skeletongait.cli import run_script
 from skeletongait.evaluation.identify import load_gallery
+from skeletongait.core import save_pickle
+from skeletongait.estimation import blazepose, networks
+from skeletongait.estimation.clips import find_walks, read_video
 from skeletongait.files.arrays import load_pickle
 from skeletongait.identify import identify
 from skeletongait.maps.heatmap import pose_to_heatmap
@@ -147,6 +152,83 @@ def test_another_checkpoint_is_refused(place, gallery):
     done = start('python -m', 'identify', '--checkpoint=longer/Walkers/SkeletonGait/demo', '--gallery=people.npz',
                  '--probe=clips/known.pkl', cwd=place)
     assert done.returncode == 2 and 'cannot be compared with those of this run: weights' in done.stderr
+
+
+@pytest.fixture
+def estimator(monkeypatch):
+    "Stands in for the networks."
+    puppet = Puppet()
+    monkeypatch.setattr(blazepose, 'BlazePose', lambda: puppet)
+    return puppet
+
+
+def names_of(file):
+    return [o['probe'] for o in json.loads(file.read_text())['probes']]
+
+
+@pytest.mark.parametrize('people, names', [
+    ([(160, 120)], ['clip']),
+    ([(80, 120), (240, 120)], ['clip-1', 'clip-2'])])
+def test_everybody_in_a_video_is_a_probe(place, gallery, tmp_path, estimator, monkeypatch, capsys, people, names):
+    "Drawn by the settings of the run, as the same poses in files are."
+    monkeypatch.chdir(place)
+    estimator.places = people
+    clip = write_video(tmp_path/'clip.avi')
+    argv = [RUN, '--gallery=people.npz', '--far=0.1', f'--save={tmp_path}/found']
+    assert run_script(identify, [*argv, f'--probe={clip}']) == 0
+    out = capsys.readouterr()
+    assert names_of(tmp_path/'found.json') == names and 'published settings' not in out.err
+    for name, walk in zip(names, find_walks(clip, estimator).walks, strict=True):
+        save_pickle(walk.pose, tmp_path/f'poses/{name}/x.pkl')
+    assert run_script(identify, [*argv[:-1], f'--save={tmp_path}/files', f'--probe={tmp_path}/poses']) == 0
+    video, files = (json.loads((tmp_path/f'{o}.json').read_text()) for o in ('found', 'files'))
+    told = [o['ranked'] for o in video['probes']]
+    assert told == sorted((o['ranked'] for o in files['probes']), key=told.index) and video['about'] == files['about']
+
+
+def test_nobody_in_a_video_is_one_line(place, gallery, tmp_path, estimator, monkeypatch, capsys):
+    monkeypatch.chdir(place)
+    clip = write_video(tmp_path/'clip.avi')
+    assert run_script(identify, [RUN, '--gallery=people.npz', f'--probe={clip}', f'--save={tmp_path}/found']) == 2
+    assert f'{clip}: found nobody who is whole in 15 frames' in capsys.readouterr().err
+    assert not (tmp_path/'found.json').exists()
+
+
+def test_a_damaged_video_is_one_line(place, gallery, monkeypatch, capsys):
+    monkeypatch.chdir(place)
+    (place/'damaged.mp4').write_bytes(b'no video')
+    assert run_script(identify, [RUN, '--gallery=people.npz', '--probe=damaged.mp4']) == 2
+    assert 'damaged.mp4: OpenCV finds no frame in it' in capsys.readouterr().err
+    assert run_script(identify, [RUN, '--gallery=people.npz', '--probe=missing.mov']) == 2
+    assert 'missing.mov: no such file; expected a video' in capsys.readouterr().err
+
+
+def test_only_a_video_needs_the_estimation():
+    code = 'import sys, skeletongait.identify; print(*sys.modules)'
+    done = subprocess.run([sys.executable, '-c', code], env=ENV, capture_output=True, text=True, check=True)
+    assert 'skeletongait.runs.probes' in done.stdout and 'skeletongait.estimation' not in done.stdout
+
+
+@pytest.mark.slow
+def test_the_walker_of_a_real_video_is_found_again(place, tmp_path, monkeypatch):
+    "Enrolled from the first half of the video, beside eight others; asked about with the second half."
+    pytest.importorskip('ai_edge_litert', reason='ai-edge-litert has no wheel for this system')
+    halves = [tmp_path/'first.avi', tmp_path/'second.avi']
+    frames = [*read_video(networks.sample_video())]
+    for path, part in zip(halves, (frames[:118], frames[118:])):
+        writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'MJPG'), 25, part[0].shape[1::-1])
+        for frame in part:
+            writer.write(frame[..., ::-1])
+        writer.release()
+    shutil.copytree(place/'people', tmp_path/'people')
+    poses = [[walk.pose for walk in find_walks(path, blazepose.BlazePose()).walks] for path in halves]
+    walkers = [max(range(len(o)), key=lambda i, o=o: np.ptp(o[i][:, 11, 0])) for o in poses]
+    save_pickle(poses[0][walkers[0]], tmp_path/'people/walker/clip/000/000.pkl')
+    monkeypatch.chdir(place)
+    argv = [RUN, f'--gallery={tmp_path}/people', f'--probe={halves[1]}', f'--save={tmp_path}/found']
+    assert run_script(identify, argv) == 0
+    asked = json.loads((tmp_path/'found.json').read_text())['probes']
+    assert len(asked) == len(poses[1]) and asked[walkers[1]]['ranked'][0]['name'] == 'walker', asked
 
 
 @pytest.mark.slow

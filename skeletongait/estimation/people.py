@@ -114,13 +114,14 @@ JUMP = .2     # A pose farther from the last one is somebody else (see `pose_dis
 SAME = .12    # Two poses closer than this are one person
 SEEN = .5     # Smallest score with which a track goes on
 CERTAIN = .7  # Smallest score with which a track begins
-AGAIN = 25    # A track that ended no more than so many frames ago can go on,
-NEAR = .5     # with a pose no farther than this
-LOOK = 5      # Look for new people every so many frames,
-LOOK_ALL = 20 # and in the whole picture every so many
+AGAIN = 25    # A track can go on if it ended at most this many frames ago,
+NEAR = .5     # and if the pose is no farther than this from its last one
+LOOK = 5      # Look for new people in every fifth frame,
+LOOK_ALL = 20 # and in the whole picture in every twentieth
 
 TOO_CLOSE = 'it came too close to another person'
 
+# %% ../../nbs/estimation/03_people.ipynb #862f9b22
 class Follower:
     """Follows all people in a video.
 
@@ -145,20 +146,24 @@ class Follower:
         for track in known: self._follow(track, frame, picture)
         if frame % LOOK == 0: self._look(motion, frame, picture)
 
-    def _follow(self, track:Track, frame:int, picture:np.ndarray) -> None:
-        "Find a known person again, or end the track."
-        body = self.estimator.body(picture, track.next)
-        if body.score < SEEN: track.end = 'nobody is seen'
-        elif track.distance(body.joints) > JUMP: track.end = 'the pose jumped'
-        elif self._is_followed(body, SAME): track.end = TOO_CLOSE
-        if track.end: self.ended.append(track)
-        else:
-            track.add(frame, body)
-            self.live.append(track)
+# %% ../../nbs/estimation/03_people.ipynb #b15625e8
+@patch
+def _follow(self:Follower, track:Track, frame:int, picture:np.ndarray) -> None:
+    "Find a known person again, or end the track."
+    body = self.estimator.body(picture, track.next)
+    if body.score < SEEN: track.end = 'nobody is seen'
+    elif track.distance(body.joints) > JUMP: track.end = 'the pose jumped'
+    elif self._is_followed(body, SAME): track.end = TOO_CLOSE
+    if track.end:
+        self.ended.append(track)
+    else:
+        track.add(frame, body)
+        self.live.append(track)
 
-    def _is_followed(self, body:Body, least:float) -> bool:
-        "Does a live track follow this person?"
-        return any(o.distance(body.joints) < least for o in self.live)
+@patch
+def _is_followed(self:Follower, body:Body, least:float) -> bool:
+    "Does a live track follow this person?"
+    return any(o.distance(body.joints) < least for o in self.live)
 
 # %% ../../nbs/estimation/03_people.ipynb #232df61d
 def is_around(
@@ -178,7 +183,8 @@ def _look(self:Follower, motion:Motion, frame:int, picture:np.ndarray) -> None:
     squares = [] if camera_moves else [*motion_squares(motion)]
     if camera_moves or frame % LOOK_ALL == 0: squares += picture_squares(width, height)
     for square in squares:
-        if not any(is_around(o.square, square) for o in self.live): self._begin(square, frame, picture)
+        known = any(is_around(o.square, square) for o in self.live)
+        if not known: self._begin(square, frame, picture)
 
 @patch
 def _begin(self:Follower, square:Square, frame:int, picture:np.ndarray) -> None:
@@ -190,6 +196,7 @@ def _begin(self:Follower, square:Square, frame:int, picture:np.ndarray) -> None:
         if earlier: self._go_on(earlier, frame, body)
         else: self.live.append(Track(frame, body))
 
+# %% ../../nbs/estimation/03_people.ipynb #e1f6d326
 @patch
 def _earlier(self:Follower, frame:int, body:Body) -> Track|None:
     "The track that this person had until a moment ago; None where two tracks could be meant."
@@ -205,6 +212,7 @@ def _go_on(self:Follower, track:Track, frame:int, body:Body) -> None:
     track.add(frame, body)
     self.live.append(track)
 
+# %% ../../nbs/estimation/03_people.ipynb #de5ed5ba
 @patch
 def close(self:Follower) -> list[Track]:
     "Return all tracks, in the order of their first frames."

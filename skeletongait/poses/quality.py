@@ -64,7 +64,7 @@ POSE_KINDS = {
     'score out of range': Kind(f'confidences below 0 or above {CUT_UP_TO}; maps become white blobs',
         'divide the scores by their largest possible value, or set padkeypoints_args.use_conf: False', HALF),
     'normalised': Kind('coordinates that are fractions of a picture, not pixels',
-        'multiply x by the width and y by the height of the video', ALWAYS),
+        'multiply x by the width and y by the height of the video, as import_poses does with --image_size', ALWAYS),
 }
 
 # %% ../../nbs/poses/07_quality.ipynb #b2a69746
@@ -74,7 +74,7 @@ ORDER_KINDS = {
     'upside down': Kind('bodies that stand on their head: y points up',
         'write height - y, so that y points down', ALWAYS),
     'H36M order': Kind('joints in the order of Human3.6M, not of COCO',
-        'let the estimator write COCO, or reorder; Human3.6M has no eyes and ears', ALWAYS),
+        'python -m skeletongait.import_poses --format=h36m17 reorders them; Human3.6M has no eyes and ears', ALWAYS),
     'OpenPose order': Kind('the first 17 joints of OpenPose, not those of COCO',
         'keep all 18 or 25 joints: their number tells the order', ALWAYS),
     'unlike a body': Kind('joints that form no standing body in any known order',
@@ -82,7 +82,7 @@ ORDER_KINDS = {
 }
 TRACK_KINDS = {
     'sides swapped': Kind('left and right exchanged, or a mirrored video',
-        'exchange left and right joints, or mirror the video back', ALWAYS),
+        'exchange left and right joints, or mirror the video back', NEVER),
     'sides flip': Kind('left and right change places between frames',
         'track the joints, or leave the sequence out', HALF),
     'frozen': Kind('frames that repeat the frame before exactly',
@@ -165,7 +165,7 @@ def _cut_at_the_waist(b:Body) -> Finding|None:
     return finding(KINDS, 'cut at the waist', _is_cut(b))
 
 def _never_found(b:Body) -> Finding|None:
-    never = ~b.found.any(0)
+    never = (b.pose[..., :2] == 0).all((0, 2)) # elsewhere, a joint without confidence does no harm: it is not drawn
     some = b.found.any(1)
     if _is_cut(b)[some].all():
         never[list(_BELOW_WAIST)] = False

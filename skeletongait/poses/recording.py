@@ -129,7 +129,7 @@ CUT_UP_TO = 1.2 # Largest score that passes for a 1, and is cut to it; larger on
 def scale_scores(
     people:np.ndarray, # `(N, V, 3)`: x, y, score of 0 or more
 ) -> np.ndarray: # `(N, V, 3)`; scores 0 to 1
-    "Bring scores to 0 to 1: cut a little too much, divide much too much by the largest one."
+    "Bring scores into 0 to 1: clip them if they are a little too large, else divide all by the largest one."
     largest = people[..., 2].max(initial=0)
     if largest <= 1: return people
     out = people.copy()

@@ -670,9 +670,9 @@ def first_ten(
     text:str, # What is to say about each
 ) -> list[str]:
     "Write one warning for each of the first ten paths, and one that counts the others."
-    lines = [f'notice: {text}: {p}' for p in paths[:10]]
+    lines = [f'warning: {text}: {p}' for p in paths[:10]]
     if len(paths) > 10:
-        lines.append(f'notice: and {len(paths) - 10} more')
+        lines.append(f'warning: and {len(paths) - 10} more')
     return lines
 
 def _doubts(report:dict, poses:Path) -> list[str]:
@@ -684,7 +684,7 @@ def _doubts(report:dict, poses:Path) -> list[str]:
 def _warnings(report:dict) -> list[str]:
     "What is unusual about a folder of maps, one line each."
     gone = [p for p in report['maps_without_pose'] if f'pkl/{p}' not in report['unlisted']]
-    lines = [f'notice: {n} files: {text}' for text, n in report['notices'].items()]
+    lines = [f'warning: {n} files: {text}' for text, n in report['notices'].items()]
     lines += first_ten(report['strays'], 'ignored, not at <subject>/<type>/<view>/')
     lines += first_ten(gone, 'kept, though their pose file is gone')
     return lines + first_ten(report['unlisted'], 'kept, though no run of this folder has drawn it')

@@ -79,7 +79,7 @@ def in_order(
                   'frames are in the order of their numbers; by name, 10 would come before 2')
 
 # %% ../../nbs/prepare/04_silhouettes.ipynb #278f0de7
-VIDEOS = ('.mp4', '.avi', '.mkv', '.mov', '.webm', '.m4v', '.mpg', '.mpeg') # endings of videos
+VIDEOS = ('.mp4', '.mov', '.avi', '.mkv', '.webm', '.m4v', '.mpg', '.mpeg') # endings of videos
 
 def read_mask(
     path:Path, # PNG

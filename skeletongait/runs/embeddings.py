@@ -65,11 +65,11 @@ def find_sequences(
     return {str(o): o for o in folders}
 
 def open_sequence(
-    place:Path, # A folder, or a file
+    place:WalkSource, # A folder, a file, or the arrays of a sequence
     cfg:Config, # `data_cfg` says how much is read
 ) -> WalkSource:
-    "Return what `read_walk` takes: a folder as it is, or the content of a file."
-    if place.is_dir():
+    "Return what `read_walk` takes: a folder and arrays as they are, or the content of a file."
+    if not isinstance(place, Path) or place.is_dir():
         return place
     d = cfg.data_cfg
     try:
@@ -101,17 +101,18 @@ class Embedded(NamedTuple):
 # %% ../../nbs/runs/12_embeddings.ipynb #e3b0000a
 def embed_one(
     trained:TrainedRun,
-    place:Path, # Folder or file of a sequence
+    place:WalkSource, # Folder or file of a sequence, or its arrays
 ) -> torch.Tensor: # `(c, p)` float32, on the CPU
     "Embed one sequence; raise a `SkeletonGaitError` if it cannot be read, or its embedding is not finite."
     x_cp = trained.embed([open_sequence(place, trained.cfg)])[0]
     if not torch.isfinite(x_cp).all():
-        raise SkeletonGaitError(f"{place}: its embedding is not finite; look at its frames and the model's weights")
+        name = place if isinstance(place, Path) else 'a sequence'
+        raise SkeletonGaitError(f"{name}: its embedding is not finite; look at its frames and the model's weights")
     return x_cp
 
 def embed_sequences(
     trained:TrainedRun,
-    places:Mapping[Any,Path],      # Name -> folder or file
+    places:Mapping[Any,WalkSource],      # Name -> folder, file or arrays
     into:Embedded|None=None,       # Continue this one, which has some of the names already; None: begin
     keep:Callable|None=None,       # Called with `Embedded` after each sequence
 ) -> Embedded: # In the order of `places`

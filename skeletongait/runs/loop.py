@@ -431,7 +431,7 @@ def foresee_test(
     subjects = set(partition.test)
     sequences = [s for s in tree.sequences if s.subject in subjects]
     if not sequences:
-        log.info('notice: no test subject has data: there is nothing to test this run on')
+        log.info('warning: no test subject has data: there is nothing to test this run on')
         return
     try:
         protocol = protocol_of(cfg)

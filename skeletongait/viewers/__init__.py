@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['HeatmapStudio', 'OverlayViewer', 'DatasetBrowser', 'TrainingMonitor', 'RetrievalExplorer', 'FusionViewer',
-           'SequencePlayer', 'Viewer']
+           'IdentifyViewer', 'SequencePlayer', 'Viewer']
 
 # %% ../../nbs/viewers/00_viewers.ipynb #98ab6f6e
 from ..core import lazy_names
 
 _all_ = ['HeatmapStudio', 'OverlayViewer', 'DatasetBrowser', 'TrainingMonitor', 'RetrievalExplorer', 'FusionViewer',
-    'SequencePlayer', 'Viewer']
+    'IdentifyViewer', 'SequencePlayer', 'Viewer']
 
 __getattr__, __dir__ = lazy_names(__name__, dict(
     studio=['HeatmapStudio'], overlay=['OverlayViewer'], browser=['DatasetBrowser'], monitor=['TrainingMonitor'],
-    retrieval=['RetrievalExplorer'], fusion=['FusionViewer'], player=['SequencePlayer', 'Viewer']))
+    retrieval=['RetrievalExplorer'], fusion=['FusionViewer'], identify=['IdentifyViewer'],
+    player=['SequencePlayer', 'Viewer']))

@@ -506,7 +506,7 @@ def asked(self:HeatmapStudio) -> tuple[HeatmapConfig,np.ndarray]:
 # %% ../../nbs/viewers/02_studio.ipynb #cf07cf4b
 @patch
 def refresh(self:HeatmapStudio, change=None) -> None:
-    "Show what the controls say, or a notice why that is impossible."
+    "Show what the controls say, or a message why that is impossible."
     if self.held: return
     with self.noticing():
         cfg, joints = self.asked()
@@ -601,7 +601,7 @@ def save(self:HeatmapStudio, button:W.Button|None=None) -> None:
 
 @patch
 def keep(self:HeatmapStudio, button:W.Button|None=None) -> None:
-    "Save the pictures shown; restore a notice that they do not match the controls."
+    "Save the pictures shown; restore the message that they do not match the controls."
     super(HeatmapStudio, self).keep(button)
     if not self.notice.value:
         self.refresh()

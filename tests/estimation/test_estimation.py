@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from puppets import Puppet, write_video
 from scripts import ROOT
 
 from skeletongait.core import SkeletonGaitError
 from skeletongait.estimation import networks
-from skeletongait.estimation.blazepose import Body, Square, body_square, cut_out, merge_boxes, move, refine
+from skeletongait.estimation.blazepose import Square, body_square, cut_out, merge_boxes, move, refine
 from skeletongait.estimation.clips import find_people, look_at_video, read_video, save_walks, to_walks
 from skeletongait.estimation.people import AGAIN, Follower, picture_squares
 from skeletongait.files.arrays import load_array
@@ -86,28 +87,6 @@ def test_every_place_is_looked_at_closely(width, height):
     assert all(b - a <= side / 2 + 1e-6 for a, b in zip(starts, starts[1:]))
 
 
-FIGURE = np.random.default_rng(0).uniform(-1, 1, (33, 2)) * [15, 45]
-MASK = np.pad(np.ones((200, 60), np.float32), ((28, 28), (98, 98)))
-
-
-class Puppet:
-    "An estimator that knows where everybody is, and sees whoever stands nearest to the middle of a square."
-
-    def __init__(self):
-        self.places = ()
-
-    def people(self, picture, square):
-        def near(place):
-            return max(abs(place[0] - square.x), abs(place[1] - square.y)) < square.size / 2
-
-        return [Square(x, y, 130) for x, y in self.places if near((x, y))]
-
-    def body(self, picture, square):
-        x, y = min(self.places, key=lambda o: abs(o[0] - square.x) + abs(o[1] - square.y), default=(1e9, 0))
-        joints = np.column_stack([FIGURE + [x, y], np.ones(33)])
-        return Body(joints, float(abs(x - square.x) < 65), MASK, square, Square(x, y, 130))
-
-
 def follow(scene, n_frames, width=800):
     "Tracks of a scene: a function from the frame to the places of people."
     puppet, picture = Puppet(), np.zeros((300, width, 3), np.uint8)
@@ -162,14 +141,6 @@ def test_hidden_for_long_is_another_track():
 
 def test_nobody():
     assert follow(lambda t: [], 30) == []
-
-
-def write_video(path, n_frames=40, size=(320, 240)):
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'MJPG'), 25, size)
-    for t in range(n_frames):
-        writer.write(np.full((size[1], size[0], 3), t, np.uint8))
-    writer.release()
-    return path
 
 
 def test_poses_and_silhouettes_are_of_the_same_frames(tmp_path):

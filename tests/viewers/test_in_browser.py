@@ -513,6 +513,40 @@ viewer"""
         assert book.button('next').is_enabled()
 
 
+def test_identify_shows_whom_the_gallery_names(lab, tree):
+    "Names, distances and verdicts of the gallery, and the frames that the library draws, for one probe and the next."
+    code = f"""{EMBEDDINGS}
+from skeletongait.evaluation.identify import MUST_FIT, enrol
+from skeletongait.files.tree import Sequence
+who = [Sequence(*o) for o in names]
+known, asked = ([i for i, s in enumerate(who) if s.type == t] for t in ('nm-01', 'cl-01'))
+about = dict.fromkeys(MUST_FIT, '') | dict(metric='euc')
+gallery = enrol(embeddings[known], [who[i] for i in known], about)
+probes = [str(who[i]) for i in asked]
+x = embeddings[asked]"""
+    exec(code, made := {})
+    found = made['gallery'].rank_all(made['x'], 3)
+    cell = f"""{code}
+from skeletongait.maps.settings import HeatmapConfig
+from skeletongait.viewers import IdentifyViewer
+from skeletongait.viewers.retrieval import named, tree_walks
+walks = tree_walks('walkers/pose', render=HeatmapConfig())
+viewer = IdentifyViewer(gallery, x, probes, walks, lambda name: walks(named(name)), far=.2, k=3)
+viewer"""
+    with lab.notebook(cell) as book:
+        for n, (i, probe) in enumerate(list(zip(made['asked'], made['probes']))[:2]):
+            book.dropdown('probe').select_option(label=probe)
+            book.find('.sg-title', has_text=f'{probe}: ').first.wait_for()
+            book.press(book.slider('frame'), 'ArrowRight', n)
+            for s in [made['who'][i], *(r.sequence for r in found[n])]:
+                image = book.find(f'.widget-vbox:has(> .widget-html .sg-note:text-is("{s}")) > img').first
+                book.shows(image, paint(pose_to_heatmap(recorded(tree, *s)[0])[n, 0]))
+            heads, notes = (book.find(kind).all_inner_texts() for kind in ('.sg-title', '.sg-note'))
+            for place, r in enumerate(found[n], 1):
+                assert f'{place} {r.subject}' in heads and f'distance {r.distance:#.4g}' in notes
+            assert {'near enough', 'too far'} & {*notes}
+
+
 def test_overlay_shows_what_the_loader_cuts_and_training_warps(lab, rec, maps):
     sils = rec.silhouette[..., 10:54]
     joined = np.concatenate([maps[..., 10:54], sils[:, None]], 1)
