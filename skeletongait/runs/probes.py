@@ -16,7 +16,7 @@ import numpy as np
 from ..core import SkeletonGaitError, log
 from ..prepare.silhouettes import VIDEOS
 from .embeddings import find_sequences
-from .trained import TrainedRun, Walk
+from .trained import TrainedRun, WalkSource
 
 # %% ../../nbs/runs/13_probes.ipynb #e3c00005
 def is_video(
@@ -77,7 +77,7 @@ def video_walks(
 def read_videos(
     trained:TrainedRun,
     places:Mapping[str,Path], # As `find_probes` returns them
-) -> dict[str,Walk]: # As `embed_sequences` takes them
+) -> dict[str,WalkSource]: # As `embed_sequences` takes them
     "Replace each video by the walks in it."
     out = {}
     for name, place in places.items():

@@ -23,10 +23,10 @@ from ..pictures import in_picture
 from ..runs.embeddings import embed_sequences, open_run, open_sequence
 from ..runs.probes import find_probes, read_videos, run_that_draws
 from ..runs.schema import render_settings
-from ..runs.trained import TrainedRun, Walk as Place, read_walk
+from ..runs.trained import TrainedRun, WalkSource, read_walk
 from .player import (
     BAD, Frames, GOOD, MIDDLE, Panel, Player, Viewer, WORDS, as_frames, caption, row, side_by_side, text)
-from .retrieval import Walk, far, find_walks, looks, tree_walks
+from .retrieval import WalkPictures, far, find_walks, looks, tree_walks
 
 # %% ../../nbs/viewers/08_identify.ipynb #7de00007
 def accepted(
@@ -134,7 +134,7 @@ class Tile:
     def __init__(self,
         lines:list[str],             # The first is the title
         colour:tuple[int,int,int],   # Of the border, RGB
-        walk:Walk|None,              # None: there are no pictures of it
+        walk:WalkPictures|None,              # None: there are no pictures of it
     ):
         self.lines, self.colour, self.walk = lines, colour, walk
 
@@ -146,11 +146,11 @@ class Tile:
         best = next(iter(looks(len(x_chw)).values()))
         return best(x_chw)
 
-def probe_tile(answer:Answer, walk:Walk|None) -> Tile:
+def probe_tile(answer:Answer, walk:WalkPictures|None) -> Tile:
     "Return the tile of a probe."
     return Tile(['probe', answer.probe, '', ''], MIDDLE, walk)
 
-def person_tile(place:int, r:Ranked, threshold:Threshold|None, walk:Walk|None) -> Tile:
+def person_tile(place:int, r:Ranked, threshold:Threshold|None, walk:WalkPictures|None) -> Tile:
     "Return the tile of a ranked person; `place` counts from 1."
     colour, word = LOOKS[accepted(r, threshold)]
     return Tile([f'{place} {r.subject}', str(r.sequence), far(r.distance), word], colour, walk)
@@ -190,15 +190,15 @@ def snapshot(self:IdentifyViewer, t:int) -> np.ndarray:
 # %% ../../nbs/viewers/08_identify.ipynb #7de00015
 def run_frames(
     trained:TrainedRun,
-    place:Place, # Folder, file or arrays of a sequence
-) -> Walk:
+    place:WalkSource, # Folder, file or arrays of a sequence
+) -> WalkPictures:
     "Return the frames of a sequence, drawn by the settings of the run, before they are cut."
     cfg = trained.cfg
     streams, files = read_walk(open_sequence(place, cfg), cfg)
     render = render_settings(cfg.data_cfg.render)
     def frame(t:int) -> np.ndarray:
         return as_frames(take_frames(streams, np.array([t]), files, render), str(files[0].parent))[0]
-    return Walk(len(streams[0]), frame)
+    return WalkPictures(len(streams[0]), frame)
 
 @patch(cls_method=True)
 def from_run(cls:IdentifyViewer,
@@ -223,7 +223,7 @@ def _asked(cls:type, checkpoint, gallery, probe, tree, far, k, changes) -> Ident
     people = None if tree is None else tree_walks(Path(tree), d.data_in_use, render_settings(d.render))
     walks = read_videos(trained, places)
     out = embed_sequences(trained, walks)
-    def probe_pictures(name:str) -> Walk: return run_frames(trained, walks[name])
+    def probe_pictures(name:str) -> WalkPictures: return run_frames(trained, walks[name])
     viewer = cls(known, out.matrix(), list(out.done), people, probe_pictures, far, k)
     if out.failed and not viewer.problem:
         viewer.remark.value += ''.join(map(text, out.report()))
