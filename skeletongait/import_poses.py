@@ -51,11 +51,14 @@ def _options(format:str, image_size:str, fps:float, person:str, limits:Limits) -
 def import_poses(
     source:Word,                    # Folder of pose files in any format, or one file
     save_root:str,                  # Where the poses go, as <subject>/<type>/<view>/pose.pkl
-    format:str='',                  # How the numbers are meant, such as halpe26, h36m17, movenet or ntu25; empty: what the files say
-    layout:str='{subject}/{type}/{view}', # Where the names stand in a path below the source, or a CSV with the columns path, subject, type, view
+    # How the numbers are meant, such as halpe26, h36m17, movenet or ntu25; empty: what the files say
+    format:str='',
+    # Where the names stand in a path below the source, or a CSV with the columns path, subject, type, view
+    layout:str='{subject}/{type}/{view}',
     image_size:str='',              # Size of the images, WIDTHxHEIGHT, where coordinates are fractions of it
     fps:float=USUAL_FPS,            # Frames a second of the videos; gaps of up to .4 s are filled
-    person:str='longest',           # Which people: longest (the longest track of a video), or all (each as a subject of its own)
+    # Which people: longest (the longest track of a video), or all (each as a subject of its own)
+    person:str='longest',
     max_file_mb:int=Limits().file_mb, # Files over this many MiB are refused
     max_frames:int=Limits().frames, # Videos with more frames are refused
 ) -> int: # Exit code: 1 if something could not be imported, or the output could not be written

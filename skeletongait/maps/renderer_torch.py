@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 
 from ..core import SkeletonGaitError
+from .heatmap import first_frames
 from .renderer import GREY
 from .settings import HeatmapConfig
 from ..poses.joints import LIMBS, PoseError
@@ -213,8 +214,8 @@ def _check_values(joints, sigma):
         sigma = sigma.to(joints.device)
         good = good & (sigma > 0) & sigma.isfinite()
     if good.all(): return
-    bad = ', '.join(map(str, (~good).nonzero()[:8, 0].tolist()))
-    raise PoseError(f"frames {bad}: NaN, infinite numbers, or a sigma that is not above 0; "
+    bad = first_frames((~good).nonzero()[:, 0].tolist())
+    raise PoseError(f"{bad}: NaN, infinite numbers, or a sigma that is not above 0; "
                     "expected pixels and confidences")
 
 # %% ../../nbs/maps/03_renderer_torch.ipynb #5abb7aa0

@@ -403,7 +403,7 @@ def test_a_bad_pose_is_one_line_that_names_the_file(copied, part, kind, workers)
 def test_a_bad_frame_is_an_error_even_if_it_is_never_drawn(copied, part):
     ds = dataset(copied, part, 'tree', False, render=HeatmapConfig())
     spoil('nan', ds.files[0][0], copied)
-    with pytest.raises(PoseError, match='frames 11'):
+    with pytest.raises(PoseError, match='frame 11'):
         ds.sample(0, TEST | dict(frames_all_limit=1), slot_rng(0, 0, 0))
 
 

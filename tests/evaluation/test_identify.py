@@ -167,7 +167,7 @@ def test_names_and_strangers():
     (lambda: people(3, 2)[0].rank(np.zeros((5, 3))), r'found an embedding \(5, 3\), expected \(6, 3\)'),
     (lambda: people(3, 2)[0].rank(np.full((6, 3), np.nan)), 'not finite'),
     (lambda: enrol(np.zeros((0, 6, 3)), [], ABOUT), 'at least one of each'),
-    (lambda: enrol(np.ones((1, 6, 3)), [Sequence('a', 'b', 'c')]*2, ABOUT), 'expected equally many'),
+    (lambda: enrol(np.ones((1, 6, 3)), [Sequence('a', 'b', 'c')]*2, ABOUT), 'expected the same number'),
     (lambda: enrol(np.ones((1, 6, 3)), [Sequence('a', 'b', 'c')], {}), 'about: lacks model, weights')])
 def test_errors(call, says):
     with pytest.raises(SkeletonGaitError, match=says):

@@ -347,7 +347,7 @@ def test_confidences_above_one_are_white(dtype, value):
 def test_coordinates_too_large_to_scale_are_named():
     pose = walk()
     pose[4, 11:13, 0] = 1.7e308
-    with pytest.raises(PoseError, match='frames 4'), np.errstate(over='ignore', invalid='ignore'):
+    with pytest.raises(PoseError, match='frame 4'), np.errstate(over='ignore', invalid='ignore'):
         pose_to_heatmap(pose)
 
 

@@ -141,7 +141,7 @@ def test_sources_of_a_folder(tmp_path):
 
 REFUSED = {
     '{"a": 1': 'not JSON',
-    '[' * 100_000: 'brackets',
+    '[' * 100_000: 'nested more than 64 deep',
     '{"people": 3}': 'expected a list of objects',
     '{"people": [{"a": 1}]}': 'no pose_keypoints_2d',
     '{"people": [{"pose_keypoints_2d": [1, 2, 3, 4]}]}': 'three|3 for each joint',

@@ -172,7 +172,7 @@ def test_report_page_and_table_agree(tmp_path):
 def test_exit_codes(good, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv('RANK', raising=False)
-    assert run_script(command.check, command._with_names([str(good / 'pose')])) == 0
+    assert run_script(command.check, [str(good / 'pose')]) == 0
     for words, says in (
         (['nowhere'], 'nowhere: no such folder'),
         ([str(good)], 'at another depth'),
@@ -180,7 +180,7 @@ def test_exit_codes(good, tmp_path, capsys, monkeypatch):
         ([str(good / 'pose'), '--partition=nobody'], 'found no such file'),
         ([str(good / 'pose'), '--protocol=CASIA-C'], 'did you mean'),
     ):
-        assert run_script(command.check, command._with_names(words)) == 2
+        assert run_script(command.check, words) == 2
         assert says in capsys.readouterr().err
     assert [*tmp_path.iterdir()] == []
 
