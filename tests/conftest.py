@@ -66,3 +66,19 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if 'gpu' in item.keywords:
             item.add_marker(pytest.mark.skip(reason='no CUDA device on this machine'))
+
+
+@pytest.fixture(scope='session')
+def sample():
+    "The demonstration video of Sports2D; its networks are in the cache. Both come from the package index."
+    pytest.importorskip('ai_edge_litert', reason='ai-edge-litert has no wheel for this system')
+    from skeletongait.core import SkeletonGaitError
+    from skeletongait.estimation import networks
+
+    try:
+        networks.get_networks()
+        return networks.sample_video()
+    except SkeletonGaitError as e:
+        if 'pip could not download it' not in str(e):
+            raise
+        pytest.skip(f'no package index, and nothing in the cache: {e}')

@@ -18,7 +18,7 @@ from toys import tiny, write_config
 from skeletongait.cli import run_script
 from skeletongait.evaluation.identify import load_gallery
 from skeletongait.core import save_pickle
-from skeletongait.estimation import blazepose, networks
+from skeletongait.estimation import blazepose
 from skeletongait.estimation.clips import find_walks, read_video
 from skeletongait.files.arrays import load_pickle
 from skeletongait.identify import identify
@@ -210,11 +210,10 @@ def test_only_a_video_needs_the_estimation():
 
 
 @pytest.mark.slow
-def test_the_walker_of_a_real_video_is_found_again(place, tmp_path, monkeypatch):
+def test_the_walker_of_a_real_video_is_found_again(sample, place, tmp_path, monkeypatch):
     "Enrolled from the first half of the video, beside eight others; asked about with the second half."
-    pytest.importorskip('ai_edge_litert', reason='ai-edge-litert has no wheel for this system')
     halves = [tmp_path/'first.avi', tmp_path/'second.avi']
-    frames = [*read_video(networks.sample_video())]
+    frames = [*read_video(sample)]
     for path, part in zip(halves, (frames[:118], frames[118:])):
         writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'MJPG'), 25, part[0].shape[1::-1])
         for frame in part:

@@ -243,14 +243,6 @@ def test_bad_videos_are_lines_and_end_non_zero(tmp_path):
     assert empty.returncode == 2 and 'found no video (.mp4' in empty.stderr
 
 
-@pytest.fixture(scope='module')
-def sample():
-    "The demonstration video of Sports2D, and the networks; both from the package index, or from the cache."
-    pytest.importorskip('ai_edge_litert', reason='ai-edge-litert has no wheel for this system')
-    networks.get_networks()
-    return networks.sample_video()
-
-
 @pytest.mark.slow
 def test_a_video_to_two_trees(sample, tmp_path):
     "A woman walks from right to left past a man on a roof: both are found, whole, and nobody else for long."
