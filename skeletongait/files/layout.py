@@ -104,7 +104,8 @@ class Layout:
         try:
             sequence = self._read(without_ending(text, self.pattern, endings))
         except SkeletonGaitError as e:
-            raise SkeletonGaitError(f"{path}: does not fit the layout {self.pattern!r}: {e}") from None
+            todo = "; --layout says where the names stand, as in '{subject}_{type}_{view}', or names a CSV table"
+            raise SkeletonGaitError(f"{path}: does not fit the layout {self.pattern!r}: {e}{todo}") from None
         check_names(sequence, str(path))
         return sequence
 

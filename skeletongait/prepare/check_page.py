@@ -125,13 +125,14 @@ def _section(row:Row, limits:Limits) -> str:
     cases = [html.escape(f'{o.name} ({o.note})' if o.note else o.name) for o in row.cases[:_EXAMPLES]]
     if row.n > _EXAMPLES:
         cases.append(f'and {row.n - _EXAMPLES:,} more')
+    others = ' and others' if row.n > 1 else ''
     level = 'error' if row.error else 'warning'
     items = ''.join(f'<li>{o}</li>' for o in cases)
     return f'''<section class="{level}">
 <h2>{html.escape(row.kind)} <small>{level}, {row.n:,} of {row.of:,} {row.unit}</small></h2>
 <p>{html.escape(row.says)}</p><p><b>What to do:</b> {html.escape(row.todo)}</p>
 {_picture(row, limits)}
-<details><summary>{html.escape(row.cases[0].name)} and others</summary><ol>{items}</ol></details></section>'''
+<details><summary>{html.escape(row.cases[0].name)}{others}</summary><ol>{items}</ol></details></section>'''
 
 # %% ../../nbs/prepare/08_check_page.ipynb #ca5f8a3f
 _STYLE = '''body {font: 15px/1.5 sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em; color: #222}

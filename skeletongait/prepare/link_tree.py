@@ -501,12 +501,21 @@ def as_report(
     return dict(counts={k: len(v) for k, v in lists.items()}, **lists)
 
 # %% ../../nbs/prepare/03_link_tree.ipynb #29f9360a
+def _shifted(joined:list[dict]) -> list[str]:
+    "A warning if most sequences lack one frame on either side, as where one tree counts from 0 and the other from 1."
+    alike = [o['sequence'] for o in joined if o['maps_left_out'] == o['silhouettes_left_out'] == 1]
+    if len(alike) <= len(joined)/2: return []
+    return [f'warning: {len(alike)} of {len(joined)} sequences lack one frame in each tree (the first: {alike[0]}). '
+            'If one tree counts frames from 0 and the other from 1, as OpenPose and many pictures do, every pair is '
+            'one frame apart: rename the pictures so that both begin with the same number, and import them again']
+
 def _left_out(report:dict) -> list[str]:
     "One line for each sequence with frames that have no partner of the same number, and one for missing numbers."
     joined, one_sided = report.get('joined', []), report.get('numbers_on_one_side', [])
     lines = [f"joined by frame number: {o['sequence']}: {o['frames']} frames; without a partner: "
              f"{o['maps_left_out']} of maps, {o['silhouettes_left_out']} of silhouettes"
              for o in joined if o['maps_left_out'] or o['silhouettes_left_out']]
+    lines += _shifted(joined)
     if one_sided:
         lines.append(f'warning: {len(one_sided)} sequences have frame numbers in one tree only, '
                      f'and are paired by position (the first: {one_sided[0]})')

@@ -189,6 +189,7 @@ class PoseTree:
         self.records = read_records(self.root)
         self.owner = {o['sequence']: r.source for r in self.records.values() for o in r.outputs}
         self.here = set() # keys of the sources of this run
+        self.removed = [] # sequences that this run has removed
 
     def path(self, sequence:str) -> Path: # `sequence`: its names, joined by /
         return self.root/sequence/POSE_FILE
@@ -369,6 +370,7 @@ def remove_old(
         if out.is_whole(o) and not link_above(path, out.root):
             remove_all([path])
         out.owner.pop(o['sequence'])
+    out.removed += [o['sequence'] for o in gone]
     return len(gone)
 
 # %% ../../nbs/prepare/06_pose_tree.ipynb #1f475867
@@ -385,7 +387,7 @@ def pose_report(
     never = Counter(name for row in rows for name in row['never_found'])
     return dict(
         sources=n_sources, done_before=done, sequences=len(rows), frames=sum(row['frames'] for row in rows),
-        filled=sum(row['filled'] for row in rows), failed=failed, never_found=dict(never),
+        filled=sum(row['filled'] for row in rows), failed=failed, never_found=dict(never), removed=sorted(out.removed),
         rows=sorted(rows, key=lambda row: row['sequence']))
 
 _COLUMNS = ('sequence', 'joints', 'frames', 'filled', 'people', 'tracks', 'dropped', 'cuts')
@@ -442,12 +444,20 @@ def _failure(path:str, reason:str) -> str:
     "One failure; the reason may name the file itself."
     return reason if reason.startswith(path) else f'{path}: {reason}'
 
+def _removed(sequences:list[str]) -> list[str]:
+    "The line about sequences that an earlier run has imported and this one not."
+    if not sequences: return []
+    first = ', '.join(sequences[:3]) + (', ...' if len(sequences) > 3 else '')
+    return [f"removed: {_count(len(sequences), 'earlier sequence')} ({first}); these options do not make them. "
+            "Maps drawn from them stay until you remove them"]
+
 def pose_summary(
     report:dict,
     out:Path, # Tree that is imported to
 ) -> str:
     "Write the report as text for people."
     lines = [f'warning: {text}' for text in _notices(report)]
+    lines += _removed(report['removed'])
     lines += [f"failed: {_failure(**f)}" for f in report['failed']]
     lines.append(f"{_count(report['sources'], 'source')} ({report['done_before']:,} imported before), "
                  f"{_count(len(report['failed']), 'failure')}, {_count(report['sequences'], 'sequence')} "

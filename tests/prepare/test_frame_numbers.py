@@ -12,6 +12,7 @@ from skeletongait.files.arrays import load_array
 from skeletongait.files.frames import FRAMES, read_frames, to_runs, write_frames
 from skeletongait.files.tree import read_tree
 from skeletongait.ln_sil_heatmap import ln_sil_heatmap
+from skeletongait.prepare import link_tree
 from skeletongait.pretreatment_heatmap import pretreatment_heatmap
 from skeletongait.walkers.datasets import write_walkers
 
@@ -55,7 +56,9 @@ def test_from_poses_to_the_linked_tree(walks):
     done = start('python file', 'pretreatment_heatmap', *args, cwd=root)
     assert done.returncode == 0, done.stderr
     maps = root / 'maps' / 'Gait3D_sigma_8.0_' / 'pkl'
-    assert read_frames(maps) == read_frames(root / 'pose') and 'warning' not in done.stdout
+    assert read_frames(maps) == read_frames(root / 'pose')
+    warnings = [line for line in done.stdout.splitlines() if line.startswith('warning: ')]
+    assert len(warnings) == 1 and 'look at the poses: few frames' in warnings[0]
     trees = [f'--heatmap_data_path={maps}', '--silhouette_data_path=silhouette', '--output_path=linked']
     done = start('python file', 'ln_sil_heatmap', *trees, cwd=root)
     assert done.returncode == 0, done.stderr
@@ -131,3 +134,13 @@ def test_a_damaged_file_of_numbers_ends_the_command(walks):
     done = start('python file', 'ln_sil_heatmap', '--heatmap_data_path=pose', '--silhouette_data_path=silhouette',
                  '--output_path=linked', cwd=root)
     assert done.returncode == 2 and 'frames.json' in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+def test_numbers_that_seem_shifted_by_one_are_a_warning():
+    "One tree counts from 0, the other from 1: every pair is one frame apart, and each side lacks one frame."
+    shifted = [dict(sequence=f'{i}/t/v', frames=49, maps_left_out=1, silhouettes_left_out=1) for i in range(3)]
+    (*_, line) = link_tree._left_out(dict(joined=shifted))
+    assert line.startswith('warning: 3 of 3 sequences lack one frame in each tree (the first: 0/t/v)')
+    whole = [o | dict(maps_left_out=0, silhouettes_left_out=0) for o in shifted]
+    lines = link_tree._left_out(dict(joined=[*whole, shifted[0]]))
+    assert len(lines) == 1 and 'warning' not in lines[0]

@@ -140,7 +140,7 @@ def crowd(t, person):
     return [person] if t < 5 else [person + np.float32([700, 0, 0]), person]
 
 
-def test_everybody_or_the_longest(tmp_path):
+def test_everybody_or_the_longest(tmp_path, capsys):
     pose = w.walker(30)
     w.openpose(pose, tmp_path / 'json' / '001' / 'nm-01' / '090', people=crowd)
     import_pose_tree(tmp_path / 'json', tmp_path / 'longest', LAYOUT)
@@ -150,8 +150,11 @@ def test_everybody_or_the_longest(tmp_path):
     assert read_frames(tmp_path / 'all')[Sequence('001_2', 'nm-01', '090')] == [[5, 29]]
     assert import_pose_tree(tmp_path / 'json', tmp_path / 'all', LAYOUT, Options(person='all'))['done_before'] == 1
     assert report['rows'][0]['tracks'] == 2
-    import_pose_tree(tmp_path / 'json', tmp_path / 'all', LAYOUT)  # another choice replaces what was there
+    capsys.readouterr()
+    report = import_pose_tree(tmp_path / 'json', tmp_path / 'all', LAYOUT)  # another choice replaces what was there
     assert [*imported(tmp_path / 'all')] == ['001/nm-01/090']
+    assert report['removed'] == ['001_1/nm-01/090', '001_2/nm-01/090']
+    assert 'removed: 2 earlier sequences (001_1/nm-01/090, 001_2/nm-01/090)' in capsys.readouterr().out
 
 
 def test_names_inside_a_file(tmp_path):
