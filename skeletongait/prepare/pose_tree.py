@@ -115,11 +115,12 @@ def walks_of(
     sequence:Sequence, # Where the video belongs
     person:str,        # `longest` or `all`
 ) -> list[PoseSequence]:
-    "Return the sequences of a video, with joints that were never found in a harmless place."
-    walks = []
-    for number, track in enumerate(video.found.tracks, 1):
+    "Return a video's sequences, several people numbered, with joints that were never found in a harmless place."
+    walks, tracks = [], video.found.tracks
+    numbered = person == 'all' and len(tracks) > 1
+    for number, track in enumerate(tracks, 1):
         pose, never = fill_never_found(track.pose)
-        own = sequence._replace(subject=f'{sequence.subject}_{number}') if person == 'all' else sequence
+        own = sequence._replace(subject=f'{sequence.subject}-{number}') if numbered else sequence
         walks.append(PoseSequence(own, track._replace(pose=pose), never))
     return walks
 
@@ -298,8 +299,8 @@ def read_all(
 def _belongs(sequence:str, place:Sequence, options:Options) -> bool:
     "Is this the sequence of a video with this place?"
     subject, *rest = sequence.split('/')
-    if options.person == 'all':
-        subject = subject.rpartition('_')[0]
+    unnumbered, _, number = subject.rpartition('-')
+    if options.person == 'all' and number.isdecimal() and Sequence(unnumbered, *rest) == place: return True
     return Sequence(subject, *rest) == place
 
 class Importer:

@@ -146,15 +146,15 @@ def test_everybody_or_the_longest(tmp_path, capsys):
     import_pose_tree(tmp_path / 'json', tmp_path / 'longest', LAYOUT)
     report = import_pose_tree(tmp_path / 'json', tmp_path / 'all', LAYOUT, Options(person='all'))
     assert [*imported(tmp_path / 'longest')] == ['001/nm-01/090']
-    assert {k: len(v) for k, v in imported(tmp_path / 'all').items()} == {'001_1/nm-01/090': 30, '001_2/nm-01/090': 25}
-    assert read_frames(tmp_path / 'all')[Sequence('001_2', 'nm-01', '090')] == [[5, 29]]
+    assert {k: len(v) for k, v in imported(tmp_path / 'all').items()} == {'001-1/nm-01/090': 30, '001-2/nm-01/090': 25}
+    assert read_frames(tmp_path / 'all')[Sequence('001-2', 'nm-01', '090')] == [[5, 29]]
     assert import_pose_tree(tmp_path / 'json', tmp_path / 'all', LAYOUT, Options(person='all'))['done_before'] == 1
     assert report['rows'][0]['tracks'] == 2
     capsys.readouterr()
     report = import_pose_tree(tmp_path / 'json', tmp_path / 'all', LAYOUT)  # another choice replaces what was there
     assert [*imported(tmp_path / 'all')] == ['001/nm-01/090']
-    assert report['removed'] == ['001_1/nm-01/090', '001_2/nm-01/090']
-    assert 'removed: 2 earlier sequences (001_1/nm-01/090, 001_2/nm-01/090)' in capsys.readouterr().out
+    assert report['removed'] == ['001-1/nm-01/090', '001-2/nm-01/090']
+    assert 'removed: 2 earlier sequences (001-1/nm-01/090, 001-2/nm-01/090)' in capsys.readouterr().out
 
 
 def test_names_inside_a_file(tmp_path):
