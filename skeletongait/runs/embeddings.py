@@ -61,7 +61,8 @@ def find_sequences(
     folders = dict.fromkeys(f.parent for f in files)
     if not folders:
         raise SkeletonGaitError(f"{path}: found no file that ends in {', '.join(ENDINGS)}; "
-                                "expected a sequence, or a tree of them")
+                                "expected a sequence, or a tree of them; other files of poses become such a tree by "
+                                "python -m skeletongait.import_poses")
     return {str(o): o for o in folders}
 
 def open_sequence(
