@@ -24,7 +24,8 @@ from .cli import Stopped, Word, run_script, stoppable
 from .core import SkeletonGaitError, one_line
 from .distributed import ranks
 from .estimation.blazepose import BlazePose
-from .estimation.clips import Video, VideoWalks, find_walks, look_at_video, save_walks
+from .estimation.clips import (
+    POSES, SILHOUETTES, Video, VideoWalks, find_walks, look_at_video, save_walks, walk_file)
 from .files.layout import Placed, place_all, read_layout
 from .files.text import read_json, read_text, save_text
 from .files.tree import Sequence, walk
@@ -74,9 +75,12 @@ def is_done(
     record:dict|None, # Of an earlier run
     path:Path,        # The video
     shortest:int,     # As now
+    root:Path,        # `--save_root`
 ) -> bool:
-    "Has this very video been read already, with the same setting?"
-    return record is not None and record.get('stamp') == stamp(path) and record.get('shortest') == shortest
+    "Has this very video been read already, with the same setting, and is what it became still there?"
+    if record is None or (record.get('stamp'), record.get('shortest')) != (stamp(path), shortest): return False
+    places = [Sequence(*o['sequence'].split('/')) for o in record['people']]
+    return all(walk_file(root/tree, place).is_file() for place in places for tree in (POSES, SILHOUETTES))
 
 # %% ../nbs/13_video.ipynb #95558a77
 def as_record(
@@ -127,7 +131,7 @@ class _Run:
 
     def do(self, path:Path, name:str, place:Sequence) -> None:
         "Read a video, unless that was done before; the networks are loaded for the first."
-        if is_done(self.videos.get(name), path, self.shortest): return
+        if is_done(self.videos.get(name), path, self.shortest, self.root): return
         if self.estimator is None: self.estimator = BlazePose(self.networks)
         try:
             record = read_one(path, place, self.root, self.estimator, self.shortest)

@@ -190,7 +190,7 @@ def test_nobody_in_a_video_is_one_line(place, gallery, tmp_path, estimator, monk
     monkeypatch.chdir(place)
     clip = write_video(tmp_path/'clip.avi')
     assert run_script(identify, [RUN, '--gallery=people.npz', f'--probe={clip}', f'--save={tmp_path}/found']) == 2
-    assert f'{clip}: found nobody who is whole in 15 frames' in capsys.readouterr().err
+    assert f'{clip}: nobody is completely visible in 15 frames or more' in capsys.readouterr().err
     assert not (tmp_path/'found.json').exists()
 
 

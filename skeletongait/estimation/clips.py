@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['COCO_FROM', 'POSES', 'SILHOUETTES', 'Video', 'look_at_video', 'read_video', 'is_whole', 'VideoWalk', 'to_walk',
-           'VideoWalks', 'to_walks', 'walk_names', 'save_walks', 'find_people', 'find_walks']
+           'VideoWalks', 'to_walks', 'walk_names', 'walk_file', 'save_walks', 'find_people', 'find_walks']
 
 # %% ../../nbs/estimation/04_clips.ipynb #602d1f94
 import os
@@ -18,10 +18,10 @@ from tqdm import tqdm
 
 from ..core import SkeletonGaitError, one_line, save_pickle
 from .blazepose import BlazePose
-from .people import TOO_CLOSE, Follower, Sighting, Track
+from .people import Follower, Sighting, TOO_CLOSE, Track
 from ..files.frames import read_frames, to_runs, write_frames
 from ..files.tree import Sequence
-from ..poses.joints import JOINT_SETS, JOINTS
+from ..poses.joints import JOINTS, JOINT_SETS
 
 # %% ../../nbs/estimation/04_clips.ipynb #db8018a2
 class Video(NamedTuple):
@@ -123,6 +123,13 @@ def walk_names(
     "Name the people of a video."
     return [name] if n == 1 else [f'{name}-{i}' for i in range(1, n + 1)]
 
+def walk_file(
+    tree:Path,      # `pose` or `silhouette`
+    place:Sequence,
+) -> Path:
+    "Return where a tree keeps a sequence: `<subject>/<type>/<view>/<view>.pkl`."
+    return place.path(tree)/f'{place.view}.pkl'
+
 def save_walks(
     walks:Iterable[VideoWalk], # Of one video
     root:str|os.PathLike,      # Where `pose` and `silhouette` are, or will be
@@ -132,9 +139,8 @@ def save_walks(
     root, walks = Path(root), [*walks]
     places = [place._replace(subject=o) for o in walk_names(place.subject, len(walks))]
     for walk, sequence in zip(walks, places):
-        file = Path(sequence.path(''))/f'{sequence.view}.pkl'
-        save_pickle(walk.pose, root/POSES/file)
-        save_pickle(walk.silhouette, root/SILHOUETTES/file)
+        save_pickle(walk.pose, walk_file(root/POSES, sequence))
+        save_pickle(walk.silhouette, walk_file(root/SILHOUETTES, sequence))
     new = {o: to_runs(walk.frames) for o, walk in zip(places, walks)}
     for tree in (root/POSES, root/SILHOUETTES):
         write_frames(tree, read_frames(tree) | new)
@@ -163,5 +169,5 @@ def find_walks(
     found = to_walks(follower.close(), video.width, video.height, shortest)
     if found.walks: return found
     raise SkeletonGaitError(
-        f"{path}: found nobody who is whole in {shortest} frames ({found.short} shorter tracks); people should be at "
-        "least 60 pixels high and inside the picture, and the camera should stand still")
+        f"{path}: nobody is completely visible in {shortest} frames or more ({found.short} shorter tracks); people "
+        "should be at least 60 pixels high and inside the picture, and the camera should stand still")
