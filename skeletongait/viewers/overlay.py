@@ -368,6 +368,27 @@ def sample_again(self:OverlayViewer, button:W.Button) -> None:
     "Take the next seed."
     self.seed.value += 1
 
+# %% ../../nbs/viewers/03_overlay.ipynb #7f75dff1
+_GAP = dict(grid_gap='4px 12px')
+
+@patch
+def joined_controls(self:OverlayViewer, looks:list[W.Widget]) -> list[W.Widget]: # Two rows
+    "Return the controls of streams that can be joined, with their observers attached."
+    def redraw_overlay(change): self.redraw('overlay')
+    self.cut.disabled = bool(self.kept.all())
+    self.cut.description = 'nothing is cut' if self.cut.disabled else f'show the cut to {self.kept.sum()} columns'
+    self.cut.observe(redraw_overlay, 'value')
+    self.transform.observe(self.change_transform, 'value')
+    self.seed.observe(self.change_sample, 'value')
+    self.sample_button.on_click(self.sample_again)
+    return [row(*looks, self.cut, **_GAP), row(self.transform, self.sample_button, self.seed, self.sampled, **_GAP)]
+
+@patch
+def show(self:OverlayViewer, t:int) -> None:
+    "Show frame `t` in all panels."
+    for panel in self.panels.values():
+        panel.show(t)
+
 # %% ../../nbs/viewers/03_overlay.ipynb #f97f472a
 @patch
 def arrange(self:OverlayViewer) -> None:
@@ -407,27 +428,6 @@ def snapshot(self:OverlayViewer, t:int) -> np.ndarray:
     if not self.key.value: return out
     nothing = np.zeros((0, 1, 3), np.uint8)
     return stacked([out, caption(caption(nothing, CROPPED), ', '.join(KEY))])
-
-# %% ../../nbs/viewers/03_overlay.ipynb #7f75dff1
-_GAP = dict(grid_gap='4px 12px')
-
-@patch
-def joined_controls(self:OverlayViewer, looks:list[W.Widget]) -> list[W.Widget]: # Two rows
-    "Return the controls of streams that can be joined, with their observers attached."
-    def redraw_overlay(change): self.redraw('overlay')
-    self.cut.disabled = bool(self.kept.all())
-    self.cut.description = 'nothing is cut' if self.cut.disabled else f'show the cut to {self.kept.sum()} columns'
-    self.cut.observe(redraw_overlay, 'value')
-    self.transform.observe(self.change_transform, 'value')
-    self.seed.observe(self.change_sample, 'value')
-    self.sample_button.on_click(self.sample_again)
-    return [row(*looks, self.cut, **_GAP), row(self.transform, self.sample_button, self.seed, self.sampled, **_GAP)]
-
-@patch
-def show(self:OverlayViewer, t:int) -> None:
-    "Show frame `t` in all panels."
-    for panel in self.panels.values():
-        panel.show(t)
 
 # %% ../../nbs/viewers/03_overlay.ipynb #2d69c951
 def load_frames(
