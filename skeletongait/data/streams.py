@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from ..core import SkeletonGaitError
-from ..files.arrays import ENDINGS, Limits, load_array
+from ..files.arrays import ENDINGS, Limits, open_array
+from ..files.packed import read_packed
 from ..maps.heatmap import draw_maps, place_joints
 from ..maps.settings import HeatmapConfig
 from ..poses.joints import COCO17_FROM, PoseError
@@ -45,12 +46,21 @@ def pick_files(
     return tuple(files[i] for i in use)
 
 # %% ../../nbs/data/02_streams.ipynb #68837591
+def _packed_files(folder:Path) -> tuple[Path,...]:
+    "The files of a sequence in a packed tree; none if it is not there."
+    packed = read_packed(folder.parents[2]) if len(folder.parents) > 2 else None
+    if not packed: return ()
+    names = packed.folders.get('/'.join(folder.parts[-3:]), [])
+    return tuple(folder/name for name in sorted(names) if name.endswith(ENDINGS))
+
 def sequence_files(
     folder:str|os.PathLike, # The folder of one sequence
     data_in_use:list[bool]|list[int]|None=None, # Which of its files, as in a configuration; None: all
 ) -> tuple[Path,...]: # Sorted by name
     "Return the files of a sequence; a `SkeletonGaitError` if there are none."
     folder = Path(folder)
+    packed = _packed_files(folder)
+    if packed: return pick_files(packed, data_in_use)
     if not folder.is_dir():
         raise SkeletonGaitError(f"{folder}: no such folder; expected the folder of one sequence")
     try:
@@ -111,7 +121,7 @@ def load_stream(
 ) -> np.ndarray: # Frames `(T, C, H, W)`, uint8 or float32; or placed joints `(T, 17, 3)`
     "Read one file of a sequence; a `SkeletonGaitError` that names it if it holds no frames."
     try:
-        x = load_array(path, limits)
+        x = open_array(path, limits)
     except OSError as e:
         why = f"cannot be read ({e.strerror}); if the tree was linked, is the target still there?"
         raise SkeletonGaitError(f"{path}: {why}") from None
@@ -127,40 +137,45 @@ def _found(files:tuple[Path,...], streams:list[np.ndarray]) -> str:
     "What the files of a sequence hold, for a message."
     return ', '.join(f"{f.name} {_holds(x)}" for f, x in zip(files, streams))
 
+def _check_fit(streams:list[np.ndarray], files:tuple[Path,...]) -> None:
+    "Accept only frames that can be joined."
+    heights = {x.shape[2] for x in streams}
+    widths = [x.shape[3] for x in streams]
+    if len(heights) > 1 or any((o-min(widths)) % 2 for o in widths):
+        raise SkeletonGaitError(
+            f"{files[0].parent}: expected frames of one height, and widths that differ by an even number; "
+            f"found {_found(files, streams)}")
+
 def join_streams(
     streams:list[np.ndarray], # Each `(T, C, H, W)`
     files:tuple[Path,...],    # Where each is from, for messages
 ) -> np.ndarray:              # `(T, sum of C, H, narrowest W)`
     "Concatenate streams along the channels, wider ones cut symmetrically; a `SkeletonGaitError` if they do not fit."
-    heights = {x.shape[2] for x in streams}
-    widths = [x.shape[3] for x in streams]
-    w = min(widths)
-    if len(heights) > 1 or any((o-w) % 2 for o in widths):
-        raise SkeletonGaitError(
-            f"{files[0].parent}: expected frames of one height, and widths that differ by an even number; "
-            f"found {_found(files, streams)}")
+    _check_fit(streams, files)
     if len(streams) == 1: return streams[0]
+    w = min(x.shape[3] for x in streams)
     return np.concatenate([x[..., (x.shape[3]-w)//2:(x.shape[3]+w)//2] for x in streams], 1)
 
 # %% ../../nbs/data/02_streams.ipynb #92d92ec8
 def match_streams(
     streams:list[np.ndarray], # The streams of one sequence, as `load_stream` returns them
     files:tuple[Path,...],    # Where they are from, for messages
-) -> list[np.ndarray]:        # As `load_streams` returns them
-    "Join the streams of a sequence where all are frames; a `SkeletonGaitError` if they differ in length."
+) -> list[np.ndarray]:        # The same
+    "Return the streams of a sequence; a `SkeletonGaitError` if they differ in length, or frames do not fit."
     if len({len(x) for x in streams}) > 1:
         raise SkeletonGaitError(
             f"{files[0].parent}: the files of a sequence must have the same number of frames; "
             f"found {_found(files, streams)}")
-    has_poses = any(x.ndim == 3 for x in streams)
-    return streams if has_poses else [join_streams(streams, files)]
+    if all(x.ndim == 4 for x in streams):
+        _check_fit(streams, files)
+    return streams
 
 def load_streams(
     files:tuple[Path,...], # The files in use, in their order
     render:HeatmapConfig|None=None, # How poses are drawn; None: poses are an error
     limits:Limits=Limits(), # Larger files are an error
-) -> list[np.ndarray]:     # One array of joined frames `(T, C, H, W)`; with poses among them, one array per file
-    "Read the files of one sequence; a `SkeletonGaitError` if they differ in length."
+) -> list[np.ndarray]:     # One for each file: frames `(T, C, H, W)`, or placed joints `(T, 17, 3)`
+    "Read the files of one sequence; errors of `load_stream` and `match_streams`."
     return match_streams([load_stream(f, render, limits) for f in files], files)
 
 # %% ../../nbs/data/02_streams.ipynb #49593713
@@ -171,9 +186,11 @@ def take_frames(
     render:HeatmapConfig|None=None, # How poses are drawn
 ) -> np.ndarray:              # `(S, C, H, W)`, uint8 or float32
     "Return the chosen frames of a sequence; poses are drawn here, each frame once."
-    once, back = np.unique(ids, return_inverse=True)
-    taken = [x[ids] if x.ndim == 4 else draw_maps(x[once], render)[back] for x in streams]
-    return join_streams(taken, files)
+    def take(x):
+        if x.ndim == 4: return x[ids]
+        once, back = np.unique(ids, return_inverse=True)
+        return draw_maps(x[once], render)[back]
+    return join_streams([take(x) for x in streams], files)
 
 # %% ../../nbs/data/02_streams.ipynb #a3f6c7ac
 def load_sequence(

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ARRAY_NAMES', 'OPCODES', 'DAMAGE', 'ENDINGS', 'ArrayFileError', 'UnsafePickleError', 'Limits', 'DTypeDescription',
            'ArrayDescription', 'Name', 'Machine', 'step', 'instructions', 'Plain', 'load_pickle', 'read_npy',
-           'load_array']
+           'load_array', 'open_array']
 
 # %% ../../nbs/files/01_arrays.ipynb #2091b192
 import codecs
@@ -28,6 +28,7 @@ from fastcore.basics import patch
 from numpy.lib import format as npy_format
 
 from ..core import SkeletonGaitError
+from .packed import PackedArray, find_packed
 
 # %% ../../nbs/files/01_arrays.ipynb #60c0e6ec
 class ArrayFileError(SkeletonGaitError):
@@ -527,12 +528,8 @@ def _read_npz(f:BinaryIO, limits:Limits) -> np.ndarray:
 # %% ../../nbs/files/01_arrays.ipynb #370fe882
 ENDINGS = ('.pkl', '.npy', '.npz') # of files that hold an array
 
-def load_array(
-    path:str|os.PathLike,   # A `.pkl` (see `load_pickle`), a `.npy`, or a `.npz` that holds exactly one array
-    limits:Limits=Limits(), # Larger files and arrays are refused before they take memory
-) -> Any: # An array; from a pickle also other content that `load_pickle` reads
-    "Read `path` without running it; an `ArrayFileError` (`UnsafePickleError` for pickles) if it cannot be read safely."
-    path = Path(path)
+def _load_file(path:Path, limits:Limits) -> Any:
+    "Read a file of one of the three kinds."
     if path.suffix not in ENDINGS:
         raise ArrayFileError(f"{path}: the ending {path.suffix!r}; expected {', '.join(ENDINGS)}")
     if path.suffix == '.pkl': return load_pickle(path, limits)
@@ -544,3 +541,30 @@ def load_array(
             raise ArrayFileError(f"{path}: refused, the file holds {e}") from None
         except DAMAGE as e:
             raise ArrayFileError(f"{path}: not a readable {path.suffix} file ({n_bytes} bytes): {_line(e)}") from None
+
+# %% ../../nbs/files/01_arrays.ipynb #a5c09e13
+def _packed(path:Path, limits:Limits) -> PackedArray|None: # None: the path is that of a file
+    "Find the array that a path into a packed tree names; an `ArrayFileError` beyond the limits."
+    found = find_packed(path)
+    if found is None: return None
+    if max(found.shape[:1], default=0) > limits.frames:
+        raise ArrayFileError(
+            f"{path}: refused, an array of shape {found.shape}; at most {limits.frames:,} frames are read{limits.advice}")
+    return found
+
+def load_array(
+    # A `.pkl` (see `load_pickle`), a `.npy`, a `.npz` that holds exactly one array, or the name of a packed array
+    path:str|os.PathLike,
+    limits:Limits=Limits(), # Larger files and arrays are refused before they take memory
+) -> Any: # An array; from a pickle also other content that `load_pickle` reads
+    "Read `path` without running it; an `ArrayFileError` (`UnsafePickleError` for pickles) if it cannot be read safely."
+    found = _packed(Path(path), limits)
+    return found.load() if found else _load_file(Path(path), limits)
+
+def open_array(
+    path:str|os.PathLike,   # As `load_array` takes it
+    limits:Limits=Limits(), # As `load_array` takes it
+) -> Any: # As `load_array` returns it; a packed array is read-only, and read as far as it is used
+    "Read a file as `load_array` does, or open a packed array without reading it, or its checksum."
+    found = _packed(Path(path), limits)
+    return found.view() if found else _load_file(Path(path), limits)

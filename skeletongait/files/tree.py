@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..core import SkeletonGaitError
+from .packed import SHARDS, PackedTree, read_packed
 
 # %% ../../nbs/files/02_tree.ipynb #c29f08bf
 class Sequence(NamedTuple):
@@ -86,6 +87,17 @@ def link_above(
     return next((root/o for o in reversed(between) if (root/o).is_symlink()), None)
 
 # %% ../../nbs/files/02_tree.ipynb #89babcd1
+def _packed_tree(packed:PackedTree, ending:str|tuple[str,...]) -> Tree:
+    "The sequences of a packed tree."
+    sequences = {}
+    for folder, names in packed.folders.items():
+        files = tuple(packed.root/folder/name for name in sorted(names) if name.endswith(ending))
+        if files: sequences[Sequence(*folder.split('/'))] = files
+    if not sequences:
+        wanted = _wanted((ending,) if isinstance(ending, str) else ending)
+        raise SkeletonGaitError(f"{packed.root}: is packed, and holds no array {wanted}")
+    return Tree(packed.root, {k: sequences[k] for k in sorted(sequences)}, ())
+
 def _wanted(endings:tuple[str,...]) -> str:
     "The files of a tree as messages name them."
     return '<subject>/<type>/<view>/' + ' or '.join(f'*{e}' for e in endings)
@@ -95,7 +107,9 @@ _IMPORTABLE = ('.json', '.csv', '.txt') # of files that `import_poses` may read
 def _no_files(root:Path, wanted:str, strays:list[Path], others:list[Path]) -> SkeletonGaitError:
     "The error for a tree without sequences; it names a file at another depth, or one of another kind."
     hint = ''
-    if strays:
+    if (root/SHARDS).is_dir():
+        hint = ', but shards: packing was stopped; run `python -m skeletongait.pack` again, as before'
+    elif strays:
         first = strays[0].relative_to(root)
         hint = f", but {len(strays)} at another depth (the first: {first}); is the path one level off?"
     elif others:
@@ -112,6 +126,8 @@ def read_tree(
 ) -> Tree:
     "List the sequences under `root`; a `SkeletonGaitError` if the folder is missing or holds no such file."
     root = Path(root)
+    packed = read_packed(root)
+    if packed: return _packed_tree(packed, ending)
     wanted = _wanted((ending,) if isinstance(ending, str) else ending)
     if not root.is_dir():
         raise SkeletonGaitError(f"{root}: no such folder; expected a tree {wanted}")
