@@ -548,8 +548,8 @@ def _packed(path:Path, limits:Limits) -> PackedArray|None: # None: the path is t
     found = find_packed(path)
     if found is None: return None
     if max(found.shape[:1], default=0) > limits.frames:
-        raise ArrayFileError(
-            f"{path}: refused, an array of shape {found.shape}; at most {limits.frames:,} frames are read{limits.advice}")
+        most = f'at most {limits.frames:,} frames are read{limits.advice}'
+        raise ArrayFileError(f"{path}: refused, an array of shape {found.shape}; {most}")
     return found
 
 def load_array(

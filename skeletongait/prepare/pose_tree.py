@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['PERSONS', 'IMPORTED', 'POSE_FILE', 'Options', 'VideoPeople', 'people_of', 'candidates', 'place_video', 'PoseSequence',
-           'walks_of', 'Imported', 'stamp_of', 'how_of', 'read_records', 'PoseTree', 'row_of', 'try_to_read',
-           'n_workers', 'read_all', 'Importer', 'remove_old', 'pose_report', 'table', 'pose_summary', 'check_roots',
-           'open_tree', 'import_all', 'import_pose_tree']
+           'walks_of', 'Imported', 'stamp_of', 'how_of', 'read_records', 'PoseTree', 'row_of', 'follow_parent',
+           'try_to_read', 'n_workers', 'read_all', 'Importer', 'remove_old', 'pose_report', 'table', 'pose_summary',
+           'check_roots', 'open_tree', 'import_all', 'import_pose_tree']
 
 # %% ../../nbs/prepare/06_pose_tree.ipynb #eb2b2e84
 import hashlib
@@ -252,7 +252,7 @@ def row_of(
 # %% ../../nbs/prepare/06_pose_tree.ipynb #d1f3a51a
 _FILES_EACH = 64 # Files for which another process is worth its start (chosen: a second or two of reading)
 
-def _follow_parent() -> None:
+def follow_parent() -> None:
     "Let a worker process leave signals to its parent, and end when that ends."
     ignore_signals()
     def wait():
@@ -286,7 +286,7 @@ def read_all(
         yield from map(read, sources)
         return
     spawn = multiprocessing.get_context('spawn')
-    pool = ProcessPoolExecutor(workers, mp_context=spawn, initializer=_follow_parent)
+    pool = ProcessPoolExecutor(workers, mp_context=spawn, initializer=follow_parent)
     try:
         yield from in_order(pool, read, sources, 4*workers)
     except BrokenProcessPool:
