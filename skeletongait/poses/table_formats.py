@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from ..files.tree import Sequence
 from .joints import PoseError, to_coco17
-from .json_formats import Frame, as_id, assemble, joint_set_name
+from .json_formats import Frame, OWN_JOINTS, as_id, assemble, coco_places, joint_set_name
 from .recording import RawPoses
 
 # %% ../../nbs/poses/04_table_formats.ipynb #a2a83c65
@@ -89,6 +90,8 @@ def _joint_columns(header:list[str]) -> dict[str,list[int]]: # Joint -> columns 
         found = _joint_column(name)
         if found:
             joints.setdefault(found[0], {})[found[1]] = i
+    if joints.get('instance', {}).keys() == {3}: # SLEAP's score of the whole person
+        del joints['instance']
     kinds = {tuple(sorted(columns)) for columns in joints.values()}
     if len(kinds) != 1 or not {0, 1} <= {*next(iter(kinds))}:
         raise PoseError(f"not a table of poses: found the columns {', '.join(header[:5])}...; expected x and y "
@@ -109,15 +112,52 @@ def _column(header:list[str], *names:str) -> int|None:
     "The first column with one of these names."
     return next((i for i, name in enumerate(header) if name.strip().lower() in names), None)
 
-def _wide_frames(header:list[str], rows:list[list[str]]) -> Iterable[Frame]:
+def _named_tracks(cells:Iterable[str]) -> dict[str,int|None]:
+    "The number of each track; names, as SLEAP gives them, count from 0 in the order of the table."
+    names = list(dict.fromkeys(text.strip() for text in cells))
+    if all(name == '' or re.fullmatch('[0-9.]+', name) for name in names):
+        return {name: as_id(_number(name)) for name in names}
+    return {name: i for i, name in enumerate(filter(None, names))}
+
+# %% ../../nbs/poses/04_table_formats.ipynb #d48c9749
+def _in_order(row:list[str], joints:dict[str,list[int]], places:list[int]) -> np.ndarray: # `(V, 2)` or `(V, 3)`
+    "The joints of one person in one row, in the order of `places`; NaN for -1, a joint that the table lacks."
+    columns = list(joints.values())
+    lacking = [np.nan]*len(columns[0])
+    return np.array([lacking if i < 0 else [_number(row[c]) for c in columns[i]] for i in places])
+
+def _wide_frames(
+    header:list[str],
+    rows:list[list[str]],
+    joints:dict[str,list[int]], # As `_joint_columns` finds them
+    places:Sequence[int],       # For each joint of the result its number among `joints`; -1: the table lacks it
+) -> Iterable[Frame]:
     "A row for each frame, or for each person of a frame."
-    joints = _joint_columns(header).values()
-    at = _column(header, 'frame', 'frame_id', 'frame_number', 'image_name')
-    who = _column(header, 'id', 'track_id', 'person')
+    at = _column(header, 'frame', 'frame_id', 'frame_idx', 'frame_number', 'image_name')
+    who = _column(header, 'id', 'track_id', 'track', 'person')
+    tracks = {} if who is None else _named_tracks(row[who] for row in rows)
     for i, row in enumerate(rows):
         key = i if at is None else row[at].strip()
-        number = None if who is None else as_id(_number(row[who]))
-        yield Frame(key, [np.array([[_number(row[c]) for c in columns] for columns in joints])], [number])
+        number = None if who is None else tracks.get(row[who].strip())
+        yield Frame(key, [_in_order(row, joints, places)], [number])
+
+# %% ../../nbs/poses/04_table_formats.ipynb #9080d250
+def _known_places(names:list[str]) -> tuple[str,Sequence[int]]: # Name of the joint set, if known; order of the joints
+    "What the names of a table's joints say about their set and order."
+    as_they_are = range(len(names))
+    if all(name.isdecimal() for name in names): return '', as_they_are
+    known = joint_set_name(names)
+    if known != OWN_JOINTS: return known, as_they_are
+    try:
+        return 'coco17', coco_places(names)
+    except PoseError: # then only the user can say which joints these are
+        return known, as_they_are
+
+def _wide_video(header:list[str], rows:list[list[str]]) -> RawPoses:
+    "A table with a row for each frame or person."
+    joints = _joint_columns(header)
+    known, places = _known_places(list(joints))
+    return assemble(_wide_frames(header, rows, joints, places), joints=known)
 
 # %% ../../nbs/poses/04_table_formats.ipynb #07e99d7b
 _JOINT = ('landmark', 'landmark_id', 'joint', 'joint_id', 'keypoint', 'keypoint_id', 'index')
@@ -138,6 +178,35 @@ def _long_frames(header:list[str], rows:list[list[str]]) -> Iterable[Frame]:
 def _is_long(header:list[str]) -> bool:
     needed = (('frame', 'frame_id', 'frame_number'), ('x',), ('y',), _JOINT)
     return all(_column(header, *names) is not None for names in needed)
+
+# %% ../../nbs/poses/04_table_formats.ipynb #fd0e7d77
+def _is_deeplabcut(rows:list[list[str]]) -> bool:
+    return rows[0][0].strip().lower() == 'scorer'
+
+def _deeplabcut_columns(head:dict[str,list[str]]) -> dict[str,dict[str,list[int]]]: # Individual -> joint -> x, y, score
+    "Which columns of DeepLabCut's table are whose."
+    people = {}
+    for column, place in enumerate(head['coords'][1:], 1):
+        if place.strip().lower() in ('x', 'y', 'likelihood'):
+            who = head['individuals'][column] if 'individuals' in head else ''
+            people.setdefault(who, {}).setdefault(head['bodyparts'][column], []).append(column)
+    return people
+
+# %% ../../nbs/poses/04_table_formats.ipynb #290a1516
+def _deeplabcut_frames(rows:list[list[str]]) -> Iterable[Frame]:
+    "The frames of DeepLabCut's table, in COCO's order."
+    head = {row[0].strip().lower(): row for row in rows[:4]}
+    if not {'bodyparts', 'coords'} <= head.keys():
+        raise PoseError("found the row scorer; expected the rows bodyparts and coords below it, as DeepLabCut "
+                        "writes them")
+    people = _deeplabcut_columns(head)
+    if not people:
+        raise PoseError(f"found the coords {', '.join(head['coords'][1:4])}; expected x, y, likelihood")
+    places = [coco_places(list(joints)) for joints in people.values()]
+    ids = list(range(len(people)))
+    for row in rows[4 if 'individuals' in head else 3:]:
+        there = [_in_order(row, joints, p) for joints, p in zip(people.values(), places)]
+        yield Frame(row[0].strip(), there, ids)
 
 # %% ../../nbs/poses/04_table_formats.ipynb #03fd7886
 def _gaitgraph_videos(header:list[str], rows:list[list[str]]) -> list[RawPoses]:
@@ -170,11 +239,10 @@ def read_csv_videos(
     short = next((row for row in rows if len(row) != len(header)), None)
     if short:
         raise PoseError(f"a row has {len(short)} values and the header {len(header)}; expected as many")
+    if header and _is_deeplabcut([header]): return [assemble(_deeplabcut_frames([header, *rows]), joints='coco17')]
     if header and header[0].strip() == 'image_name': return _gaitgraph_videos(header, rows)
     if _is_long(header): return [assemble(_long_frames(header, rows))]
-    names = list(_joint_columns(header))
-    known = '' if all(name.isdecimal() for name in names) else joint_set_name(names)
-    return [assemble(_wide_frames(header, rows), joints=known)]
+    return [_wide_video(header, rows)]
 
 # %% ../../nbs/poses/04_table_formats.ipynb #38404f57
 MOVENET_LEAST = .1 # Score below which one of MoveNet's six people is nobody (chosen)
