@@ -86,6 +86,7 @@ _ALL_SETS = (
     JointSet('coco17', 'COCO-17', JOINTS),
     JointSet('coco18', 'COCO-18', _COCO18, {}, (('nose', 'neck'),)),
     JointSet('body25', 'BODY_25', _BODY25, {}, (('nose', 'neck'), ('neck', 'mid_hip'), *_TOES)),
+    JointSet('body25b', 'BODY_25B', (*JOINTS, 'neck', 'head_top', *_FEET), {}, (('neck', 'head_top'), *_TOES)),
     JointSet('coco23', 'COCO with feet', (*JOINTS, *_FEET), {}, _TOES),
     JointSet('halpe26', 'Halpe-26', _HALPE26, {}, (('head', 'neck'), ('neck', 'hip'), *_TOES)),
     JointSet('halpe136', 'Halpe-136', (*_HALPE26, *_POINTS), {}, (('head', 'neck'), ('neck', 'hip'), *_TOES)),

@@ -238,7 +238,8 @@ def _landmark_video(o:Any) -> list|None: # None: this is a single frame, or some
     if not isinstance(frames, list) or not frames or _is_landmarks(frames): return None
     said = isinstance(o, dict) or any(isinstance(f, dict) and _first(f, *numbers) is not None for f in frames)
     people = [_landmark_people(frame) for frame in frames]
-    if not any(people) or None in people or not (said or len(frames) > 1): return None
+    several = said or len(frames) > 1 or not _landmark_people(o)
+    if not any(people) or None in people or not several: return None
     keys = [_first(f, *numbers) if isinstance(f, dict) else None for f in frames]
     return [Frame(key if type(key) is int else i, p, [None]*len(p)) for i, (key, p) in enumerate(zip(keys, people))]
 
