@@ -136,12 +136,12 @@ def _other_formats(recording:PoseRecording) -> list[str]:
     return [form.name for form in same if form != own and form.name != 'posetrack18' and _stands(people, form)]
 
 def _check_reading(recording:PoseRecording) -> None:
-    "A `PoseError` if the joints form a body in another format only."
+    "A `PoseError` if the joints fit a body in another format only."
     names = _other_formats(recording)
     if not names: return
     own = recording.joints.name
     n_joints = len(recording.joints.joints)
-    raise PoseError(f"found {n_joints} joints, which form a standing body as {' or '.join(names)} and none as {own}; "
+    raise PoseError(f"found {n_joints} joints, which fit a body when read as {' or '.join(names)}, not as {own}; "
                     f"choose --format={names[0]}, or --format={own} if they are what they seem")
 
 # %% ../../nbs/poses/05_formats.ipynb #e401a754

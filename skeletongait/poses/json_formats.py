@@ -9,14 +9,13 @@ __all__ = ['JSON_FORMATS', 'OWN_JOINTS', 'Frame', 'frame_number', 'assemble', 'a
 # %% ../../nbs/poses/03_json_formats.ipynb #e6f2b5b7
 import re
 import reprlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from pathlib import PurePath
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..files.tree import Sequence
 from .joints import JOINTS, JOINT_SETS, PoseError
 from .recording import RawPoses
 

@@ -195,7 +195,7 @@ def pose2sim(tmp_path_factory):
 
 
 def test_files_that_openpose_wrote(pose2sim):
-    with pytest.raises(SkeletonGaitError, match='body as body25b and none as body25; choose --format=body25b'):
+    with pytest.raises(SkeletonGaitError, match='read as body25b, not as body25; choose --format=body25b'):
         read_poses(pose2sim)
     recording = read_poses(pose2sim, 'body25b')
     assert recording.frames.tolist() == [*range(100)]
