@@ -203,9 +203,10 @@ def _deeplabcut_frames(rows:list[list[str]]) -> Iterable[Frame]:
         raise PoseError(f"found the coords {', '.join(head['coords'][1:4])}; expected x, y, likelihood")
     places = [coco_places(list(joints)) for joints in people.values()]
     ids = list(range(len(people)))
+    key = min(column for joints in people.values() for columns in joints.values() for column in columns) - 1
     for row in rows[4 if 'individuals' in head else 3:]:
         there = [_in_order(row, joints, p) for joints, p in zip(people.values(), places)]
-        yield Frame(row[0].strip(), there, ids)
+        yield Frame(row[key].strip(), there, ids)
 
 # %% ../../nbs/poses/04_table_formats.ipynb #03fd7886
 def _gaitgraph_videos(header:list[str], rows:list[list[str]]) -> list[RawPoses]:
