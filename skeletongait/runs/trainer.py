@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ..core import SkeletonGaitError, log
-from ..data.dataset import GaitDataset, first_look
+from ..data.dataset import GaitDataset, first_look, sample_faults
 from ..data.loader import Batch
 from ..data.partition import Partition, load_partition
 from ..data.transforms import build_transform
@@ -51,7 +51,7 @@ def make_dataset(
         build_transform(phase.transform[0]), # all are the same, as the configuration has checked
         model_class(to_dict(cfg.model_cfg)).check_size,
         d.cache, render_settings(d.render), d.render_sigma, Limits(d.max_file_mb, d.max_frames))
-    return data, (*partition.notices, *first_look(data)), partition.probe
+    return data, (*partition.notices, *first_look(data), *sample_faults(data)), partition.probe
 
 # %% ../../nbs/runs/02_trainer.ipynb #9ea08283
 class NonFiniteLossError(SkeletonGaitError):
