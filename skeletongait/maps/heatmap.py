@@ -157,7 +157,8 @@ def centre_and_scale(
     height = xy[..., 1].max(1) - xy[..., 1].min(1)
     if not height.all():
         flat = first_frames(np.flatnonzero(height == 0))
-        raise PoseError(f"{flat}: all joints have the same y; expected a body with some height")
+        raise PoseError(f"{flat}: all joints have the same y; expected a body with some height; "
+                        "if nobody was found there, leave these frames out")
     scale = (size//1.5)/height
     return xy*scale[:, None, None] + size//2
 

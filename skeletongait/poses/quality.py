@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .joints import JOINTS, to_coco17
+from .joints import JOINTS, LIMBS, to_coco17
 from .recording import CUT_UP_TO
 
 # %% ../../nbs/poses/07_quality.ipynb #fd95bb98
@@ -138,7 +138,8 @@ def _few_frames(b:Body) -> Finding|None:
     return finding(KINDS, 'few frames', np.full(len(b.found), len(b.found) < FEWEST_FRAMES))
 
 def _empty_frames(b:Body) -> Finding|None:
-    return finding(KINDS, 'empty frame', ~b.found.any(1))
+    limbs = b.found[:, LIMBS].all(-1) # both ends, `(T, limbs)`; joints without a limb leave the limb map black
+    return finding(KINDS, 'empty frame', ~limbs.any(1))
 
 def _scores(b:Body) -> Finding|None:
     out = (b.score < 0) | (b.score > CUT_UP_TO)

@@ -213,6 +213,14 @@ def _read_pose(source:Path, limits:Limits) -> tuple[np.ndarray,os.stat_result,st
         raise SkeletonGaitError(f"{source}: changed while it was read; the next run will draw it")
     return pose, before, digest
 
+# %% ../../nbs/prepare/01_render_tree.ipynb #f13d7aa9
+def _check_lit(maps:np.ndarray) -> None:
+    "Raise a `SkeletonGaitError` if there is nothing to see in any frame."
+    if not maps.any():
+        raise SkeletonGaitError('every map would be black: no frame has a joint with a score that can be drawn; leave '
+                                'this sequence out, or, if only the scores are wrong, set padkeypoints_args.use_conf: '
+                                'False in the file of --heatmap_cfg_path')
+
 # %% ../../nbs/prepare/01_render_tree.ipynb #bbd73d9d
 def _save(maps:np.ndarray, job:Job, work:Work, check_still_ours:Callable[[],None]) -> int: # Bytes of the maps' file
     "Write the pictures, if wanted, after removing earlier ones, and then the maps of one file."
@@ -232,12 +240,13 @@ def draw_file(
 ) -> Record:
     """Draw one file.
 
-    Raises a `SkeletonGaitError` if it is not a pose or cannot be drawn, an `OutputError` if nothing can be written,
-    a `LostRankError` if another run has taken over.
+    Raises a `SkeletonGaitError` if it is not a pose, cannot be drawn, or shows nothing; an `OutputError` if nothing
+    can be written; a `LostRankError` if another run has taken over.
     """
     check_target(job, work)
     pose, stat, digest = _read_pose(work.poses/job.pose, work.limits)
     maps = pose_to_heatmap(pose, work.cfg)
+    _check_lit(maps)
     n_bytes = _save(maps, job, work, partial(check_journal, journal))
     harmless = made_harmless(work.cfg)
     findings = tuple(f.kind for f in pose_findings(pose) if f.kind not in harmless)
