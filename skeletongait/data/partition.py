@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..core import SkeletonGaitError, unknown_name
-from ..files.text import read_json, read_text, save_text
+from ..files.text import read_json_file, save_text
 from ..files.tree import Tree
 
 # %% ../../nbs/data/01_partition.ipynb #8dd70048
@@ -61,11 +61,7 @@ def _names(o:Any, path:Path, key:str) -> tuple[str,...]:
 
 def _partition_keys(path:Path) -> dict:
     "The mapping that a partition file holds, with both lists of subjects in it."
-    content = read_text(path, 'a partition file')
-    try:
-        d = read_json(content)
-    except SkeletonGaitError as e:
-        raise SkeletonGaitError(f"{path}: {e}; expected a partition file") from None
+    d = read_json_file(path, 'a partition file')
     if isinstance(d, dict) and {'TRAIN_SET', 'TEST_SET'} <= d.keys(): return d
     found = f"the keys {', '.join(d)!r:.80}" if isinstance(d, dict) else type(d).__name__
     raise SkeletonGaitError(

@@ -31,7 +31,7 @@ from tqdm import tqdm
 from ..core import SkeletonGaitError, atomic_write, is_leftover, one_line, pickled
 from ..files.arrays import ENDINGS, Limits, load_array
 from ..files.frames import check_frames, join_frames, to_numbers
-from ..files.text import read_json, read_text, save_text
+from ..files.text import read_json, read_json_file, save_text
 from ..files.tree import Sequence, Tree, link_above
 from ..poses.joints import PoseError, to_coco17
 from .manifest import OutputError, writing
@@ -572,7 +572,7 @@ def check_place(out:str, *inputs:str) -> None:
 def _is_report(path:Path) -> bool:
     "Does a file hold a report of this script?"
     try:
-        report = read_json(read_text(path, 'a report'))
+        report = read_json_file(path, 'a report')
     except SkeletonGaitError:
         return False
     return isinstance(report, dict) and {'counts', 'linked', 'only_maps'} <= report.keys()

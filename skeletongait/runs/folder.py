@@ -25,7 +25,7 @@ from fastcore.basics import patch
 from filelock import FileLock, Timeout
 
 from ..core import SkeletonGaitError, log
-from ..files.text import read_json, read_text, save_text
+from ..files.text import read_json_file, save_text
 from ..maps.settings import heatmap_tree
 from .schema import Config, render_settings
 
@@ -77,7 +77,7 @@ def name_of_test(cfg:Config) -> str:
 def of_other_test(path:Path, settings:dict) -> bool:
     "Does a file of results belong to a test with other settings?"
     try:
-        said = read_json(read_text(path, 'the results of a test'))
+        said = read_json_file(path, 'the results of a test')
     except SkeletonGaitError:
         return False
     return isinstance(said, dict) and said.get('test', settings) != settings
@@ -196,12 +196,12 @@ def read_best(run:Run) -> dict:
     "Return iteration, name and value of the best test from `best.json`; empty, with a warning, if the file is invalid."
     if not os.path.exists(run.best_file): return {}
     try:
-        best = read_json(read_text(run.best_file, 'the record of the best checkpoint'))
+        best = read_json_file(run.best_file, 'iteration, name and value')
+        if _is_best(best): return best
+        problem = f'{run.best_file}: found {best!r:.80}; expected iteration, name and value'
     except SkeletonGaitError as e:
-        best = e
-    if _is_best(best): return best
-    log.warning(f'{run.best_file}: found {best!r:.80}, expected iteration, name and value; '
-                'no checkpoint counts as the best until the next test')
+        problem = str(e)
+    log.warning(f'{problem}; no checkpoint counts as the best until the next test')
     return {}
 
 # %% ../../nbs/runs/03_folder.ipynb #c2000002

@@ -24,11 +24,11 @@ os.environ.setdefault('OMP_NUM_THREADS', '1')
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from charts import save_charts
 from machine import processor
 
 from skeletongait.evaluation import ranking as ev
 from skeletongait.files.tree import Sequence
-from skeletongait.core import atomic_write
 from skeletongait.files.text import save_text
 
 N, M, C, P = 1000, 5369, 256, 16
@@ -233,12 +233,8 @@ def picture(r, path):
     axs[2].set(xlabel='gallery sequences', ylabel='MiB', title='memory', ylim=(0, None))
     axs[2].legend(fontsize=8)
     for ax in axs:
-        ax.title.set_fontsize(9)
         ax.tick_params(labelsize=8)
-        ax.spines[['top', 'right']].set_visible(False)
-    fig.tight_layout()
-    with atomic_write(path) as tmp:
-        fig.savefig(tmp, dpi=90, format='png')
+    save_charts(fig, path)
 
 
 def main():

@@ -27,10 +27,10 @@ import matplotlib.pyplot as plt
 import numba
 import numpy as np
 import plain
+from charts import save_charts
 from machine import processor
 
 from skeletongait.maps import renderer as draw
-from skeletongait.core import atomic_write
 from skeletongait.files.tree import read_tree
 from skeletongait.files.text import save_text
 from skeletongait.maps.settings import HeatmapConfig
@@ -295,12 +295,7 @@ def picture(r, path):
         axs[name].set_ylim(0, 1.15 * axs[name].get_ylim()[1])
     axs['processes'].bar(list(map(str, r['processes'])), [v / 1000 for v in r['processes'].values()], 0.6, color='C1')
     axs['processes'].set(xlabel='processes at once', ylabel='1,000 frames per second', title='compiled: processes')
-    for ax in axs.values():
-        ax.title.set_fontsize(9)
-        ax.spines[['top', 'right']].set_visible(False)
-    fig.tight_layout()
-    with atomic_write(path) as tmp:
-        fig.savefig(tmp, dpi=90, format='png')
+    save_charts(fig, path)
 
 
 def main():
