@@ -33,6 +33,25 @@ class Tree(NamedTuple):
     sequences: dict[Sequence, tuple[Path,...]] # The files of each sequence, sorted by name
     strays: tuple[Path,...]                    # Files with the right ending at any other depth
 
+# %% ../../nbs/files/02_tree.ipynb #d1a0c003
+def _enter(
+    folder:str|os.PathLike,
+    inside:dict,                           # The folders that the walk is in; one more afterwards
+    onerror:Callable[[OSError],None]|None, # See `walk`
+) -> None:
+    "Go into a folder, unless it is missing or the walk is in it already."
+    try:
+        entries = sorted(os.scandir(folder), key=lambda e: e.name)
+        stat = os.stat(folder)
+    except FileNotFoundError:
+        return # another process may have removed it meanwhile
+    except OSError as e:
+        if not onerror:
+            raise
+        onerror(e)
+        return
+    inside.setdefault((stat.st_dev, stat.st_ino), iter(entries))
+
 # %% ../../nbs/files/02_tree.ipynb #17d934c4
 def _is_folder(e:os.DirEntry) -> bool:
     try:
@@ -56,25 +75,6 @@ def walk(
             yield e
         elif not e.name.startswith('.'):
             _enter(e.path, inside, onerror)
-
-# %% ../../nbs/files/02_tree.ipynb #d1a0c003
-def _enter(
-    folder:str|os.PathLike,
-    inside:dict,                           # The folders that the walk is in; one more afterwards
-    onerror:Callable[[OSError],None]|None, # See `walk`
-) -> None:
-    "Go into a folder, unless it is missing or the walk is in it already."
-    try:
-        entries = sorted(os.scandir(folder), key=lambda e: e.name)
-        stat = os.stat(folder)
-    except FileNotFoundError:
-        return # another process may have removed it meanwhile
-    except OSError as e:
-        if not onerror:
-            raise
-        onerror(e)
-        return
-    inside.setdefault((stat.st_dev, stat.st_ino), iter(entries))
 
 # %% ../../nbs/files/02_tree.ipynb #34d3a3a7
 def link_above(
