@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['log', 'SkeletonGaitError', 'nearest', 'unknown_name', 'pick', 'explain', 'lazy_names', 'one_line', 'first_few',
-           'is_leftover', 'atomic_write', 'pickled', 'save_pickle']
+           'first_ten', 'is_leftover', 'atomic_write', 'pickled', 'save_pickle']
 
 # %% ../nbs/00_core.ipynb #fe779649
 import contextlib
@@ -102,6 +102,17 @@ def first_few(
     names = [str(name) for name in names]
     first = ', '.join(names[:k])
     return f'{first} and {len(names) - k:,} more' if len(names) > k else first
+
+# %% ../nbs/00_core.ipynb #37b610f3
+def first_ten(
+    paths:list[str],
+    text:str, # What is wrong with each
+) -> list[str]:
+    "Write one warning for each of the first ten paths, and one that counts the others."
+    lines = [f'warning: {text}: {p}' for p in paths[:10]]
+    if len(paths) > 10:
+        lines.append(f'warning: and {len(paths) - 10} more')
+    return lines
 
 # %% ../nbs/00_core.ipynb #85ad08fa
 _LEFTOVER = re.compile(r'\..+[.-][0-9]+\.tmp', re.DOTALL)
