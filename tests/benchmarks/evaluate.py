@@ -24,8 +24,8 @@ os.environ.setdefault('OMP_NUM_THREADS', '1')
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from charts import save_charts
 from machine import processor
+from results import save_charts, times_faster
 
 from skeletongait.evaluation import ranking as ev
 from skeletongait.files.tree import Sequence
@@ -113,9 +113,7 @@ def pairs(case, loop, n_loop, rounds):
     return {
         'loop_s': statistics.median(r[0] for r in rows),
         's': statistics.median(r[1] for r in rows),
-        'times_faster': statistics.median(r[0] / r[1] for r in rows),
-        'range': [min(r[0] / r[1] for r in rows), max(r[0] / r[1] for r in rows)],
-        'pairs': len(rows),
+        **times_faster(rows),
     }
 
 

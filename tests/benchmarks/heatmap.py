@@ -27,8 +27,8 @@ import matplotlib.pyplot as plt
 import numba
 import numpy as np
 import plain
-from charts import save_charts
 from machine import processor
+from results import save_charts, times_faster
 
 from skeletongait.maps import renderer as draw
 from skeletongait.files.tree import read_tree
@@ -81,9 +81,7 @@ def pairs(poses, ours, theirs, rounds=3):
     return {
         'plain_ms': statistics.median(r[0] for r in rows),
         'ms': statistics.median(r[1] for r in rows),
-        'times_faster': statistics.median(r[0] / r[1] for r in rows),
-        'range': [min(r[0] / r[1] for r in rows), max(r[0] / r[1] for r in rows)],
-        'pairs': len(rows),
+        **times_faster(rows),
     }
 
 
