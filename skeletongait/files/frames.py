@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..core import SkeletonGaitError
-from .text import read_json, read_text, save_text
+from .text import read_json_file, save_text
 from .tree import Sequence
 
 # %% ../../nbs/files/07_frames.ipynb #c42bb78f
@@ -77,11 +77,7 @@ def read_frames(
     path = Path(root)/FRAMES
     if not path.exists(): return {}
     what = 'the frame numbers of a tree, {"<subject>/<type>/<view>": [[first, last], ...]}'
-    text = read_text(path, what, max_mb=256) # chosen: 128,000 sequences take some 6 MB
-    try:
-        content = read_json(text)
-    except SkeletonGaitError as e:
-        raise SkeletonGaitError(f"{path}: {e}; expected {what}") from None
+    content = read_json_file(path, what, max_mb=256) # chosen: 128,000 sequences take some 6 MB
     wrong = _wrong_key(content)
     if wrong:
         raise SkeletonGaitError(f"{path}: {wrong} is not a sequence with runs of ascending numbers; expected {what}; "

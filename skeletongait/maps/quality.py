@@ -39,11 +39,13 @@ KINDS = FRAME_KINDS | MAP_KINDS | SILHOUETTE_KINDS
 _find = partial(finding, KINDS)
 
 # %% ../../nbs/maps/05_quality.ipynb #345adfb4
-_WHITE, _MOST_WHITE, _MOST_LIT = 250, .1, .6
+_WHITE = 250     # Grey level from which a pixel counts as white (these three are chosen)
+_MOST_WHITE = .1 # Share of white pixels in a good map, at most
+_MOST_LIT = .6   # Share of the frame that a silhouette covers, at most
 
 def good_size(
-    height:int,
-    width:int,
+    height:int, # Pixels
+    width:int,  # Pixels
 ) -> bool:
     "Is this a size of frames that link and train: 64 or 128 high, and 44, 48 or 64 for 64 wide?"
     return height in (64, 128) and width*64 in (height*44, height*48, height*64)

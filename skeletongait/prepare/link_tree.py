@@ -28,10 +28,10 @@ import numpy as np
 from fastcore.basics import patch
 from tqdm import tqdm
 
-from ..core import SkeletonGaitError, atomic_write, is_leftover, one_line, pickled
+from ..core import SkeletonGaitError, atomic_write, first_ten, is_leftover, one_line, pickled
 from ..files.arrays import ENDINGS, Limits, load_array
 from ..files.frames import check_frames, join_frames, to_numbers
-from ..files.text import read_json, read_text, save_text
+from ..files.text import read_json, read_json_file, save_text
 from ..files.tree import Sequence, Tree, link_above
 from ..poses.joints import PoseError, to_coco17
 from .manifest import OutputError, writing
@@ -509,6 +509,7 @@ def _shifted(joined:list[dict]) -> list[str]:
             'If one tree counts frames from 0 and the other from 1, as OpenPose and many pictures do, every pair is '
             'one frame apart: rename the pictures so that both begin with the same number, and import them again']
 
+# %% ../../nbs/prepare/03_link_tree.ipynb #9d3fe18a
 def _left_out(report:dict) -> list[str]:
     "One line for each sequence with frames that have no partner of the same number, and one for missing numbers."
     joined, one_sided = report.get('joined', []), report.get('numbers_on_one_side', [])
@@ -521,12 +522,10 @@ def _left_out(report:dict) -> list[str]:
                      f'and are paired by position (the first: {one_sided[0]})')
     return lines
 
+# %% ../../nbs/prepare/03_link_tree.ipynb #99cc3f49
 def _details(report:dict) -> list[str]:
     "One line for each file or sequence that is not simply linked."
-    strays = report['strays']
-    lines = [f'warning: ignored, not at <subject>/<type>/<view>/: {p}' for p in strays[:10]]
-    if len(strays) > 10:
-        lines.append(f'warning: and {len(strays) - 10} more')
+    lines = first_ten(report['strays'], 'ignored, not at <subject>/<type>/<view>/')
     lines += [f'only maps: {s}' for s in report['only_maps']]
     lines += [f'only silhouettes: {s}' for s in report['only_silhouettes']]
     lines += [f"trimmed: {o['sequence']}: {o['file']}: {o['frames_before']} frames, {o['frames_after']} kept, "
@@ -572,7 +571,7 @@ def check_place(out:str, *inputs:str) -> None:
 def _is_report(path:Path) -> bool:
     "Does a file hold a report of this script?"
     try:
-        report = read_json(read_text(path, 'a report'))
+        report = read_json_file(path, 'a report')
     except SkeletonGaitError:
         return False
     return isinstance(report, dict) and {'counts', 'linked', 'only_maps'} <= report.keys()

@@ -26,7 +26,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from fastcore.basics import patch
 
-from ..core import SkeletonGaitError, one_line
+from ..core import SkeletonGaitError, first_few, one_line
 from ..data.partition import Partition, load_partition
 from ..data.streams import is_pose
 from ..files.arrays import ENDINGS, Limits, load_array
@@ -100,16 +100,10 @@ def _plural(n:int, what:str) -> str:
     ending = '' if n == 1 else 's'
     return f'{n:,} {what}{ending}'
 
-def _few(names:Iterable, k:int=5) -> str:
-    "The first `k` names, and how many more there are."
-    names = [str(n) for n in names]
-    first = ', '.join(names[:k])
-    return f'{first} and {len(names)-k:,} more' if len(names) > k else first
-
 def say_holes(holes:list[Sequence]) -> tuple[str,...]:
     "Describe which sequences are missing; empty if there are none."
     if not holes: return ()
-    return (f"missing, though most subjects have it: {_plural(len(holes), 'sequence')} ({_few(holes)})",)
+    return (f"missing, though most subjects have it: {_plural(len(holes), 'sequence')} ({first_few(holes)})",)
 
 # %% ../../nbs/viewers/04_browser.ipynb #d8f15ea4
 MARKS = {'all': '', 'some': ' ▾', 'none': ' ✕'}
@@ -836,12 +830,12 @@ def tree_notes(
     strays = [f.relative_to(tree.root) for tree in trees for f in tree.strays]
     if strays:
         files = _plural(len(strays), 'file')
-        notes.append(f'not at <subject>/<type>/<view>/, and left out: {files} ({_few(strays)})')
+        notes.append(f'not at <subject>/<type>/<view>/, and left out: {files} ({first_few(strays)})')
     if len(trees) < 2: return notes
     pairs = pair_up(*trees)
     for missing, tree in ((pairs.only_maps, trees[1]), (pairs.only_silhouettes, trees[0])):
         if missing:
-            notes.append(f"missing in {tree.root}: {_plural(len(missing), 'sequence')} ({_few(missing)})")
+            notes.append(f"missing in {tree.root}: {_plural(len(missing), 'sequence')} ({first_few(missing)})")
     return notes
 
 def tree_lacks(

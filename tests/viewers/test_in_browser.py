@@ -407,7 +407,7 @@ def ranked(k):
     "The evaluator's answers: for each probe the nearest sequences, and whether each is right."
     exec(EMBEDDINGS, made := {})
     test = make_embedding_set(made['embeddings'], *zip(*made['names']))
-    (split,) = (protocol := GalleryProbe.from_dict(PROTOCOL)).split(test.sequences, None)
+    (split,) = GalleryProbe.from_dict(PROTOCOL).split(test.sequences, None)
     nearest, distance = nearest_sequences(test, split.probe, split.gallery, k, 'euc', ('view',))
     def answer(probe, i, d):
         return (test.sequences[i], d, test.sequences[i].subject == probe.subject)
