@@ -7,7 +7,7 @@ __all__ = ['PARTS', 'DATASETS', 'MOST_SECONDS', 'output_folder', 'check_apart', 
            'without_clashes', 'Work', 'save_pictures', 'earlier_pictures', 'check_target', 'draw_file', 'Outcome',
            'reason', 'is_unread', 'remove_outputs', 'do_share', 'Plan', 'find_fresh', 'check_unlisted', 'open_output',
            'make_plan', 'Heartbeat', 'refusal', 'follow', 'ProgressWatch', 'collect_records', 'make_report',
-           'save_state', 'first_ten', 'summary', 'dismiss', 'lead']
+           'save_state', 'summary', 'dismiss', 'lead']
 
 # %% ../../nbs/prepare/01_render_tree.ipynb #c30c9e5b
 import itertools
@@ -29,7 +29,7 @@ from tqdm import tqdm
 
 from .. import __version__
 from ..cli import Stopped
-from ..core import SkeletonGaitError, atomic_write, one_line, save_pickle
+from ..core import SkeletonGaitError, atomic_write, first_ten, one_line, save_pickle
 from ..distributed import Board, LostRankError, Ranks
 from ..files.arrays import Limits, load_array
 from ..files.text import save_text
@@ -674,16 +674,6 @@ def save_state(
         remove_all(journals.values())
 
 # %% ../../nbs/prepare/01_render_tree.ipynb #d44cb0be
-def first_ten(
-    paths:list[str],
-    text:str, # What is to say about each
-) -> list[str]:
-    "Write one warning for each of the first ten paths, and one that counts the others."
-    lines = [f'warning: {text}: {p}' for p in paths[:10]]
-    if len(paths) > 10:
-        lines.append(f'warning: and {len(paths) - 10} more')
-    return lines
-
 def _doubts(report:dict, poses:Path) -> list[str]:
     "What the poses themselves show, in one line; none if they look sensible."
     kinds = ', '.join(f'{kind} ({n} files)' for kind, n in report['findings'].items())
