@@ -100,9 +100,9 @@ identify: Rank the people of a gallery for each probe, and say who it is, or tha
 --checkpoint | str | required | A run's folder, with config.yaml and checkpoints; or a checkpoint
 --gallery | str | required | Who is known: a file of skeletongait.embed, or a tree <subject>/<type>/<view>/
 --probe | str | required | Who is asked about: a file of maps or poses, the folder of a sequence, a tree, or a video
---far | float | None | Rate of false accepts, as 0.01, for a verdict on each probe; without it there is only a ranking
+--far | float | None | Rate of false accepts per comparison, as 0.01, for a verdict; without it only a ranking
 --top | int | 5 | How many people to list for each probe
---save | str | 'output/identified' | Where the answers go: <save>.csv and <save>.json
+--save | str | None | The answers go to <save>.csv and <save>.json, both new; without it: output/identified, -2 ...
 --iter | int | None | Which checkpoint of the run's folder; without it the newest
 --set | list of str | [] | A setting that replaces the run's, as data_cfg.render={} to draw the maps of poses (may be given several times)
 """

@@ -647,7 +647,7 @@ def test_workbench_runs_as_it_stands(lab):
     for long in short:
         training.source = training.source.replace(long, short[long])
     with lab.notebook(book) as book:
-        for kind in ('studio', 'overlay', 'browser', 'monitor', 'retrieval', 'fusion'):
+        for kind in ('studio', 'overlay', 'browser', 'monitor', 'retrieval', 'identify', 'fusion'):
             image = book.find(f'.sg-{kind} img').first
             image.scroll_into_view_if_needed()
             assert min(book.pixels(image).shape[:2]) >= 32
