@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from ..core import SkeletonGaitError, one_line, save_pickle
 from .blazepose import BlazePose
-from .people import Follower, Sighting, TOO_CLOSE, Track
+from .people import Follower, SLIPPED, Sighting, TOO_CLOSE, Track
 from ..files.frames import read_frames, to_runs, write_frames
 from ..files.tree import Sequence
 from ..poses.joints import JOINTS, JOINT_SETS
@@ -98,7 +98,7 @@ class VideoWalks(NamedTuple):
     "The people of one video."
     walks:list[VideoWalk] # The longest first
     short:int        # Tracks with too few whole frames
-    close:int        # Tracks that ended because two followed one person
+    close:int        # Tracks that ended because two people could have been mixed up
 
 def to_walks(
     tracks:Iterable[Track], # Of one video
@@ -110,7 +110,7 @@ def to_walks(
     tracks = [*tracks]
     walks = [to_walk(o, width, height) for o in tracks]
     long = [o for o in walks if len(o.pose) >= shortest]
-    close = sum(o.end == TOO_CLOSE for o in tracks)
+    close = sum(o.end in (TOO_CLOSE, SLIPPED) for o in tracks)
     return VideoWalks(sorted(long, key=lambda o: -len(o.pose)), len(walks) - len(long), close)
 
 # %% ../../nbs/estimation/04_clips.ipynb #faa778ac
@@ -170,4 +170,5 @@ def find_walks(
     if found.walks: return found
     raise SkeletonGaitError(
         f"{path}: nobody is completely visible in {shortest} frames or more ({found.short} shorter tracks); people "
-        "should be at least 60 pixels high and inside the picture, and the camera should stand still")
+        "should be at least 60 pixels high (enlarge or crop the video) and inside the picture, and the camera should "
+        "stand still")
