@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['COCO_FROM', 'POSES', 'SILHOUETTES', 'Video', 'look_at_video', 'read_video', 'is_whole', 'VideoWalk', 'to_walk',
-           'VideoWalks', 'to_walks', 'walk_names', 'walk_file', 'save_walks', 'find_people', 'find_walks']
+           'VideoWalks', 'to_walks', 'walk_names', 'walk_file', 'save_walks', 'warn_if_truncated', 'find_people',
+           'find_walks']
 
 # %% ../../nbs/estimation/04_clips.ipynb #602d1f94
 import os
@@ -16,7 +17,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from ..core import SkeletonGaitError, one_line, save_pickle
+from ..core import SkeletonGaitError, log, one_line, save_pickle
 from .blazepose import BlazePose
 from .people import Follower, SLIPPED, Sighting, TOO_CLOSE, Track
 from ..files.frames import read_frames, to_runs, write_frames
@@ -35,7 +36,7 @@ def _opened(path:str|os.PathLike) -> cv2.VideoCapture:
     "A video, or a `SkeletonGaitError`."
     if not Path(path).is_file(): raise SkeletonGaitError(f"{path}: no such file; expected a video")
     capture = cv2.VideoCapture(str(path))
-    if capture.isOpened() and capture.grab(): return cv2.VideoCapture(str(path))
+    if capture.isOpened() and capture.read()[0]: return cv2.VideoCapture(str(path))
     raise SkeletonGaitError(f"{path}: OpenCV finds no frame in it; expected a video (mp4, avi, mov, mkv, webm); "
                             "convert it: ffmpeg -i IN OUT.mp4")
 
@@ -146,6 +147,16 @@ def save_walks(
         write_frames(tree, read_frames(tree) | new)
     return places
 
+# %% ../../nbs/estimation/04_clips.ipynb #191b4d63
+def warn_if_truncated(
+    path:str|os.PathLike, # A video
+    promised:int,         # Frames that its header names; 0: unknown
+    n_read:int,           # Frames that could be read
+) -> None:
+    "Log a warning if more than a fiftieth of the frames is missing (chosen: headers are often off by a frame or two)."
+    if promised - n_read > max(2, promised//50):
+        log.warning(f"{path}: {n_read} of {promised} frames could be read; the rest is missing or damaged")
+
 # %% ../../nbs/estimation/04_clips.ipynb #c55371e8
 def find_people(
     path:str|os.PathLike, # A video
@@ -166,6 +177,7 @@ def find_walks(
     video = look_at_video(path)
     with tqdm(desc=one_line(Path(path).name), total=video.n_frames or None, unit=' frames', mininterval=.5) as bar:
         for follower in find_people(path, estimator): bar.update()
+        warn_if_truncated(path, video.n_frames, bar.n)
     found = to_walks(follower.close(), video.width, video.height, shortest)
     if found.walks: return found
     raise SkeletonGaitError(

@@ -270,6 +270,17 @@ def test_a_video_that_ends_early_gives_what_it_has(tmp_path):
     assert 10 < len([*read_video(path)]) < 60
 
 
+def test_a_truncated_video_is_said(tmp_path, caplog):
+    "Its whole frames are kept, and a warning says how many there should have been."
+    path, puppet = write_video(tmp_path / 'a.avi', 60, (640, 480)), Puppet()
+    puppet.places = [(320, 240)]
+    assert len(find_walks(path, puppet).walks[0].pose) == 60 and not caplog.records
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    n_read = len([*read_video(path)])
+    assert len(find_walks(path, puppet).walks[0].pose) == n_read
+    assert f'a.avi: {n_read} of 60 frames could be read' in caplog.text
+
+
 def wheel_of(path, content):
     with zipfile.ZipFile(path, 'w') as z:
         for file in networks.NETWORKS.values():
