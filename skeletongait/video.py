@@ -116,7 +116,7 @@ def summary(
     lines += [failure_line(str(folder/f['path']), f['reason']) for f in report['failed']]
     return '\n'.join(map(one_line, lines))
 
-# %% ../nbs/13_video.ipynb #2e2cdd49
+# %% ../nbs/13_video.ipynb #6fc00bb9
 def _import(source:Path, out:Path, placed:Placed, shortest:int, networks:str) -> dict: # The report
     "Read all videos that are not done; the networks are loaded for the first."
     (jobs, nowhere), how = list_jobs(source, placed), dict(kind='walks', shortest=shortest)
@@ -130,6 +130,7 @@ def _import(source:Path, out:Path, placed:Placed, shortest:int, networks:str) ->
         save_text(json.dumps(report, indent=1) + '\n', out/'report.json')
     return report
 
+# %% ../nbs/13_video.ipynb #2e2cdd49
 def video(
     source:Word,       # A video, or a folder with videos
     save_root:str,     # Where the trees pose and silhouette are written

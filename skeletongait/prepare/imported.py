@@ -219,6 +219,7 @@ def n_cores() -> int:
     "Return how many processor cores this process may use."
     return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
 
+# %% ../../nbs/prepare/04a_imported.ipynb #717e1486
 def _follow_parent() -> None:
     "Let a worker process leave signals to its parent, and end when that ends."
     ignore_signals()

@@ -227,6 +227,7 @@ def pose_report(
         filled=sum(row['filled'] for row in rows), failed=failed, never_found=dict(never), **memory.about_earlier(),
         rows=sorted(rows, key=lambda row: row['sequence']))
 
+# %% ../../nbs/prepare/06_pose_tree.ipynb #5d0f8498
 _COLUMNS = ('sequence', 'joints', 'frames', 'filled', 'people', 'tracks', 'dropped', 'cuts')
 
 def table(

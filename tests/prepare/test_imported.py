@@ -113,7 +113,8 @@ def test_a_source_that_is_gone_is_named(tmp_path, capsys):
     report = import_pose_tree(tmp_path / 'json', tmp_path / 'poses', LAYOUT)
     assert report['without_source'] == ['000/nm-01/090'] and report['sequences'] == 1
     assert 'kept: 1 earlier sequence (000/nm-01/090), whose sources are gone' in capsys.readouterr().out
-    assert sequences(tmp_path / 'poses') == ['000/nm-01/090', '001/nm-01/090'] and len(read_frames(tmp_path / 'poses')) == 2
+    assert sequences(tmp_path / 'poses') == ['000/nm-01/090', '001/nm-01/090']
+    assert len(read_frames(tmp_path / 'poses')) == 2
 
 
 def test_the_place_of_a_source_that_is_gone_is_free(tmp_path):
@@ -224,8 +225,10 @@ def people(monkeypatch):
     seen = {}
 
     def find(path, estimator, shortest):
-        walks = [(n, VideoWalk(np.full((n, 17, 3), n), np.zeros((n, 64, 64), np.uint8), np.arange(n), 0)) for n in seen[path.stem]]
-        return VideoWalks([walk for n, walk in walks if n >= shortest], 0, 0)
+        def walk(n):
+            return VideoWalk(np.full((n, 17, 3), n), np.zeros((n, 64, 64), np.uint8), np.arange(n), 0)
+
+        return VideoWalks([walk(n) for n in seen[path.stem] if n >= shortest], 0, 0)
 
     monkeypatch.setattr(command, 'find_walks', find)
     monkeypatch.setattr(command, 'look_at_video', lambda path: Video(640, 480, 50, 25.0))
