@@ -446,8 +446,8 @@ def about_earlier(self:Memory) -> dict: # Sequences, by what became of them
     gone = [o for key, o in self.records.items() if key not in self.here and is_gone(key)]
     alone = [row['sequence'] for o in gone for row in o.rows if self.is_whole(row)]
     there = {row['sequence'] for o in self.records.values() for row in o.rows}
-    return dict(removed=sorted({*self.removed} - there), changed=sorted(self.changed), of_failed_sources=sorted(self.stale),
-                without_source=sorted(alone))
+    return dict(removed=sorted({*self.removed} - there), changed=sorted(self.changed),
+                of_failed_sources=sorted(self.stale), without_source=sorted(alone))
 
 def quantity(
     n:int,
