@@ -37,7 +37,7 @@ def _size(text:str) -> tuple[int,int]|None: # Width, height; None for an empty t
         raise SkeletonGaitError(f"--image_size={text:.40}: expected width and height in pixels, as in 1920x1080")
     return int(found[1]), int(found[2])
 
-def _options(format:str, image_size:str, fps:float, person:str, limits:Limits) -> Options:
+def _options(format:str, image_size:str, fps:float, person:str, limits:Limits, first_frame:int) -> Options:
     "Check the options."
     if format:
         pick('--format', format, FORMATS)
@@ -45,7 +45,7 @@ def _options(format:str, image_size:str, fps:float, person:str, limits:Limits) -
         raise unknown_name('--person', person, PERSONS)
     if not (0 < fps < math.inf):
         raise SkeletonGaitError(f"--fps={fps}: expected frames a second, above 0")
-    return Options(format, _size(image_size), fps, person, limits)
+    return Options(format, _size(image_size), fps, person, limits, first_frame)
 
 # %% ../nbs/07_import_poses.ipynb #8c40daee
 def import_poses(
@@ -59,12 +59,13 @@ def import_poses(
     fps:float=USUAL_FPS,            # Frames a second of the videos; gaps of up to .4 s are filled
     # Which people: longest (the longest track of a video), or all (each as a subject of its own)
     person:str='longest',
+    first_frame:int=0,              # Number that the files give to the first frame of a video; numbers then count from 0
     max_file_mb:int=Limits().file_mb, # Files over this many MiB are refused
     max_frames:int=Limits().frames, # Videos with more frames are refused
 ) -> int: # Exit code: 1 if something could not be imported, or the output could not be written
     "Import poses of any common estimator into a tree of COCO-17 poses; a second run imports only what is new."
     if ranks().rank: return 0 # one process leads the work
-    options = _options(format, image_size, fps, person, Limits(max_file_mb, max_frames))
+    options = _options(format, image_size, fps, person, Limits(max_file_mb, max_frames), first_frame)
     try:
         report = import_pose_tree(source, save_root, read_layout(layout), options)
     except Stopped as e:

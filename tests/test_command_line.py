@@ -60,6 +60,7 @@ source | word | required | Folder of pose files in any format, or one file
 --image_size | str | '' | Size of the images, WIDTHxHEIGHT, where coordinates are fractions of it
 --fps | float | 25 | Frames a second of the videos; gaps of up to .4 s are filled
 --person | str | 'longest' | Which people: longest (the longest track of a video), or all (each as a subject of its own)
+--first_frame | int | 0 | Number that the files give to the first frame of a video; numbers then count from 0
 --max_file_mb | int | 1024 | Files over this many MiB are refused
 --max_frames | int | 100000 | Videos with more frames are refused
 
@@ -68,6 +69,7 @@ source | word | required | Folder of masks: PNG pictures in a folder for each wa
 --save_root | str | required | Where the silhouettes go, as <subject>/<type>/<view>/<view>.pkl
 --layout | str | '{subject}/{type}/{view}' | Pattern of the paths; or a CSV with the columns path, subject, type, view
 --frames | str | None | Tree of poses with a frames.json; keep only the frames that it has
+--first_frame | int | 0 | Number that names give to the first frame of a video; numbers then count from 0
 --max_frames | int | 100000 | Videos with more frames are refused
 
 partition: Decide which subjects train and which test, check it, and write the partition.

@@ -347,9 +347,10 @@ def test_bad_videos_are_lines_and_end_non_zero(tmp_path):
     (tmp_path / 'in' / 'lost.mp4').write_bytes(b'')
     (tmp_path / 'in' / 'notes.txt').write_bytes(b'')
     done = run_command(tmp_path / 'in', f'--save_root={tmp_path / "out"}')
-    assert done.returncode == 1 and 'failed: lost.mp4: ' in done.stdout and 'Traceback' not in done.stderr
-    report = json.loads((tmp_path / 'out' / 'video.json').read_text())
-    assert report['videos'] == {} and [*report['failed']] == ['lost.mp4']
+    assert done.returncode == 1 and 'Traceback' not in done.stderr
+    assert f'failed: {tmp_path}/in/lost.mp4: ' in done.stdout
+    report = json.loads((tmp_path / 'out' / 'report.json').read_text())
+    assert report['rows'] == [] and [o['path'] for o in report['failed']] == ['lost.mp4']
     empty = run_command(tmp_path / 'in' / 'ann', f'--save_root={tmp_path / "out"}')
     assert empty.returncode == 2 and 'found no video (.mp4' in empty.stderr
 

@@ -19,7 +19,8 @@ from skeletongait.files.layout import Layout
 from skeletongait.files.tree import Sequence, read_tree
 from skeletongait.import_poses import import_poses
 from skeletongait.poses.formats import find_videos
-from skeletongait.prepare.pose_tree import IMPORTED, Options, import_pose_tree, read_all, read_records, remove_old
+from skeletongait.prepare.imported import IMPORTED, ImportJob, read_all, read_records
+from skeletongait.prepare.pose_tree import Options, import_pose_tree, people_of
 from skeletongait.pretreatment_heatmap import pretreatment_heatmap
 
 LAYOUT = Layout('{subject}/{type}/{view}')
@@ -129,10 +130,11 @@ def test_a_signal_is_one_line(tmp_path):
 
 def test_workers_find_what_one_process_finds(tmp_path):
     write_videos(tmp_path / 'json', 4)
-    sources = find_videos(tmp_path / 'json')
-    alone, together = (list(read_all(sources, Options(), workers)) for workers in (0, 2))
+    jobs = [ImportJob(o.name, o.name, o.files, o) for o in find_videos(tmp_path / 'json')]
+    alone, together = (list(read_all(jobs, people_of, workers)) for workers in (0, 2))
     for a, b in zip(alone, together, strict=True):
-        np.testing.assert_array_equal(a[0].found.tracks[0].pose, b[0].found.tracks[0].pose)
+        assert a.stamp == b.stamp
+        np.testing.assert_array_equal(a.found[0].found.tracks[0].pose, b.found[0].found.tracks[0].pose)
 
 
 def crowd(t, person):
@@ -245,10 +247,6 @@ def test_names_that_are_no_utf8(tmp_path):
     for done in (0, 1):
         assert import_pose_tree(tmp_path / 'json', tmp_path / 'poses', LAYOUT)['done_before'] == done
     assert [*imported(tmp_path / 'poses')] == [f'{name}/nm-01/090']
-
-
-def test_nothing_to_remove():
-    assert remove_old(None, None, None) == 0
 
 
 def test_a_failure_takes_nothing_away(tmp_path):
