@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['TRIMS', 'only_names', 'Pairs', 'pair_up', 'first_name', 'mismatch', 'Trim', 'Stream', 'match_pair', 'Numbers',
            'pair_numbers', 'link', 'Written', 'holds', 'put', 'is_our_name', 'may_go', 'place_pair', 'Result',
-           'link_one', 'sweep', 'in_order', 'in_threads', 'as_report', 'summary', 'check_place', 'check_report',
+           'link_one', 'sweep', 'in_pool', 'in_threads', 'as_report', 'summary', 'check_place', 'check_report',
            'link_trees']
 
 # %% ../../nbs/prepare/03_link_tree.ipynb #29dcbb5a
@@ -33,6 +33,7 @@ from ..files.arrays import ENDINGS, Limits, load_array
 from ..files.frames import check_frames, join_frames, to_numbers
 from ..files.text import read_json, read_json_file, save_text
 from ..files.tree import Sequence, Tree, link_above
+from ..maps.quality import good_size
 from ..poses.joints import PoseError, to_coco17
 from .manifest import OutputError, writing
 
@@ -101,7 +102,7 @@ def _described(x:Any) -> str:
 
 def mismatch(
     first:Any,       # Should be maps `(T, 2, H, W)` or a pose sequence
-    silhouettes:Any, # Should be `(T, H, W)`, W/H = 1, 44/64 or 48/64
+    silhouettes:Any, # Should be `(T, H, W)` of a `good_size`
 ) -> str|None:
     "Return why the two cannot belong to one sequence, frame counts aside; None if they can."
     if not first_name(first):
@@ -111,7 +112,7 @@ def mismatch(
     if not len(first) or not len(silhouettes):
         return f"found {_described(first)} and {_described(silhouettes)}; expected at least one frame"
     h, w = silhouettes.shape[1:]
-    if h not in (64, 128) or w*64 not in (h*44, h*48, h*64):
+    if not good_size(h, w):
         return (f"silhouettes of {h} x {w} (height x width); "
                 "expected 64 x 44, 48 or 64, or 128 x 88, 96 or 128")
     return None
@@ -454,7 +455,7 @@ def sweep(
     return sequences, kept
 
 # %% ../../nbs/prepare/03_link_tree.ipynb #1dcee9db
-def in_order(
+def in_pool(
     pool:Executor,   # Threads or processes
     func:Callable,   # Called with one item
     items:Iterable,
@@ -476,7 +477,7 @@ def in_threads(
 ) -> Iterator: # What `func` returns, in the order of `items`
     "Call `func` for every item in several threads; at most `2*threads` calls are under way at a time."
     with ThreadPoolExecutor(threads) as pool:
-        yield from in_order(pool, func, items, 2*threads)
+        yield from in_pool(pool, func, items, 2*threads)
 
 # %% ../../nbs/prepare/03_link_tree.ipynb #66adba84
 def as_report(
@@ -507,7 +508,7 @@ def _shifted(joined:list[dict]) -> list[str]:
     if len(alike) <= len(joined)/2: return []
     return [f'warning: {len(alike)} of {len(joined)} sequences lack one frame in each tree (the first: {alike[0]}). '
             'If one tree counts frames from 0 and the other from 1, as OpenPose and many pictures do, every pair is '
-            'one frame apart: rename the pictures so that both begin with the same number, and import them again']
+            'one frame apart: import the one that counts from 1 again, with --first_frame=1']
 
 # %% ../../nbs/prepare/03_link_tree.ipynb #9d3fe18a
 def _left_out(report:dict) -> list[str]:
