@@ -200,7 +200,7 @@ def test_silhouettes_meet_their_poses(source, tmp_path):
     [
         (['nowhere', '--save_root=sil'], 'nowhere: no such folder; expected masks'),
         (['masks', '--save_root=masks/sil'], 'must not lie in masks'),
-        (['masks', '--save_root=sil', '--layout={subject}/{view}'], '{type} stands there 0 times'),
+        (['masks', '--save_root=sil', '--layout={type}/{view}'], '{subject} stands there 0 times'),
         (['masks', '--save_root=sil', '--layout=walks.csv'], 'walks.csv: cannot be read'),
         (['masks', '--save_root=sil', '--frames=masks'], 'no frames.json in this folder'),
         (['masks', '--save_root=other'], '090.pkl: no import has written this file; choose another --save_root'),
