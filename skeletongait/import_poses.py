@@ -19,14 +19,14 @@ import re
 import sys
 
 from .cli import Stopped, Word, run_script, stoppable
-from .core import SkeletonGaitError, one_line, pick, unknown_name
+from .core import SkeletonGaitError, one_line, unknown_name
 from .distributed import ranks
 from .files.arrays import Limits
 from .files.layout import read_layout
-from .poses.recording import FORMATS
+from .poses.recording import format_names
 from .poses.tracks import USUAL_FPS
-from .prepare.pose_tree import PERSONS, Options, import_pose_tree
 from .prepare.manifest import OutputError
+from .prepare.pose_tree import Options, PERSONS, import_pose_tree
 
 # %% ../nbs/07_import_poses.ipynb #8215dbc7
 def _size(text:str) -> tuple[int,int]|None: # Width, height; None for an empty text
@@ -40,7 +40,7 @@ def _size(text:str) -> tuple[int,int]|None: # Width, height; None for an empty t
 def _options(format:str, image_size:str, fps:float, person:str, limits:Limits) -> Options:
     "Check the options."
     if format:
-        pick('--format', format, FORMATS)
+        format_names(format)
     if person not in PERSONS:
         raise unknown_name('--person', person, PERSONS)
     if not (0 < fps < math.inf):
@@ -51,7 +51,7 @@ def _options(format:str, image_size:str, fps:float, person:str, limits:Limits) -
 def import_poses(
     source:Word,                    # Folder of pose files in any format, or one file
     save_root:str,                  # Where the poses go, as <subject>/<type>/<view>/pose.pkl
-    # How the numbers are meant, such as halpe26, h36m17, movenet or ntu25; empty: what the files say
+    # How the numbers are meant, such as halpe26, h36m17, movenet, or an estimator's name; empty: what the files say
     format:str='',
     # Where the names stand in a path below the source, or a CSV with the columns path, subject, type, view
     layout:str='{subject}/{type}/{view}',

@@ -23,8 +23,8 @@ from .tree import Sequence
 # %% ../../nbs/files/06_layout.ipynb #8824eabe
 _TOKEN = re.compile(r'\{([^{}]*)\}|\*+')
 
-def _check_pattern(pattern:str) -> None:
-    "A `SkeletonGaitError` unless each field stands in the pattern once, with a width that is a number."
+def _check_pattern(pattern:str, constants:Iterable[str]=()) -> None: # `constants`: fields that need no place
+    "A `SkeletonGaitError` unless each field stands in the pattern at most once, with a width that is a number."
     tokens = [m[1].partition(':') for m in _TOKEN.finditer(pattern) if m[1] is not None]
     fields = [field for field, _, _ in tokens]
     for field, colon, width in tokens:
@@ -33,7 +33,9 @@ def _check_pattern(pattern:str) -> None:
         if colon and not re.fullmatch('[1-9][0-9]{0,2}', width):
             raise SkeletonGaitError(f"the layout {pattern!r}: the width of {field} is {width!r:.20}; "
                                     "expected a number of characters, 1 to 999")
-    wrong = [field for field in Sequence._fields if fields.count(field) > 1 or field == 'subject' not in fields]
+    wrong = [field for field in Sequence._fields if fields.count(field) > 1]
+    if 'subject' not in (*fields, *constants):
+        wrong = ['subject']
     if wrong or set('{}') & set(_TOKEN.sub('', pattern)):
         found = f"{{{wrong[0]}}} stands there {fields.count(wrong[0])} times" if wrong else "a brace has no partner"
         raise SkeletonGaitError(f"the layout {pattern!r}: {found}; expected {{subject}} once, {{type}} and {{view}} "
@@ -114,7 +116,7 @@ class Layout:
     ):
         self.pattern = pattern
         in_paths, constants = _split_constants(pattern)
-        _check_pattern(in_paths)
+        _check_pattern(in_paths, constants)
         self.parts = in_paths.split('/')
         absent = [field for field in USUAL_NAMES if f'{{{field}' not in pattern]
         self.usual = {field: USUAL_NAMES[field] for field in absent} # what the pattern leaves out

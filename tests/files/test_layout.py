@@ -71,6 +71,7 @@ def test_a_pattern_is_checked_before_any_path():
 @given(NAMES, st.sampled_from(['', 'clips/']))
 def test_a_constant_stands_for_nothing_in_the_path(sequence, above):
     "What a layout says itself is not read; what it leaves out gets the usual name."
+    assume(not set('{}*') & set(''.join(sequence)))
     for pattern, path in (
         ('{subject}/{type=%s}/{view}' % sequence.type, f'{sequence.subject}/{sequence.view}'),
         ('{subject}{type=%s}/{view=%s}' % sequence[1:], sequence.subject),
