@@ -22,7 +22,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from .cli import Word, run_script, stoppable
-from .core import SkeletonGaitError, pick
+from .core import SkeletonGaitError, one_line, pick
 from .distributed import ranks
 from .evaluation.coverage import find_partition, partition_rows, protocol_rows
 from .evaluation.protocols import PROTOCOLS
@@ -110,6 +110,7 @@ def check(
     print(*filter(None, (table(rows), summary)), sep='\n', flush=True)
     if json: save_text(dumps(_report(tree, tally, rows), indent=1) + '\n', json)
     if html: save_text(html_page(f'{tree}: what is wrong', summary, rows, limits), html)
+    if json or html: print('->', one_line(', '.join(filter(None, (html, json)))), flush=True)
     return int(any(r.error for r in rows))
 
 # %% ../nbs/09_check.ipynb #d5a56927

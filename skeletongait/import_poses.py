@@ -22,13 +22,15 @@ from .cli import Stopped, Word, run_script, stoppable
 from .core import SkeletonGaitError, one_line, unknown_name
 from .distributed import ranks
 from .files.arrays import Limits
-from .files.layout import read_layout
+from .files.layout import ClipLayout, USUAL_LAYOUT, print_notes
 from .poses.recording import format_names
 from .poses.tracks import USUAL_FPS
 from .prepare.manifest import OutputError
 from .prepare.pose_tree import Options, PERSONS, import_pose_tree
 
 # %% ../nbs/07_import_poses.ipynb #8215dbc7
+_ONE_CLIP = ('.json', '.txt', '.npy', '.npz') # endings of files that cannot hold several videos
+
 def _size(text:str) -> tuple[int,int]|None: # Width, height; None for an empty text
     "Read the size of the images; a `SkeletonGaitError` for any other text."
     if not text: return None
@@ -53,8 +55,9 @@ def import_poses(
     save_root:str,                  # Where the poses go, as <subject>/<type>/<view>/pose.pkl
     # How the numbers are meant, such as halpe26, h36m17, movenet, or an estimator's name; empty: what the files say
     format:str='',
-    # Where the names stand in a path below the source, or a CSV with the columns path, subject, type, view
-    layout:str='{subject}/{type}/{view}',
+    # Where the names stand in a path below the source, {type=nm} for a name that no path has; or a CSV with the
+    # columns path, subject, type, view
+    layout:str=USUAL_LAYOUT,
     image_size:str='',              # Size of the images, WIDTHxHEIGHT, where coordinates are fractions of it
     fps:float=USUAL_FPS,            # Frames a second of the videos; gaps of up to .4 s are filled
     # Which people: longest (the longest track of a video), or all (each as a subject of its own)
@@ -65,13 +68,15 @@ def import_poses(
     "Import poses of any common estimator into a tree of COCO-17 poses; a second run imports only what is new."
     if ranks().rank: return 0 # one process leads the work
     options = _options(format, image_size, fps, person, Limits(max_file_mb, max_frames))
+    places = ClipLayout(source, layout, _ONE_CLIP)
     try:
-        report = import_pose_tree(source, save_root, read_layout(layout), options)
+        report = import_pose_tree(source, save_root, places, options)
     except Stopped as e:
         raise Stopped(f'{e}; nothing is lost, the same command imports the rest') from None
     except OutputError as e:
         print(f'stopped: {one_line(e)}; fix it and run the same command again', flush=True)
         return 1
+    print_notes(places)
     return int(bool(report['failed']))
 
 # %% ../nbs/07_import_poses.ipynb #fd205241

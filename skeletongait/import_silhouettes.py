@@ -22,18 +22,18 @@ from pathlib import Path
 
 import cv2
 
+from . import __version__
 from .cli import Stopped, Word, run_script, stoppable
 from .core import SkeletonGaitError, one_line
 from .distributed import ranks
 from .files.arrays import Limits
 from .files.frames import FRAMES, read_frames, to_numbers
-from .files.layout import read_layout
-from skeletongait.prepare.silhouette_tree import (
-    ImportJob, Source, find_sources, finish_import, import_summary, import_sources, only_frames, plan_import,
-    read_silhouettes)
+from .files.layout import ClipLayout, USUAL_LAYOUT, print_notes
 from .prepare.manifest import FORMAT, OutputError, file_sha256, start_journal
+from skeletongait.prepare.silhouette_tree import (
+    ImportJob, Source, find_sources, finish_import, import_sources, import_summary, only_frames, plan_import,
+    read_silhouettes)
 from .prepare.silhouettes import SIZE, Silhouettes
-from . import __version__
 
 # %% ../nbs/08_import_silhouettes.ipynb #d878dafa
 def _reader(poses:str|None, limits:Limits) -> Callable[[Source],Silhouettes]:
@@ -70,7 +70,8 @@ def _check_apart(source:Path, out:Path) -> None:
 def import_silhouettes(
     source:Word,         # Folder of masks: PNG pictures in a folder for each walk, or videos
     save_root:str,       # Where the silhouettes go, as <subject>/<type>/<view>/<view>.pkl
-    layout:str='{subject}/{type}/{view}', # Pattern of the paths; or a CSV with the columns path, subject, type, view
+    # Pattern of the paths, {type=nm} for a name that no path has; or a CSV with the columns path, subject, type, view
+    layout:str=USUAL_LAYOUT,
     frames:str=None,     # Tree of poses with a frames.json; keep only the frames that it has
     max_frames:int=Limits().frames, # Videos with more frames are refused
 ) -> int: # Exit code: 1 if a walk could not be imported, or the output could not be written
@@ -79,7 +80,8 @@ def import_silhouettes(
     cv2.setNumThreads(1) # the walks are read in parallel
     root, out, failed = Path(source), Path(save_root), []
     _check_apart(root, out)
-    read, found = _reader(frames, Limits(frames=max_frames)), find_sources(root, read_layout(layout))
+    places = ClipLayout(source, layout)
+    read, found = _reader(frames, Limits(frames=max_frames)), find_sources(root, places)
     try:
         plan = plan_import(found.sources, out, _header(frames))
         job = ImportJob(out, read, start_journal(out, 0), threading.Lock())
@@ -91,6 +93,7 @@ def import_silhouettes(
         print(f'stopped: {one_line(e)}; what is imported stays, fix it and run the same command again', flush=True)
         return 1
     print(import_summary(report, root, out, len(plan.todo) - len(failed)), flush=True)
+    print_notes(places)
     return int(bool(report['failed'] or report['left']))
 
 # %% ../nbs/08_import_silhouettes.ipynb #00da202f

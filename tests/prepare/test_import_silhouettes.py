@@ -75,6 +75,14 @@ def test_pictures_become_silhouettes(source, tmp_path):
     assert files(out) == before and stamps == {p: p.stat().st_ino for p in out.rglob('*.pkl')}
 
 
+def test_one_folder_of_pictures_names_itself(tmp_path):
+    write_pictures(tmp_path / 'alice', masks_of(0))
+    done = run(tmp_path, 'alice', '--save_root=sil')
+    assert done.returncode == 0, done.stderr
+    assert 'alice is one clip: subject alice, type clip, view 000' in done.stdout
+    assert (tmp_path / 'sil' / 'alice' / 'clip' / '000' / '000.pkl').is_file()
+
+
 def test_a_video_of_masks(tmp_path):
     "Its frames are numbered from 0; a frame without a body leaves a gap."
     folder = tmp_path / 'videos' / 'nm-01'
