@@ -16,7 +16,7 @@ from itertools import zip_longest
 from pathlib import Path, PurePath
 from typing import NamedTuple
 
-from ..core import SkeletonGaitError, one_line, unknown_name
+from ..core import SkeletonGaitError, counted, one_line, unknown_name
 from .text import read_text, unescaped
 from .tree import Sequence
 
@@ -126,7 +126,7 @@ class Layout:
         names = dict(self.constants)
         for i, (part, name) in enumerate(zip_longest(self.parts, text.split('/'))):
             if name is None:
-                raise SkeletonGaitError(f"it ends after {i} parts, and {part!r} is missing")
+                raise SkeletonGaitError(f"it ends after {counted(i, 'part')}, and {part!r} is missing")
             if part is None:
                 raise SkeletonGaitError(f"its part {name!r:.80} is one too many, the layout has {i}")
             names |= _read_part(part, name)

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..core import counted, nearest
 from .joints import JOINTS, JOINT_SETS, JointSet, LIMBS, PoseError
 
 # %% ../../nbs/poses/02_recording.ipynb #fa463c53
@@ -79,7 +80,8 @@ def format_names(
     spelt = _spelt(name)
     if spelt in names: return names[spelt]
     inside = [o for o in names if o.startswith(spelt[:4]) or spelt.startswith(o[:5])] if len(spelt) > 3 else []
-    likely = dict.fromkeys(o for family in inside for o in names[family])
+    near = nearest(spelt, names)
+    likely = dict.fromkeys(o for family in inside or filter(None, [near]) for o in names[family])
     hint = f"; for this say {' or '.join(likely)}" if likely else ''
     raise PoseError(f"--format={name:.40}: is not known{hint}. "
                     f"Known: {', '.join(FORMATS)}; or an estimator: {', '.join(FAMILIES)}")
@@ -206,7 +208,7 @@ def _stack(raw:RawPoses) -> np.ndarray: # `(N, V, C)`
     "All people of a video in one array; a `PoseError` if there is nobody, or they differ in shape."
     everybody = [np.asarray(person, np.float64) for frame in raw.people for person in frame]
     if not everybody:
-        raise PoseError(f"found nobody in {len(raw.frames)} frames; expected poses")
+        raise PoseError(f"found nobody in {counted(len(raw.frames), 'frame')}; expected poses")
     shapes = {person.shape for person in everybody}
     if len(shapes) > 1:
         texts = ' and '.join(map(str, sorted(shapes)[:3]))

@@ -28,7 +28,7 @@ import numpy as np
 from fastcore.basics import patch
 from tqdm import tqdm
 
-from ..core import SkeletonGaitError, atomic_write, is_leftover, one_line, pickled
+from ..core import SkeletonGaitError, atomic_write, counted, is_leftover, one_line, pickled
 from ..files.arrays import ENDINGS, Limits, load_array
 from ..files.frames import check_frames, join_frames, to_numbers
 from ..files.text import read_json, read_text, save_text
@@ -561,7 +561,7 @@ def summary(
     "Write the report as text: one line for each sequence that is not simply linked, and the counts."
     n = report['counts']
     linked, are, failed = ('would be linked', 'are', 'would fail') if dry_run else ('linked', 'were', 'failed')
-    counts = f"{n['linked']} sequences {linked} ({new} new or changed, {n['linked']-new} as they {are})"
+    counts = f"{counted(n['linked'], 'sequence')} {linked} ({new} new or changed, {n['linked']-new} as they {are})"
     if n['trimmed']:
         counts += f", {n['trimmed']} of them trimmed"
     if n.get('joined'):

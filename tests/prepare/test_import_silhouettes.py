@@ -117,7 +117,7 @@ def test_bad_walks_are_listed_and_the_rest_is_done(source, tmp_path):
     assert done.returncode == 1
     lines = [line for line in done.stdout.splitlines() if line.startswith('failed: ')]
     says = {'001': '001-nm-01-090-004.png: cannot be read as a picture', '003': 'the brightest grey level is 1',
-            '004': "it ends after 1 parts, and '{type}' is missing", '005': 'cannot be read as a video'}
+            '004': "it ends after 1 part, and '{type}' is missing", '005': 'cannot be read as a video'}
     assert len(lines) == len(says)
     for line, (subject, words) in zip(lines, says.items()):
         assert f'masks/{subject}' in line and words in line
