@@ -55,8 +55,7 @@ def import_poses(
     save_root:str,                  # Where the poses go, as <subject>/<type>/<view>/pose.pkl
     # How the numbers are meant, such as halpe26, h36m17, movenet, or an estimator's name; empty: what the files say
     format:str='',
-    # Where the names stand in a path below the source, {type=nm} for a name that no path has; or a CSV with the
-    # columns path, subject, type, view
+    # Where the names stand in a path, {type=nm} for one that no path has; or a CSV: path, subject, type, view
     layout:str=USUAL_LAYOUT,
     image_size:str='',              # Size of the images, WIDTHxHEIGHT, where coordinates are fractions of it
     fps:float=USUAL_FPS,            # Frames a second of the videos; gaps of up to .4 s are filled
