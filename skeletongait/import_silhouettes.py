@@ -26,7 +26,7 @@ from .core import SkeletonGaitError, one_line
 from .distributed import ranks
 from .files.arrays import Limits
 from .files.frames import FRAMES, read_frames, to_numbers
-from .files.layout import read_layout
+from .files.layout import ClipLayout, USUAL_LAYOUT, print_notes
 from .prepare.manifest import OutputError, file_sha256
 from .prepare.silhouette_tree import Source, import_silhouette_tree, only_frames, read_silhouettes
 from .prepare.silhouettes import SIZE, Silhouettes
@@ -66,7 +66,8 @@ def _check_apart(source:Path, out:Path) -> None:
 def import_silhouettes(
     source:Word,         # Folder of masks: PNG pictures in a folder for each walk, or videos
     save_root:str,       # Where the silhouettes go, as <subject>/<type>/<view>/<view>.pkl
-    layout:str='{subject}/{type}/{view}', # Pattern of the paths; or a CSV with the columns path, subject, type, view
+    # Pattern of the paths, {type=nm} for a name that no path has; or a CSV with the columns path, subject, type, view
+    layout:str=USUAL_LAYOUT,
     frames:str=None,     # Tree of poses with a frames.json; keep only the frames that it has
     first_frame:int=0,   # Number that names give to the first frame of a video; numbers then count from 0
     max_frames:int=Limits().frames, # Videos with more frames are refused
@@ -76,14 +77,16 @@ def import_silhouettes(
     cv2.setNumThreads(1) # the walks are read in parallel
     root, out = Path(source), Path(save_root)
     _check_apart(root, out)
+    places = ClipLayout(source, layout)
     read, how = _reader(frames, Limits(frames=max_frames), first_frame), _how(frames, first_frame)
     try:
-        report = import_silhouette_tree(root, out, read_layout(layout), read, how)
+        report = import_silhouette_tree(root, out, places, read, how)
     except Stopped as e:
         raise Stopped(f'{e}; what is imported stays, the same command imports the rest') from None
     except OutputError as e:
         print(f'stopped: {one_line(e)}; what is imported stays, fix it and run the same command again', flush=True)
         return 1
+    print_notes(places)
     return int(bool(report['failed']))
 
 # %% ../nbs/08_import_silhouettes.ipynb #00da202f

@@ -25,7 +25,7 @@ from .files.frames import read_frames
 from .files.tree import Tree, read_tree
 from .prepare.check_tree import sample_faults
 from .prepare.link_tree import (
-    TRIMS, Trim, Written, check_place, check_report, link_trees, only_names, pair_numbers, pair_up)
+    TRIMS, Trim, Written, check_place, check_report, link_trees, list_silhouettes, only_names, pair_numbers, pair_up)
 from .prepare.manifest import OutputError
 
 # %% ../nbs/05_ln_sil_heatmap.ipynb #4caf8e83
@@ -54,7 +54,7 @@ def ln_sil_heatmap(
     check_place(output_path, heatmap_data_path, silhouette_data_path)
     check_report(Path(output_path)/'report.json')
     maps = only_names(read_tree(heatmap_data_path, ENDINGS), heatmap_name_begins)
-    pairs = pair_up(maps, read_tree(silhouette_data_path, dataset_pkl_ext_name))
+    pairs = pair_up(maps, list_silhouettes(silhouette_data_path, dataset_pkl_ext_name))
     numbers = pair_numbers(pairs, read_frames(heatmap_data_path), read_frames(silhouette_data_path))
     options = dict(numbers=numbers, trim=Trim(trim, trim_at_most), limits=Limits(max_file_mb, max_frames), copy=copy)
     try:

@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 
 from .cli import Stopped, Word, run_script, stoppable
-from .core import SkeletonGaitError, one_line
+from .core import SkeletonGaitError, counted, one_line
 from .distributed import ranks
 from .estimation.blazepose import BlazePose
 from .estimation.clips import (
@@ -111,7 +111,8 @@ def summary(
     widths = [max(map(len, column)) for column in zip(*rows)]
     lines = ['  '.join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
     joined = {row['video']: row['joined_tracks'] for row in report['rows'] if row['joined_tracks']}
-    lines += [f'look at {o}: {n} tracks ended because two followed one person' for o, n in joined.items()]
+    mixed = 'ended where two people could have been mixed up'
+    lines += [f'look at {video}: {counted(n, "track")} {mixed}' for video, n in joined.items()]
     lines += earlier_lines(report)
     lines += [failure_line(str(folder/f['path']), f['reason']) for f in report['failed']]
     return '\n'.join(map(one_line, lines))

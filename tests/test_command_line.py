@@ -55,8 +55,8 @@ source | word | required | A video, or a folder with videos
 import_poses: Import poses of any common estimator into a tree of COCO-17 poses; a second run imports only what is new.
 source | word | required | Folder of pose files in any format, or one file
 --save_root | str | required | Where the poses go, as <subject>/<type>/<view>/pose.pkl
---format | str | '' | How the numbers are meant, such as halpe26, h36m17, movenet or ntu25; empty: what the files say
---layout | str | '{subject}/{type}/{view}' | Where the names stand in a path below the source, or a CSV with the columns path, subject, type, view
+--format | str | '' | How the numbers are meant, such as halpe26, h36m17, movenet, or an estimator's name; empty: what the files say
+--layout | str | '{subject}/{type}/{view}' | Where the names stand in a path, {type=nm} for one that no path has; or a CSV: path, subject, type, view
 --image_size | str | '' | Size of the images, WIDTHxHEIGHT, where coordinates are fractions of it
 --fps | float | 25 | Frames a second of the videos; gaps of up to .4 s are filled
 --person | str | 'longest' | Which people: longest (the longest track of a video), or all (each as a subject of its own)
@@ -67,7 +67,7 @@ source | word | required | Folder of pose files in any format, or one file
 import_silhouettes: Import masks as silhouettes of 64 x 64, cut as the published preprocessing does.
 source | word | required | Folder of masks: PNG pictures in a folder for each walk, or videos
 --save_root | str | required | Where the silhouettes go, as <subject>/<type>/<view>/<view>.pkl
---layout | str | '{subject}/{type}/{view}' | Pattern of the paths; or a CSV with the columns path, subject, type, view
+--layout | str | '{subject}/{type}/{view}' | Pattern of the paths, {type=nm} for a name that no path has; or a CSV with the columns path, subject, type, view
 --frames | str | None | Tree of poses with a frames.json; keep only the frames that it has
 --first_frame | int | 0 | Number that names give to the first frame of a video; numbers then count from 0
 --max_frames | int | 100000 | Videos with more frames are refused

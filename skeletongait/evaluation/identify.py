@@ -176,6 +176,11 @@ def rank(self:Gallery,
     probe_cp:np.ndarray|Tensor, # An embedding of the same run and settings, `(c, p)`
 ) -> list[Ranked]: # `(subject, distance, sequence)`, nearest first
     "Rank the enrolled people for a probe."
+    shape = getattr(probe_cp, 'shape', None)
+    if shape is None or len(shape) != 2:
+        found = f'a {type(probe_cp).__name__}' if shape is None else f'the shape {tuple(shape)}'
+        raise SkeletonGaitError(f"probe: found {found}; expected one embedding (c, p), such as run.embed([walk])[0]; "
+                                "rank_all takes several")
     return self.rank_all(probe_cp[None])[0]
 
 # %% ../../nbs/evaluation/05_identify.ipynb #1de00012

@@ -194,6 +194,7 @@ def read_poses(
     sources = find_videos(path, limits)
     recordings = [video for source in sources for video in read_videos(source, format, image_size, limits)]
     if len(recordings) > 1:
-        raise SkeletonGaitError(f"{path}: holds {len(recordings)} videos; expected one. "
-                                "`python -m skeletongait.import_poses` reads them all")
+        first = sources[0].files[0] if len(sources) > 1 else recordings[0].name
+        raise SkeletonGaitError(f"{path}: holds {len(recordings)} videos (the first: {first}); expected one. Give the "
+                                "path of one, or make a tree of all with `python -m skeletongait.import_poses`")
     return recordings[0]

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['IMPORTED', 'Imported', 'files_of', 'stamp_of', 'to_record', 'read_records', 'Memory', 'open_memory', 'ImportJob',
            'Reading', 'try_to_read', 'n_cores', 'read_all', 'NewSequence', 'is_gone', 'import_jobs', 'belongs',
-           'quantity', 'earlier_lines', 'failure_line']
+           'earlier_lines', 'failure_line']
 
 # %% ../../nbs/prepare/04a_imported.ipynb #d9fc1bbd
 import contextlib
@@ -27,7 +27,7 @@ from fastcore.basics import patch
 from tqdm import tqdm
 
 from ..cli import ignore_signals
-from ..core import SkeletonGaitError, is_leftover, pickled, save_pickle
+from ..core import SkeletonGaitError, counted, first_few, is_leftover, pickled, save_pickle
 from ..files.frames import is_runs, write_frames
 from ..files.text import read_json, save_text
 from ..files.tree import Sequence, link_above, walk
@@ -449,13 +449,6 @@ def about_earlier(self:Memory) -> dict: # Sequences, by what became of them
     return dict(removed=sorted({*self.removed} - there), changed=sorted(self.changed),
                 of_failed_sources=sorted(self.stale), without_source=sorted(alone))
 
-def quantity(
-    n:int,
-    what:str, # What is counted; its plural ends in s
-) -> str:
-    "Write a number and what is counted."
-    return f'{n:,} {what}' + ('' if n == 1 else 's')
-
 # %% ../../nbs/prepare/04a_imported.ipynb #adda7f6e
 _EARLIER = dict(
     removed='removed: {}, which no source makes any more. Maps and links made from them stay until you remove them',
@@ -471,8 +464,8 @@ def earlier_lines(
     for kind, text in _EARLIER.items():
         sequences = report[kind]
         if sequences:
-            first = ', '.join(sequences[:3]) + (', ...' if len(sequences) > 3 else '')
-            lines.append(text.format(f"{quantity(len(sequences), 'earlier sequence')} ({first})"))
+            first = first_few(sequences, 3)
+            lines.append(text.format(f"{counted(len(sequences), 'earlier sequence')} ({first})"))
     return lines
 
 def failure_line(

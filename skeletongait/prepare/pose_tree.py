@@ -19,17 +19,18 @@ from typing import NamedTuple
 import numpy as np
 from fastcore.basics import patch
 
-from ..core import SkeletonGaitError, one_line
+from ..core import SkeletonGaitError, counted, one_line
 from ..files.arrays import Limits
 from ..files.frames import from_zero, to_runs
 from ..files.layout import Layout, TableLayout
 from ..files.text import save_text
 from ..files.tree import Sequence
 from ..poses.formats import POSE_ENDINGS, VideoFiles, find_videos, read_videos
+from ..poses.quality import pose_findings
 from ..poses.recording import fill_never_found
 from ..poses.tracks import LEAST_FRAMES, LONGEST_GAP, Track, Tracks, USUAL_FPS, find_tracks
 from skeletongait.prepare.imported import (
-    ImportJob, Memory, NewSequence, belongs, earlier_lines, failure_line, import_jobs, n_cores, open_memory, quantity,
+    ImportJob, Memory, NewSequence, belongs, earlier_lines, failure_line, import_jobs, n_cores, open_memory,
     read_all)
 from .manifest import writing
 
@@ -147,6 +148,7 @@ def to_output(
         sequence=sequence, video=video.name, joints=video.joints, frames=len(track.frames), filled=track.filled,
         people=video.people, tracks=video.tracks, dropped=found.dropped, cuts=found.cuts,
         without_id=found.without_id, own_ids=found.own_ids, never_found=list(one.never), lies=_lies(track.pose),
+        faults=[f.kind for f in pose_findings(track.pose) if f.error],
         runs=to_runs(track.frames.tolist()))
     return NewSequence(path, row, {f'{sequence}/{POSE_FILE}': track.pose})
 
@@ -249,11 +251,11 @@ def _about_tracks(rows:list[dict]) -> Iterator[str]:
     others = sum(row['tracks'] for row in videos) - len(rows)
     if others:
         cuts = sum(row['cuts'] for row in videos)
-        yield (f"{quantity(others, 'further track')} left out, since --person=longest takes one of each video; "
-               f"{quantity(cuts, 'track')} cut where nobody was found for more than {LONGEST_GAP} s")
+        yield (f"{counted(others, 'further track')} left out, since --person=longest takes one of each video; "
+               f"{counted(cuts, 'track')} cut where nobody was found for more than {LONGEST_GAP} s")
     dropped, without = (sum(row[name] for row in videos) for name in ('dropped', 'without_id'))
     if dropped:
-        yield f"{quantity(dropped, 'track')} of fewer than {LEAST_FRAMES} frames dropped"
+        yield f"{counted(dropped, 'track')} of fewer than {LEAST_FRAMES} frames dropped"
     if without:
         yield f'{without:,} people left out: they have no track in files that give tracks to others'
 
@@ -262,14 +264,18 @@ def _notices(report:dict) -> Iterator[str]:
     "What is unusual, one line each."
     rows = report['rows']
     yield from _about_tracks(rows)
+    faults = Counter(kind for row in rows for kind in row['faults'])
+    if faults:
+        kinds = ', '.join(f"{kind} ({counted(n, 'sequence')})" for kind, n in faults.most_common())
+        yield f'look at the poses: {kinds}; `python -m skeletongait.check` on this tree shows where, and what to do'
     lying = [row['sequence'] for row in rows if row['lies']]
     if lying:
-        yield (f"bodies wider than high in {quantity(len(lying), 'sequence')} (the first: {lying[0]}); "
+        yield (f"bodies wider than high in {counted(len(lying), 'sequence')} (the first: {lying[0]}); "
                'if y stands before x in the file, choose --format=movenet')
     if report['never_found']:
         names = ', '.join(report['never_found'])
         n = sum(bool(row['never_found']) for row in rows)
-        yield (f"joints that no frame has in {quantity(n, 'sequence')} ({names}): they stand at their nearest joint "
+        yield (f"joints that no frame has in {counted(n, 'sequence')} ({names}): they stand at their nearest joint "
                'with confidence 0, and are not drawn. To draw with use_conf: false, switch them off: '
                f'heatmap_generator_args.joints_off: [{names}]')
 
@@ -282,9 +288,9 @@ def pose_summary(
     lines = [f'warning: {text}' for text in _notices(report)]
     lines += earlier_lines(report)
     lines += [failure_line(**f) for f in report['failed']]
-    lines.append(f"{quantity(report['sources'], 'source')} ({report['done_before']:,} imported before), "
-                 f"{quantity(len(report['failed']), 'failure')}, {quantity(report['sequences'], 'sequence')} "
-                 f"with {quantity(report['frames'], 'frame')} ({report['filled']:,} of them filled) -> {out}")
+    lines.append(f"{counted(report['sources'], 'source')} ({report['done_before']:,} imported before), "
+                 f"{counted(len(report['failed']), 'failure')}, {counted(report['sequences'], 'sequence')} "
+                 f"with {counted(report['frames'], 'frame')} ({report['filled']:,} of them filled) -> {out}")
     rows = [table(report['rows'])] if report['rows'] else []
     return '\n'.join([*rows, *map(one_line, lines)])
 

@@ -29,7 +29,7 @@ from tqdm import tqdm
 
 from .. import __version__
 from ..cli import Stopped
-from ..core import SkeletonGaitError, atomic_write, first_ten, one_line, save_pickle
+from ..core import SkeletonGaitError, atomic_write, counted, first_ten, one_line, save_pickle
 from ..distributed import Board, LostRankError, Ranks
 from ..files.arrays import Limits, load_array
 from ..files.text import save_text
@@ -605,7 +605,7 @@ def judge_silence(self:ProgressWatch, rank:int, now:float) -> None:
     self.silent.add(rank)
     left = len(self.shares[rank]) - self.done[rank]
     self.bar.write(f'rank {rank} has been silent for {self.patience:.0f} s; '
-                   f'if it stays silent, {left} files are left to the next run')
+                   f'if it stays silent, {counted(left, "file")} left to the next run')
 
 # %% ../../nbs/prepare/01_render_tree.ipynb #972b1132
 @patch
@@ -700,16 +700,17 @@ def summary(
     left, failed = report['left'], report['failed']
     lines = _warnings(report) + _doubts(report, work.poses)
     lines += [f"failed: {work.poses/f['path']}: {f['reason']}" for f in failed]
-    lines += [f"lost: rank {o['rank']}; {o['files']} files are left to the next run" for o in report['lost']]
+    lines += [f"lost: rank {o['rank']}; {counted(o['files'], 'file')} left to the next run" for o in report['lost']]
     lines += [f'stopped: {why}' for why in stopped]
     if stopped:
-        lines.append(f'{left} files are left: fix it and run the same command again')
+        lines.append(f'{counted(left, "file")} left: fix it and run the same command again')
     elif left:
-        lines.append(f'{left} files are left: run the same command again')
+        lines.append(f'{counted(left, "file")} left: run the same command again')
     if removed:
-        lines.append(f'{removed} earlier maps removed, since their pose files are no longer poses')
+        lines.append(f'{counted(removed, "earlier map")} removed, since their pose files are no longer poses')
     there = report['maps'] - drawn
-    lines.append(f"{drawn} files drawn, {len(failed)} failed, {there} were there already -> {work.out/'pkl'}")
+    done = f"{counted(drawn, 'file')} drawn, {len(failed)} failed, {there} were there already"
+    lines.append(f"{done} -> {work.out/'pkl'}")
     return '\n'.join(map(one_line, lines))
 
 # %% ../../nbs/prepare/01_render_tree.ipynb #85756dc9

@@ -17,14 +17,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..core import SkeletonGaitError, one_line
+from ..core import SkeletonGaitError, counted, one_line
 from ..files.arrays import Limits
 from ..files.frames import from_zero, join_frames, to_runs
 from ..files.layout import Layout, TableLayout, place_all
 from ..files.text import save_text
 from ..files.tree import Sequence, walk
 from .imported import (
-    ImportJob, Memory, NewSequence, earlier_lines, failure_line, import_jobs, open_memory, quantity, try_to_read)
+    ImportJob, Memory, NewSequence, earlier_lines, failure_line, import_jobs, open_memory, try_to_read)
 from .link_tree import in_threads
 from .manifest import writing
 from .render_tree import first_ten
@@ -165,12 +165,12 @@ def import_summary(
     new:int,     # Sources that this run has imported
 ) -> str:
     "Write the report as text for people."
-    lines = [f'warning: {quantity(n, "sequence")}: {text}' for text, n in report['notices'].items()]
+    lines = [f'warning: {counted(n, "sequence")}: {text}' for text, n in report['notices'].items()]
     lines += first_ten(report['ignored'], 'ignored, neither PNG nor video')
     lines += earlier_lines(report)
     lines += [failure_line(str(root/f['path']), f['reason']) for f in report['failed']]
     n_failed, there = len(report['failed']), report['imported'] - new
-    lines.append(f"{quantity(new, 'sequence')} imported, {n_failed} failed, {there} were there already, "
+    lines.append(f"{counted(new, 'sequence')} imported, {n_failed} failed, {there} were there already, "
                  f"{report['frames']} frames -> {out}")
     return '\n'.join(map(one_line, lines))
 

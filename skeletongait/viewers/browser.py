@@ -26,7 +26,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from fastcore.basics import patch
 
-from ..core import SkeletonGaitError, first_few, one_line
+from ..core import SkeletonGaitError, counted, first_few, one_line
 from ..data.partition import Partition, load_partition
 from ..data.streams import is_pose
 from ..files.arrays import ENDINGS, Limits, load_array
@@ -95,15 +95,10 @@ def find_holes(
     return [s for s in expected if s not in sequences]
 
 # %% ../../nbs/viewers/04_browser.ipynb #55d766ce
-def _plural(n:int, what:str) -> str:
-    "A number and its noun: `1 frame`, `1,200 frames`."
-    ending = '' if n == 1 else 's'
-    return f'{n:,} {what}{ending}'
-
 def say_holes(holes:list[Sequence]) -> tuple[str,...]:
     "Describe which sequences are missing; empty if there are none."
     if not holes: return ()
-    return (f"missing, though most subjects have it: {_plural(len(holes), 'sequence')} ({first_few(holes)})",)
+    return (f"missing, though most subjects have it: {counted(len(holes), 'sequence')} ({first_few(holes)})",)
 
 # %% ../../nbs/viewers/04_browser.ipynb #d8f15ea4
 MARKS = {'all': '', 'some': ' ▾', 'none': ' ✕'}
@@ -202,7 +197,7 @@ def _array_facts(x:np.ndarray, kind:str) -> str:
     if kind == 'poses':
         n_joints = 17 if x.ndim == 2 else x.shape[1]
         kind = f'poses of {n_joints} joints'
-    return f"{kind}, {_plural(len(x), 'frame')}, {x.shape} {x.dtype}"
+    return f"{kind}, {counted(len(x), 'frame')}, {x.shape} {x.dtype}"
 
 # %% ../../nbs/viewers/04_browser.ipynb #939fc76c
 def read_content(
@@ -236,7 +231,7 @@ def problems_of(
     seen = [c for c in contents if c.x is not None]
     problems = [c.problem for c in contents]
     if len({len(c.x) for c in seen}) > 1:
-        lengths = ', '.join(f"{c.name} has {_plural(len(c.x), 'frame')}" for c in seen)
+        lengths = ', '.join(f"{c.name} has {counted(len(c.x), 'frame')}" for c in seen)
         problems.append(f'the files differ in length: {lengths}')
     problems.append(_fit_problem(seen))
     return [p for p in problems if p]
@@ -378,7 +373,7 @@ def load(self:Place, sequence:Sequence|None, look:Look|None, sign:str='') -> Non
     self.sign = sign
     self.layout.display = None if sequence else 'none'
     if not sequence: return
-    self.panel.title.value = text(sign) + text(_plural(look.n_frames, 'frame'), 'sg-title')
+    self.panel.title.value = text(sign) + text(counted(look.n_frames, 'frame'), 'sg-title')
     self.thumb = look.thumb or Thumbnail(lambda t: no_picture(), 1)
     self.panel.frames = Frames(self.thumb.draw, self.thumb.n)
 
@@ -518,9 +513,9 @@ def total_words(
     side:str='',   # of the partition
 ) -> str:
     "Return the numbers of subjects, sequences and files; omit files if counting them needs reading."
-    counts = [_plural(subjects, 'subject'), _plural(len(sources), 'sequence')]
+    counts = [counted(subjects, 'subject'), counted(len(sources), 'sequence')]
     if all(isinstance(o, (Mapping, list, tuple)) for o in sources):
-        counts.append(_plural(sum(map(len, sources)), 'file'))
+        counts.append(counted(sum(map(len, sources)), 'file'))
     words = ', '.join(counts)
     return f'{side} set: {words}' if side else words
 
@@ -540,7 +535,7 @@ def found_words(
     of:int,   # all subjects
 ) -> str:
     "Say how many subjects match, and whether the list shows them all."
-    words = f"{n:,} of {_plural(of, 'subject')}"
+    words = f"{n:,} of {counted(of, 'subject')}"
     if n < of:
         words += ' match'
     if n > LISTED:
@@ -554,7 +549,7 @@ def subject_label(
     n_flawed:int,     # sequences with problems, or missing
 ) -> str:
     "Name a subject with its set, its number of sequences and its number of problems."
-    label = ' · '.join((one_line(subject), *sides, _plural(n_sequences, 'sequence')))
+    label = ' · '.join((one_line(subject), *sides, counted(n_sequences, 'sequence')))
     return f'{label} ⚠ {n_flawed}' if n_flawed else label
 
 # %% ../../nbs/viewers/04_browser.ipynb #3563e211
@@ -627,8 +622,8 @@ def page_words(n_chosen:int, looks:list[Look]) -> str:
     "Say how many sequences and frames a page shows, of how many, and how many have problems."
     if not looks: return 'no sequence'
     some = f'{len(looks)} of ' if n_chosen > len(looks) else ''
-    frames = _plural(sum(look.n_frames for look in looks), 'frame')
-    words = f"{some}{_plural(n_chosen, 'sequence')}, {frames}"
+    frames = counted(sum(look.n_frames for look in looks), 'frame')
+    words = f"{some}{counted(n_chosen, 'sequence')}, {frames}"
     bad = sum(bool(look.problems) for look in looks)
     return f'{words}, {bad} with problems' if bad else words
 
@@ -829,13 +824,13 @@ def tree_notes(
     notes = [f'{e.filename}: cannot be listed ({e.strerror})' for e in unlisted]
     strays = [f.relative_to(tree.root) for tree in trees for f in tree.strays]
     if strays:
-        files = _plural(len(strays), 'file')
+        files = counted(len(strays), 'file')
         notes.append(f'not at <subject>/<type>/<view>/, and left out: {files} ({first_few(strays)})')
     if len(trees) < 2: return notes
     pairs = pair_up(*trees)
     for missing, tree in ((pairs.only_maps, trees[1]), (pairs.only_silhouettes, trees[0])):
         if missing:
-            notes.append(f"missing in {tree.root}: {_plural(len(missing), 'sequence')} ({first_few(missing)})")
+            notes.append(f"missing in {tree.root}: {counted(len(missing), 'sequence')} ({first_few(missing)})")
     return notes
 
 def tree_lacks(

@@ -561,7 +561,7 @@ def _repr_mimebundle_(self:Viewer, **kwargs) -> dict[str,Any]:
     bundle = super(Viewer, self)._repr_mimebundle_(**kwargs)
     if self.problem: return bundle | {'text/plain': one_line(self.problem)}
     png = base64.b64encode(figure_png(self.figure())).decode()
-    return bundle | {'text/plain': f'{type(self).__name__}, {self.n_frames} frames', 'image/png': png}
+    return bundle | {'text/plain': f'{type(self).__name__}, {counted(self.n_frames, "frame")}', 'image/png': png}
 
 # %% ../../nbs/viewers/01_player.ipynb #792e5a6c
 def as_array(

@@ -126,6 +126,9 @@ def test_distances_are_those_of_the_definition(metric):
         assert ranked[0].distance == pytest.approx(d.min(), rel=1e-5)
         assert ranked[0].sequence == gallery.test.sequences[d.argmin()] and len(ranked) == 5
     assert gallery.rank_all(true) == [gallery.rank(probe) for probe in true]
+    for wrong in (true[:1], true[0, 0], 'a clip'):
+        with pytest.raises(SkeletonGaitError, match='expected one embedding .c, p., such as run.embed'):
+            gallery.rank(wrong)
 
 
 @settings(max_examples=40)

@@ -270,7 +270,7 @@ REFUSED = {
     '{"people": [{"pose_keypoints_2d": [1, 2, 3, 4]}]}': 'three|3 for each joint',
     '{"people": [{"pose_keypoints_2d": ["x", 2, 3]}]}': 'are not numbers .found .*expected x, y, confidence',
     '{"people": [{"pose_keypoints_2d": [5, 6, 1, 5, 7, 1]}]}': 'found 2 joints',
-    '{"people": []}': 'found nobody in 1 frames',
+    '{"people": []}': 'found nobody in 1 frame',
     '[{"image_id": [1], "keypoints": [1, 2, 3]}]': 'lacks its image_id',
     '{"images": [{"id": [1]}], "annotations": []}': 'unlike|no frames',
     '{"meta_info": {"dataset_name": "ap10k"}, "instance_info": [{"instances": [{"keypoints": '
@@ -327,8 +327,8 @@ def test_refusals_say_what_to_choose(tmp_path):
         read_poses(w.movenet(pose, tmp_path / 'a'), format='movenet')
     with pytest.raises(SkeletonGaitError, match='found 26 joints; coco17 has 17; --format=halpe26 would fit'):
         read_poses(w.array(pose, tmp_path / 'b', 'halpe26'), format='coco17')
-    with pytest.raises(SkeletonGaitError, match="did you mean 'h36m17'"):
-        read_poses(w.array(pose, tmp_path / 'c'), format='h36m')
+    with pytest.raises(SkeletonGaitError, match='for this say h36m17'):
+        read_poses(w.array(pose, tmp_path / 'c'), format='h36n')
     deep = pose.copy()
     deep[..., 2] -= 0.8
     np.save(tmp_path / 'deep.npy', deep)

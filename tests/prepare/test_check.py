@@ -133,6 +133,7 @@ def test_hostile_files_and_names(tmp_path):
     done = check('tree', '--html=r.html', '--json=r.json', cwd=tmp_path)
     assert done.returncode == 1 and 'Traceback' not in done.stderr, done.stderr
     assert all(line.isprintable() for line in done.stdout.splitlines())
+    assert done.stdout.splitlines()[-1] == '-> r.html, r.json'
     report = json.loads((tmp_path / 'r.json').read_text())
     assert report['sequences'] == n and not report['sensible']
     found = {o['kind']: o for o in report['findings']}

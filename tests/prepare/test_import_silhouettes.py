@@ -75,6 +75,14 @@ def test_pictures_become_silhouettes(source, tmp_path):
     assert files(out) == before and stamps == {p: p.stat().st_ino for p in out.rglob('*.pkl')}
 
 
+def test_one_folder_of_pictures_names_itself(tmp_path):
+    write_pictures(tmp_path / 'alice', masks_of(0))
+    done = run(tmp_path, 'alice', '--save_root=sil')
+    assert done.returncode == 0, done.stderr
+    assert 'alice is one clip: subject alice, type clip, view 000' in done.stdout
+    assert (tmp_path / 'sil' / 'alice' / 'clip' / '000' / '000.pkl').is_file()
+
+
 def test_a_video_of_masks(tmp_path):
     "Its frames are numbered from 0; a frame without a body leaves a gap."
     folder = tmp_path / 'videos' / 'nm-01'
@@ -109,7 +117,7 @@ def test_bad_walks_are_listed_and_the_rest_is_done(source, tmp_path):
     assert done.returncode == 1
     lines = [line for line in done.stdout.splitlines() if line.startswith('failed: ')]
     says = {'001': '001-nm-01-090-004.png: cannot be read as a picture', '003': 'the brightest grey level is 1',
-            '004': "it ends after 1 parts, and '{type}' is missing", '005': 'cannot be read as a video'}
+            '004': "it ends after 1 part, and '{type}' is missing", '005': 'cannot be read as a video'}
     assert len(lines) == len(says)
     for line, (subject, words) in zip(lines, says.items()):
         assert f'masks/{subject}' in line and words in line
@@ -201,7 +209,7 @@ def test_silhouettes_meet_their_poses(source, tmp_path):
     [
         (['nowhere', '--save_root=sil'], 'nowhere: no such folder; expected masks'),
         (['masks', '--save_root=masks/sil'], 'must not lie in masks'),
-        (['masks', '--save_root=sil', '--layout={subject}/{view}'], '{type} stands there 0 times'),
+        (['masks', '--save_root=sil', '--layout={type}/{view}'], '{subject} stands there 0 times'),
         (['masks', '--save_root=sil', '--layout=walks.csv'], 'walks.csv: cannot be read'),
         (['masks', '--save_root=sil', '--frames=masks'], 'no frames.json in this folder'),
         (['empty', '--save_root=sil'], 'empty: holds no PNG and no video'),
