@@ -16,21 +16,26 @@ from ..poses.quality import ALWAYS, FEWEST_FRAMES, Finding, HALF, Kind, LEAVE_OU
 
 # %% ../../nbs/maps/05_quality.ipynb #a4e5c225
 FRAME_KINDS = {
-    'few frames': Kind(f'fewer than {FEWEST_FRAMES} frames', f'record longer ones, or {LEAVE_OUT}', NEVER),
-    'wrong type': Kind('frames that are neither uint8 nor float', 'save x.astype(numpy.uint8), 0 to 255', ALWAYS),
-    'float frames': Kind('frames of floats: four times the memory of uint8', 'save x.astype(numpy.uint8), 0 to 255', NEVER),
+    'few frames': Kind(f'fewer than {FEWEST_FRAMES} frames',
+        f'record longer ones, or {LEAVE_OUT}', NEVER),
+    'wrong type': Kind('frames that are neither uint8 nor float',
+        'save x.astype(numpy.uint8), 0 to 255', ALWAYS),
+    'float frames': Kind('frames of floats: four times the memory of uint8',
+        'save x.astype(numpy.uint8), 0 to 255', NEVER),
     'odd size': Kind('frames of a size that neither links nor is published',
         'resize them to 64 x 64 (height x width), silhouettes also to 64 x 44', NEVER),
     'values 0 to 1': Kind('frames from 0 to 1 where 0 to 255 is expected: a network sees black',
         'save (255*x).astype(numpy.uint8)', ALWAYS),
     'black frame': Kind('frames without anything',
-        f'remove these frames, from the other files of the sequence as well, or {LEAVE_OUT}', HALF),
-    'repeated frame': Kind('frames that repeat the frame before exactly', f'look at the source of these frames, or {LEAVE_OUT}', HALF),
+        f'remove these frames, from all files of the sequence, or {LEAVE_OUT}', HALF),
+    'repeated frame': Kind('frames that repeat the frame before exactly',
+        f'look at the source of these frames, or {LEAVE_OUT}', HALF),
 }
 MAP_KINDS = {
-    'binary map': Kind('maps of black and white only; skeleton maps are grey', 'draw them from the poses with skeletongait.pretreatment_heatmap', ALWAYS),
+    'binary map': Kind('maps of black and white only; skeleton maps are grey',
+        'draw them from the poses with skeletongait.pretreatment_heatmap', ALWAYS),
     'white blobs': Kind('maps that are white in large parts: scores above one',
-        'check the poses, whose scores are wrong, and draw again with skeletongait.pretreatment_heatmap --overwrite', HALF),
+        'check the poses, mend their scores, and draw again with skeletongait.pretreatment_heatmap', HALF),
 }
 SILHOUETTE_KINDS = {
     'inverted silhouette': Kind('silhouettes of the background', 'save 255 - silhouette', HALF),

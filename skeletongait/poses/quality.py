@@ -55,30 +55,30 @@ IMPORT_AGAIN = 'python -m skeletongait.import_poses <tree> --save_root=<tree>-me
 
 POSE_KINDS = {
     'non-finite number': Kind('NaN or infinite numbers; such a sequence cannot be drawn',
-        f'{IMPORT_AGAIN} takes these joints as not found', ALWAYS),
+        f'`{IMPORT_AGAIN}` takes these joints as not found', ALWAYS),
     'few frames': Kind(f'fewer than {FEWEST_FRAMES} frames', f'record longer ones, or {LEAVE_OUT}', NEVER),
     'empty frame': Kind('frames without any joint; their maps are black',
-        f'{IMPORT_AGAIN} fills gaps of up to 0.4 s and leaves out longer ones; silhouettes must lose the same frames',
+        f'`{IMPORT_AGAIN}` fills gaps of up to 0.4 s and leaves out longer ones; silhouettes must lose the same frames',
         HALF),
     'cut at the waist': Kind('frames with shoulders but without legs',
         f'remove these frames, or where gait cannot be seen at all, {LEAVE_OUT}', HALF),
     'joint never found': Kind('a joint that no frame has; it counts as lying in the corner of the picture, '
         'so the body shrinks and a limb leads to the corner',
-        f'draw with padkeypoints_args.leave_out_unseen: True, or {IMPORT_AGAIN} puts it in a harmless place', ALWAYS),
+        f'draw with padkeypoints_args.leave_out_unseen: True, or `{IMPORT_AGAIN}` puts it in a harmless place', ALWAYS),
     'score out of range': Kind(f'confidences below 0 or above {CUT_UP_TO}; maps become white blobs',
-        f'{IMPORT_AGAIN} divides them, or draw with padkeypoints_args.use_conf: False', HALF),
+        f'`{IMPORT_AGAIN}` divides them, or draw with padkeypoints_args.use_conf: False', HALF),
     'normalised': Kind('coordinates that are fractions of a picture, not pixels',
-        f'{IMPORT_AGAIN} --image_size=1920x1080, with the size of the video', ALWAYS),
+        f'`{IMPORT_AGAIN} --image_size=1920x1080`, with the size of your video', ALWAYS),
 }
 
 # %% ../../nbs/poses/07_quality.ipynb #b2a69746
 ORDER_KINDS = {
     'x and y swapped': Kind('bodies that lie on their side: y stands before x',
-        f'{IMPORT_AGAIN} --format=movenet reads y before x', ALWAYS),
+        f'`{IMPORT_AGAIN} --format=movenet` reads y before x', ALWAYS),
     'upside down': Kind('bodies that stand on their head: y points up',
         'write height - y for every joint that was found, so that y points down', ALWAYS),
     'H36M order': Kind('joints in the order of Human3.6M, not of COCO',
-        f'{IMPORT_AGAIN} --format=h36m17 reorders them; Human3.6M has no eyes and ears', ALWAYS),
+        f'`{IMPORT_AGAIN} --format=h36m17` reorders them; Human3.6M has no eyes and ears', ALWAYS),
     'OpenPose order': Kind('the first 17 joints of OpenPose, not those of COCO',
         'keep all 18 or 25 joints: their number tells the order', ALWAYS),
     'unlike a body': Kind('joints that form no standing body in any known order',

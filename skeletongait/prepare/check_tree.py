@@ -37,7 +37,8 @@ from ..poses.quality import ALWAYS, Finding, Kind, LEAVE_OUT, NEVER, pose_findin
 
 # %% ../../nbs/prepare/07_check_tree.ipynb #681be04d
 TREE_KINDS = {
-    'unreadable': Kind('files that cannot be read', f'the reason stands beside the example; copy these files again, or {LEAVE_OUT}', ALWAYS),
+    'unreadable': Kind('files that cannot be read',
+        f'the reason stands beside the example; copy these files again, or {LEAVE_OUT}', ALWAYS),
     'unknown array': Kind('arrays that are neither poses (T, 17, 3), maps (T, 2, H, W) nor silhouettes (T, H, W)',
         'convert them; the reason stands beside the example', ALWAYS),
     'lengths differ': Kind('files of one sequence with different numbers of frames; no training can read them',
@@ -49,7 +50,8 @@ TREE_KINDS = {
     'wrong depth': Kind('files that do not lie at <subject>/<type>/<view>/: no command reads them',
         'move them, or give the folder that the subjects lie in', NEVER),
     'closed folder': Kind('folders that cannot be listed', 'give yourself the right to read them', ALWAYS),
-    'same bytes': Kind('the same file under two subjects', 'find out whose it is, and move the other one out of the tree', ALWAYS),
+    'same bytes': Kind('the same file under two subjects',
+        'find out whose it is, and move the other one out of the tree', ALWAYS),
 }
 KINDS = poses_quality.KINDS | maps_quality.KINDS | TREE_KINDS
 
