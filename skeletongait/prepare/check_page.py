@@ -115,7 +115,8 @@ def _picture(row:Row, limits:Limits) -> str:
         return f'<p>No picture: {html.escape(one_line(e))}</p>'
     if not png: return ''
     data = base64.b64encode(png).decode()
-    return f'<img alt="{html.escape(row.kind)}" src="data:image/png;base64,{data}">'
+    image = f'<img alt="{html.escape(row.kind)}" src="data:image/png;base64,{data}">'
+    return f'{image}<br><small>Drawn: {html.escape(worst.name)}. In skeletons, left is blue and right is orange.</small>'
 
 # %% ../../nbs/prepare/08_check_page.ipynb #543b1f9c
 _EXAMPLES = 20 # sequences that are named for each kind

@@ -227,7 +227,13 @@ def with_tree(
 ) -> list[Row]:
     "Put the name of the tree into the commands of the advice, as a shell takes it."
     name = shlex.quote(tree.rstrip('/') or tree)
-    return [r._replace(todo=r.todo.replace('<tree>', name)) for r in rows]
+    out = []
+    for r in rows:
+        todo = r.todo.replace('<tree>', name)
+        if '<tree>-mended --' in r.todo and r.n < r.of: # an option that would spoil the good ones
+            todo += f'. It reads all sequences so, but only {r.n:,} of {r.of:,} are: move the others away first'
+        out.append(r._replace(todo=todo))
+    return out
 
 # %% ../../nbs/prepare/07_check_tree.ipynb #06d6a94b
 class Tally:

@@ -150,7 +150,7 @@ def test_hostile_files_and_names(tmp_path):
             assert all(not value.startswith(('http', 'file')) for name, value in attrs if name in ('src', 'href'))
 
     Tags().feed(page)
-    known = 'html head meta title style body h1 h2 p b code small section img details summary ol li'
+    known = 'html head meta title style body h1 h2 p b br code small section img details summary ol li'
     assert Tags.seen <= {*known.split()}
 
 
