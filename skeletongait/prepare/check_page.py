@@ -116,7 +116,7 @@ def _picture(row:Row, limits:Limits) -> str:
     if not png: return ''
     data = base64.b64encode(png).decode()
     image = f'<img alt="{html.escape(row.kind)}" src="data:image/png;base64,{data}">'
-    return f'{image}<br><small>Drawn: {html.escape(worst.name)}. In skeletons, left is blue and right is orange.</small>'
+    return f'{image}<br><small>Drawn: {html.escape(worst.name)}. Left joints are blue, right ones orange.</small>'
 
 # %% ../../nbs/prepare/08_check_page.ipynb #543b1f9c
 _EXAMPLES = 20 # sequences that are named for each kind
