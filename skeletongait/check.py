@@ -32,7 +32,7 @@ from .files.tree import Tree, read_tree
 from .maps.quality import made_harmless
 from .maps.settings import HeatmapConfig, load_heatmap_config
 from .prepare.check_page import html_page
-from .prepare.check_tree import Row, Tally, as_plain, in_order, look_at, place_rows, table
+from .prepare.check_tree import Row, Tally, as_plain, in_order, look_at, place_rows, table, with_tree
 
 # %% ../nbs/09_check.ipynb #54262696
 def name_rows(
@@ -101,7 +101,7 @@ def check(
     found = read_tree(tree, ENDINGS, closed.append)
     rows = name_rows(found, partition, protocol) + place_rows(found, closed)
     tally = _look(found, limits, load_heatmap_config(heatmap_cfg_path))
-    rows = in_order(rows + tally.rows())
+    rows = with_tree(in_order(rows + tally.rows()), tree)
     summary = _summary(tally, rows)
     print(*filter(None, (table(rows), summary)), sep='\n', flush=True)
     if json: save_text(dumps(_report(tree, tally, rows), indent=1) + '\n', json)

@@ -4,11 +4,14 @@
 
 # %% auto #0
 __all__ = ['TREE_KINDS', 'KINDS', 'stream_of', 'Checked', 'check_file', 'Looked', 'check_sequence', 'sample_faults',
-           'in_processes', 'look_at', 'Case', 'Row', 'make_row', 'Tally', 'in_order', 'place_rows', 'table', 'as_plain']
+           'in_processes', 'look_at', 'Case', 'Row', 'make_row', 'with_tree', 'Tally', 'in_order', 'place_rows',
+           'table', 'as_plain']
 
 # %% ../../nbs/prepare/07_check_tree.ipynb #f67f75ee
 import hashlib
+import shlex
 import signal
+import sys
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
@@ -18,6 +21,7 @@ from functools import partial
 from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,23 +34,25 @@ from ..maps import quality as maps_quality
 from ..maps.quality import map_findings, silhouette_findings
 from ..poses import quality as poses_quality
 from ..poses.joints import to_coco17
-from ..poses.quality import ALWAYS, Finding, Kind, NEVER, pose_findings
+from ..poses.quality import ALWAYS, Finding, Kind, LEAVE_OUT, NEVER, pose_findings
 
 # %% ../../nbs/prepare/07_check_tree.ipynb #681be04d
 TREE_KINDS = {
-    'unreadable': Kind('files that cannot be read', 'the reason stands beside the example', ALWAYS),
+    'unreadable': Kind('files that cannot be read',
+        f'the reason stands beside the example; copy these files again, or {LEAVE_OUT}', ALWAYS),
     'unknown array': Kind('arrays that are neither poses (T, 17, 3), maps (T, 2, H, W) nor silhouettes (T, H, W)',
         'convert them; the reason stands beside the example', ALWAYS),
     'lengths differ': Kind('files of one sequence with different numbers of frames; no training can read them',
-        'link the trees with skeletongait.ln_sil_heatmap, whose --trim cuts the longer file', ALWAYS),
+        'link the trees with skeletongait.ln_sil_heatmap, whose --trim=end cuts the longer file', ALWAYS),
     'several files': Kind('sequences with several files of the same kind; a training takes the first of them',
         'keep one file of each kind for a sequence', NEVER),
     'one sequence': Kind('subjects with a single sequence: nothing to tell them apart from others by',
-        'record more, or leave them out', NEVER),
+        f'record more, or {LEAVE_OUT}', NEVER),
     'wrong depth': Kind('files that do not lie at <subject>/<type>/<view>/: no command reads them',
         'move them, or give the folder that the subjects lie in', NEVER),
     'closed folder': Kind('folders that cannot be listed', 'give yourself the right to read them', ALWAYS),
-    'same bytes': Kind('the same file under two subjects', 'find out whose it is, and remove the other one', ALWAYS),
+    'same bytes': Kind('the same file under two subjects',
+        'find out whose it is, and move the other one out of the tree', ALWAYS),
 }
 KINDS = poses_quality.KINDS | maps_quality.KINDS | TREE_KINDS
 
@@ -159,18 +165,20 @@ def _quiet() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 def _start_all(pool:ProcessPoolExecutor, processes:int) -> None:
-    "Start the processes with Ctrl-C ignored from their first moment: they inherit what the parent ignores."
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    "Start the processes: from their first moment Ctrl-C is ignored, and they do not import the command that runs here."
+    before, main = signal.signal(signal.SIGINT, signal.SIG_IGN), sys.modules['__main__']
+    sys.modules['__main__'] = ModuleType('__main__') # a new process imports the main module: 370 MB with PyTorch
     try:
         for _ in range(processes): pool.submit(int) # each job starts one more
     finally:
+        sys.modules['__main__'] = main
         signal.signal(signal.SIGINT, before or signal.SIG_DFL)
 
 def _do_piece(func:Callable, piece:list) -> list: return [func(o) for o in piece]
 
 def in_processes(
-    func:Callable, # Called with one item; it, the items and what it returns can be pickled
-    items:Iterable,
+    func:Callable,  # Called with one item; a function of an imported module, not of the script that runs
+    items:Iterable, # They, and what `func` returns, can be pickled
     processes:int,
 ) -> Iterator: # What `func` returns, in the order of `items`
     "Call `func` for every item in several processes; a `SkeletonGaitError` if one of them dies."
@@ -236,6 +244,20 @@ def make_row(
     worst = sorted(cases, key=lambda o: (-o.error, -o.share, o.name))
     errors = sum(o.error for o in cases)
     return Row(name, errors > _TOLERATED*of, len(cases), of, unit, kind.says, kind.todo, tuple(worst))
+
+def with_tree(
+    rows:list[Row],
+    tree:str, # The tree as it was given
+) -> list[Row]:
+    "Put the name of the tree into the commands of the advice, as a shell takes it."
+    name = shlex.quote(tree.rstrip('/') or tree)
+    out = []
+    for r in rows:
+        todo = r.todo.replace('<tree>', name)
+        if '<tree>-mended --' in r.todo and r.n < r.of: # an option that would spoil the good ones
+            todo += f'. It reads all sequences so, but only {r.n:,} of {r.of:,} are: move the others away first'
+        out.append(r._replace(todo=todo))
+    return out
 
 # %% ../../nbs/prepare/07_check_tree.ipynb #06d6a94b
 class Tally:

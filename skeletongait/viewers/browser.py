@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['MARKS', 'STATE_RGB', 'TINTS', 'WALK', 'THUMBS', 'LISTED', 'KEY', 'Counts', 'count_sequences', 'find_holes',
            'say_holes', 'cell_state', 'browser_style', 'counts_table', 'draw_counts', 'Content', 'kind_of',
-           'read_content', 'problems_of', 'Thumbnail', 'thumbnail', 'named_streams', 'read_contents', 'Look', 'look_at',
-           'viewer_for', 'no_picture', 'Place', 'check_sequences', 'by_subject', 'DatasetBrowser', 'total_words',
-           'found_words', 'subject_label', 'offer', 'key_words', 'page_words', 'sequence_label', 'facts_words',
-           'draw_place', 'tree_streams', 'tree_notes', 'tree_lacks']
+           'read_content', 'problems_of', 'check_words', 'Thumbnail', 'thumbnail', 'named_streams', 'read_contents',
+           'Look', 'look_at', 'viewer_for', 'no_picture', 'Place', 'check_sequences', 'by_subject', 'DatasetBrowser',
+           'total_words', 'found_words', 'subject_label', 'offer', 'key_words', 'page_words', 'sequence_label',
+           'facts_words', 'draw_place', 'tree_streams', 'tree_notes', 'tree_lacks']
 
 # %% ../../nbs/viewers/04_browser.ipynb #b0b89315
 import html
@@ -32,8 +32,10 @@ from ..data.streams import is_pose
 from ..files.arrays import ENDINGS, Limits, load_array
 from ..files.tree import Sequence, Tree, read_tree
 from ..maps.heatmap import draw_maps, place_joints
+from ..maps.quality import made_harmless
 from ..maps.settings import HeatmapConfig, heatmap_config
 from ..pictures import MAP_RGB, SIL_RGB, can_overlay, in_picture, names_as_text, overlay
+from ..poses.quality import KINDS, pose_findings
 from ..prepare.link_tree import pair_up
 from .overlay import OverlayViewer
 from .player import (
@@ -236,6 +238,20 @@ def problems_of(
     problems.append(_fit_problem(seen))
     return [p for p in problems if p]
 
+# %% ../../nbs/viewers/04_browser.ipynb #8e479e01
+_TOLD = ('non-finite number', 'empty frame') # drawing says so, or the thumbnail is black
+
+def check_words(
+    contents:list[Content], # of one sequence
+    render:HeatmapConfig,   # how poses are drawn
+) -> list[str]:
+    "Say in words which errors the check finds in the poses."
+    told = made_harmless(render) | {*_TOLD}
+    poses = [c for c in contents if c.kind == 'poses']
+    found = [(c, f) for c in poses for f in pose_findings(c.x) if f.error and f.kind not in told]
+    todo = 'python -m skeletongait.check says what to do'
+    return [f'{c.name}: {f.kind}: {KINDS[f.kind].says} ({todo})' for c, f in found]
+
 # %% ../../nbs/viewers/04_browser.ipynb #d9ce0ac6
 WALK = 200 # most frames that a thumbnail walks (chosen: 8 seconds)
 
@@ -316,7 +332,7 @@ def look_at(
 ) -> Look:
     "Read a sequence, and keep what a browser shows of it."
     contents = read_contents(o)
-    problems = problems_of(contents)
+    problems = problems_of(contents) + check_words(contents, render)
     try:
         thumb = thumbnail(contents, render)
     except SkeletonGaitError as e: # poses that cannot be drawn
