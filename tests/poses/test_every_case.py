@@ -309,7 +309,7 @@ def test_black_maps_are_a_failure_and_no_file(tree):
     save_pickle(load_array(*(tree / 'pose/006/bg-01/090').iterdir()), tree / 'black/good/nm-01/090/pose.pkl')
     draw = ('--pose_data_path=black', '--save_root=maps', '--dataset_name=black')
     done = start('python file', 'pretreatment_heatmap', *draw, cwd=tree)
-    assert done.returncode == 1 and '1 files drawn, 2 failed' in done.stdout
+    assert done.returncode == 1 and '1 file drawn, 2 failed' in done.stdout
     assert 'failed: black/unsure/nm-01/090/pose.pkl: every map would be black' in done.stdout
     drawn = [*(tree / 'maps').rglob('pose.pkl')]
     assert [o.relative_to(tree / 'maps').parts[2] for o in drawn if 'black' in o.parts[-6]] == ['good']

@@ -163,7 +163,8 @@ def test_report_page_and_table_agree(tmp_path):
     done = check('pose', '--json', 'r.json', '--html', 'r.html', '--partition=partition.json', cwd=tmp_path)
     assert done.returncode == 1
     assert 'error   upside down: 4 of 4 sequences' in done.stdout and 'warning wrong depth: 1 of 5 files' in done.stdout
-    assert done.stdout.splitlines()[-1] == '4 sequences, 4 files, 120 frames (4 of poses): 1 error, 1 warning'
+    summary = '4 sequences, 4 files, 120 frames (4 of poses): 1 error, 1 warning'
+    assert done.stdout.splitlines()[-2:] == [summary, '-> r.html, r.json']
     report = json.loads((tmp_path / 'r.json').read_text())
     assert [(o['kind'], o['n'], o['of'], len(o['cases'])) for o in report['findings']] == [
         ('upside down', 4, 4, 4),

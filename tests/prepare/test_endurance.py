@@ -533,7 +533,7 @@ def test_a_pose_that_cannot_be_read_keeps_its_maps(tree, small, monkeypatch, cap
             patch.setattr(module, 'file_sha256', unreadable)
             return find_fresh(*args)
     monkeypatch.setattr(module, 'find_fresh', blind)
-    assert run(tree) == 1 and '1 earlier maps removed' in capsys.readouterr().out
+    assert run(tree) == 1 and '1 earlier map removed' in capsys.readouterr().out
     assert '001/nm-01/090/000.pkl' not in m.read_manifest(tree/OUT).records
     assert '001/nm-01/090/000.pkl' not in touched(tree)
 

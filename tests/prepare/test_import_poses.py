@@ -251,7 +251,7 @@ def test_a_damaged_memory_is_imported_anew(tmp_path):
 def test_wrong_options_change_nothing(tmp_path):
     write_videos(tmp_path / 'json', 1)
     wrong = [
-        ({'format': 'h36m'}, "did you mean 'h36m17'"), ({'image_size': '1920'}, 'as in 1920x1080'),
+        ({'format': 'h36n'}, 'for this say h36m17'), ({'image_size': '1920'}, 'as in 1920x1080'),
         ({'fps': -1.0}, 'above 0'), ({'person': 'first'}, "'first' is not known"), ({'layout': '{who}'}, 'who'),
         ({'save_root': str(tmp_path / 'json' / 'poses')}, 'inside each other'),
         ({'source': str(tmp_path / 'nothing')}, 'no such file or folder'),
