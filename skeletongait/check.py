@@ -22,7 +22,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from .cli import Word, run_script, stoppable
-from .core import SkeletonGaitError, pick
+from .core import SkeletonGaitError, counted, one_line, pick
 from .distributed import ranks
 from .evaluation.coverage import find_partition, partition_rows, protocol_rows
 from .evaluation.protocols import PROTOCOLS
@@ -32,7 +32,7 @@ from .files.tree import Tree, read_tree
 from .maps.quality import made_harmless
 from .maps.settings import HeatmapConfig, load_heatmap_config
 from .prepare.check_page import html_page
-from .prepare.check_tree import Row, Tally, as_plain, in_order, look_at, place_rows, table
+from .prepare.check_tree import Row, Tally, as_plain, in_order, look_at, place_rows, table, with_tree
 
 # %% ../nbs/09_check.ipynb #54262696
 def name_rows(
@@ -59,16 +59,12 @@ def _check_places(**reports:str|None) -> None:
             such = Path(path)/f'report.{option}'
             raise SkeletonGaitError(f"--{option}={path}: a folder; expected a file to write, such as {such}")
 
-def _count(n:int, what:str) -> str:
-    "A number with its noun."
-    return f'{n:,} {what}' if n == 1 else f'{n:,} {what}s'
-
 def _summary(tally:Tally, rows:list[Row]) -> str:
     "What was looked at, and how it ended, in one line."
     errors = sum(r.error for r in rows)
-    what = [_count(tally.sequences, 'sequence'), _count(tally.files, 'file'), _count(tally.frames, 'frame')]
+    what = [counted(tally.sequences, 'sequence'), counted(tally.files, 'file'), counted(tally.frames, 'frame')]
     streams = ', '.join(f'{n:,} of {stream}' for stream, n in sorted(tally.streams.items()))
-    found = [_count(errors, 'error'), _count(len(rows) - errors, 'warning')]
+    found = [counted(errors, 'error'), counted(len(rows) - errors, 'warning')]
     said = ', '.join(found) if rows else 'nothing found'
     return f"{', '.join(what)} ({streams}): {said}"
 
@@ -105,11 +101,12 @@ def check(
     found = read_tree(tree, ENDINGS, closed.append)
     rows = name_rows(found, partition, protocol) + place_rows(found, closed)
     tally = _look(found, limits, load_heatmap_config(heatmap_cfg_path))
-    rows = in_order(rows + tally.rows())
+    rows = with_tree(in_order(rows + tally.rows()), tree)
     summary = _summary(tally, rows)
     print(*filter(None, (table(rows), summary)), sep='\n', flush=True)
     if json: save_text(dumps(_report(tree, tally, rows), indent=1) + '\n', json)
     if html: save_text(html_page(f'{tree}: what is wrong', summary, rows, limits), html)
+    if json or html: print('->', one_line(', '.join(filter(None, (html, json)))), flush=True)
     return int(any(r.error for r in rows))
 
 # %% ../nbs/09_check.ipynb #d5a56927

@@ -37,7 +37,7 @@ from .evaluation.protocols import evaluate
 from .evaluation.ranking import plot_cmc
 from .files.arrays import load_pickle
 from .files.settings import to_yaml
-from .files.text import read_json, read_text, save_text
+from .files.text import read_json_file, save_text
 from .files.tree import Sequence, read_tree
 from .pictures import overlay, pick_frames, show_grid, write_png
 from .runs.config import load_config
@@ -214,7 +214,7 @@ def made_paths() -> list[str]:
 def read_marker(root:Path) -> list[str]|None:
     "Return the paths that the marker lists; None if there is no valid marker."
     try:
-        made = read_json(read_text(root/MARKER, 'the marker of a demonstration'))['made']
+        made = read_json_file(root/MARKER, 'the marker of a demonstration')['made']
     except (SkeletonGaitError, KeyError, TypeError):
         return None
     is_list = isinstance(made, list) and all(isinstance(path, str) for path in made)

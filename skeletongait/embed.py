@@ -19,6 +19,7 @@ import sys
 import cv2
 
 from .cli import Stopped, Word, run_script, stoppable
+from .core import counted
 from .distributed import ranks
 from .runs.embeddings import embed_tree, open_run
 
@@ -38,7 +39,8 @@ def embed(
         gallery, out = embed_tree(trained, tree, save)
     except Stopped as e:
         raise Stopped(f'{e}; what is embedded is kept, the same command goes on') from None
-    print(f'{len(gallery)} sequences of {len(gallery.people)} subjects in {save}', *out.report(), sep='\n', flush=True)
+    what = f'{counted(len(gallery), "sequence")} of {counted(len(gallery.people), "subject")}'
+    print(f'{what} in {save}', *out.report(), sep='\n', flush=True)
     return int(bool(out.failed))
 
 # %% ../nbs/11_embed.ipynb #e4b00007

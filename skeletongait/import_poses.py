@@ -19,16 +19,18 @@ import re
 import sys
 
 from .cli import Stopped, Word, run_script, stoppable
-from .core import SkeletonGaitError, one_line, pick, unknown_name
+from .core import SkeletonGaitError, one_line, unknown_name
 from .distributed import ranks
 from .files.arrays import Limits
-from .files.layout import read_layout
-from .poses.recording import FORMATS
+from .files.layout import ClipLayout, USUAL_LAYOUT, print_notes
+from .poses.recording import format_names
 from .poses.tracks import USUAL_FPS
-from .prepare.pose_tree import PERSONS, Options, import_pose_tree
 from .prepare.manifest import OutputError
+from .prepare.pose_tree import Options, PERSONS, import_pose_tree
 
 # %% ../nbs/07_import_poses.ipynb #8215dbc7
+_ONE_CLIP = ('.json', '.txt', '.npy', '.npz') # endings of files that cannot hold several videos
+
 def _size(text:str) -> tuple[int,int]|None: # Width, height; None for an empty text
     "Read the size of the images; a `SkeletonGaitError` for any other text."
     if not text: return None
@@ -37,41 +39,44 @@ def _size(text:str) -> tuple[int,int]|None: # Width, height; None for an empty t
         raise SkeletonGaitError(f"--image_size={text:.40}: expected width and height in pixels, as in 1920x1080")
     return int(found[1]), int(found[2])
 
-def _options(format:str, image_size:str, fps:float, person:str, limits:Limits) -> Options:
+def _options(format:str, image_size:str, fps:float, person:str, limits:Limits, first_frame:int) -> Options:
     "Check the options."
     if format:
-        pick('--format', format, FORMATS)
+        format_names(format)
     if person not in PERSONS:
         raise unknown_name('--person', person, PERSONS)
     if not (0 < fps < math.inf):
         raise SkeletonGaitError(f"--fps={fps}: expected frames a second, above 0")
-    return Options(format, _size(image_size), fps, person, limits)
+    return Options(format, _size(image_size), fps, person, limits, first_frame)
 
 # %% ../nbs/07_import_poses.ipynb #8c40daee
 def import_poses(
     source:Word,                    # Folder of pose files in any format, or one file
     save_root:str,                  # Where the poses go, as <subject>/<type>/<view>/pose.pkl
-    # How the numbers are meant, such as halpe26, h36m17, movenet or ntu25; empty: what the files say
+    # How the numbers are meant, such as halpe26, h36m17, movenet, or an estimator's name; empty: what the files say
     format:str='',
-    # Where the names stand in a path below the source, or a CSV with the columns path, subject, type, view
-    layout:str='{subject}/{type}/{view}',
+    # Where the names stand in a path, {type=nm} for one that no path has; or a CSV: path, subject, type, view
+    layout:str=USUAL_LAYOUT,
     image_size:str='',              # Size of the images, WIDTHxHEIGHT, where coordinates are fractions of it
     fps:float=USUAL_FPS,            # Frames a second of the videos; gaps of up to .4 s are filled
     # Which people: longest (the longest track of a video), or all (each as a subject of its own)
     person:str='longest',
+    first_frame:int=0,              # Number that the files give to the first frame of a video; numbers then count from 0
     max_file_mb:int=Limits().file_mb, # Files over this many MiB are refused
     max_frames:int=Limits().frames, # Videos with more frames are refused
 ) -> int: # Exit code: 1 if something could not be imported, or the output could not be written
     "Import poses of any common estimator into a tree of COCO-17 poses; a second run imports only what is new."
     if ranks().rank: return 0 # one process leads the work
-    options = _options(format, image_size, fps, person, Limits(max_file_mb, max_frames))
+    options = _options(format, image_size, fps, person, Limits(max_file_mb, max_frames), first_frame)
+    places = ClipLayout(source, layout, _ONE_CLIP)
     try:
-        report = import_pose_tree(source, save_root, read_layout(layout), options)
+        report = import_pose_tree(source, save_root, places, options)
     except Stopped as e:
         raise Stopped(f'{e}; nothing is lost, the same command imports the rest') from None
     except OutputError as e:
         print(f'stopped: {one_line(e)}; fix it and run the same command again', flush=True)
         return 1
+    print_notes(places)
     return int(bool(report['failed']))
 
 # %% ../nbs/07_import_poses.ipynb #fd205241

@@ -15,7 +15,6 @@ if __name__ == '__main__' and not __spec__ and '__file__' in globals(): # run by
 
 # %% ../nbs/08_import_silhouettes.ipynb #a9485747
 import sys
-import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -27,18 +26,15 @@ from .core import SkeletonGaitError, one_line
 from .distributed import ranks
 from .files.arrays import Limits
 from .files.frames import FRAMES, read_frames, to_numbers
-from .files.layout import read_layout
-from skeletongait.prepare.silhouette_tree import (
-    ImportJob, Source, find_sources, finish_import, import_summary, import_sources, only_frames, plan_import,
-    read_silhouettes)
-from .prepare.manifest import FORMAT, OutputError, file_sha256, start_journal
+from .files.layout import ClipLayout, USUAL_LAYOUT, print_notes
+from .prepare.manifest import OutputError, file_sha256
+from .prepare.silhouette_tree import Source, import_silhouette_tree, only_frames, read_silhouettes
 from .prepare.silhouettes import SIZE, Silhouettes
-from . import __version__
 
 # %% ../nbs/08_import_silhouettes.ipynb #d878dafa
-def _reader(poses:str|None, limits:Limits) -> Callable[[Source],Silhouettes]:
+def _reader(poses:str|None, limits:Limits, first_frame:int) -> Callable[[Source],Silhouettes]:
     "The function that reads a walk: all frames, or those that a tree of poses has."
-    if poses is None: return partial(read_silhouettes, limits=limits)
+    if poses is None: return partial(read_silhouettes, limits=limits, first_frame=first_frame)
     frames = read_frames(poses)
     if not frames:
         raise SkeletonGaitError(f"--frames={poses}: no {FRAMES} in this folder; "
@@ -47,14 +43,14 @@ def _reader(poses:str|None, limits:Limits) -> Callable[[Source],Silhouettes]:
     def read(source:Source) -> Silhouettes:
         if source.sequence not in frames:
             raise SkeletonGaitError(f"{Path(poses)/FRAMES} has no frame numbers of {'/'.join(source.sequence)}")
-        made = read_silhouettes(source, limits)
+        made = read_silhouettes(source, limits, first_frame)
         return only_frames(made, to_numbers(frames[source.sequence]), poses)
     return read
 
-def _header(poses:str|None) -> dict:
-    "How silhouettes are made, for the manifest."
+def _how(poses:str|None, first_frame:int) -> dict:
+    "The options that decide what is written, as plain data."
     frames = file_sha256(Path(poses)/FRAMES) if poses else None
-    return dict(format=FORMAT, settings=dict(kind='silhouettes', size=SIZE, frames=frames), skeletongait=__version__)
+    return dict(kind='silhouettes', size=SIZE, frames=frames, first_frame=first_frame)
 
 # %% ../nbs/08_import_silhouettes.ipynb #25f92eb1
 def _check_apart(source:Path, out:Path) -> None:
@@ -70,28 +66,28 @@ def _check_apart(source:Path, out:Path) -> None:
 def import_silhouettes(
     source:Word,         # Folder of masks: PNG pictures in a folder for each walk, or videos
     save_root:str,       # Where the silhouettes go, as <subject>/<type>/<view>/<view>.pkl
-    layout:str='{subject}/{type}/{view}', # Pattern of the paths; or a CSV with the columns path, subject, type, view
+    # Pattern of the paths, {type=nm} for a name that no path has; or a CSV with the columns path, subject, type, view
+    layout:str=USUAL_LAYOUT,
     frames:str=None,     # Tree of poses with a frames.json; keep only the frames that it has
+    first_frame:int=0,   # Number that names give to the first frame of a video; numbers then count from 0
     max_frames:int=Limits().frames, # Videos with more frames are refused
 ) -> int: # Exit code: 1 if a walk could not be imported, or the output could not be written
     "Import masks as silhouettes of 64 x 64, cut as the published preprocessing does."
     if ranks().rank: return 0 # one process does the work
     cv2.setNumThreads(1) # the walks are read in parallel
-    root, out, failed = Path(source), Path(save_root), []
+    root, out = Path(source), Path(save_root)
     _check_apart(root, out)
-    read, found = _reader(frames, Limits(frames=max_frames)), find_sources(root, read_layout(layout))
+    places = ClipLayout(source, layout)
+    read, how = _reader(frames, Limits(frames=max_frames), first_frame), _how(frames, first_frame)
     try:
-        plan = plan_import(found.sources, out, _header(frames))
-        job = ImportJob(out, read, start_journal(out, 0), threading.Lock())
-        import_sources(plan, job, failed)
-        report = finish_import(found, plan, job, found.failed + failed)
+        report = import_silhouette_tree(root, out, places, read, how)
     except Stopped as e:
         raise Stopped(f'{e}; what is imported stays, the same command imports the rest') from None
     except OutputError as e:
         print(f'stopped: {one_line(e)}; what is imported stays, fix it and run the same command again', flush=True)
         return 1
-    print(import_summary(report, root, out, len(plan.todo) - len(failed)), flush=True)
-    return int(bool(report['failed'] or report['left']))
+    print_notes(places)
+    return int(bool(report['failed']))
 
 # %% ../nbs/08_import_silhouettes.ipynb #00da202f
 def cli():

@@ -22,12 +22,18 @@ from .core import one_line, unknown_name
 from .distributed import ranks
 from .files.arrays import ENDINGS, Limits
 from .files.frames import read_frames
-from .files.tree import read_tree
+from .files.tree import Tree, read_tree
+from .prepare.check_tree import sample_faults
 from .prepare.link_tree import (
-    TRIMS, Trim, Written, check_place, check_report, link_trees, only_names, pair_numbers, pair_up)
+    TRIMS, Trim, Written, check_place, check_report, link_trees, list_silhouettes, only_names, pair_numbers, pair_up)
 from .prepare.manifest import OutputError
 
 # %% ../nbs/05_ln_sil_heatmap.ipynb #4caf8e83
+def _name_faults(linked:Tree, limits:Limits) -> None:
+    "Say which errors the check finds in a few of the linked sequences."
+    for line in sample_faults([*linked.sequences.items()], linked.root, limits):
+        print(one_line(line), flush=True)
+
 def ln_sil_heatmap(
     heatmap_data_path:str,             # Tree of skeleton maps, <subject>/<type>/<view>/*.pkl, .npy or .npz; or of poses, for training that renders them while loading (data_cfg.render)
     silhouette_data_path:str,          # Tree of silhouettes of the same layout; may be the same tree
@@ -48,7 +54,7 @@ def ln_sil_heatmap(
     check_place(output_path, heatmap_data_path, silhouette_data_path)
     check_report(Path(output_path)/'report.json')
     maps = only_names(read_tree(heatmap_data_path, ENDINGS), heatmap_name_begins)
-    pairs = pair_up(maps, read_tree(silhouette_data_path, dataset_pkl_ext_name))
+    pairs = pair_up(maps, list_silhouettes(silhouette_data_path, dataset_pkl_ext_name))
     numbers = pair_numbers(pairs, read_frames(heatmap_data_path), read_frames(silhouette_data_path))
     options = dict(numbers=numbers, trim=Trim(trim, trim_at_most), limits=Limits(max_file_mb, max_frames), copy=copy)
     try:
@@ -58,6 +64,7 @@ def ln_sil_heatmap(
     except OutputError as e:
         print(f'stopped: {one_line(str(e))}; what is linked stays; fix it and run the same command again', flush=True)
         return 1
+    if report['linked'] and not dry_run: _name_faults(read_tree(output_path, ENDINGS), options['limits'])
     return int(bool(report['failed']) or not report['linked'])
 
 # %% ../nbs/05_ln_sil_heatmap.ipynb #bcb9c7bc

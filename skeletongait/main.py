@@ -22,7 +22,7 @@ from pathlib import Path
 import cv2
 
 from .cli import Stop, Stopped, run_script, stoppable
-from .core import SkeletonGaitError, log
+from .core import SkeletonGaitError, counted, log
 from .data.dataset import GaitDataset
 from .data.loader import make_loader
 from .distributed import Ranks, device, naming_lost_ranks, process_group, raise_on_any_rank
@@ -91,8 +91,8 @@ def prepare_training(
         check_share(t.sampler.batch_size, r.world)
     for n in notices:
         log.info(n)
-    log.info(f'{len(data)} training sequences of {len(data.classes)} subjects; '
-             f'{r.world} process(es) on {device().type}')
+    log.info(f'{counted(len(data), "training sequence")} of {counted(len(data.classes), "subject")}; '
+             f'{counted(r.world, "process", "processes")} on {device().type}')
     return data, prepared
 
 # %% ../nbs/06_main.ipynb #c1b00001

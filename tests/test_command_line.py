@@ -55,19 +55,21 @@ source | word | required | A video, or a folder with videos
 import_poses: Import poses of any common estimator into a tree of COCO-17 poses; a second run imports only what is new.
 source | word | required | Folder of pose files in any format, or one file
 --save_root | str | required | Where the poses go, as <subject>/<type>/<view>/pose.pkl
---format | str | '' | How the numbers are meant, such as halpe26, h36m17, movenet or ntu25; empty: what the files say
---layout | str | '{subject}/{type}/{view}' | Where the names stand in a path below the source, or a CSV with the columns path, subject, type, view
+--format | str | '' | How the numbers are meant, such as halpe26, h36m17, movenet, or an estimator's name; empty: what the files say
+--layout | str | '{subject}/{type}/{view}' | Where the names stand in a path, {type=nm} for one that no path has; or a CSV: path, subject, type, view
 --image_size | str | '' | Size of the images, WIDTHxHEIGHT, where coordinates are fractions of it
 --fps | float | 25 | Frames a second of the videos; gaps of up to .4 s are filled
 --person | str | 'longest' | Which people: longest (the longest track of a video), or all (each as a subject of its own)
+--first_frame | int | 0 | Number that the files give to the first frame of a video; numbers then count from 0
 --max_file_mb | int | 1024 | Files over this many MiB are refused
 --max_frames | int | 100000 | Videos with more frames are refused
 
 import_silhouettes: Import masks as silhouettes of 64 x 64, cut as the published preprocessing does.
 source | word | required | Folder of masks: PNG pictures in a folder for each walk, or videos
 --save_root | str | required | Where the silhouettes go, as <subject>/<type>/<view>/<view>.pkl
---layout | str | '{subject}/{type}/{view}' | Pattern of the paths; or a CSV with the columns path, subject, type, view
+--layout | str | '{subject}/{type}/{view}' | Pattern of the paths, {type=nm} for a name that no path has; or a CSV with the columns path, subject, type, view
 --frames | str | None | Tree of poses with a frames.json; keep only the frames that it has
+--first_frame | int | 0 | Number that names give to the first frame of a video; numbers then count from 0
 --max_frames | int | 100000 | Videos with more frames are refused
 
 partition: Decide which subjects train and which test, check it, and write the partition.
@@ -100,9 +102,9 @@ identify: Rank the people of a gallery for each probe, and say who it is, or tha
 --checkpoint | str | required | A run's folder, with config.yaml and checkpoints; or a checkpoint
 --gallery | str | required | Who is known: a file of skeletongait.embed, or a tree <subject>/<type>/<view>/
 --probe | str | required | Who is asked about: a file of maps or poses, the folder of a sequence, a tree, or a video
---far | float | None | Rate of false accepts, as 0.01, for a verdict on each probe; without it there is only a ranking
+--far | float | None | Rate of false accepts per comparison, as 0.01, for a verdict; without it only a ranking
 --top | int | 5 | How many people to list for each probe
---save | str | 'output/identified' | Where the answers go: <save>.csv and <save>.json
+--save | str | None | The answers go to <save>.csv and <save>.json, both new; without it: output/identified, -2 ...
 --iter | int | None | Which checkpoint of the run's folder; without it the newest
 --set | list of str | [] | A setting that replaces the run's, as data_cfg.render={} to draw the maps of poses (may be given several times)
 """

@@ -72,17 +72,18 @@ def test_embed(place, gallery):
 def test_a_name_comes_out(place, gallery):
     done = ask(place, '--gallery=people.npz', '--probe=clips/known.pkl', '--far=0.1', '--top=3', '--save=a/known')
     assert done.returncode == 0, done.stderr
-    head, first, second, third, threshold, files = done.stdout.splitlines()
+    head, first, second, third, *promise, files = done.stdout.splitlines()
     assert head.split() == ['probe', 'rank', 'name', 'distance', 'nearest', 'sequence', 'verdict']
     assert first.split() == ['clips/known.pkl', '1', '005', '0', '005-nm-01-090', '005']
     assert second.split()[0] == '2' and third.split()[0] == '3'
-    assert 'of 112 enrolled pairs of different people (rate asked for: 0.1)' in threshold
+    assert 'chosen on 112 pairs of different enrolled people at a false-accept rate of 10 %.' in promise[0]
+    assert 'With 8 people enrolled, expect about ' in promise[2] and len(promise) == 4
     assert files == 'a/known.csv, a/known.json'
     rows = [*csv.DictReader((place/'a/known.csv').open())]
     said = json.loads((place/'a/known.json').read_text())
     assert [row['name'] for row in rows] == [o['name'] for o in said['probes'][0]['ranked']] and len(rows) == 3
     assert said['probes'][0]['verdict'] == '005' and said['about']['iteration'] == 2 and said['failed'] == {}
-    assert said['threshold']['false_accepts'] <= 11
+    assert said['threshold']['false_accepts'] <= 11 and said['threshold']['people'] == 8
 
 
 def test_a_stranger_gets_no_name(place, gallery):
@@ -96,6 +97,23 @@ def test_a_ranking_without_a_verdict(place, gallery):
     assert done.returncode == 0 and 'verdict' not in done.stdout and 'threshold' not in done.stdout
     said = json.loads((place/'b/ranked.json').read_text())
     assert said['threshold'] is None and said['probes'][0]['verdict'] is None
+
+
+def test_answers_of_an_earlier_run_stay(place, gallery, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    argv = [f'--checkpoint={place}/output/Walkers/SkeletonGait/demo', f'--gallery={gallery}',
+            f'--probe={place}/clips/known.pkl']
+    for _ in range(3):
+        assert run_script(identify, argv) == 0
+    files = sorted(str(o) for o in (tmp_path/'output').iterdir() if o.suffix == '.csv')
+    assert [o.rsplit('/', 1)[1] for o in files] == ['identified-2.csv', 'identified-3.csv', 'identified.csv']
+    assert capsys.readouterr().out.splitlines()[-1] == 'output/identified-3.csv, output/identified-3.json'
+    before = (tmp_path/'output/identified.csv').read_bytes()
+    assert run_script(identify, [*argv, '--save=output/identified']) == 2
+    says = '--save=output/identified: would replace output/identified.csv and output/identified.json; choose another'
+    assert says in capsys.readouterr().err
+    assert (tmp_path/'output/identified.csv').read_bytes() == before
+    assert len([*(tmp_path/'output').iterdir()]) == 6
 
 
 def test_a_tree_is_enrolled_without_the_probe(place):

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..core import SkeletonGaitError, unknown_name
-from ..files.text import read_json, read_text, save_text
+from ..core import SkeletonGaitError, first_few, unknown_name
+from ..files.text import read_json_file, save_text
 from ..files.tree import Tree
 
 # %% ../../nbs/data/01_partition.ipynb #8dd70048
@@ -61,11 +61,7 @@ def _names(o:Any, path:Path, key:str) -> tuple[str,...]:
 
 def _partition_keys(path:Path) -> dict:
     "The mapping that a partition file holds, with both lists of subjects in it."
-    content = read_text(path, 'a partition file')
-    try:
-        d = read_json(content)
-    except SkeletonGaitError as e:
-        raise SkeletonGaitError(f"{path}: {e}; expected a partition file") from None
+    d = read_json_file(path, 'a partition file')
     if isinstance(d, dict) and {'TRAIN_SET', 'TEST_SET'} <= d.keys(): return d
     found = f"the keys {', '.join(d)!r:.80}" if isinstance(d, dict) else type(d).__name__
     raise SkeletonGaitError(
@@ -92,12 +88,6 @@ def save_partition(
     save_text(json.dumps(d, indent=1)+'\n', path)
 
 # %% ../../nbs/data/01_partition.ipynb #569606bd
-def _few(names:Iterable[str], k:int=5) -> str:
-    "The first few of many names."
-    names = sorted(names)
-    more = ', ...' if len(names) > k else ''
-    return ', '.join(names[:k]) + more
-
 def _differences(partition:Partition, tree:Tree) -> dict[str,set[str]]:
     "Return how list and disk differ: the text of a warning -> the names it concerns."
     train, test = set(partition.train), set(partition.test)
@@ -121,15 +111,15 @@ def match_partition(
     have = {s.subject for s in tree.sequences}
     listed = {*partition.train, *partition.test}
     if not have & listed:
-        raise SkeletonGaitError(
-            f"{tree.root}: none of its subjects ({_few(have, 3)}) is in the partition ({_few(listed, 3)}); "
-            "is it the partition of another data set?")
+        found, expected = (first_few(sorted(names), 3) for names in (have, listed))
+        raise SkeletonGaitError(f"{tree.root}: none of its subjects ({found}) is in the partition ({expected}); "
+                                "is it the partition of another data set?")
     probe = partition.probe
     if probe is not None:
         test = set(partition.test)
         names = {str(s) for s in tree.sequences if s.subject in test}
         probe = tuple(p for p in probe if p in names)
-    warnings = [f"{tree.root}: {len(names)} {what}: {_few(names)}"
+    warnings = [f"{tree.root}: {len(names)} {what}: {first_few(sorted(names))}"
                 for what, names in _differences(partition, tree).items() if names]
     return Partition(
         tuple(s for s in partition.train if s in have),
@@ -173,7 +163,7 @@ def _matching(patterns:list[str], names:list[str], root:Path) -> tuple[str,...]:
     for p in patterns:
         if not fnmatch.filter(names, p):
             raise SkeletonGaitError(
-                f"{root}: the probe pattern {p!r} matches no test sequence; the test sequences are {_few(names)}")
+                f"{root}: the probe pattern {p!r} matches no test sequence; the test sequences are {first_few(names)}")
     return tuple(n for n in names if any(fnmatch.fnmatchcase(n, p) for p in patterns))
 
 # %% ../../nbs/data/01_partition.ipynb #35052b4b
@@ -189,7 +179,8 @@ def make_partition(
         train = _draw_subjects(train, subjects, seed, tree.root)
     missing = set(train) - set(subjects)
     if missing:
-        raise SkeletonGaitError(f"{tree.root}: no such subject: {_few(missing)}; found {_few(subjects)}")
+        raise SkeletonGaitError(
+            f"{tree.root}: no such subject: {first_few(sorted(missing))}; found {first_few(subjects)}")
     train = set(train)
     test = dict.fromkeys(s for s in subjects if s not in train) # in order, and quick to look up
     if probe is not None:

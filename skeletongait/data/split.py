@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from ..core import SkeletonGaitError, one_line
+from ..core import SkeletonGaitError, first_few, one_line
 from .partition import Partition, make_partition
 from ..files.tree import Tree
 
@@ -52,7 +52,7 @@ def match_test(
         matched = [s for s in subjects if fnmatch.fnmatchcase(s, pattern)]
         if not matched:
             raise SkeletonGaitError(f"--test_pattern={pattern}: matches no subject of {tree.root} "
-                                    f"({', '.join(subjects[:5])}...); expected a pattern such as 'P*'")
+                                    f"({first_few(subjects)}); expected a pattern such as 'P*'")
         found.update(matched)
     return sorted(found)
 
@@ -70,7 +70,7 @@ def check_split(
     }
     for problem, names in problems.items():
         if names:
-            raise SkeletonGaitError(f"{tree.root}: {len(names)} subjects {problem}: {', '.join(sorted(names)[:5])}; "
+            raise SkeletonGaitError(f"{tree.root}: subjects that {problem}: {first_few(sorted(names))}; "
                                     "expected each subject once, in training or in test")
     if not train or not test:
         raise SkeletonGaitError(f"{tree.root}: {len(train)} subjects would train and {len(test)} test; "
@@ -86,7 +86,7 @@ def split_subjects(
     missing = sorted(test - set(subjects_of(tree)))
     if missing:
         raise SkeletonGaitError(f"{tree.root}: has no subject {missing[0]!r:.80}; "
-                                f"found {', '.join(subjects_of(tree)[:5])}...")
+                                f"found {first_few(subjects_of(tree))}")
     partition = make_partition(tree, [s for s in subjects_of(tree) if s not in test])
     check_split(partition, tree)
     return partition
@@ -104,7 +104,7 @@ def split_folds(
     shuffled = _shuffled(subjects, seed)
     return [split_subjects(tree, shuffled[i::k]) for i in range(k)]
 
-# %% ../../nbs/data/01a_split.ipynb #be1050ab
+# %% ../../nbs/data/01a_split.ipynb #5556a3d3
 def lonely(
     partition:Partition,
     tree:Tree, # The data on disk
@@ -113,6 +113,7 @@ def lonely(
     n = Counter(s.subject for s in tree.sequences)
     return [s for s in partition.test if n[s] == 1]
 
+# %% ../../nbs/data/01a_split.ipynb #be1050ab
 def split_table(
     partition:Partition,
     tree:Tree, # The data on disk
@@ -126,7 +127,6 @@ def split_table(
     lines = ['  '.join((row[0].ljust(5), *(word.rjust(9) for word in row[1:]))) for row in rows]
     alone = lonely(partition, tree)
     if alone:
-        more = ', ...' if len(alone) > 5 else ''
         lines.append(f"warning: test subjects with one sequence, for which no gallery is left ({len(alone)}): "
-                     f"{one_line(', '.join(alone[:5]))}{more}")
+                     f"{one_line(first_few(alone))}")
     return '\n'.join(lines)

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['COCO_FROM', 'POSES', 'SILHOUETTES', 'Video', 'look_at_video', 'read_video', 'is_whole', 'VideoWalk', 'to_walk',
-           'VideoWalks', 'to_walks', 'walk_names', 'walk_file', 'save_walks', 'find_people', 'find_walks']
+           'VideoWalks', 'to_walks', 'walk_names', 'walk_file', 'save_walks', 'warn_if_truncated', 'find_people',
+           'find_walks']
 
 # %% ../../nbs/estimation/04_clips.ipynb #602d1f94
 import os
@@ -16,9 +17,9 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from ..core import SkeletonGaitError, one_line, save_pickle
+from ..core import SkeletonGaitError, log, one_line, save_pickle
 from .blazepose import BlazePose
-from .people import Follower, Sighting, TOO_CLOSE, Track
+from .people import Follower, SLIPPED, Sighting, TOO_CLOSE, Track
 from ..files.frames import read_frames, to_runs, write_frames
 from ..files.tree import Sequence
 from ..poses.joints import JOINTS, JOINT_SETS
@@ -35,7 +36,7 @@ def _opened(path:str|os.PathLike) -> cv2.VideoCapture:
     "A video, or a `SkeletonGaitError`."
     if not Path(path).is_file(): raise SkeletonGaitError(f"{path}: no such file; expected a video")
     capture = cv2.VideoCapture(str(path))
-    if capture.isOpened() and capture.grab(): return cv2.VideoCapture(str(path))
+    if capture.isOpened() and capture.read()[0]: return cv2.VideoCapture(str(path))
     raise SkeletonGaitError(f"{path}: OpenCV finds no frame in it; expected a video (mp4, avi, mov, mkv, webm); "
                             "convert it: ffmpeg -i IN OUT.mp4")
 
@@ -98,7 +99,7 @@ class VideoWalks(NamedTuple):
     "The people of one video."
     walks:list[VideoWalk] # The longest first
     short:int        # Tracks with too few whole frames
-    close:int        # Tracks that ended because two followed one person
+    close:int        # Tracks that ended because two people could have been mixed up
 
 def to_walks(
     tracks:Iterable[Track], # Of one video
@@ -110,7 +111,7 @@ def to_walks(
     tracks = [*tracks]
     walks = [to_walk(o, width, height) for o in tracks]
     long = [o for o in walks if len(o.pose) >= shortest]
-    close = sum(o.end == TOO_CLOSE for o in tracks)
+    close = sum(o.end in (TOO_CLOSE, SLIPPED) for o in tracks)
     return VideoWalks(sorted(long, key=lambda o: -len(o.pose)), len(walks) - len(long), close)
 
 # %% ../../nbs/estimation/04_clips.ipynb #faa778ac
@@ -146,6 +147,16 @@ def save_walks(
         write_frames(tree, read_frames(tree) | new)
     return places
 
+# %% ../../nbs/estimation/04_clips.ipynb #191b4d63
+def warn_if_truncated(
+    path:str|os.PathLike, # A video
+    promised:int,         # Frames that its header names; 0: unknown
+    n_read:int,           # Frames that could be read
+) -> None:
+    "Log a warning if more than a fiftieth of the frames is missing (chosen: headers are often off by a frame or two)."
+    if promised - n_read > max(2, promised//50):
+        log.warning(f"{path}: {n_read} of {promised} frames could be read; the rest is missing or damaged")
+
 # %% ../../nbs/estimation/04_clips.ipynb #c55371e8
 def find_people(
     path:str|os.PathLike, # A video
@@ -166,8 +177,10 @@ def find_walks(
     video = look_at_video(path)
     with tqdm(desc=one_line(Path(path).name), total=video.n_frames or None, unit=' frames', mininterval=.5) as bar:
         for follower in find_people(path, estimator): bar.update()
+        warn_if_truncated(path, video.n_frames, bar.n)
     found = to_walks(follower.close(), video.width, video.height, shortest)
     if found.walks: return found
     raise SkeletonGaitError(
         f"{path}: nobody is completely visible in {shortest} frames or more ({found.short} shorter tracks); people "
-        "should be at least 60 pixels high and inside the picture, and the camera should stand still")
+        "should be at least 60 pixels high (enlarge or crop the video) and inside the picture, and the camera should "
+        "stand still")

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 from sklearn.metrics import pairwise_distances_chunked
 
+from ..core import first_few
 from .renderer import draw_images, draw_sequence
 from .settings import HeatmapConfig, SIGMA, heatmap_config
 from ..poses.joints import JOINTS, PoseError, to_coco17
@@ -157,7 +158,8 @@ def centre_and_scale(
     height = xy[..., 1].max(1) - xy[..., 1].min(1)
     if not height.all():
         flat = first_frames(np.flatnonzero(height == 0))
-        raise PoseError(f"{flat}: all joints have the same y; expected a body with some height")
+        raise PoseError(f"{flat}: all joints have the same y; expected a body with some height; "
+                        "if nobody was found there, leave these frames out")
     scale = (size//1.5)/height
     return xy*scale[:, None, None] + size//2
 
@@ -167,11 +169,7 @@ def first_frames(
 ) -> str: # `frame 3`, or `frames 3, 4`
     "Name the first eight of some frames, and say how many more there are."
     numbers = [int(n) for n in numbers]
-    text = 'frame ' if len(numbers) == 1 else 'frames '
-    text += ', '.join(map(str, numbers[:8]))
-    if len(numbers) > 8:
-        text += f' and {len(numbers) - 8} more'
-    return text
+    return f"{'frame' if len(numbers) == 1 else 'frames'} {first_few(numbers, 8)}"
 
 # %% ../../nbs/maps/01_heatmap.ipynb #77c4ed5b
 def render(

@@ -12,25 +12,30 @@ from functools import partial
 import numpy as np
 
 from .settings import HeatmapConfig
-from ..poses.quality import ALWAYS, FEWEST_FRAMES, Finding, HALF, Kind, NEVER, finding
+from ..poses.quality import ALWAYS, FEWEST_FRAMES, Finding, HALF, Kind, LEAVE_OUT, NEVER, finding
 
 # %% ../../nbs/maps/05_quality.ipynb #a4e5c225
 FRAME_KINDS = {
-    'few frames': Kind(f'fewer than {FEWEST_FRAMES} frames', 'leave these sequences out, or record longer ones', NEVER),
-    'wrong type': Kind('frames that are neither uint8 nor float', 'save them as uint8, 0 to 255', ALWAYS),
-    'float frames': Kind('frames of floats: four times the memory of uint8', 'save them as uint8, 0 to 255', NEVER),
+    'few frames': Kind(f'fewer than {FEWEST_FRAMES} frames',
+        f'record longer ones, or {LEAVE_OUT}', NEVER),
+    'wrong type': Kind('frames that are neither uint8 nor float',
+        'save x.astype(numpy.uint8), 0 to 255', ALWAYS),
+    'float frames': Kind('frames of floats: four times the memory of uint8',
+        'save x.astype(numpy.uint8), 0 to 255', NEVER),
     'odd size': Kind('frames of a size that neither links nor is published',
         'resize them to 64 x 64 (height x width), silhouettes also to 64 x 44', NEVER),
     'values 0 to 1': Kind('frames from 0 to 1 where 0 to 255 is expected: a network sees black',
-        'multiply by 255', ALWAYS),
+        'save (255*x).astype(numpy.uint8)', ALWAYS),
     'black frame': Kind('frames without anything',
-        'remove these frames, from the other files of the sequence as well', HALF),
-    'repeated frame': Kind('frames that repeat the frame before exactly', 'look at the source of these frames', HALF),
+        f'remove these frames, from all files of the sequence, or {LEAVE_OUT}', HALF),
+    'repeated frame': Kind('frames that repeat the frame before exactly',
+        f'look at the source of these frames, or {LEAVE_OUT}', HALF),
 }
 MAP_KINDS = {
-    'binary map': Kind('maps of black and white only; skeleton maps are grey', 'draw them from the poses', ALWAYS),
+    'binary map': Kind('maps of black and white only; skeleton maps are grey',
+        'draw them from the poses with skeletongait.pretreatment_heatmap', ALWAYS),
     'white blobs': Kind('maps that are white in large parts: scores above one',
-        'draw them from poses with scores from 0 to 1', HALF),
+        'check the poses, mend their scores, and draw again with skeletongait.pretreatment_heatmap', HALF),
 }
 SILHOUETTE_KINDS = {
     'inverted silhouette': Kind('silhouettes of the background', 'save 255 - silhouette', HALF),
@@ -39,11 +44,13 @@ KINDS = FRAME_KINDS | MAP_KINDS | SILHOUETTE_KINDS
 _find = partial(finding, KINDS)
 
 # %% ../../nbs/maps/05_quality.ipynb #345adfb4
-_WHITE, _MOST_WHITE, _MOST_LIT = 250, .1, .6
+_WHITE = 250     # Grey level from which a pixel counts as white (these three are chosen)
+_MOST_WHITE = .1 # Share of white pixels in a good map, at most
+_MOST_LIT = .6   # Share of the frame that a silhouette covers, at most
 
 def good_size(
-    height:int,
-    width:int,
+    height:int, # Pixels
+    width:int,  # Pixels
 ) -> bool:
     "Is this a size of frames that link and train: 64 or 128 high, and 44, 48 or 64 for 64 wide?"
     return height in (64, 128) and width*64 in (height*44, height*48, height*64)

@@ -12,14 +12,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from ..core import SkeletonGaitError
 from ..files.arrays import ENDINGS, Limits, load_array
 from ..files.frames import FRAMES
 from ..files.text import read_json, read_text
 from ..files.tree import walk
-from .joints import PoseError
+from .joints import JOINT_SETS, PoseError
 from .json_formats import is_one_frame, read_json_video
-from .recording import PoseRecording, RawPoses, make_recording
+from .quality import read_body, smallest_step
+from .recording import FORMATS, Format, PoseRecording, RawPoses, make_recording, to_coco
 from .table_formats import (
     annotation_video, annotations_of, array_video, read_csv_videos, read_text_video)
 
@@ -103,12 +106,57 @@ def find_videos(
         raise SkeletonGaitError(f"{root}: found no file that may hold poses; expected {', '.join(POSE_ENDINGS)}")
     return sorted(sources)
 
+# %% ../../nbs/poses/05_formats.ipynb #925ade5b
+_STEP = .05 # Smallest step from head to shoulders, hips, knees, ankles, by the body's size (as the chapter of faults)
+_CHIN, _CROWN = .02, .04 # PoseTrack18's chin and crown are farther below and above the nose than this (chosen)
+
+def _stands(people:np.ndarray, form:Format) -> bool: # people: `(N, V, 3)`
+    "Do the joints form a standing body if they are read in a format?"
+    body = read_body(to_coco(people, JOINT_SETS[form.joints]))
+    axis = 0 if form.y_first else 1
+    down = -1 if form.metres else 1
+    return smallest_step(body, 'coco', axis, down) >= _STEP # False for NaN: too few joints to tell
+
+def _is_posetrack(people:np.ndarray) -> bool:
+    "Do 17 joints have a chin and a crown in the place of the eyes?"
+    body = read_body(people)
+    both = body.found[:, :3].all(1)
+    if not both.any() or not body.size: return False
+    chin, crown = np.median(body.xy[both, 1:3, 1] - body.xy[both, :1, 1], axis=0)/body.size
+    return bool(chin > _CHIN and crown < -_CROWN)
+
+# %% ../../nbs/poses/05_formats.ipynb #8f80cacb
+def _other_formats(recording:PoseRecording) -> list[str]:
+    "Names of the formats that a recording, whose format its number of joints has decided, is in rather."
+    people = np.concatenate(recording.people)
+    own = FORMATS[recording.joints.name]
+    if own.name == 'coco17' and _is_posetrack(people): return ['posetrack18']
+    same = [form for form in FORMATS.values() if len(JOINT_SETS[form.joints].joints) == people.shape[1]]
+    if len(same) == 1 or _stands(people, own): return []
+    return [form.name for form in same if form != own and form.name != 'posetrack18' and _stands(people, form)]
+
+def _check_reading(recording:PoseRecording) -> None:
+    "A `PoseError` if the joints fit a body in another format only."
+    names = _other_formats(recording)
+    if not names: return
+    own = recording.joints.name
+    n_joints = len(recording.joints.joints)
+    raise PoseError(f"found {n_joints} joints, which fit a body when read as {' or '.join(names)}, not as {own}; "
+                    f"choose --format={names[0]}, or --format={own} if they are what they seem")
+
 # %% ../../nbs/poses/05_formats.ipynb #e401a754
 def _read_pickle(path:Path, limits:Limits) -> list[RawPoses]:
     content = load_array(path, limits)
     annotations = annotations_of(content)
     if annotations is None: return [array_video(content)]
     return [annotation_video(o) for o in annotations]
+
+def _make_checked(raw:RawPoses, format:str, size:tuple[int,int]|None) -> PoseRecording:
+    "Make a recording; where only the number of joints says what they are, check that they form a body."
+    recording = make_recording(raw, format, size)
+    if not format and not raw.joints:
+        _check_reading(recording)
+    return recording
 
 def _read_files(files:tuple[Path,...], limits:Limits) -> list[RawPoses]:
     "Read the videos of a source."
@@ -131,7 +179,7 @@ def read_videos(
         longest = max(len(raw.frames) for raw in videos)
         if longest > limits.frames:
             raise PoseError(f"found {longest:,} frames; at most {limits.frames:,} are read{limits.advice}")
-        return [make_recording(raw, format, image_size) for raw in videos]
+        return [_make_checked(raw, format, image_size) for raw in videos]
     except SkeletonGaitError as e:
         raise type(e)(f"{where}: {str(e).removeprefix(f'{where}: ').removeprefix(f'{where.name}: ')}") from None
 
@@ -146,6 +194,7 @@ def read_poses(
     sources = find_videos(path, limits)
     recordings = [video for source in sources for video in read_videos(source, format, image_size, limits)]
     if len(recordings) > 1:
-        raise SkeletonGaitError(f"{path}: holds {len(recordings)} videos; expected one. "
-                                "`python -m skeletongait.import_poses` reads them all")
+        first = sources[0].files[0] if len(sources) > 1 else recordings[0].name
+        raise SkeletonGaitError(f"{path}: holds {len(recordings)} videos (the first: {first}); expected one. Give the "
+                                "path of one, or make a tree of all with `python -m skeletongait.import_poses`")
     return recordings[0]

@@ -6,6 +6,7 @@
 __all__ = ['JOINTS', 'LIMBS', 'JOINT_SETS', 'COCO17_FROM', 'PoseError', 'JointSet', 'to_coco17']
 
 # %% ../../nbs/poses/01_joints.ipynb #ad9185d2
+import os
 from typing import NamedTuple
 
 import numpy as np
@@ -86,6 +87,7 @@ _ALL_SETS = (
     JointSet('coco17', 'COCO-17', JOINTS),
     JointSet('coco18', 'COCO-18', _COCO18, {}, (('nose', 'neck'),)),
     JointSet('body25', 'BODY_25', _BODY25, {}, (('nose', 'neck'), ('neck', 'mid_hip'), *_TOES)),
+    JointSet('body25b', 'BODY_25B', (*JOINTS, 'neck', 'head_top', *_FEET), {}, (('neck', 'head_top'), *_TOES)),
     JointSet('coco23', 'COCO with feet', (*JOINTS, *_FEET), {}, _TOES),
     JointSet('halpe26', 'Halpe-26', _HALPE26, {}, (('head', 'neck'), ('neck', 'hip'), *_TOES)),
     JointSet('halpe136', 'Halpe-136', (*_HALPE26, *_POINTS), {}, (('head', 'neck'), ('neck', 'hip'), *_TOES)),
@@ -103,6 +105,13 @@ COCO17_FROM = {len(JOINT_SETS[name].joints): JOINT_SETS[name].coco for name in (
 _GREW_COLUMNS = 2 + 17*3 # the first two are not used
 _IMPORT = 'python -m skeletongait.import_poses'
 
+def _how_to_array(pose) -> str:
+    "How to get an array of poses out of what was given."
+    if hasattr(pose, 'people'): return "poses.find_tracks(recording).tracks[0].pose is that of the longest track"
+    if hasattr(pose, 'pose'): return "its .pose is one"
+    if isinstance(pose, str|os.PathLike): return "files.load_array reads one from a .pkl, .npy or .npz file"
+    return "numpy.asarray converts lists"
+
 def _check_array(pose) -> None:
     "Raise a `PoseError` if `pose` is not an array of numbers."
     if isinstance(pose, dict):
@@ -114,7 +123,7 @@ def _check_array(pose) -> None:
                         f"expected the array of poses itself, (T, 17, 3) or (T, 17, 2){todo}")
     if not isinstance(pose, np.ndarray):
         raise PoseError(f"found a {type(pose).__name__}; expected a numpy array of poses, "
-                        "(T, 17, 3) or (T, 17, 2) (numpy.asarray converts lists)")
+                        f"(T, 17, 3) or (T, 17, 2) ({_how_to_array(pose)})")
     if pose.dtype.kind not in 'iuf':
         raise PoseError(f"found an array of dtype {pose.dtype}; expected numbers")
 

@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['draw_file', 'make_plan', 'Manifest', 'read_manifest', 'pair_up', 'link_trees', 'cut_silhouette', 'cut_masks',
-           'find_sources', 'import_sources', 'import_pose_tree', 'look_at', 'Tally', 'html_page']
+           'open_memory', 'find_sources', 'import_silhouette_tree', 'import_pose_tree', 'look_at', 'Tally', 'html_page']
 
 # %% ../../nbs/prepare/00_prepare.ipynb #21c2baec
 from ..core import lazy_names
 
 _all_ = ['draw_file', 'make_plan', 'Manifest', 'read_manifest', 'pair_up', 'link_trees',
-    'cut_silhouette', 'cut_masks', 'find_sources', 'import_sources', 'import_pose_tree',
+    'cut_silhouette', 'cut_masks', 'open_memory', 'find_sources', 'import_silhouette_tree', 'import_pose_tree',
     'look_at', 'Tally', 'html_page']
 
 __getattr__, __dir__ = lazy_names(__name__, dict(
@@ -18,7 +18,8 @@ __getattr__, __dir__ = lazy_names(__name__, dict(
     manifest=['Manifest', 'read_manifest'],
     link_tree=['pair_up', 'link_trees'],
     silhouettes=['cut_silhouette', 'cut_masks'],
-    silhouette_tree=['find_sources', 'import_sources'],
+    imported=['open_memory'],
+    silhouette_tree=['find_sources', 'import_silhouette_tree'],
     pose_tree=['import_pose_tree'],
     check_tree=['look_at', 'Tally'],
     check_page=['html_page']))

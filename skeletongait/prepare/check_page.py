@@ -115,10 +115,17 @@ def _picture(row:Row, limits:Limits) -> str:
         return f'<p>No picture: {html.escape(one_line(e))}</p>'
     if not png: return ''
     data = base64.b64encode(png).decode()
-    return f'<img alt="{html.escape(row.kind)}" src="data:image/png;base64,{data}">'
+    image = f'<img alt="{html.escape(row.kind)}" src="data:image/png;base64,{data}">'
+    return f'{image}<br><small>Drawn: {html.escape(worst.name)}. Left joints are blue, right ones orange.</small>'
 
 # %% ../../nbs/prepare/08_check_page.ipynb #543b1f9c
 _EXAMPLES = 20 # sequences that are named for each kind
+
+def _with_code(text:str) -> str:
+    "Escape a text; what stands in backticks is set as code."
+    parts = html.escape(text).split('`')
+    if len(parts) % 2 == 0: return html.escape(text)
+    return ''.join(f'<code>{o}</code>' if i % 2 else o for i, o in enumerate(parts))
 
 def _section(row:Row, limits:Limits) -> str:
     "One kind of fault as HTML."
@@ -130,7 +137,7 @@ def _section(row:Row, limits:Limits) -> str:
     items = ''.join(f'<li>{o}</li>' for o in cases)
     return f'''<section class="{level}">
 <h2>{html.escape(row.kind)} <small>{level}, {row.n:,} of {row.of:,} {row.unit}</small></h2>
-<p>{html.escape(row.says)}</p><p><b>What to do:</b> {html.escape(row.todo)}</p>
+<p>{html.escape(row.says)}</p><p><b>What to do:</b> {_with_code(row.todo)}</p>
 {_picture(row, limits)}
 <details><summary>{html.escape(row.cases[0].name)}{others}</summary><ol>{items}</ol></details></section>'''
 
@@ -138,7 +145,8 @@ def _section(row:Row, limits:Limits) -> str:
 _STYLE = '''body {font: 15px/1.5 sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em; color: #222}
 section {border-left: 6px solid #e69f00; margin: 1.5em 0; padding: 0 1em}
 section.error {border-color: #c22} h2 {margin: 0} small {font-weight: normal; color: #666}
-img {max-width: 100%} details {color: #444; overflow-wrap: anywhere}'''
+img {max-width: 100%} code {background: #eee; padding: 0 .3em; overflow-wrap: anywhere} h1 {overflow-wrap: anywhere}
+ol {padding-left: 2em} details {color: #444; overflow-wrap: anywhere}'''
 
 def html_page(
     title:str,

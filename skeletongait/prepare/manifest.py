@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['FORMAT', 'DRAWING', 'LATER', 'MANIFEST', 'make_header', 'settings_difference', 'Record', 'to_line', 'from_line',
-           'maps_name', 'unchanged', 'fresh', 'file_sha256', 'OutputError', 'writing', 'Manifest', 'read_manifest',
-           'write_manifest', 'start_journal', 'check_journal', 'add_line', 'add_record', 'find_journals',
-           'journal_lines', 'read_journals', 'remove_all', 'is_picture', 'Found', 'look_around', 'check_settings',
-           'known_records', 'start_over', 'clear']
+           'maps_name', 'fresh', 'file_sha256', 'OutputError', 'writing', 'Manifest', 'read_manifest', 'write_manifest',
+           'start_journal', 'check_journal', 'add_line', 'add_record', 'find_journals', 'journal_lines',
+           'read_journals', 'remove_all', 'is_picture', 'Found', 'look_around', 'check_settings', 'known_records',
+           'start_over', 'clear']
 
 # %% ../../nbs/prepare/02_manifest.ipynb #7a6d9d7d
 import contextlib
@@ -115,20 +115,6 @@ def maps_name(pose:str) -> str:
     return str(PurePosixPath(pose).with_suffix('.pkl'))
 
 # %% ../../nbs/prepare/02_manifest.ipynb #997e1d57
-def unchanged(
-    record:Record|None,       # What is known about a file that was made
-    size:int,                 # Bytes of its source now
-    mtime_ns:int,             # When the source was changed
-    made_bytes:int|None,      # Bytes of the file; None if there is none
-    sha256:Callable[[],str],  # Reads the source, if need be
-) -> Record|None: # The record to keep; None if the file must be made again
-    "Return the record, with the source's time, if the file still matches its source."
-    if record is None or (record.size, record.bytes) != (size, made_bytes):
-        return None
-    if record.mtime_ns == mtime_ns: return record
-    if record.sha256 != sha256(): return None
-    return record._replace(mtime_ns=mtime_ns)
-
 def fresh(
     record:Record|None,       # What is known about the maps
     size:int,                 # Bytes of the pose file now
@@ -137,8 +123,11 @@ def fresh(
     sha256:Callable[[],str],  # Reads the pose file, if need be
 ) -> Record|None: # The record to keep; None if the maps must be drawn
     "Return the record, with the file's time, if the maps still match the pose file."
-    if record and record.window != window_of(record.frames): return None
-    return unchanged(record, size, mtime_ns, maps_bytes, sha256)
+    if record is None or record.window != window_of(record.frames): return None
+    if (record.size, record.bytes) != (size, maps_bytes): return None
+    if record.mtime_ns == mtime_ns: return record
+    if record.sha256 != sha256(): return None
+    return record._replace(mtime_ns=mtime_ns)
 
 # %% ../../nbs/prepare/02_manifest.ipynb #15a78b20
 def file_sha256(path:Path) -> str:

@@ -7,7 +7,7 @@ __all__ = ['PARTS', 'DATASETS', 'MOST_SECONDS', 'output_folder', 'check_apart', 
            'without_clashes', 'Work', 'save_pictures', 'earlier_pictures', 'check_target', 'draw_file', 'Outcome',
            'reason', 'is_unread', 'remove_outputs', 'do_share', 'Plan', 'find_fresh', 'check_unlisted', 'open_output',
            'make_plan', 'Heartbeat', 'refusal', 'follow', 'ProgressWatch', 'collect_records', 'make_report',
-           'save_state', 'first_ten', 'summary', 'dismiss', 'lead']
+           'save_state', 'summary', 'dismiss', 'lead']
 
 # %% ../../nbs/prepare/01_render_tree.ipynb #c30c9e5b
 import itertools
@@ -29,7 +29,7 @@ from tqdm import tqdm
 
 from .. import __version__
 from ..cli import Stopped
-from ..core import SkeletonGaitError, atomic_write, one_line, save_pickle
+from ..core import SkeletonGaitError, atomic_write, counted, first_ten, one_line, save_pickle
 from ..distributed import Board, LostRankError, Ranks
 from ..files.arrays import Limits, load_array
 from ..files.text import save_text
@@ -213,6 +213,14 @@ def _read_pose(source:Path, limits:Limits) -> tuple[np.ndarray,os.stat_result,st
         raise SkeletonGaitError(f"{source}: changed while it was read; the next run will draw it")
     return pose, before, digest
 
+# %% ../../nbs/prepare/01_render_tree.ipynb #f13d7aa9
+def _check_lit(maps:np.ndarray) -> None:
+    "Raise a `SkeletonGaitError` if there is nothing to see in any frame."
+    if not maps.any():
+        raise SkeletonGaitError('every map would be black: no frame has a joint with a score that can be drawn; leave '
+                                'this sequence out, or, if only the scores are wrong, set padkeypoints_args.use_conf: '
+                                'False in the file of --heatmap_cfg_path')
+
 # %% ../../nbs/prepare/01_render_tree.ipynb #bbd73d9d
 def _save(maps:np.ndarray, job:Job, work:Work, check_still_ours:Callable[[],None]) -> int: # Bytes of the maps' file
     "Write the pictures, if wanted, after removing earlier ones, and then the maps of one file."
@@ -232,12 +240,13 @@ def draw_file(
 ) -> Record:
     """Draw one file.
 
-    Raises a `SkeletonGaitError` if it is not a pose or cannot be drawn, an `OutputError` if nothing can be written,
-    a `LostRankError` if another run has taken over.
+    Raises a `SkeletonGaitError` if it is not a pose, cannot be drawn, or shows nothing; an `OutputError` if nothing
+    can be written; a `LostRankError` if another run has taken over.
     """
     check_target(job, work)
     pose, stat, digest = _read_pose(work.poses/job.pose, work.limits)
     maps = pose_to_heatmap(pose, work.cfg)
+    _check_lit(maps)
     n_bytes = _save(maps, job, work, partial(check_journal, journal))
     harmless = made_harmless(work.cfg)
     findings = tuple(f.kind for f in pose_findings(pose) if f.kind not in harmless)
@@ -596,7 +605,7 @@ def judge_silence(self:ProgressWatch, rank:int, now:float) -> None:
     self.silent.add(rank)
     left = len(self.shares[rank]) - self.done[rank]
     self.bar.write(f'rank {rank} has been silent for {self.patience:.0f} s; '
-                   f'if it stays silent, {left} files are left to the next run')
+                   f'if it stays silent, {counted(left, "file")} left to the next run')
 
 # %% ../../nbs/prepare/01_render_tree.ipynb #972b1132
 @patch
@@ -665,16 +674,6 @@ def save_state(
         remove_all(journals.values())
 
 # %% ../../nbs/prepare/01_render_tree.ipynb #d44cb0be
-def first_ten(
-    paths:list[str],
-    text:str, # What is to say about each
-) -> list[str]:
-    "Write one warning for each of the first ten paths, and one that counts the others."
-    lines = [f'warning: {text}: {p}' for p in paths[:10]]
-    if len(paths) > 10:
-        lines.append(f'warning: and {len(paths) - 10} more')
-    return lines
-
 def _doubts(report:dict, poses:Path) -> list[str]:
     "What the poses themselves show, in one line; none if they look sensible."
     kinds = ', '.join(f'{kind} ({n} files)' for kind, n in report['findings'].items())
@@ -701,16 +700,17 @@ def summary(
     left, failed = report['left'], report['failed']
     lines = _warnings(report) + _doubts(report, work.poses)
     lines += [f"failed: {work.poses/f['path']}: {f['reason']}" for f in failed]
-    lines += [f"lost: rank {o['rank']}; {o['files']} files are left to the next run" for o in report['lost']]
+    lines += [f"lost: rank {o['rank']}; {counted(o['files'], 'file')} left to the next run" for o in report['lost']]
     lines += [f'stopped: {why}' for why in stopped]
     if stopped:
-        lines.append(f'{left} files are left: fix it and run the same command again')
+        lines.append(f'{counted(left, "file")} left: fix it and run the same command again')
     elif left:
-        lines.append(f'{left} files are left: run the same command again')
+        lines.append(f'{counted(left, "file")} left: run the same command again')
     if removed:
-        lines.append(f'{removed} earlier maps removed, since their pose files are no longer poses')
+        lines.append(f'{counted(removed, "earlier map")} removed, since their pose files are no longer poses')
     there = report['maps'] - drawn
-    lines.append(f"{drawn} files drawn, {len(failed)} failed, {there} were there already -> {work.out/'pkl'}")
+    done = f"{counted(drawn, 'file')} drawn, {len(failed)} failed, {there} were there already"
+    lines.append(f"{done} -> {work.out/'pkl'}")
     return '\n'.join(map(one_line, lines))
 
 # %% ../../nbs/prepare/01_render_tree.ipynb #85756dc9

@@ -94,7 +94,7 @@ def _read_text(source:str|os.PathLike) -> str:
 def _source(
     source:str|os.PathLike, # A file, or the name of a packaged configuration
     changes:list[str],      # The overrides
-    e:SettingsError,          # What is wrong
+    e:SettingsError,        # What is wrong
 ) -> str: # As in `run.yaml with --set trainer_cfg.seed=x`
     "Return the source that an error names: the file, and the overrides that may have caused it."
     blamed = [] if e.source else changes_about(changes, e.path)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SAVE_EVERY', 'open_run', 'find_sequences', 'open_sequence', 'Embedded', 'embed_one', 'embed_sequences', 'Part',
-           'tree_sequences', 'embed_tree']
+           'check_free', 'tree_sequences', 'embed_tree']
 
 # %% ../../nbs/runs/12_embeddings.ipynb #e3b00003
 import os
@@ -184,6 +184,25 @@ def read(self:Part, tree:Tree) -> Embedded:
     self.count = len(out.done)
     return out
 
+# %% ../../nbs/runs/12_embeddings.ipynb #e3b00019
+def check_free(
+    save:Path,    # Where a gallery is to go
+    about:dict,   # As `TrainedRun.about` returns it
+    tree:Tree,    # Whose sequences it will hold
+) -> None:
+    "Raise a `SkeletonGaitError` if a file is there and holds anything but some sequences of this tree by this run."
+    if not os.path.lexists(save):
+        return
+    todo = 'choose another --save, or remove it'
+    try:
+        there = load_gallery(save, about)
+    except SkeletonGaitError as e:
+        raise SkeletonGaitError(f'{e}; it would be replaced: {todo}') from None
+    lost = [s for s in there.test.sequences if s not in tree.sequences]
+    if lost:
+        raise SkeletonGaitError(f'{save}: holds {len(lost)} sequences that {tree.root} lacks (the first: {lost[0]}); '
+                                f'they would be lost: {todo}')
+
 # %% ../../nbs/runs/12_embeddings.ipynb #e3b0000f
 def tree_sequences(
     tree:Tree,
@@ -196,10 +215,11 @@ def embed_tree(
     root:str|os.PathLike, # A tree `<subject>/<type>/<view>/` of maps, or of poses where the run renders
     save:str|os.PathLike, # Where the gallery goes; ends in .npz
 ) -> tuple[Gallery,Embedded]: # As saved; the second also tells what could not be read
-    "Embed every sequence of a tree into a gallery file; go on where a stopped command left off."
+    "Embed every sequence of a tree into a gallery file, new or with fewer of them; go on where a stop left off."
     save, tree = Path(save), read_tree(root, ENDINGS)
     if save.suffix != '.npz':
         raise SkeletonGaitError(f"{save}: found the ending {save.suffix!r}, expected .npz")
+    check_free(save, trained.about(), tree)
     part = Part(save, trained.about(), tree.root)
     out = part.read(tree)
     try:

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['RESUME_ADVICE', 'embedding_name', 'test_set_of', 'means_own_weights', 'settings_of_test', 'name_of_test',
-           'of_other_test', 'Run', 'naming_write_errors', 'prune', 'read_best', 'note_best', 'claim']
+           'of_other_test', 'Run', 'naming_write_errors', 'read_best', 'note_best', 'prune', 'claim']
 
 # %% ../../nbs/runs/03_folder.ipynb #3bfbb1cf
 import contextlib
@@ -25,7 +25,7 @@ from fastcore.basics import patch
 from filelock import FileLock, Timeout
 
 from ..core import SkeletonGaitError, log
-from ..files.text import read_json, read_text, save_text
+from ..files.text import read_json_file, save_text
 from ..maps.settings import heatmap_tree
 from .schema import Config, render_settings
 
@@ -77,7 +77,7 @@ def name_of_test(cfg:Config) -> str:
 def of_other_test(path:Path, settings:dict) -> bool:
     "Does a file of results belong to a test with other settings?"
     try:
-        said = read_json(read_text(path, 'the results of a test'))
+        said = read_json_file(path, 'the results of a test')
     except SkeletonGaitError:
         return False
     return isinstance(said, dict) and said.get('test', settings) != settings
@@ -165,26 +165,6 @@ def naming_write_errors(
 RESUME_ADVICE = ('the earlier checkpoints are untouched. Make room, or set output_root, '
                 'and resume with trainer_cfg.restore_hint: latest')
 
-# %% ../../nbs/runs/03_folder.ipynb #04162fd4
-def prune(
-    run:Run,
-    keep_last:int,     # How many of the newest stay, in addition to the best; 0: all
-    now:int|None=None, # Iteration of the run: newer checkpoints are neither counted nor deleted; None: count all
-) -> list[int]: # Iterations whose checkpoint is deleted
-    "Delete old checkpoints; warn of one that cannot be deleted."
-    if not keep_last: return []
-    here = [i for i in run.iterations() if now is None or i <= now]
-    old = [i for i in here[:-keep_last] if i != run.best()]
-    gone = []
-    for i in old:
-        path = run.checkpoint(i)
-        try:
-            path.unlink()
-            gone.append(i)
-        except OSError as e:
-            log.warning(f'{path}: this old checkpoint cannot be deleted ({e.strerror})')
-    return gone
-
 # %% ../../nbs/runs/03_folder.ipynb #f7f5a885
 def _is_best(o:Any) -> bool:
     "Is this what `note_best` writes: an iteration and a finite value?"
@@ -196,12 +176,12 @@ def read_best(run:Run) -> dict:
     "Return iteration, name and value of the best test from `best.json`; empty, with a warning, if the file is invalid."
     if not os.path.exists(run.best_file): return {}
     try:
-        best = read_json(read_text(run.best_file, 'the record of the best checkpoint'))
+        best = read_json_file(run.best_file, 'iteration, name and value')
+        if _is_best(best): return best
+        problem = f'{run.best_file}: found {best!r:.80}; expected iteration, name and value'
     except SkeletonGaitError as e:
-        best = e
-    if _is_best(best): return best
-    log.warning(f'{run.best_file}: found {best!r:.80}, expected iteration, name and value; '
-                'no checkpoint counts as the best until the next test')
+        problem = str(e)
+    log.warning(f'{problem}; no checkpoint counts as the best until the next test')
     return {}
 
 # %% ../../nbs/runs/03_folder.ipynb #c2000002
@@ -227,6 +207,26 @@ def best(self:Run) -> int|None:
     "Return the iteration that tested best, if it is known and its checkpoint is there."
     i = read_best(self).get('iteration')
     return i if i is not None and self.checkpoint(i).exists() else None
+
+# %% ../../nbs/runs/03_folder.ipynb #04162fd4
+def prune(
+    run:Run,
+    keep_last:int,     # How many of the newest stay, in addition to the best; 0: all
+    now:int|None=None, # Iteration of the run: newer checkpoints are neither counted nor deleted; None: count all
+) -> list[int]: # Iterations whose checkpoint is deleted
+    "Delete old checkpoints; warn of one that cannot be deleted."
+    if not keep_last: return []
+    here = [i for i in run.iterations() if now is None or i <= now]
+    old = [i for i in here[:-keep_last] if i != run.best()]
+    gone = []
+    for i in old:
+        path = run.checkpoint(i)
+        try:
+            path.unlink()
+            gone.append(i)
+        except OSError as e:
+            log.warning(f'{path}: this old checkpoint cannot be deleted ({e.strerror})')
+    return gone
 
 # %% ../../nbs/runs/03_folder.ipynb #c0bea68d
 def _beyond(run:Run, iteration:int) -> list[Path]:

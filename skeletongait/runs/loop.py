@@ -403,7 +403,7 @@ def check_rules(
 def protocol_elsewhere(cfg:Config) -> str|None: # A warning; None: nothing to say
     "Warn where a test on another data set keeps the published protocol of some other one."
     e, d = cfg.evaluator_cfg, cfg.data_cfg
-    tested, protocol = d.test_dataset_name or d.dataset_name, BY_FUNCTION.get(e.eval_func)
+    tested, protocol = test_set_of(cfg), BY_FUNCTION.get(e.eval_func)
     if tested == d.dataset_name or protocol is None or protocol.startswith(tested):
         return None
     return (f'evaluator_cfg.eval_func: {e.eval_func} is the protocol of {protocol}, but the test set is {tested}; '
@@ -479,9 +479,8 @@ def embed_test_set(
 # %% ../../nbs/runs/10_loop.ipynb #c200000c
 def data_sets(cfg:Config) -> str:
     "Name the data set of a test, and the one of the training where that is another."
-    d = cfg.data_cfg
-    tested = d.test_dataset_name or d.dataset_name
-    return tested if tested == d.dataset_name else f'trained on {d.dataset_name}, tested on {tested}'
+    trained, tested = cfg.data_cfg.dataset_name, test_set_of(cfg)
+    return tested if tested == trained else f'trained on {trained}, tested on {tested}'
 
 def describe_test(cfg:Config, prepared:Prepared, iteration:int) -> dict:
     "Return what a file of results says about its test: weights, data, protocol and settings."

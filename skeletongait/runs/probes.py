@@ -40,7 +40,7 @@ def run_that_draws(
     trained:TrainedRun,
     places:Mapping[str,Path], # As `find_probes` returns them
 ) -> TrainedRun:
-    "Return the run; if a probe is a video and the run's data are maps, with the published settings to draw poses."
+    "Return the run; where it was trained on maps and a probe is a video, set it to draw poses as published."
     if trained.cfg.data_cfg.render is not None or not any(map(is_video, places.values())):
         return trained
     log.warning("this run was trained on maps from files; the joints of a video are drawn with the published "

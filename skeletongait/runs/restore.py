@@ -34,7 +34,9 @@ def _checkpoint_of(run:Run, iteration:int) -> Path:
     path = run.checkpoint(iteration)
     if not path.is_file():
         there = ', '.join(map(str, run.iterations()))
-        advice = f'{there}: set restore_hint or --iter to one of these' if there else 'none yet: set restore_hint to 0'
+        advice = f'{there}: set restore_hint or --iter to one of these'
+        if not there:
+            advice = 'none yet: set restore_hint to 0 to begin it, or --output_root to where its checkpoints are'
         raise SkeletonGaitError(f'{path}: no such checkpoint{moved_to(path)}; this run has {advice}')
     return path
 

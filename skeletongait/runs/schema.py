@@ -152,7 +152,7 @@ class EvaluatorCfg:
     save_name:str = key('tmp', 'name of the run whose checkpoints are tested', check=_folder_name)
     eval_func:EvalFunc = key(
         'evaluate_indoor_dataset', 'the protocol; `evaluate_indoor_dataset` depends on `data_cfg.test_dataset_name`, '
-        '`evaluate_gallery_probe` by `protocol`')
+        '`evaluate_gallery_probe` on `protocol`')
     protocol:dict|None = key(
         None, '`evaluate_gallery_probe`: rules for `gallery` and `probe`, as the chapter on protocols explains')
     metric:Literal['euc', 'cos'] = key(

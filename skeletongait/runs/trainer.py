@@ -20,9 +20,11 @@ from ..distributed import Ranks, device
 from ..files.arrays import ENDINGS, Limits
 from ..files.settings import to_dict
 from ..files.tree import Tree, read_tree
+from ..maps.quality import made_harmless
 from ..nets.layers import full_precision
 from ..nets.losses import LossAggregator
 from ..nets.models import build_model, model_class
+from ..prepare.check_tree import sample_faults
 from .optimizers import make_optimizer, make_scheduler
 from .schema import Config, render_settings
 
@@ -51,7 +53,9 @@ def make_dataset(
         build_transform(phase.transform[0]), # all are the same, as the configuration has checked
         model_class(to_dict(cfg.model_cfg)).check_size,
         d.cache, render_settings(d.render), d.render_sigma, Limits(d.max_file_mb, d.max_frames))
-    return data, (*partition.notices, *first_look(data)), partition.probe
+    harmless = made_harmless(data.render) if data.render else frozenset()
+    faults = sample_faults([*zip(data.sequences, data.files)], tree.root, data.limits, harmless)
+    return data, (*partition.notices, *first_look(data), *faults), partition.probe
 
 # %% ../../nbs/runs/02_trainer.ipynb #9ea08283
 class NonFiniteLossError(SkeletonGaitError):

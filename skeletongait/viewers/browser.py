@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['MARKS', 'STATE_RGB', 'TINTS', 'WALK', 'THUMBS', 'LISTED', 'KEY', 'Counts', 'count_sequences', 'find_holes',
            'say_holes', 'cell_state', 'browser_style', 'counts_table', 'draw_counts', 'Content', 'kind_of',
-           'read_content', 'problems_of', 'Thumbnail', 'thumbnail', 'named_streams', 'read_contents', 'Look', 'look_at',
-           'viewer_for', 'no_picture', 'Place', 'check_sequences', 'by_subject', 'DatasetBrowser', 'total_words',
-           'found_words', 'subject_label', 'offer', 'key_words', 'page_words', 'sequence_label', 'facts_words',
-           'draw_place', 'tree_streams', 'tree_notes', 'tree_lacks']
+           'read_content', 'problems_of', 'check_words', 'Thumbnail', 'thumbnail', 'named_streams', 'read_contents',
+           'Look', 'look_at', 'viewer_for', 'no_picture', 'Place', 'check_sequences', 'by_subject', 'DatasetBrowser',
+           'total_words', 'found_words', 'subject_label', 'offer', 'key_words', 'page_words', 'sequence_label',
+           'facts_words', 'draw_place', 'tree_streams', 'tree_notes', 'tree_lacks']
 
 # %% ../../nbs/viewers/04_browser.ipynb #b0b89315
 import html
@@ -26,14 +26,16 @@ import matplotlib.pyplot as plt
 import numpy as np
 from fastcore.basics import patch
 
-from ..core import SkeletonGaitError, one_line
+from ..core import SkeletonGaitError, counted, first_few, one_line
 from ..data.partition import Partition, load_partition
 from ..data.streams import is_pose
 from ..files.arrays import ENDINGS, Limits, load_array
 from ..files.tree import Sequence, Tree, read_tree
 from ..maps.heatmap import draw_maps, place_joints
+from ..maps.quality import made_harmless
 from ..maps.settings import HeatmapConfig, heatmap_config
 from ..pictures import MAP_RGB, SIL_RGB, can_overlay, in_picture, names_as_text, overlay
+from ..poses.quality import KINDS, pose_findings
 from ..prepare.link_tree import pair_up
 from .overlay import OverlayViewer
 from .player import (
@@ -95,21 +97,10 @@ def find_holes(
     return [s for s in expected if s not in sequences]
 
 # %% ../../nbs/viewers/04_browser.ipynb #55d766ce
-def _plural(n:int, what:str) -> str:
-    "A number and its noun: `1 frame`, `1,200 frames`."
-    ending = '' if n == 1 else 's'
-    return f'{n:,} {what}{ending}'
-
-def _few(names:Iterable, k:int=5) -> str:
-    "The first `k` names, and how many more there are."
-    names = [str(n) for n in names]
-    first = ', '.join(names[:k])
-    return f'{first} and {len(names)-k:,} more' if len(names) > k else first
-
 def say_holes(holes:list[Sequence]) -> tuple[str,...]:
     "Describe which sequences are missing; empty if there are none."
     if not holes: return ()
-    return (f"missing, though most subjects have it: {_plural(len(holes), 'sequence')} ({_few(holes)})",)
+    return (f"missing, though most subjects have it: {counted(len(holes), 'sequence')} ({first_few(holes)})",)
 
 # %% ../../nbs/viewers/04_browser.ipynb #d8f15ea4
 MARKS = {'all': '', 'some': ' ▾', 'none': ' ✕'}
@@ -208,7 +199,7 @@ def _array_facts(x:np.ndarray, kind:str) -> str:
     if kind == 'poses':
         n_joints = 17 if x.ndim == 2 else x.shape[1]
         kind = f'poses of {n_joints} joints'
-    return f"{kind}, {_plural(len(x), 'frame')}, {x.shape} {x.dtype}"
+    return f"{kind}, {counted(len(x), 'frame')}, {x.shape} {x.dtype}"
 
 # %% ../../nbs/viewers/04_browser.ipynb #939fc76c
 def read_content(
@@ -242,10 +233,24 @@ def problems_of(
     seen = [c for c in contents if c.x is not None]
     problems = [c.problem for c in contents]
     if len({len(c.x) for c in seen}) > 1:
-        lengths = ', '.join(f"{c.name} has {_plural(len(c.x), 'frame')}" for c in seen)
+        lengths = ', '.join(f"{c.name} has {counted(len(c.x), 'frame')}" for c in seen)
         problems.append(f'the files differ in length: {lengths}')
     problems.append(_fit_problem(seen))
     return [p for p in problems if p]
+
+# %% ../../nbs/viewers/04_browser.ipynb #8e479e01
+_TOLD = ('non-finite number', 'empty frame') # drawing says so, or the thumbnail is black
+
+def check_words(
+    contents:list[Content], # of one sequence
+    render:HeatmapConfig,   # how poses are drawn
+) -> list[str]:
+    "Say in words which errors the check finds in the poses."
+    told = made_harmless(render) | {*_TOLD}
+    poses = [c for c in contents if c.kind == 'poses']
+    found = [(c, f) for c in poses for f in pose_findings(c.x) if f.error and f.kind not in told]
+    todo = 'python -m skeletongait.check says what to do'
+    return [f'{c.name}: {f.kind}: {KINDS[f.kind].says} ({todo})' for c, f in found]
 
 # %% ../../nbs/viewers/04_browser.ipynb #d9ce0ac6
 WALK = 200 # most frames that a thumbnail walks (chosen: 8 seconds)
@@ -327,7 +332,7 @@ def look_at(
 ) -> Look:
     "Read a sequence, and keep what a browser shows of it."
     contents = read_contents(o)
-    problems = problems_of(contents)
+    problems = problems_of(contents) + check_words(contents, render)
     try:
         thumb = thumbnail(contents, render)
     except SkeletonGaitError as e: # poses that cannot be drawn
@@ -384,7 +389,7 @@ def load(self:Place, sequence:Sequence|None, look:Look|None, sign:str='') -> Non
     self.sign = sign
     self.layout.display = None if sequence else 'none'
     if not sequence: return
-    self.panel.title.value = text(sign) + text(_plural(look.n_frames, 'frame'), 'sg-title')
+    self.panel.title.value = text(sign) + text(counted(look.n_frames, 'frame'), 'sg-title')
     self.thumb = look.thumb or Thumbnail(lambda t: no_picture(), 1)
     self.panel.frames = Frames(self.thumb.draw, self.thumb.n)
 
@@ -524,9 +529,9 @@ def total_words(
     side:str='',   # of the partition
 ) -> str:
     "Return the numbers of subjects, sequences and files; omit files if counting them needs reading."
-    counts = [_plural(subjects, 'subject'), _plural(len(sources), 'sequence')]
+    counts = [counted(subjects, 'subject'), counted(len(sources), 'sequence')]
     if all(isinstance(o, (Mapping, list, tuple)) for o in sources):
-        counts.append(_plural(sum(map(len, sources)), 'file'))
+        counts.append(counted(sum(map(len, sources)), 'file'))
     words = ', '.join(counts)
     return f'{side} set: {words}' if side else words
 
@@ -546,7 +551,7 @@ def found_words(
     of:int,   # all subjects
 ) -> str:
     "Say how many subjects match, and whether the list shows them all."
-    words = f"{n:,} of {_plural(of, 'subject')}"
+    words = f"{n:,} of {counted(of, 'subject')}"
     if n < of:
         words += ' match'
     if n > LISTED:
@@ -560,7 +565,7 @@ def subject_label(
     n_flawed:int,     # sequences with problems, or missing
 ) -> str:
     "Name a subject with its set, its number of sequences and its number of problems."
-    label = ' · '.join((one_line(subject), *sides, _plural(n_sequences, 'sequence')))
+    label = ' · '.join((one_line(subject), *sides, counted(n_sequences, 'sequence')))
     return f'{label} ⚠ {n_flawed}' if n_flawed else label
 
 # %% ../../nbs/viewers/04_browser.ipynb #3563e211
@@ -633,8 +638,8 @@ def page_words(n_chosen:int, looks:list[Look]) -> str:
     "Say how many sequences and frames a page shows, of how many, and how many have problems."
     if not looks: return 'no sequence'
     some = f'{len(looks)} of ' if n_chosen > len(looks) else ''
-    frames = _plural(sum(look.n_frames for look in looks), 'frame')
-    words = f"{some}{_plural(n_chosen, 'sequence')}, {frames}"
+    frames = counted(sum(look.n_frames for look in looks), 'frame')
+    words = f"{some}{counted(n_chosen, 'sequence')}, {frames}"
     bad = sum(bool(look.problems) for look in looks)
     return f'{words}, {bad} with problems' if bad else words
 
@@ -835,13 +840,13 @@ def tree_notes(
     notes = [f'{e.filename}: cannot be listed ({e.strerror})' for e in unlisted]
     strays = [f.relative_to(tree.root) for tree in trees for f in tree.strays]
     if strays:
-        files = _plural(len(strays), 'file')
-        notes.append(f'not at <subject>/<type>/<view>/, and left out: {files} ({_few(strays)})')
+        files = counted(len(strays), 'file')
+        notes.append(f'not at <subject>/<type>/<view>/, and left out: {files} ({first_few(strays)})')
     if len(trees) < 2: return notes
     pairs = pair_up(*trees)
     for missing, tree in ((pairs.only_maps, trees[1]), (pairs.only_silhouettes, trees[0])):
         if missing:
-            notes.append(f"missing in {tree.root}: {_plural(len(missing), 'sequence')} ({_few(missing)})")
+            notes.append(f"missing in {tree.root}: {counted(len(missing), 'sequence')} ({first_few(missing)})")
     return notes
 
 def tree_lacks(

@@ -30,7 +30,7 @@ import numpy as np
 from PIL import Image
 from fastcore.basics import patch
 
-from ..core import SkeletonGaitError, atomic_write, one_line
+from ..core import SkeletonGaitError, atomic_write, counted, one_line
 from ..pictures import (
     LEFT_RGB, MIDDLE_RGB, RIGHT_RGB, figure_png, image_bytes, line_width, write_line, write_png)
 
@@ -522,7 +522,7 @@ def save_figure(self:Viewer,
     return Path(path)
 
 @patch
-def counted(self:Viewer, frames:Iterable[int]) -> Iterator[int]:
+def showing_progress(self:Viewer, frames:Iterable[int]) -> Iterator[int]:
     "Yield `frames`, and show how many are done."
     for done, t in enumerate(frames):
         if done % 20 == 0:
@@ -550,7 +550,7 @@ def keep(self:Viewer, button:W.Button|None=None) -> None:
         if name.lower().endswith('.png'):
             path = self.save_figure(name)
         else:
-            path = self.save_animation(name, self.counted(range(self.n_frames)))
+            path = self.save_animation(name, self.showing_progress(range(self.n_frames)))
         self.own_files.add(name)
         self.keep_words.value = text(f'saved {path}')
 
@@ -561,7 +561,7 @@ def _repr_mimebundle_(self:Viewer, **kwargs) -> dict[str,Any]:
     bundle = super(Viewer, self)._repr_mimebundle_(**kwargs)
     if self.problem: return bundle | {'text/plain': one_line(self.problem)}
     png = base64.b64encode(figure_png(self.figure())).decode()
-    return bundle | {'text/plain': f'{type(self).__name__}, {self.n_frames} frames', 'image/png': png}
+    return bundle | {'text/plain': f'{type(self).__name__}, {counted(self.n_frames, "frame")}', 'image/png': png}
 
 # %% ../../nbs/viewers/01_player.ipynb #792e5a6c
 def as_array(

@@ -36,7 +36,7 @@ from ..evaluation.ranking import (
     rank_hits, read_embeddings, score_ranks, strip_distances, top_k)
 from ..evaluation.report import failures, plot_matrix, plot_results
 from ..files.settings import fits
-from ..files.text import read_json, read_text, unescaped
+from ..files.text import read_json_file, unescaped
 from ..files.tree import Sequence
 from ..maps.settings import HeatmapConfig
 from ..pictures import figure_png, image_bytes, in_picture, names_as_text, overlay, pick_frames
@@ -1077,11 +1077,7 @@ def read_results(
     path:Path, # As a test writes it
 ) -> dict[str,Any]:
     "Read the JSON of a test; a `SkeletonGaitError` for any other file."
-    content = read_text(path, 'the results of a test')
-    try:
-        o = read_json(content)
-    except SkeletonGaitError as e:
-        raise SkeletonGaitError(f'{path}: {e}; expected the results of a test') from None
+    o = read_json_file(path, 'the results of a test')
     expected = 'expected the JSON that a test writes'
     lacks = [k for k, kind in _KINDS.items() if not isinstance(o, dict) or not isinstance(o.get(k), kind)]
     if lacks:

@@ -25,10 +25,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from machine import processor
+from results import save_charts, times_faster
 
 from skeletongait.evaluation import ranking as ev
 from skeletongait.files.tree import Sequence
-from skeletongait.core import atomic_write
 from skeletongait.files.text import save_text
 
 N, M, C, P = 1000, 5369, 256, 16
@@ -113,9 +113,7 @@ def pairs(case, loop, n_loop, rounds):
     return {
         'loop_s': statistics.median(r[0] for r in rows),
         's': statistics.median(r[1] for r in rows),
-        'times_faster': statistics.median(r[0] / r[1] for r in rows),
-        'range': [min(r[0] / r[1] for r in rows), max(r[0] / r[1] for r in rows)],
-        'pairs': len(rows),
+        **times_faster(rows),
     }
 
 
@@ -233,12 +231,8 @@ def picture(r, path):
     axs[2].set(xlabel='gallery sequences', ylabel='MiB', title='memory', ylim=(0, None))
     axs[2].legend(fontsize=8)
     for ax in axs:
-        ax.title.set_fontsize(9)
         ax.tick_params(labelsize=8)
-        ax.spines[['top', 'right']].set_visible(False)
-    fig.tight_layout()
-    with atomic_write(path) as tmp:
-        fig.savefig(tmp, dpi=90, format='png')
+    save_charts(fig, path)
 
 
 def main():

@@ -28,9 +28,9 @@ import numba
 import numpy as np
 import plain
 from machine import processor
+from results import save_charts, times_faster
 
 from skeletongait.maps import renderer as draw
-from skeletongait.core import atomic_write
 from skeletongait.files.tree import read_tree
 from skeletongait.files.text import save_text
 from skeletongait.maps.settings import HeatmapConfig
@@ -81,9 +81,7 @@ def pairs(poses, ours, theirs, rounds=3):
     return {
         'plain_ms': statistics.median(r[0] for r in rows),
         'ms': statistics.median(r[1] for r in rows),
-        'times_faster': statistics.median(r[0] / r[1] for r in rows),
-        'range': [min(r[0] / r[1] for r in rows), max(r[0] / r[1] for r in rows)],
-        'pairs': len(rows),
+        **times_faster(rows),
     }
 
 
@@ -295,12 +293,7 @@ def picture(r, path):
         axs[name].set_ylim(0, 1.15 * axs[name].get_ylim()[1])
     axs['processes'].bar(list(map(str, r['processes'])), [v / 1000 for v in r['processes'].values()], 0.6, color='C1')
     axs['processes'].set(xlabel='processes at once', ylabel='1,000 frames per second', title='compiled: processes')
-    for ax in axs.values():
-        ax.title.set_fontsize(9)
-        ax.spines[['top', 'right']].set_visible(False)
-    fig.tight_layout()
-    with atomic_write(path) as tmp:
-        fig.savefig(tmp, dpi=90, format='png')
+    save_charts(fig, path)
 
 
 def main():

@@ -4,15 +4,16 @@ import zipfile
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings, strategies as st
 
 from skeletongait.core import SkeletonGaitError
 from skeletongait.evaluation.identify import (
     NOBODY, answers, answers_csv, answers_data, answers_table, check_rate, enrol, load_gallery, misfits, rank_people,
-    unmatched_probes)
+    share_words, unmatched_probes)
 from skeletongait.evaluation.open_set import threshold_at
 from skeletongait.evaluation.protocols import GalleryProbe
-from skeletongait.evaluation.ranking import make_embedding_set, read_embeddings, save_embeddings
+from skeletongait.evaluation.ranking import distances, make_embedding_set, read_embeddings, save_embeddings
 from skeletongait.files.tree import Sequence
 
 ABOUT = dict(model='SkeletonGait', weights='5f0c', iteration=3, embedding='embed_1', metric='euc',
@@ -125,6 +126,9 @@ def test_distances_are_those_of_the_definition(metric):
         assert ranked[0].distance == pytest.approx(d.min(), rel=1e-5)
         assert ranked[0].sequence == gallery.test.sequences[d.argmin()] and len(ranked) == 5
     assert gallery.rank_all(true) == [gallery.rank(probe) for probe in true]
+    for wrong in (true[:1], true[0, 0], 'a clip'):
+        with pytest.raises(SkeletonGaitError, match='expected one embedding .c, p., such as run.embed'):
+            gallery.rank(wrong)
 
 
 @settings(max_examples=40)
@@ -138,10 +142,46 @@ def test_threshold_from_the_gallery(seed, far):
     others = [[d[i, j] for j in range(12) if who[j] != who[i]] for i in range(12)]
     pairs = [d[i, j] for i in range(12) for j in range(i) if who[i] != who[j]]
     assert (t.pairs, t.searches) == (len(pairs), 12) == (60, 12)
-    assert t.distance == pytest.approx(threshold_at(np.sort(pairs), far))
-    assert t.false_accepts == sum(e < t.distance*(1 - 1e-6) for e in pairs) <= far*60
-    assert t.named == sum(min(row) < t.distance*(1 - 1e-6) for row in others)
+    assert t.distance == pytest.approx(max(e for e in pairs if e <= threshold_at(np.sort(pairs), far)))
+    assert t.false_accepts == sum(e < t.distance*(1 + 1e-6) for e in pairs) <= far*60
+    assert t.named == sum(min(row) < t.distance*(1 + 1e-6) for row in others) and t.people == 6
     assert gallery.threshold(.9).distance >= t.distance
+
+
+def test_the_promise_holds_on_average():
+    "Of strangers drawn like the enrolled, as many comparisons pass as asked for, and as many get a name as is said."
+    promised, found = [], []
+    for seed in range(150):
+        rng = np.random.default_rng(seed)
+        x = rng.normal(size=(60, 2, 1)).astype(np.float32)
+        gallery = enrol(x[:15], [Sequence(str(i), 'w', '0') for i in range(15)], ABOUT)
+        t = gallery.threshold(.02)
+        d_nm = distances(torch.from_numpy(x[15:]), torch.from_numpy(x[:15])).numpy()
+        passed = d_nm <= t.distance
+        promised.append((t.false_accepts/t.pairs, t.named/t.searches))
+        found.append((passed.mean(), passed.any(1).mean()))
+    (per_pair, per_search), (per_pair_found, per_search_found) = np.mean(promised, 0), np.mean(found, 0)
+    assert per_pair == pytest.approx(2/105) and per_pair_found == pytest.approx(per_pair, rel=.15)
+    assert per_search_found == pytest.approx(per_search, rel=.15)
+
+
+def test_the_promise_in_words():
+    gallery, _ = people(15, 1, noise=1)
+    t = gallery.threshold(.01)
+    said = str(t).splitlines()
+    assert said[0].endswith('chosen on 105 pairs of different enrolled people at a false-accept rate of 1 %.')
+    assert 'about 1 in 105 comparisons with a stranger to pass (1 of the 105 pairs, so this is a rough' in said[1]
+    assert f'With 15 people enrolled, expect about 1 in 8 strangers to get a name ({t.named} of 15 ' in said[2]
+    assert 'rough' not in str(t._replace(false_accepts=30)) and len(said) == 4
+
+
+@settings(max_examples=60)
+@given(st.integers(1, 10**6), st.data())
+def test_a_share_in_words_is_near_the_share(of, data):
+    n = data.draw(st.integers(1, of))
+    words = share_words(n, of).split()
+    assert words[0] == 'about' and int(words[1])/int(words[3]) == pytest.approx(n/of, rel=.25, abs=.05)
+    assert share_words(0, of) == f'fewer than 1 in {max(of//3, 1)}'
 
 
 def test_names_and_strangers():

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 
 import pytest
 from hypothesis import assume, given
@@ -61,10 +62,31 @@ def test_an_error_names_path_pattern_and_part(pattern, path, says):
 
 
 def test_a_pattern_is_checked_before_any_path():
-    lacking = ('', 'walks', '{}', '{subject}/{type}')
+    lacking = ('', 'walks', '{}', '{type}/{view}', '{subject}/{type=}', '{subject=a}/{subject}', '{subject}/{kind=a}')
     for pattern in (*lacking, '{subject}/{type}/{view}/{view}', '{subject:0}/{type}/{view}'):
         with pytest.raises(SkeletonGaitError):
             Layout(pattern)
+
+
+@given(NAMES, st.sampled_from(['', 'clips/']))
+def test_a_constant_stands_for_nothing_in_the_path(sequence, above):
+    "What a layout says itself is not read; what it leaves out gets the usual name."
+    assume(not set('{}*') & set(''.join(sequence)))
+    for pattern, path in (
+        ('{subject}/{type=%s}/{view}' % sequence.type, f'{sequence.subject}/{sequence.view}'),
+        ('{subject}{type=%s}/{view=%s}' % sequence[1:], sequence.subject),
+        ('{subject=%s}/{type}/{view}' % sequence.subject, '/'.join(sequence[1:])),
+    ):
+        assert Layout(above + pattern).place(above + path + '.json', ('.json',)) == sequence
+    assert Layout('{subject}').place(sequence.subject) == Sequence(sequence.subject, 'clip', '000')
+    assert Layout('{view}_{subject}').usual == {'type': 'clip'}
+
+
+@pytest.mark.parametrize('path', ['bob', 'bob/nm', 'study/bob/nm/090', 'study/day 2/bob/nm/090'])
+def test_the_layout_that_a_message_names_fits(path):
+    with pytest.raises(SkeletonGaitError, match='would read subject bob') as e:
+        Layout('{subject}/{type}/{view}').place(path)
+    assert read_layout(re.search("--layout='([^']*)' would", str(e.value))[1]).place(path).subject == 'bob'
 
 
 @given(st.lists(NAMES, min_size=1, max_size=6, unique=True))

@@ -1,6 +1,7 @@
 "Every format is read back to the joints that were written, and gives the maps that COCO arrays give."
 
 import json
+import zipfile
 
 import numpy as np
 import pytest
@@ -8,10 +9,12 @@ from hypothesis import given, settings, strategies as st
 
 import pose_writers as w
 from skeletongait.core import SkeletonGaitError, save_pickle
+from skeletongait.estimation.networks import download_wheel
 from skeletongait.files.arrays import Limits
 from skeletongait.maps.heatmap import pose_to_heatmap
 from skeletongait.poses.formats import find_videos, read_poses, read_videos
 from skeletongait.poses.joints import JOINTS, JOINT_SETS
+from skeletongait.poses.quality import pose_findings
 from skeletongait.poses.recording import (
     CUT_UP_TO,
     FORMATS,
@@ -22,11 +25,13 @@ from skeletongait.poses.recording import (
     scale_scores,
     to_coco,
 )
+from skeletongait.poses.tracks import find_tracks
 
 FRACTIONS = {'image_size': w.SIZE}
 # writer, how to read it, tolerance in pixels; 0: to the last bit
 WRITERS = {
     'openpose body25': (w.openpose, {}, 0),
+    'openpose body25b': (lambda pose, path: w.openpose(pose, path, 'body25b'), {'format': 'body25b'}, 0),
     'openpose coco18': (lambda pose, path: w.openpose(pose, path, 'coco18'), {}, 0),
     'alphapose halpe26': (w.alphapose, {}, 0),
     'alphapose halpe136': (lambda pose, path: w.alphapose(pose, path, 'halpe136', False), {}, 0),
@@ -39,16 +44,28 @@ WRITERS = {
     'mmpose coco23': (lambda pose, path: w.mmpose(pose, path, 'coco23'), {}, 0),
     'mmpose h36m': (lambda pose, path: w.mmpose(pose, path, 'h36m17'), {'format': 'h36m17'}, 0),
     'ultralytics json': (w.ultralytics_json, {}, 0),
+    'mmpose images halpe26': (w.mmpose_images, {}, 0),
+    'openpose halpe26': (lambda pose, path: w.openpose(pose, path, 'halpe26'), {}, 0),  # RTMPose in Pose2Sim, Sports2D
+    'openpose fractions': (w.openpose_fractions, FRACTIONS, 0),
+    'vitpose': (w.vitpose, {}, 0),
     'ultralytics txt': (w.ultralytics_txt, FRACTIONS, 1e-3),
-    'mediapipe json': (w.mediapipe_json, FRACTIONS, 1e-3),
-    'mediapipe csv': (w.mediapipe_csv, FRACTIONS, 1e-3),
-    'mediapipe array': (w.mediapipe_array, FRACTIONS, 1e-3),
-    'movenet': (w.movenet, FRACTIONS | {'format': 'movenet'}, 1e-3),
-    'movenet multi': (w.movenet_multi, FRACTIONS, 1e-3),
+    'mediapipe json': (w.mediapipe_json, FRACTIONS, 0),
+    'mediapipe csv': (w.mediapipe_csv, FRACTIONS, 0),
+    'mediapipe wide csv': (w.wide_csv, FRACTIONS, 0),
+    'mediapipe array': (w.mediapipe_array, FRACTIONS, 1e-9),
+    'movenet': (w.movenet, FRACTIONS | {'format': 'movenet'}, 1e-9),
+    'movenet multi': (w.movenet_multi, FRACTIONS, 1e-9),
+    'tensorflow.js': (w.tensorflow_json, {}, 0),
     'posetrack': (w.posetrack, {}, 0),
     'pyskl': (w.pyskl, {}, 0),
     'gaitgraph': (w.gaitgraph, {}, 0),
     'grew': (w.grew, {}, 0),
+    'sustech': (w.sustech, {}, 0),
+    'deeplabcut': (w.deeplabcut, {}, 0),
+    'deeplabcut individuals': (lambda pose, path: w.deeplabcut(pose, path, ('anna',)), {}, 0),
+    'sleap': (w.sleap, {}, 0),
+    'array npz': (w.coco_npz, {}, 0),
+    'array pkl': (w.array, {}, 0),
     **{
         f'array {name}': (
             lambda pose, path, name=name: w.array(pose, path, name, '.npy'),
@@ -66,21 +83,127 @@ def as_coco(recording):
     return to_coco(np.concatenate(recording.people), recording.joints)
 
 
+WALKERS = st.builds(
+    w.walker,
+    n=st.integers(1, 12),
+    subject=st.integers(1, 99),
+    view=st.integers(0, 359).map('{:03}'.format),
+    type=st.sampled_from(['nm-01', 'bg-01', 'cl-02']),
+    seed=st.integers(0, 9),
+)
+
+
 @pytest.mark.parametrize('name', WRITERS)
-def test_read_back(tmp_path, name):
+@settings(max_examples=6, deadline=None)
+@given(pose=WALKERS)
+def test_read_back(tmp_path_factory, name, pose):
+    "The joints of any walker come back, and where none is missing, the maps of COCO arrays do so to the byte."
     write, how, tolerance = WRITERS[name]
-    pose = w.walker()
-    recording = read_poses(write(pose, tmp_path / 'video'), **how)
+    recording = read_poses(write(pose, tmp_path_factory.mktemp('any') / 'video'), **how)
     read = as_coco(recording)
-    known = [i for i, joint in enumerate(JOINTS) if joint not in recording.joints.missing]
+    lacking = [i for i, joint in enumerate(JOINTS) if joint in recording.joints.missing]
+    known = [i for i in range(17) if i not in lacking]
     np.testing.assert_allclose(read[:, known], pose[:, known], rtol=0, atol=tolerance)
-    assert not read[:, [i for i in range(17) if i not in known]].any()
+    assert not read[:, lacking].any()
     assert len(recording.frames) == len(pose) and (np.diff(recording.frames) == 1).all()
-    if len(known) == 17 and not tolerance:
+    if not lacking and not tolerance:
         np.testing.assert_array_equal(pose_to_heatmap(read), pose_to_heatmap(pose))
-    if len(known) == 17:
+    if not lacking:
         near = np.abs(pose_to_heatmap(read).astype(int) - pose_to_heatmap(pose))
         assert near.max() <= 3
+
+
+CERTAIN = WRITERS | {'ntu metres': (w.ntu, {'format': 'ntu25'}, 0)}
+
+
+@pytest.mark.parametrize('name', CERTAIN)
+@settings(max_examples=6, deadline=None)
+@given(pose=WALKERS)
+def test_no_format_is_read_as_another(tmp_path_factory, name, pose):
+    "Without `--format` a file is read as what it is, or refused with the name of the format or the size it needs."
+    write, how, _ = CERTAIN[name]
+    path = write(pose, tmp_path_factory.mktemp('any') / 'video')
+    right = read_poses(path, **how)
+    for size in (None, w.SIZE):
+        try:
+            read = read_poses(path, image_size=size)
+        except SkeletonGaitError as e:
+            needed = f'--format={how["format"]}' if 'format' in how else '--image_size=WIDTHxHEIGHT'
+            assert needed in str(e)
+            assert 'format' in how or size is None and 'image_size' in how
+        else:
+            assert read.joints == right.joints
+            np.testing.assert_array_equal(np.concatenate(read.people), np.concatenate(right.people))
+
+
+@pytest.mark.parametrize('ending', ['.npy', '.pkl', '.json'])
+def test_a_chosen_format_is_not_questioned(tmp_path, ending):
+    "People who lie down are read by those who know that they do."
+    lying = w.walker()[..., [1, 0, 2]]
+    path = w.coco_results(lying, tmp_path / 'x') if ending == '.json' else w.array(lying, tmp_path / 'x', ending=ending)
+    with pytest.raises(SkeletonGaitError, match='--format=movenet, or --format=coco17 if they are what they seem'):
+        read_poses(path)
+    np.testing.assert_array_equal(as_coco(read_poses(path, 'coco17')), lying)
+
+
+def test_fractions_around_0_are_refused(tmp_path):
+    path = w.openpose_around_0(w.walker(), tmp_path / 'video')
+    with pytest.raises(SkeletonGaitError, match='run from -1 to 1.*--keypoint_scale 0'):
+        read_poses(path, image_size=w.SIZE)
+
+
+def test_oumvlp_has_several_people_and_gaps(tmp_path):
+    pose = w.walker()
+    recording = read_poses(w.oumvlp(pose, tmp_path / 'OUMVLP-Pose'))
+    assert recording.joints.name == 'coco18' and recording.frames.tolist() == [0, 1, *range(3, 12)]
+    found = find_tracks(recording)
+    assert len(found.tracks) == 2 and found.filled == 2
+    there = [t for t in range(12) if t != 2]
+    tracks = sorted(found.tracks, key=lambda o: o.pose[0, 0, 0])
+    for track, right in zip(tracks, (pose, pose + np.float32([600, 0, 0]))):
+        np.testing.assert_array_equal(track.pose[there], right[there])
+
+
+def test_individuals_and_missing_joints_of_tables(tmp_path):
+    "DeepLabCut's individuals are tracks; an empty cell is a joint that was not found."
+    pose = w.walker()
+    path = w.deeplabcut(pose, tmp_path / 'x', ('anna', 'ben'))
+    recording = read_poses(path)
+    assert {*recording.ids} == {(0, 1)}
+    np.testing.assert_array_equal(np.stack([o[1] for o in recording.people]), pose + np.float32([700, 0, 0]))
+    lines = path.read_text().splitlines()
+    cells = lines[4].split(',')
+    cells[1:4] = ['', '', '']  # the right ankle
+    path.write_text('\n'.join([*lines[:4], ','.join(cells), *lines[5:]]))
+    assert not read_poses(path).people[0][0, 16].any()
+    (tmp_path / 'mouse.csv').write_text('scorer,a,a\nbodyparts,snout,snout\ncoords,x,y\n0,1,2\n')
+    with pytest.raises(SkeletonGaitError, match='There is no left_shoulder'):
+        read_poses(tmp_path / 'mouse.csv')
+
+
+@pytest.fixture(scope='module')
+def pose2sim(tmp_path_factory):
+    "Files of OpenPose's BODY_25B for one camera, from the wheel of Pose2Sim 0.3.7 (BSD-3-Clause)."
+    folder = tmp_path_factory.mktemp('pose2sim')
+    try:
+        wheel = download_wheel('pose2sim==0.3.7', folder)
+    except SkeletonGaitError as e:
+        pytest.skip(f'no package index: {e}')
+    with zipfile.ZipFile(wheel) as z:
+        z.extractall(folder, [name for name in z.namelist() if '/pose-2d/cam2_json/' in name])
+    return folder / 'Pose2Sim' / 'Demo' / 'pose-2d' / 'cam2_json'
+
+
+def test_files_that_openpose_wrote(pose2sim):
+    with pytest.raises(SkeletonGaitError, match='read as body25b, not as body25; choose --format=body25b'):
+        read_poses(pose2sim)
+    recording = read_poses(pose2sim, 'body25b')
+    assert recording.frames.tolist() == [*range(100)]
+    first = json.loads((pose2sim / 'cam02.0000.json').read_text())['people'][0]['pose_keypoints_2d']
+    np.testing.assert_array_equal(recording.people[0][0], np.reshape(first, (25, 3)).astype(np.float32))
+    tracks = find_tracks(recording).tracks
+    assert [len(track.pose) for track in tracks] == [100, 100]
+    assert not [finding for track in tracks for finding in pose_findings(track.pose)]
 
 
 def test_metres_have_another_scale_and_place_only(tmp_path):
@@ -147,7 +270,7 @@ REFUSED = {
     '{"people": [{"pose_keypoints_2d": [1, 2, 3, 4]}]}': 'three|3 for each joint',
     '{"people": [{"pose_keypoints_2d": ["x", 2, 3]}]}': 'are not numbers .found .*expected x, y, confidence',
     '{"people": [{"pose_keypoints_2d": [5, 6, 1, 5, 7, 1]}]}': 'found 2 joints',
-    '{"people": []}': 'found nobody in 1 frames',
+    '{"people": []}': 'found nobody in 1 frame',
     '[{"image_id": [1], "keypoints": [1, 2, 3]}]': 'lacks its image_id',
     '{"images": [{"id": [1]}], "annotations": []}': 'unlike|no frames',
     '{"meta_info": {"dataset_name": "ap10k"}, "instance_info": [{"instances": [{"keypoints": '
@@ -204,8 +327,8 @@ def test_refusals_say_what_to_choose(tmp_path):
         read_poses(w.movenet(pose, tmp_path / 'a'), format='movenet')
     with pytest.raises(SkeletonGaitError, match='found 26 joints; coco17 has 17; --format=halpe26 would fit'):
         read_poses(w.array(pose, tmp_path / 'b', 'halpe26'), format='coco17')
-    with pytest.raises(SkeletonGaitError, match="did you mean 'h36m17'"):
-        read_poses(w.array(pose, tmp_path / 'c'), format='h36m')
+    with pytest.raises(SkeletonGaitError, match='for this say h36m17'):
+        read_poses(w.array(pose, tmp_path / 'c'), format='h36n')
     deep = pose.copy()
     deep[..., 2] -= 0.8
     np.save(tmp_path / 'deep.npy', deep)

@@ -6,6 +6,7 @@ import html.parser
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from skeletongait.cli import run_script
 from skeletongait.core import one_line, save_pickle
 from skeletongait.files.arrays import Limits, load_array
 from skeletongait.files.tree import Sequence, read_tree
+from skeletongait.import_poses import import_poses
 from skeletongait.prepare import check_tree
 from skeletongait.prepare.check_page import html_page
 from skeletongait.prepare.check_tree import Tally, check_file, check_sequence, look_at, table
@@ -133,6 +135,7 @@ def test_hostile_files_and_names(tmp_path):
     done = check('tree', '--html=r.html', '--json=r.json', cwd=tmp_path)
     assert done.returncode == 1 and 'Traceback' not in done.stderr, done.stderr
     assert all(line.isprintable() for line in done.stdout.splitlines())
+    assert done.stdout.splitlines()[-1] == '-> r.html, r.json'
     report = json.loads((tmp_path / 'r.json').read_text())
     assert report['sequences'] == n and not report['sensible']
     found = {o['kind']: o for o in report['findings']}
@@ -148,7 +151,8 @@ def test_hostile_files_and_names(tmp_path):
             assert all(not value.startswith(('http', 'file')) for name, value in attrs if name in ('src', 'href'))
 
     Tags().feed(page)
-    assert Tags.seen <= {*'html head meta title style body h1 h2 p b small section img details summary ol li'.split()}
+    known = 'html head meta title style body h1 h2 p b br code small section img details summary ol li'
+    assert Tags.seen <= {*known.split()}
 
 
 def test_report_page_and_table_agree(tmp_path):
@@ -159,7 +163,8 @@ def test_report_page_and_table_agree(tmp_path):
     done = check('pose', '--json', 'r.json', '--html', 'r.html', '--partition=partition.json', cwd=tmp_path)
     assert done.returncode == 1
     assert 'error   upside down: 4 of 4 sequences' in done.stdout and 'warning wrong depth: 1 of 5 files' in done.stdout
-    assert done.stdout.splitlines()[-1] == '4 sequences, 4 files, 120 frames (4 of poses): 1 error, 1 warning'
+    summary = '4 sequences, 4 files, 120 frames (4 of poses): 1 error, 1 warning'
+    assert done.stdout.splitlines()[-2:] == [summary, '-> r.html, r.json']
     report = json.loads((tmp_path / 'r.json').read_text())
     assert [(o['kind'], o['n'], o['of'], len(o['cases'])) for o in report['findings']] == [
         ('upside down', 4, 4, 4),
@@ -218,6 +223,20 @@ def test_a_picture_that_cannot_be_drawn_says_why(good, tmp_path):
     file.unlink()
     assert 'No picture: ' in html_page('t', 's', rows)
     assert 'Nothing is wrong' in html_page('t', 's', []) and table([]) == ''
+
+
+@pytest.mark.parametrize('kind', [kind for kind, o in check_tree.KINDS.items() if 'import_poses <tree>' in o.todo])
+def test_the_advised_command_mends_the_tree(kind, tmp_path, monkeypatch, capsys):
+    "It is run as it is printed, in a tree whose name needs quotes."
+    monkeypatch.chdir(tmp_path)
+    write_walkers('w', n_subjects=2, n_train=1, types=('nm-01', 'nm-02'), views=('090',))
+    for sequence, (file,) in read_tree('w/pose').sequences.items():
+        save_pickle(spoil(load_array(file), kind), sequence.path('my poses') / 'p.pkl')
+    command.check('my poses')
+    advice = re.search('`(python -m skeletongait.import_poses [^`]+)`', capsys.readouterr().out)[1]
+    assert run_script(import_poses, shlex.split(advice)[3:]) == 0
+    capsys.readouterr()
+    assert command.check('my poses-mended') == 0 and 'nothing found' in capsys.readouterr().out
 
 
 MENDED = [('joint never found', 'leave_out_unseen: True'), ('score out of range', 'use_conf: False')]

@@ -153,7 +153,7 @@ def test_touched_poses_are_kept_and_changed_ones_drawn(tree, small, capsys):
     assert (folder/'001.pkl').stat().st_size == stamp.st_size
     capsys.readouterr()
     assert run(tree) == 1
-    assert last(capsys).startswith('1 files drawn, 1 failed, 11 were there')
+    assert last(capsys).startswith('1 file drawn, 1 failed, 11 were there')
     assert [k for k, i in touched(tree).items() if before[k] != i] == ['002/nm-01/090/001.pkl']
     assert m.read_manifest(tree/OUT).records['002/nm-01/090/000.pkl'].mtime_ns == 5
     np.testing.assert_array_equal(load_pickle(tree/OUT/'pkl'/'002/nm-01/090/001.pkl'), pose_to_heatmap(pose[::-1]))
@@ -533,7 +533,7 @@ def test_a_pose_that_cannot_be_read_keeps_its_maps(tree, small, monkeypatch, cap
             patch.setattr(module, 'file_sha256', unreadable)
             return find_fresh(*args)
     monkeypatch.setattr(module, 'find_fresh', blind)
-    assert run(tree) == 1 and '1 earlier maps removed' in capsys.readouterr().out
+    assert run(tree) == 1 and '1 earlier map removed' in capsys.readouterr().out
     assert '001/nm-01/090/000.pkl' not in m.read_manifest(tree/OUT).records
     assert '001/nm-01/090/000.pkl' not in touched(tree)
 
@@ -777,7 +777,7 @@ def test_a_machine_that_does_not_see_the_poses(blank, large, tmp_path):
     said = [p.communicate(timeout=120) for p in ranks]
     assert [p.returncode for p in ranks] == [1, 0]
     assert 'stopped: rank 1: pose: no such folder on ' in said[0][0]
-    assert f'{N//2 + 1} files are left' in said[0][0] and 'failed:' not in said[0][0]
+    assert f'{N//2 + 1} files left' in said[0][0] and 'failed:' not in said[0][0]
     assert run(blank) == 0 and finished(blank, large)
 
 
@@ -890,7 +890,7 @@ def test_a_rank_that_ends_at_a_long_file_is_lost(tmp_path, how):
     assert any('rank 1 has been working on ' in line for line in lines)
     ranks[1].send_signal(how)
     said = ''.join(lines)
-    assert ranks[0].wait(30) == 1 and 'lost: rank 1; 1 files are left to the next run' in said
+    assert ranks[0].wait(30) == 1 and 'lost: rank 1; 1 file left to the next run' in said
     ranks[1].kill()
     ranks[1].communicate()
 

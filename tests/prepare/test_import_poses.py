@@ -18,8 +18,12 @@ from skeletongait.files.frames import read_frames
 from skeletongait.files.layout import Layout
 from skeletongait.files.tree import Sequence, read_tree
 from skeletongait.import_poses import import_poses
-from skeletongait.poses.formats import find_videos
-from skeletongait.prepare.pose_tree import IMPORTED, Options, import_pose_tree, read_all, read_records, remove_old
+from skeletongait.maps.heatmap import pose_to_heatmap
+from skeletongait.poses.formats import find_videos, read_poses
+from skeletongait.poses.joints import PoseError
+from skeletongait.poses.tracks import find_tracks
+from skeletongait.prepare.imported import IMPORTED, ImportJob, read_all, read_records
+from skeletongait.prepare.pose_tree import Options, import_pose_tree, people_of
 from skeletongait.pretreatment_heatmap import pretreatment_heatmap
 
 LAYOUT = Layout('{subject}/{type}/{view}')
@@ -69,6 +73,38 @@ def test_a_bad_file_costs_one_line(tmp_path, capsys):
     assert import_poses(str(tmp_path / 'json'), str(tmp_path / 'poses')) == 0
     assert '(3 imported before)' in capsys.readouterr().out
     assert len(imported(tmp_path / 'poses')) == 4
+
+
+def test_one_clip_names_itself(tmp_path, capsys):
+    "A folder of frames or one file needs no layout; one that is given must fit its name."
+    w.openpose(w.walker(), tmp_path / '001_nm_090')
+    w.array(w.walker(), tmp_path / 'alice', ending='.npy')
+    for name, place in (('001_nm_090', '001_nm_090/clip/000'), ('alice.npy', 'alice/clip/000')):
+        for done in (0, 1):
+            assert import_poses(str(tmp_path / name), str(tmp_path / 'out' / name)) == 0
+            said = capsys.readouterr().out
+            assert f'({done} imported before)' in said and f"subject {place.split('/')[0]}, type clip, view 000" in said
+        assert [*imported(tmp_path / 'out' / name)] == [place]
+    for layout, place in (('{subject}_{type}_{view}', '001/nm/090'), ('{subject}/{type=bg}', '001_nm_090/bg/000')):
+        assert import_poses(str(tmp_path / '001_nm_090'), str(tmp_path / layout), layout=layout) == 0
+        assert [*imported(tmp_path / layout)] == [place]
+    assert 'all sequences got view 000' in capsys.readouterr().out
+    assert import_poses(str(tmp_path / '001_nm_090'), str(tmp_path / 'no'), layout='{subject}/{view}') == 1
+    assert "--layout='{subject}' would read subject 001_nm_090" in capsys.readouterr().out
+
+
+def test_the_name_of_an_estimator_is_a_format(tmp_path, capsys):
+    def poses_of(root):
+        return {s: x.tobytes() for s, x in imported(root).items()}
+
+    for name in ('body25', 'coco18'):
+        w.openpose(w.walker(), tmp_path / 'openpose' / name, name)
+    assert import_poses(str(tmp_path / 'openpose'), str(tmp_path / 'out'), 'OpenPose', '{subject}') == 0
+    by_content = import_poses(str(tmp_path / 'openpose'), str(tmp_path / 'same'), '', '{subject}')
+    assert by_content == 0 and poses_of(tmp_path / 'out') == poses_of(tmp_path / 'same')
+    with pytest.raises(SkeletonGaitError, match='for this say body25 or coco18'):
+        import_poses(str(tmp_path / 'openpose'), str(tmp_path / 'no'), 'openpose_body')
+    capsys.readouterr()
 
 
 def test_a_second_run_writes_nothing_and_a_change_only_that(tmp_path):
@@ -129,10 +165,11 @@ def test_a_signal_is_one_line(tmp_path):
 
 def test_workers_find_what_one_process_finds(tmp_path):
     write_videos(tmp_path / 'json', 4)
-    sources = find_videos(tmp_path / 'json')
-    alone, together = (list(read_all(sources, Options(), workers)) for workers in (0, 2))
+    jobs = [ImportJob(o.name, o.name, o.files, o) for o in find_videos(tmp_path / 'json')]
+    alone, together = (list(read_all(jobs, people_of, workers)) for workers in (0, 2))
     for a, b in zip(alone, together, strict=True):
-        np.testing.assert_array_equal(a[0].found.tracks[0].pose, b[0].found.tracks[0].pose)
+        assert a.stamp == b.stamp
+        np.testing.assert_array_equal(a.found[0].found.tracks[0].pose, b.found[0].found.tracks[0].pose)
 
 
 def crowd(t, person):
@@ -214,7 +251,7 @@ def test_a_damaged_memory_is_imported_anew(tmp_path):
 def test_wrong_options_change_nothing(tmp_path):
     write_videos(tmp_path / 'json', 1)
     wrong = [
-        ({'format': 'h36m'}, "did you mean 'h36m17'"), ({'image_size': '1920'}, 'as in 1920x1080'),
+        ({'format': 'h36n'}, 'for this say h36m17'), ({'image_size': '1920'}, 'as in 1920x1080'),
         ({'fps': -1.0}, 'above 0'), ({'person': 'first'}, "'first' is not known"), ({'layout': '{who}'}, 'who'),
         ({'save_root': str(tmp_path / 'json' / 'poses')}, 'inside each other'),
         ({'source': str(tmp_path / 'nothing')}, 'no such file or folder'),
@@ -239,16 +276,28 @@ def test_refusals_of_the_other_commands_lead_here(tmp_path, capsys):
         assert import_poses(str(tmp_path / name), str(tmp_path / 'poses' / name)) == 0
 
 
+def test_what_stands_for_a_pose_leads_to_one(tmp_path):
+    "A recording, a track, a path: each is told how to get at the array."
+    w.openpose(w.walker(), tmp_path / 'a')
+    w.openpose(w.walker(), tmp_path / 'b')
+    recording = read_poses(tmp_path / 'a')
+    track = find_tracks(recording).tracks[0]
+    for given, says in (
+        (recording, 'find_tracks'), (track, '.pose is one'), ('a.pkl', 'load_array'), ([[1]], 'numpy.asarray'),
+    ):
+        with pytest.raises(PoseError, match=says):
+            pose_to_heatmap(given)
+    assert len(pose_to_heatmap(track.pose)) == 12
+    with pytest.raises(SkeletonGaitError, match='holds 2 videos .the first: .*a/.*Give the path of one'):
+        read_poses(tmp_path)
+
+
 def test_names_that_are_no_utf8(tmp_path):
     name = os.fsdecode(b'caf\xe9')
     w.openpose(w.walker(), tmp_path / 'json' / name / 'nm-01' / '090')
     for done in (0, 1):
         assert import_pose_tree(tmp_path / 'json', tmp_path / 'poses', LAYOUT)['done_before'] == done
     assert [*imported(tmp_path / 'poses')] == [f'{name}/nm-01/090']
-
-
-def test_nothing_to_remove():
-    assert remove_old(None, None, None) == 0
 
 
 def test_a_failure_takes_nothing_away(tmp_path):

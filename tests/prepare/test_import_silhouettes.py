@@ -60,7 +60,7 @@ def test_pictures_become_silhouettes(source, tmp_path):
     done = run(tmp_path, 'masks', '--save_root=sil')
     assert done.returncode == 0, done.stderr
     assert '3 sequences imported, 0 failed, 0 were there already, 24 frames -> sil' in done.stdout
-    assert ' sequences/s' in done.stderr and 'warning' not in done.stdout
+    assert ' sources/s' in done.stderr and 'warning' not in done.stdout
     out = tmp_path / 'sil'
     for subject in range(3):
         file = out / f'{subject:03d}' / 'nm-01' / '090' / '090.pkl'
@@ -73,6 +73,14 @@ def test_pictures_become_silhouettes(source, tmp_path):
     done = run(tmp_path, '--save_root=sil', 'masks')
     assert done.returncode == 0 and '0 sequences imported, 0 failed, 3 were there already' in done.stdout
     assert files(out) == before and stamps == {p: p.stat().st_ino for p in out.rglob('*.pkl')}
+
+
+def test_one_folder_of_pictures_names_itself(tmp_path):
+    write_pictures(tmp_path / 'alice', masks_of(0))
+    done = run(tmp_path, 'alice', '--save_root=sil')
+    assert done.returncode == 0, done.stderr
+    assert 'alice is one clip: subject alice, type clip, view 000' in done.stdout
+    assert (tmp_path / 'sil' / 'alice' / 'clip' / '000' / '000.pkl').is_file()
 
 
 def test_a_video_of_masks(tmp_path):
@@ -91,7 +99,7 @@ def test_a_video_of_masks(tmp_path):
     expected = np.stack([cut_silhouette(m) for m in np.delete(masks, 3, 0)])
     assert (np.abs(walk.astype(int) - expected) > 128).mean() < 0.01
     assert read_frames(tmp_path / 'sil') == {Sequence('001', 'nm-01', '090'): [[0, 2], [4, 7]]}
-    assert 'warning: 1 sequences: frames without a body are dropped' in done.stdout
+    assert 'warning: 1 sequence: frames without a body are dropped' in done.stdout
 
 
 def test_bad_walks_are_listed_and_the_rest_is_done(source, tmp_path):
@@ -109,17 +117,17 @@ def test_bad_walks_are_listed_and_the_rest_is_done(source, tmp_path):
     assert done.returncode == 1
     lines = [line for line in done.stdout.splitlines() if line.startswith('failed: ')]
     says = {'001': '001-nm-01-090-004.png: cannot be read as a picture', '003': 'the brightest grey level is 1',
-            '004': "it ends after 1 parts, and '{type}' is missing", '005': 'cannot be read as a video'}
+            '004': "it ends after 1 part, and '{type}' is missing", '005': 'cannot be read as a video'}
     assert len(lines) == len(says)
     for line, (subject, words) in zip(lines, says.items()):
         assert f'masks/{subject}' in line and words in line
     assert 'warning: ignored, neither PNG nor video: notes.txt' in done.stdout
-    assert [s.subject for s in read_tree(tmp_path / 'sil').sequences] == ['000', '002']
-    assert [s.subject for s in read_frames(tmp_path / 'sil')] == ['000', '002']
+    assert 'kept: 1 earlier sequence (001/nm-01/090), whose sources have failed now' in done.stdout
+    assert [s.subject for s in read_tree(tmp_path / 'sil').sequences] == ['000', '001', '002']
     assert report(tmp_path / 'sil')['imported'] == 2
     broken.write_bytes(picture)
     done = run(tmp_path, 'masks', '--save_root=sil')
-    assert '1 sequences imported, 3 failed, 2 were there already' in done.stdout
+    assert '1 sequence imported, 3 failed, 2 were there already' in done.stdout
 
 
 def test_two_walks_never_share_a_place(source, tmp_path):
@@ -174,7 +182,8 @@ def test_only_the_frames_of_the_poses(source, tmp_path):
     assert 'none of its frames (1 to 8) is among those of poses (90 to 99)' in done.stdout
     assert 'has no frame numbers of 002/nm-01/090' in done.stdout
     done = run(tmp_path, 'masks', '--save_root=sil')
-    assert done.returncode == 2 and 'was imported otherwise: frames was' in done.stderr
+    assert done.returncode == 0 and '3 sequences imported, 0 failed, 0 were there already' in done.stdout
+    assert len(load_array(tmp_path / 'sil' / '000' / 'nm-01' / '090' / '090.pkl')) == 8
 
 
 def test_silhouettes_meet_their_poses(source, tmp_path):
@@ -200,15 +209,13 @@ def test_silhouettes_meet_their_poses(source, tmp_path):
     [
         (['nowhere', '--save_root=sil'], 'nowhere: no such folder; expected masks'),
         (['masks', '--save_root=masks/sil'], 'must not lie in masks'),
-        (['masks', '--save_root=sil', '--layout={subject}/{view}'], '{type} stands there 0 times'),
+        (['masks', '--save_root=sil', '--layout={type}/{view}'], '{subject} stands there 0 times'),
         (['masks', '--save_root=sil', '--layout=walks.csv'], 'walks.csv: cannot be read'),
         (['masks', '--save_root=sil', '--frames=masks'], 'no frames.json in this folder'),
-        (['masks', '--save_root=other'], '090.pkl: no import has written this file; choose another --save_root'),
         (['empty', '--save_root=sil'], 'empty: holds no PNG and no video'),
     ],
 )
 def test_one_clear_line(args, says, source, tmp_path):
-    save_pickle(np.zeros((3, 64, 64), np.uint8), tmp_path / 'other' / '001' / 'nm-01' / '090' / '090.pkl')
     (tmp_path / 'empty').mkdir()
     done = run(tmp_path, *args)
     assert done.returncode == 2 and says in done.stderr and len(done.stderr.strip().splitlines()) == 1

@@ -16,7 +16,7 @@ from skeletongait.core import SkeletonGaitError, one_line, save_pickle
 from skeletongait.files.tree import read_tree
 from skeletongait.maps.heatmap import pose_to_heatmap
 from skeletongait.cli import arg_parser
-from skeletongait.prepare.link_tree import TRIMS, in_threads, link, mismatch
+from skeletongait.prepare.link_tree import TRIMS, in_threads, link, list_silhouettes, mismatch
 from skeletongait.ln_sil_heatmap import ln_sil_heatmap
 from skeletongait.files.arrays import load_array, load_pickle
 
@@ -794,3 +794,13 @@ def test_dry_run_and_trim_from_the_command_line(pair):
     done = start('torchrun -m', 'ln_sil_heatmap', *args, cwd=pair)
     linked = '12 sequences linked (12 new or changed, 0 as they were), 1 of them trimmed'
     assert done.returncode == 0 and linked in done.stdout, done.stderr
+
+
+def test_another_ending_names_the_option(tmp_path):
+    x = np.full((4, 64, 44), 7, np.uint8)
+    path = tmp_path/'sil'/'a'/'b'/'c'/'s.npy'
+    path.parent.mkdir(parents=True)
+    np.save(path, x)
+    with pytest.raises(SkeletonGaitError, match=r's\.npy: is --dataset_pkl_ext_name=\.npy meant'):
+        list_silhouettes(str(tmp_path/'sil'), '.pkl')
+    assert len(list_silhouettes(str(tmp_path/'sil'), '.npy').sequences) == 1

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skeletongait.core import SkeletonGaitError
-from skeletongait.prepare.silhouettes import cut_silhouette, cut_masks, in_order, read_mask, read_mask_video
+from skeletongait.prepare.silhouettes import cut_silhouette, cut_masks, order_frames, read_mask, read_mask_video
 from skeletongait.walkers.recording import make_sequence
 
 
@@ -109,7 +109,7 @@ NUMBERS = st.lists(st.integers(0, 2000), min_size=1, max_size=12, unique=True)
 def test_order_of_frames(numbers, pad, prefix):
     "Padded names keep the order of names; others are put in the order of their numbers, and a warning says so."
     files = [Path(f'{prefix}{n:04d}.png' if pad else f'{prefix}{n}.png') for n in numbers]
-    frames = in_order(files)
+    frames = order_frames(files)
     assert frames.numbers == tuple(sorted(numbers))
     assert [int(f.stem.removeprefix(prefix)) for f in frames.files] == sorted(numbers)
     by_name = sorted(files, key=lambda f: f.name)
@@ -120,7 +120,7 @@ def test_order_of_frames(numbers, pad, prefix):
 
 @given(st.lists(st.text('ab12-', min_size=1, max_size=4), min_size=1, max_size=6, unique=True))
 def test_no_frame_is_lost_and_numbers_ascend(stems):
-    frames = in_order([Path(f'{stem}.png') for stem in stems])
+    frames = order_frames([Path(f'{stem}.png') for stem in stems])
     assert sorted(f.stem for f in frames.files) == sorted(stems)
     assert frames.numbers is None or list(frames.numbers) == sorted({*frames.numbers})
 

@@ -105,6 +105,27 @@ def test_nothing_can_be_read(run, tmp_path):
     assert not list(tmp_path.glob('*.npz'))
 
 
+def test_a_gallery_grows_and_loses_nobody(run, tree, tmp_path):
+    "The same run and tree, with one more person; other files stay, and nothing is embedded for them."
+    trained, save = load_run(run.folder), tmp_path/'all.npz'
+    shutil.move(tree/'005', tmp_path/'later')
+    assert len(embed_tree(trained, tree, save)[0]) == 20
+    shutil.move(tmp_path/'later', tree/'005')
+    assert len(embed_tree(trained, tree, save)[0]) == len(load_gallery(save)) == 24
+    shutil.rmtree(tree/'000/nm-01/090')
+    before = save.read_bytes()
+    counting, asked = interrupted(trained, -1)
+    with pytest.raises(SkeletonGaitError, match='all.npz: holds 1 sequences that .*lacks .the first: 000-nm-01-090'):
+        embed_tree(counting, tree, save)
+    other = open_run(run.folder, None, ['evaluator_cfg.sampler.frames_all_limit=5'])
+    with pytest.raises(SkeletonGaitError, match='frames_all_limit 720 there, 5 here.*; it would be replaced: choose'):
+        embed_tree(other, tree, save)
+    np.savez(tmp_path/'poses.npz', np.zeros((3, 17, 3)))
+    with pytest.raises(SkeletonGaitError, match='poses.npz: not a file of embeddings .*; it would be replaced'):
+        embed_tree(counting, tree, tmp_path/'poses.npz')
+    assert not asked and save.read_bytes() == before
+
+
 @pytest.mark.parametrize('ends', [KeyboardInterrupt, MemoryError])
 def test_a_stop_loses_nothing(run, walkers, tmp_path, ends):
     stopping, asked = interrupted(load_run(run.folder), 5, ends)

@@ -253,4 +253,4 @@ def test_a_damaged_record_of_the_best_is_a_warning(tmp_path, caplog, text):
     run = Run(load_config('skeletongait_Gait3D')[0], tmp_path)
     run.best_file.parent.mkdir(parents=True)
     run.best_file.write_text(text)
-    assert read_best(run) == {} and caplog.text.count('best.json: found') == 1
+    assert read_best(run) == {} and caplog.text.count('best.json: ') == 1

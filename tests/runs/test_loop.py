@@ -202,6 +202,12 @@ def test_half_written_files_of_a_killed_run_are_removed(walkers, tmp_path):
     assert begun(cfg, tmp_path).iteration == 3 and not torn.exists()
 
 
+def said_by_two_ranks(fn, folder):
+    "Call `fn(folder)` on two ranks; what each has written to `<rank>.json`."
+    run_in_ddp(2, fn, folder)
+    return [json.loads((folder/f'{rank}.json').read_text()) for rank in (0, 1)]
+
+
 def _one_of_two(folder):
     "Rank 1 finds a broken file, rank 0 none; then rank 0 gets a signal."
     rank = torch.distributed.get_rank()
@@ -220,8 +226,7 @@ def _one_of_two(folder):
 
 
 def test_ranks_end_together(tmp_path):
-    run_in_ddp(2, _one_of_two, tmp_path)
-    first, second = (json.loads((tmp_path/f'{r}.json').read_text()) for r in (0, 1))
+    first, second = said_by_two_ranks(_one_of_two, tmp_path)
     assert first == [['fine', 0, None], ['fine', 2, 'OtherRankError'], ['more', 1, None]]
     assert second == [['fine', 0, None], [None, 2, 'SkeletonGaitError'], ['more', 1, None]]
 
@@ -242,8 +247,7 @@ def _broadcast_values(folder):
 
 
 def test_values_are_the_same_on_all_ranks(tmp_path):
-    run_in_ddp(2, _broadcast_values, tmp_path)
-    first, second = (json.loads((tmp_path/f'{r}.json').read_text()) for r in (0, 1))
+    first, second = said_by_two_ranks(_broadcast_values, tmp_path)
     assert first == [True]*7 + ['SkeletonGaitError'] and second == [True]*7 + ['OtherRankError']
 
 
@@ -270,8 +274,7 @@ def _save_slowly(folder):
 
 
 def test_no_rank_leaves_before_the_checkpoint_is_saved(tmp_path):
-    run_in_ddp(2, _save_slowly, tmp_path)
-    first, second = (json.loads((tmp_path/f'{r}.json').read_text()) for r in (0, 1))
+    first, second = said_by_two_ranks(_save_slowly, tmp_path)
     assert first == [True, 'SkeletonGaitError'] and second == [True, 'OtherRankError']
 
 

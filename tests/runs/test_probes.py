@@ -14,6 +14,7 @@ from skeletongait.maps.heatmap import pose_to_heatmap
 from skeletongait.runs.embeddings import embed_sequences
 from skeletongait.runs.probes import find_probes, is_video, read_videos, run_that_draws, walk_streams
 from skeletongait.runs.trained import trained_run
+from skeletongait.walkers.recording import make_sequence
 
 torch.set_num_threads(1)
 
@@ -42,6 +43,32 @@ def test_each_network_gets_its_streams(clip, name, shapes, caplog):
     assert not out.failed
     torch.testing.assert_close(out.done['clip'], out.done['maps'], rtol=1e-4, atol=1e-5)
     assert trained.cfg.data_cfg.render is None and drawing.about()['settings']['render'] is not None
+
+
+@pytest.mark.parametrize('name', ['demo_skeletongait', 'demo_skeletongait++'])
+@pytest.mark.parametrize('kind', ['maps', 'poses'])
+def test_files_as_probes(tmp_path, name, kind):
+    "A file, the folder of a sequence, a tree: of maps or poses, beside silhouettes for SkeletonGait++; all the same."
+    rec = make_sequence(seed=0, subject=1, type='nm-01', view='090', n_frames=8)
+    streams = {'0_heatmap.npy': pose_to_heatmap(rec.pose), '0_pose.npy': rec.pose.astype(np.float32)}
+    first = '0_heatmap.npy' if kind == 'maps' else '0_pose.npy'
+    folder = tmp_path/'tree/001/nm-01/090'
+    folder.mkdir(parents=True)
+    np.save(folder/first, streams[first])
+    needs_both = name.endswith('++')
+    if needs_both:
+        np.save(folder/'1_sil.npy', rec.silhouette)
+    cfg = toy(name)
+    cfg.data_cfg.render = {} if kind == 'poses' else None
+    trained = trained_run(cfg)
+    expected = trained.embed([[streams[first], rec.silhouette][:1 + needs_both]])[0]
+    for probe in (folder, tmp_path/'tree/001', tmp_path/'tree'):
+        out = embed_sequences(trained, find_probes(probe))
+        assert [*out.done] == [str(folder)], out.failed
+        torch.testing.assert_close(out.done[str(folder)], expected, rtol=1e-4, atol=1e-5)
+    out = embed_sequences(trained, find_probes(folder/first))
+    assert bool(out.failed) == needs_both
+    assert not needs_both or 'has 2 channels; this SkeletonGaitPP was built for 3' in out.failed[str(folder/first)]
 
 
 def test_nothing_changes_without_a_video(tmp_path):

@@ -24,10 +24,12 @@ from skeletongait.pictures import overlay
 from skeletongait.viewers.studio import HeatmapStudio
 from skeletongait.walkers.recording import make_sequence
 from skeletongait.walkers.datasets import write_walkers
+from skeletongait.walkers.spoilt import spoil
 
 CFG = HeatmapConfig()
 REC = make_sequence(seed=0, subject=1, type='nm-01', view='090', n_frames=12)
 MAPS = pose_to_heatmap(REC.pose)
+LONG = make_sequence(seed=0, subject=1, type='nm-01', view='090', n_frames=30).pose
 names = st.text('ab<&$\'"_é漢', min_size=1, max_size=3)
 
 
@@ -122,6 +124,16 @@ def test_what_is_no_sequence(x, says):
         (grey(3, 0), 'all frames are empty')])
 def test_odd_levels(x, says):
     assert says in read_content('s.npy', x).problem
+
+
+def test_the_browser_says_what_the_check_finds_in_poses():
+    "An error of the poses is a problem of the sequence; a warning, or what the settings make harmless, is none."
+    problem, = look_at({'p': spoil(LONG, 'upside down')}, CFG).problems
+    assert 'stand on their head' in problem and 'python -m skeletongait.check' in problem
+    never = spoil(LONG, 'joint never found')
+    assert 'joint never found' in look_at({'p': never}, CFG).problems[0]
+    for pose, cfg in ((LONG, CFG), (LONG[:9], CFG), (never, HeatmapConfig(leave_out_unseen=True))):
+        assert look_at({'p': pose}, cfg).problems == ()
 
 
 @pytest.mark.parametrize(

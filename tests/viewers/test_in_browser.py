@@ -407,7 +407,7 @@ def ranked(k):
     "The evaluator's answers: for each probe the nearest sequences, and whether each is right."
     exec(EMBEDDINGS, made := {})
     test = make_embedding_set(made['embeddings'], *zip(*made['names']))
-    (split,) = (protocol := GalleryProbe.from_dict(PROTOCOL)).split(test.sequences, None)
+    (split,) = GalleryProbe.from_dict(PROTOCOL).split(test.sequences, None)
     nearest, distance = nearest_sequences(test, split.probe, split.gallery, k, 'euc', ('view',))
     def answer(probe, i, d):
         return (test.sequences[i], d, test.sequences[i].subject == probe.subject)
@@ -647,7 +647,7 @@ def test_workbench_runs_as_it_stands(lab):
     for long in short:
         training.source = training.source.replace(long, short[long])
     with lab.notebook(book) as book:
-        for kind in ('studio', 'overlay', 'browser', 'monitor', 'retrieval', 'fusion'):
+        for kind in ('studio', 'overlay', 'browser', 'monitor', 'retrieval', 'identify', 'fusion'):
             image = book.find(f'.sg-{kind} img').first
             image.scroll_into_view_if_needed()
             assert min(book.pixels(image).shape[:2]) >= 32
