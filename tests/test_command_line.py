@@ -81,6 +81,13 @@ tree | word | required | Tree of the data, <subject>/<type>/<view>/*.pkl, .npy o
 --seed | int | 0 | Decides which subjects are drawn
 --save | str | None | JSON file to write; without it, only the table is printed
 
+pack: Pack the files of a tree into a few large ones; the tree stays as it is.
+tree | word | required | Tree of maps, poses, silhouettes, or a linked tree: <subject>/<type>/<view>/*.pkl, .npy or .npz
+out | word | required | Folder of the packed tree
+--shard_mb | int | 1024 | Size of a shard, in MiB
+--max_file_mb | int | 1024 | Files over this many MiB are left out
+--max_frames | int | 100000 | Files with more frames are left out
+
 main: Train a network, or test a checkpoint.
 --cfgs | str | required | Path of a configuration file, or the name of a packaged one, like skeletongait_Gait3D
 --phase | str | required | train or test

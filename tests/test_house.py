@@ -29,6 +29,7 @@ ROOMS = [
 ]  # a room imports only itself and those before it
 COMMANDS = [
     'video', 'import_poses', 'import_silhouettes', 'check', 'pretreatment_heatmap', 'ln_sil_heatmap', 'partition',
+    'pack',
     'main', 'embed', 'identify', 'demo',
 ]
 

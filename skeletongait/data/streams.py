@@ -88,8 +88,9 @@ def _place(pose:np.ndarray, path:Path, render:HeatmapConfig|None) -> np.ndarray:
     "The joints of the pose sequence of `path`, placed where they will be drawn."
     if render is None:
         raise SkeletonGaitError(
-            f"{path}: holds poses {pose.shape}, not frames; set data_cfg.render ({{}} for the published settings) "
-            "to draw them while loading, or draw files first (skeletongait_pretreatment_heatmap)")
+            f"{path}: holds poses {pose.shape}, not frames; set data_cfg.render ({{}} for the published settings; "
+            "in a command --set=data_cfg.render={}) to draw them while loading, "
+            "or draw files first (skeletongait_pretreatment_heatmap)")
     try:
         return place_joints(pose, render)
     except PoseError as e:

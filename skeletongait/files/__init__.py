@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['load_pickle', 'load_array', 'Limits', 'ArrayFileError', 'UnsafePickleError', 'load_torch', 'read_text', 'read_yaml',
            'read_json', 'read_json_file', 'save_text', 'Sequence', 'Tree', 'read_tree', 'walk', 'Layout', 'read_layout',
-           'read_frames', 'write_frames', 'join_frames']
+           'read_frames', 'write_frames', 'join_frames', 'read_packed', 'find_packed']
 
 # %% ../../nbs/files/00_files.ipynb #eed16174
 from ..core import lazy_names
 
 _all_ = ['load_pickle', 'load_array', 'Limits', 'ArrayFileError', 'UnsafePickleError', 'load_torch', 'read_text',
     'read_yaml', 'read_json', 'read_json_file', 'save_text', 'Sequence', 'Tree', 'read_tree', 'walk', 'Layout',
-    'read_layout', 'read_frames', 'write_frames', 'join_frames']
+    'read_layout', 'read_frames', 'write_frames', 'join_frames', 'read_packed', 'find_packed']
 
 __getattr__, __dir__ = lazy_names(__name__, dict(
     arrays=['load_pickle', 'load_array', 'Limits', 'ArrayFileError', 'UnsafePickleError'],
@@ -20,4 +20,5 @@ __getattr__, __dir__ = lazy_names(__name__, dict(
     text=['read_text', 'read_yaml', 'read_json', 'read_json_file', 'save_text'],
     tree=['Sequence', 'Tree', 'read_tree', 'walk'],
     layout=['Layout', 'read_layout'],
-    frames=['read_frames', 'write_frames', 'join_frames']))
+    frames=['read_frames', 'write_frames', 'join_frames'],
+    packed=['read_packed', 'find_packed']))

@@ -112,6 +112,8 @@ def _no_files(root:Path, wanted:str, strays:list[Path], others:list[Path]) -> Sk
     elif strays:
         first = strays[0].relative_to(root)
         hint = f", but {len(strays)} at another depth (the first: {first}); is the path one level off?"
+    elif others and all(o.name == 'report.json' for o in others): # as the commands leave it
+        hint = f", but {others[0].relative_to(root)}: it says why a run has written nothing here"
     elif others:
         first = others[0].relative_to(root)
         hint = (f", but {len(others)} of another kind (the first: {first}); if these are poses, "

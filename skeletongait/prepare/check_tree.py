@@ -29,6 +29,7 @@ from fastcore.basics import patch
 
 from ..core import SkeletonGaitError, one_line
 from ..files.arrays import Limits, load_array
+from ..files.packed import find_packed
 from ..files.tree import Sequence, Tree
 from ..maps import quality as maps_quality
 from ..maps.quality import map_findings, silhouette_findings
@@ -85,6 +86,12 @@ def _refused(file:Path, kind:str, e:Exception, sha256:str='') -> Checked:
     return Checked(file, '', 0, sha256, (Finding(kind, 1, 1, (0,), True, detail),))
 
 # %% ../../nbs/prepare/07_check_tree.ipynb #b1d4f2c8
+def _fingerprint(file:Path) -> str:
+    "A hash of the bytes of a file, or of a packed array."
+    packed = find_packed(file)
+    if packed: return hashlib.sha256(packed.view()).hexdigest()
+    with open(file, 'rb') as f: return hashlib.file_digest(f, 'sha256').hexdigest()
+
 def check_file(
     file:Path,
     limits:Limits=Limits(), # Larger files are not read
@@ -92,8 +99,7 @@ def check_file(
     "Look at one file; what is wrong with it is in the result, never an error."
     try:
         x = load_array(file, limits)
-        with open(file, 'rb') as f:
-            sha256 = hashlib.file_digest(f, 'sha256').hexdigest()
+        sha256 = _fingerprint(file)
     except Exception as e: # whatever is wrong with one file, the others are looked at
         return _refused(file, 'unreadable', e)
     try:

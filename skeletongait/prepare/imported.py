@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['IMPORTED', 'Imported', 'files_of', 'stamp_of', 'to_record', 'read_records', 'Memory', 'open_memory', 'ImportJob',
-           'Reading', 'try_to_read', 'n_cores', 'read_all', 'NewSequence', 'is_gone', 'import_jobs', 'belongs',
-           'earlier_lines', 'failure_line']
+           'Reading', 'try_to_read', 'n_cores', 'in_workers', 'read_all', 'NewSequence', 'is_gone', 'import_jobs',
+           'belongs', 'earlier_lines', 'failure_line']
 
 # %% ../../nbs/prepare/04a_imported.ipynb #d9fc1bbd
 import contextlib
@@ -228,25 +228,33 @@ def _follow_parent() -> None:
         os._exit(1)
     threading.Thread(target=wait, daemon=True).start()
 
+def in_workers(
+    func:Callable,  # Called with one item; with workers it must be picklable
+    items:Iterable, # They, and what `func` returns, too
+    workers:int,    # Processes; 0: this one
+) -> Iterator: # What `func` returns, in the order of `items`
+    "Call `func` for every item in worker processes; a `SkeletonGaitError` if one of them is killed."
+    if not workers:
+        yield from map(func, items)
+        return
+    spawn = multiprocessing.get_context('spawn')
+    pool = ProcessPoolExecutor(workers, mp_context=spawn, initializer=_follow_parent)
+    try:
+        yield from in_pool(pool, func, items, 4*workers)
+    except BrokenProcessPool:
+        raise SkeletonGaitError("a worker process was killed, perhaps for want of memory; nothing is lost, "
+                                "run the same command again") from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+# %% ../../nbs/prepare/04a_imported.ipynb #a5c09e32
 def read_all(
     jobs:list[ImportJob],
     read:Callable[[Any],Any], # As `try_to_read` takes it; with workers it must be picklable
     workers:int,              # Processes; 0: this one
 ) -> Iterator[Reading]: # In the order of the jobs
     "Read all sources; a `SkeletonGaitError` if a worker process is killed."
-    one = partial(try_to_read, read=read)
-    if not workers:
-        yield from map(one, jobs)
-        return
-    spawn = multiprocessing.get_context('spawn')
-    pool = ProcessPoolExecutor(workers, mp_context=spawn, initializer=_follow_parent)
-    try:
-        yield from in_pool(pool, one, jobs, 4*workers)
-    except BrokenProcessPool:
-        raise SkeletonGaitError("a worker process was killed, perhaps for want of memory; nothing is lost, "
-                                "run the same command again") from None
-    finally:
-        pool.shutdown(cancel_futures=True)
+    return in_workers(partial(try_to_read, read=read), jobs, workers)
 
 # %% ../../nbs/prepare/04a_imported.ipynb #5e31d7df
 class NewSequence(NamedTuple):
