@@ -13,7 +13,7 @@ if __name__ == '__main__' and not __spec__ and '__file__' in globals(): # run by
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     runpy.run_module('skeletongait.pack', run_name='__main__', alter_sys=True)
 
-# %% ../nbs/14_pack.ipynb #499408a8
+# %% ../nbs/14_pack.ipynb #6c9704b6
 import os
 import sys
 from collections.abc import Iterable
@@ -21,7 +21,7 @@ from collections.abc import Iterable
 from tqdm import tqdm
 
 from .cli import Stopped, Word, run_script, stoppable
-from .core import one_line
+from .core import counted, one_line
 from .distributed import ranks
 from .files.arrays import ENDINGS, Limits
 from .files.packed import Shard
@@ -29,7 +29,7 @@ from .files.tree import read_tree
 from .prepare.manifest import OutputError
 from .prepare.pack_tree import SHARD_MB, Packing, Part
 
-# %% ../nbs/14_pack.ipynb #07f78c2d
+# %% ../nbs/14_pack.ipynb #4abd7a4d
 def _show(parts:Iterable[Part], of:list[Part], what:str) -> None:
     "Do the work, and show how far it is."
     with tqdm(desc=what, total=sum(len(part.sequences) for part in of), unit=' sequences', mininterval=.5) as bar:
@@ -40,8 +40,8 @@ def _summary(packing:Packing, shards:list[Shard], made:int) -> str:
     "What is there now, in one line, after the sequences that are left out."
     lines = [f'left out: {one_line(reason)}' for reason in packing.failed]
     arrays, size = sum(s.arrays for s in shards), sum(s.bytes for s in shards)
-    lines.append(f'{arrays:,} arrays, {size/2**20:,.1f} MiB, in {len(shards):,} shards ({made:,} made now), '
-                 f'{len(packing.failed):,} sequences left out -> {one_line(packing.out)}')
+    lines.append(f"{counted(arrays, 'array')}, {size/2**20:,.1f} MiB, in {counted(len(shards), 'shard')} "
+                 f"({made:,} made now), {counted(len(packing.failed), 'sequence')} left out -> {one_line(packing.out)}")
     return '\n'.join(lines)
 
 # %% ../nbs/14_pack.ipynb #6fb322f0

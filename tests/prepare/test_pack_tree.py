@@ -218,7 +218,7 @@ def test_what_cannot_be_read_is_left_out_and_tried_again(tmp_path, capsys):
         harm()
         assert pack(str(tmp_path / 'files'), str(tmp_path / 'packed'), shard_mb=1) == 1
         said = capsys.readouterr().out
-        assert f'left out: {bad}' in said and '1 sequences left out' in said
+        assert f'left out: {bad}' in said and '1 sequence left out' in said
         assert NAMES[5] not in read_tree(tmp_path / 'packed').sequences
         assert len(read_tree(tmp_path / 'packed').sequences) == len(NAMES) - 1
     bad.write_bytes(whole)
