@@ -297,13 +297,14 @@ def test_sizes(tmp_path, net, size, sil_width, ok, base):
 
 def test_cache_changes_nothing_and_is_left_alone(tree, part, train, root):
     kept = GaitDataset(tree, part, True, transform=build_transform(TRANSFORM), cache=True)
-    before = [x.copy() for x in kept.cached]
+    before = [[x.copy() for x in streams] for streams in kept.cached]
     for i in range(len(train)):
         for s in range(3):
             np.testing.assert_array_equal(
                 kept.sample(i, TRAIN, slot_rng(0, 0, s)).frames, train.sample(i, TRAIN, slot_rng(0, 0, s)).frames
             )
-    assert all(np.array_equal(a, b) for a, b in zip(before, kept.cached))
+    for copies, streams in zip(before, kept.cached, strict=True):
+        assert all(np.array_equal(a, b) for a, b in zip(copies, streams, strict=True))
 
 # Draws
 
@@ -605,13 +606,13 @@ ENDS = {
 @pytest.fixture
 def deadly(monkeypatch):
     "deadly(path, end): reading `path` ends the process that reads it."
-    read = skeletongait.data.streams.load_array
+    read = skeletongait.data.streams.open_array
     def make(victim, end):
         def load(path, limits):
             if path == victim:
                 end()
             return read(path, limits)
-        monkeypatch.setattr(skeletongait.data.streams, 'load_array', load) # forked workers inherit it
+        monkeypatch.setattr(skeletongait.data.streams, 'open_array', load) # forked workers inherit it
     return make
 
 def pids(loader):
@@ -756,12 +757,12 @@ from skeletongait.data.dataset import GaitDataset
 from skeletongait.data.loader import make_loader, naming_lost_workers
 from skeletongait.data.partition import make_partition
 from skeletongait.cli import run_script
-read = skeletongait.data.streams.load_array
+read = skeletongait.data.streams.open_array
 def load(path, limits):
     if sys.argv[3] == 'kill' and path == data.files[2][1]:
         os.kill(os.getpid(), signal.SIGKILL)
     return read(path, limits)
-skeletongait.data.streams.load_array = load
+skeletongait.data.streams.open_array = load
 tree = read_tree(sys.argv[1])
 data = GaitDataset(tree, make_partition(tree, ['001']), True)
 kept = []

@@ -313,7 +313,7 @@ def test_cache_keeps_joints_and_changes_nothing(root, part, workers):
 def test_cache_reads_and_places_once(root, part, monkeypatch):
     ds = dataset(root, part, 'pose', render=HeatmapConfig(), cache=True)
     def no(*args): raise AssertionError('read again')
-    for name in ('load_array', 'place_joints'):
+    for name in ('open_array', 'place_joints'):
         monkeypatch.setattr(streams, name, no)
     first(loader(ds), 3)
     assert sum(x.nbytes for s in ds.cached for x in s) == 16*12*17*3*4
