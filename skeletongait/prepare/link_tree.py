@@ -247,6 +247,10 @@ def pair_numbers(
     return Numbers(both, {s: r for s, r in runs.items() if None in r})
 
 # %% ../../nbs/prepare/03_link_tree.ipynb #508c8beb
+def _are(sequences:list[Sequence], where:str) -> str:
+    "How many sequences of `where` are there, for a warning."
+    return f"{counted(len(sequences), 'sequence')} of {where} {'is' if len(sequences) == 1 else 'are'}"
+
 def misnamed(
     tree:Tree,
     runs:dict[Sequence,list], # As `read_frames` reads them
@@ -255,9 +259,9 @@ def misnamed(
     gone = [s for s in runs if s not in tree.sequences and not s.path(tree.root).exists()]
     new = [s for s in tree.sequences if s not in runs]
     if not gone or not new: return []
-    return [f"{tree.root}: {counted(len(gone), 'sequence')} of {FRAMES} are not in the tree (the first: "
-            f"{'/'.join(gone[0])}), and {counted(len(new), 'sequence')} of the tree are not in it (the first: "
-            f"{'/'.join(new[0])}): renamed by hand? rename them in {FRAMES} too"]
+    return [f"{tree.root}: {_are(gone, FRAMES)} not in the tree (the first: {'/'.join(gone[0])}), and "
+            f"{_are(new, 'the tree')} not in it (the first: {'/'.join(new[0])}): renamed by hand? "
+            f"rename them in {FRAMES} too"]
 
 # %% ../../nbs/prepare/03_link_tree.ipynb #5cacd567
 # what a copy would meet as well: no folder, name too long, full, over quota, read-only, broken, gone, no permission
