@@ -25,7 +25,8 @@ from .files.frames import read_frames
 from .files.tree import Tree, read_tree
 from .prepare.check_tree import sample_faults
 from .prepare.link_tree import (
-    TRIMS, Trim, Written, check_place, check_report, link_trees, list_silhouettes, only_names, pair_numbers, pair_up)
+    Numbers, Pairs, TRIMS, Trim, Written, check_place, check_report, link_trees, list_silhouettes, misnamed,
+    only_names, pair_numbers, pair_up)
 from .prepare.manifest import OutputError
 
 # %% ../nbs/05_ln_sil_heatmap.ipynb #4caf8e83
@@ -33,6 +34,12 @@ def _name_faults(linked:Tree, limits:Limits) -> None:
     "Say which errors the check finds in a few of the linked sequences."
     for line in sample_faults([*linked.sequences.items()], linked.root, limits):
         print(one_line(line), flush=True)
+
+def _find_numbers(pairs:Pairs, maps:Tree, silhouettes:Tree) -> Numbers:
+    "Read the frame numbers of both trees."
+    known = [read_frames(tree.root) for tree in (maps, silhouettes)]
+    lines = [line for tree, runs in zip((maps, silhouettes), known) for line in misnamed(tree, runs)]
+    return pair_numbers(pairs, *known)._replace(misnamed=tuple(dict.fromkeys(lines)))
 
 def ln_sil_heatmap(
     heatmap_data_path:str,             # Tree of skeleton maps, <subject>/<type>/<view>/*.pkl, .npy or .npz; or of poses, for training that renders them while loading (data_cfg.render)
@@ -53,9 +60,11 @@ def ln_sil_heatmap(
     if trim not in TRIMS: raise unknown_name('--trim', trim, TRIMS)
     check_place(output_path, heatmap_data_path, silhouette_data_path)
     check_report(Path(output_path)/'report.json')
-    maps = only_names(read_tree(heatmap_data_path, ENDINGS), heatmap_name_begins)
-    pairs = pair_up(maps, list_silhouettes(silhouette_data_path, dataset_pkl_ext_name))
-    numbers = pair_numbers(pairs, read_frames(heatmap_data_path), read_frames(silhouette_data_path))
+    maps = read_tree(heatmap_data_path, ENDINGS)
+    named = only_names(maps, heatmap_name_begins)
+    silhouettes = list_silhouettes(silhouette_data_path, dataset_pkl_ext_name)
+    pairs = pair_up(named, silhouettes)
+    numbers = _find_numbers(pairs, maps, silhouettes)
     options = dict(numbers=numbers, trim=Trim(trim, trim_at_most), limits=Limits(max_file_mb, max_frames), copy=copy)
     try:
         report = link_trees(pairs, Written(output_path), dry_run, **options)
