@@ -35,7 +35,7 @@ from ..maps import quality as maps_quality
 from ..maps.quality import map_findings, silhouette_findings
 from ..poses import quality as poses_quality
 from ..poses.joints import to_coco17
-from ..poses.quality import ALWAYS, Finding, Kind, LEAVE_OUT, NEVER, pose_findings
+from ..poses.quality import ALWAYS, Finding, Kind, LEAVE_OUT, NEVER, ORDER_KINDS, pose_findings
 
 # %% ../../nbs/prepare/07_check_tree.ipynb #681be04d
 TREE_KINDS = {
@@ -261,7 +261,8 @@ def with_tree(
     for r in rows:
         todo = r.todo.replace('<tree>', name)
         if '<tree>-mended --' in r.todo and r.n < r.of: # an option that would spoil the good ones
-            todo += f'. It reads all sequences so, but only {r.n:,} of {r.of:,} are: move the others away first'
+            todo += f'. It reads all sequences so, but only {r.n:,} of {r.of:,} are: first move '\
+                    'the others to another folder, and import that folder without this option to the same --save_root'
         out.append(r._replace(todo=todo))
     return out
 
@@ -317,9 +318,14 @@ def rows(self:Tally) -> list[Row]:
     if cases: out.append(make_row(KINDS['same bytes'], 'same bytes', cases, self.files, 'files'))
     return in_order(out)
 
+_READ_FIRST = (*ORDER_KINDS, 'normalised') # these decide how the numbers are read
+
 def in_order(rows:Iterable[Row]) -> list[Row]:
-    "Sort rows: errors first, then what is most frequent."
-    return sorted(rows, key=lambda r: (-r.error, -r.n/r.of, r.kind))
+    "Sort rows: errors first; of these, what decides how numbers are read; then what is most frequent."
+    def place(row):
+        reading = _READ_FIRST.index(row.kind) if row.kind in _READ_FIRST else len(_READ_FIRST)
+        return -row.error, reading, -row.n/row.of, row.kind
+    return sorted(rows, key=place)
 
 # %% ../../nbs/prepare/07_check_tree.ipynb #b39f6f2b
 def place_rows(
@@ -336,12 +342,15 @@ def place_rows(
     return out
 
 # %% ../../nbs/prepare/07_check_tree.ipynb #5d910e07
+_STEP_BY_STEP = 'repair from the top: run the first command, check the new tree, and go on with what is left there'
+
 def table(
     rows:list[Row],
     examples:int=3, # How many sequences of each kind are named
 ) -> str: # Some lines for each row; empty if there are none
     "Write what was found as text for people."
-    lines = []
+    commands = sum('import_poses' in r.todo for r in rows)
+    lines = [_STEP_BY_STEP] if commands > 1 else []
     for r in rows:
         word = 'error' if r.error else 'warning'
         lines.append(f'{word:8}{r.kind}: {r.n:,} of {r.of:,} {r.unit}')

@@ -28,7 +28,7 @@ from torch import nn
 from tqdm import tqdm
 
 from ..cli import Stop
-from ..core import SkeletonGaitError, is_leftover, log
+from ..core import SkeletonGaitError, counted, is_leftover, log
 from ..data.dataset import GaitDataset
 from ..data.loader import Batch, make_loader, naming_lost_workers
 from ..data.partition import Partition
@@ -503,7 +503,7 @@ def describe_test(cfg:Config, prepared:Prepared, iteration:int) -> dict:
 def _describe_failures(missed:list, protocol:Any, results:dict) -> str:
     "The worst failures as a table, or what an empty list of them means."
     if missed:
-        return f'{len(missed)} failures, the worst first:\n{failures_table(missed[:5])}'
+        return f'{counted(len(missed), "failure")}, the worst first:\n{failures_table(missed[:5])}'
     scored = sum(results[f'{c.name} probes'.strip()] for c in protocol.asked)
     if scored: return 'no probe failed'
     return 'no list of failures: no probe of the first table has a match in the gallery'

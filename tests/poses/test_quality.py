@@ -6,7 +6,16 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from skeletongait.poses.joints import JOINTS, PoseError
-from skeletongait.poses.quality import FEWEST_FRAMES, KINDS, _nearing, median, pose_findings, read_body, smallest_step
+from skeletongait.poses.quality import (
+    FEWEST_FRAMES,
+    KINDS,
+    ORDER_KINDS,
+    _nearing,
+    median,
+    pose_findings,
+    read_body,
+    smallest_step,
+)
 from skeletongait.walkers.datasets import DATA_SET_NAMES, write_like
 from skeletongait.walkers.recording import make_sequence
 from skeletongait.walkers.spoilt import SPOILERS, spoil
@@ -120,6 +129,27 @@ def test_place_and_size_in_the_picture_do_not_matter(pose, scale, x, y):
 @given(walkers, st.sampled_from([k for k in SPOILERS if k in KINDS and KINDS[k].fatal == 0.0 and k != 'sides swapped']))
 def test_faults_that_are_always_errors(pose, kind):
     assert any(f.error for f in pose_findings(spoil(pose, kind)) if f.kind == kind)
+
+
+@few
+@given(walkers, st.sampled_from(['H36M order', 'OpenPose order']))
+def test_another_order_is_found_on_exchanged_axes_too(pose, kind):
+    "The first step exchanges the axes; the check of what it writes finds the order."
+    both = spoil(spoil(pose, kind), 'x and y swapped')
+    (found,) = [f for f in pose_findings(both) if f.kind in ORDER_KINDS]
+    if found.kind == 'x and y swapped':
+        assert found.detail == f'and in {kind}'
+    else:  # a body that leans may fit another order, upright
+        assert found.kind != 'unlike a body'
+    assert kind in kinds(both[..., [1, 0, 2]])
+
+
+def test_another_order_on_exchanged_axes_is_named():
+    both = spoil(spoil(walk(0, 1, 'nm-01', 90), 'H36M order'), 'x and y swapped')
+    (found,) = [f for f in pose_findings(both) if f.kind in ORDER_KINDS]
+    assert (found.kind, found.detail) == ('x and y swapped', 'and in H36M order')
+    (plain,) = pose_findings(spoil(walk(0, 1, 'nm-01', 90), 'x and y swapped'))
+    assert plain.detail == ''
 
 
 @given(st.integers(1, 30))

@@ -225,6 +225,10 @@ def test_a_picture_that_cannot_be_drawn_says_why(good, tmp_path):
     assert 'Nothing is wrong' in html_page('t', 's', []) and table([]) == ''
 
 
+def advised_command(text):
+    return shlex.split(re.search('`(python -m skeletongait.import_poses [^`]+)`', text)[1])[3:]
+
+
 @pytest.mark.parametrize('kind', [kind for kind, o in check_tree.KINDS.items() if 'import_poses <tree>' in o.todo])
 def test_the_advised_command_mends_the_tree(kind, tmp_path, monkeypatch, capsys):
     "It is run as it is printed, in a tree whose name needs quotes."
@@ -233,10 +237,47 @@ def test_the_advised_command_mends_the_tree(kind, tmp_path, monkeypatch, capsys)
     for sequence, (file,) in read_tree('w/pose').sequences.items():
         save_pickle(spoil(load_array(file), kind), sequence.path('my poses') / 'p.pkl')
     command.check('my poses')
-    advice = re.search('`(python -m skeletongait.import_poses [^`]+)`', capsys.readouterr().out)[1]
-    assert run_script(import_poses, shlex.split(advice)[3:]) == 0
+    assert run_script(import_poses, advised_command(capsys.readouterr().out)) == 0
     capsys.readouterr()
     assert command.check('my poses-mended') == 0 and 'nothing found' in capsys.readouterr().out
+
+
+def test_several_faults_are_repaired_from_the_top(tmp_path, monkeypatch, capsys):
+    "Joints of Human3.6M, y before x, scores in percent: the first command of each table, until nothing is left."
+    monkeypatch.chdir(tmp_path)
+    write_walkers('w', n_subjects=2, n_train=1, types=('nm-01', 'nm-02'), views=('090',))
+    for sequence, (file,) in read_tree('w/pose').sequences.items():
+        pose = load_array(file)
+        for kind in ('H36M order', 'x and y swapped', 'score out of range'):
+            pose = spoil(pose, kind)
+        save_pickle(pose, sequence.path('t') / 'p.pkl')
+    for tree, first in (('t', 'x and y swapped'), ('t-mended', 'H36M order')):
+        assert command.check(tree) == 1
+        said = capsys.readouterr().out
+        lines = said.splitlines()
+        assert lines[0].startswith('repair from the top') == (tree == 't')
+        assert next(line for line in lines if line.startswith('error')).startswith(f'error   {first}: 4 of 4')
+        assert run_script(import_poses, advised_command(said)) == 0
+        capsys.readouterr()
+    assert command.check('t-mended-mended') == 0 and 'nothing found' in capsys.readouterr().out
+
+
+def test_good_ones_among_bad_ones_are_imported_to_the_same_tree(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write_walkers('w', n_subjects=2, n_train=1, types=('nm-01', 'nm-02'), views=('090',))
+    for sequence, (file,) in read_tree('w/pose').sequences.items():
+        pose, bad = load_array(file), sequence.subject == '000'
+        save_pickle(spoil(pose, 'H36M order') if bad else pose, sequence.path('t') / 'p.pkl')
+    assert command.check('t') == 1
+    said = capsys.readouterr().out
+    assert 'only 2 of 4 are: first move the others to another folder' in said
+    (tmp_path / 'others').mkdir()
+    (tmp_path / 't' / '001').rename(tmp_path / 'others' / '001')
+    assert run_script(import_poses, advised_command(said)) == 0
+    assert run_script(import_poses, ['others', '--save_root=t-mended']) == 0
+    capsys.readouterr()
+    assert command.check('t-mended') == 0
+    assert capsys.readouterr().out.startswith('4 sequences')
 
 
 MENDED = [('joint never found', 'leave_out_unseen: True'), ('score out of range', 'use_conf: False')]
