@@ -226,6 +226,7 @@ _READINGS = {
     'H36M order': [('h36m', 1, 1), ('h36m', 1, -1)],
     'OpenPose order': [('openpose', 1, 1), ('openpose', 1, -1)],
 }
+_BOTH = .8 # Two faults must explain a sequence clearly better than one does
 _SECOND_STEP = {'h36m': 'and in H36M order', 'openpose': 'and in OpenPose order'}
 
 def _order(b:Body) -> Finding|None:
@@ -233,9 +234,10 @@ def _order(b:Body) -> Finding|None:
     plain = smallest_step(b, 'coco', 1, 1)
     if np.isnan(plain) or plain >= _SMALLEST_STEP: return None
     steps = {(kind, r): smallest_step(b, *r) for kind, readings in _READINGS.items() for r in readings}
-    kind, (order, axis, _) = max(steps, key=steps.get)
-    if not max(steps.values()) >= _SMALLEST_STEP:
-        return finding(KINDS, 'unlike a body', b.found.any(1))
+    fitting = {reading: step for reading, step in steps.items() if step >= _SMALLEST_STEP}
+    if not fitting: return finding(KINDS, 'unlike a body', b.found.any(1))
+    both = {o: step*_BOTH for o, step in fitting.items() if o[1][0] != 'coco' and o[1][1] == 0} # order and axes
+    kind, (order, axis, _) = max(fitting, key=(fitting | both).get)
     second = _SECOND_STEP.get(order, '') if axis == 0 else ''
     return finding(KINDS, kind, b.found.any(1), second)
 
