@@ -89,6 +89,7 @@ def check_asked(
 @patch
 def build(self:IdentifyViewer, k:int) -> None:
     "Make all widgets, and show the first probe."
+    self.add_class('sg-identify')
     options = [(one_line(answer.probe), i) for i, answer in enumerate(self.answers)]
     self.probe = W.Dropdown(options=options, value=0, description='probe', layout=W.Layout(width='auto'), **WORDS)
     self.heading = W.HTML()
