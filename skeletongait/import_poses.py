@@ -61,7 +61,7 @@ def import_poses(
     fps:float=USUAL_FPS,            # Frames a second of the videos; gaps of up to .4 s are filled
     # Which people: longest (the longest track of a video), or all (each as a subject of its own)
     person:str='longest',
-    first_frame:int=0,              # Number that the files give to the first frame of a video; numbers then count from 0
+    first_frame:int=0,             # Number that the files give to the first frame of a video; numbers then count from 0
     max_file_mb:int=Limits().file_mb, # Files over this many MiB are refused
     max_frames:int=Limits().frames, # Videos with more frames are refused
 ) -> int: # Exit code: 1 if something could not be imported, or the output could not be written

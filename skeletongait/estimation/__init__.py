@@ -4,16 +4,16 @@
 
 # %% auto #0
 __all__ = ['get_networks', 'sample_video', 'BlazePose', 'Follower', 'look_at_video', 'read_video', 'find_people', 'find_walks',
-           'to_walks', 'save_walks']
+           'to_walks']
 
 # %% ../../nbs/estimation/00_estimation.ipynb #6d3d1119
 from ..core import lazy_names
 
 _all_ = ['get_networks', 'sample_video', 'BlazePose', 'Follower', 'look_at_video', 'read_video', 'find_people',
-         'find_walks', 'to_walks', 'save_walks']
+         'find_walks', 'to_walks']
 
 __getattr__, __dir__ = lazy_names(__name__, dict(
     networks=['get_networks', 'sample_video'],
     blazepose=['BlazePose'],
     people=['Follower'],
-    clips=['look_at_video', 'read_video', 'find_people', 'find_walks', 'to_walks', 'save_walks']))
+    clips=['look_at_video', 'read_video', 'find_people', 'find_walks', 'to_walks']))

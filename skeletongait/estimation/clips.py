@@ -4,8 +4,7 @@
 
 # %% auto #0
 __all__ = ['COCO_FROM', 'POSES', 'SILHOUETTES', 'Video', 'look_at_video', 'read_video', 'is_whole', 'VideoWalk', 'to_walk',
-           'VideoWalks', 'to_walks', 'walk_names', 'walk_file', 'save_walks', 'warn_if_truncated', 'find_people',
-           'find_walks']
+           'VideoWalks', 'to_walks', 'walk_names', 'walk_file', 'warn_if_truncated', 'find_people', 'find_walks']
 
 # %% ../../nbs/estimation/04_clips.ipynb #602d1f94
 import os
@@ -17,10 +16,9 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from ..core import SkeletonGaitError, log, one_line, save_pickle
+from ..core import SkeletonGaitError, log, one_line
 from .blazepose import BlazePose
 from .people import Follower, SLIPPED, Sighting, TOO_CLOSE, Track
-from ..files.frames import read_frames, to_runs, write_frames
 from ..files.tree import Sequence
 from ..poses.joints import JOINTS, JOINT_SETS
 
@@ -130,22 +128,6 @@ def walk_file(
 ) -> Path:
     "Return where a tree keeps a sequence: `<subject>/<type>/<view>/<view>.pkl`."
     return place.path(tree)/f'{place.view}.pkl'
-
-def save_walks(
-    walks:Iterable[VideoWalk], # Of one video
-    root:str|os.PathLike,      # Where `pose` and `silhouette` are, or will be
-    place:Sequence,            # Subject, type and view of the video
-) -> list[Sequence]: # The sequences
-    "Write people's poses, silhouettes and frame numbers."
-    root, walks = Path(root), [*walks]
-    places = [place._replace(subject=o) for o in walk_names(place.subject, len(walks))]
-    for walk, sequence in zip(walks, places):
-        save_pickle(walk.pose, walk_file(root/POSES, sequence))
-        save_pickle(walk.silhouette, walk_file(root/SILHOUETTES, sequence))
-    new = {o: to_runs(walk.frames) for o, walk in zip(places, walks)}
-    for tree in (root/POSES, root/SILHOUETTES):
-        write_frames(tree, read_frames(tree) | new)
-    return places
 
 # %% ../../nbs/estimation/04_clips.ipynb #191b4d63
 def warn_if_truncated(

@@ -170,7 +170,7 @@ class LossTerm:
     loss_term_weight:float = key(1.0, 'weight in the total', least=0, also='loss_term_weights')
 
     def make(self) -> nn.Module:
-        "The loss that this term describes."
+        "Return the loss that this term describes; every kind of term defines it."
         raise NotImplementedError
 
 @dataclass

@@ -58,7 +58,7 @@ class TorchSection:
     at:ClassVar[str] = ''  # the section's name
 
     def classes(self) -> dict[str,type]:
-        "The classes that may be named."
+        "Return the classes that may be named; each section defines them."
         raise NotImplementedError
 
     @property

@@ -21,11 +21,11 @@ from scripts import ROOT
 from skeletongait.core import SkeletonGaitError
 from skeletongait.estimation import networks
 from skeletongait.estimation.blazepose import Square, body_square, cut_out, merge_boxes, move, refine
-from skeletongait.estimation.clips import find_people, find_walks, look_at_video, read_video, save_walks, to_walks
+from skeletongait.estimation.clips import find_people, find_walks, look_at_video, read_video, to_walks
 from skeletongait.estimation.people import AGAIN, SLIPPED, TOO_CLOSE, Follower, Motion, MotionFinder, picture_squares
 from skeletongait.files.arrays import load_array
 from skeletongait.files.frames import read_frames, to_numbers
-from skeletongait.files.tree import Sequence, read_tree
+from skeletongait.files.tree import read_tree
 
 number = st.floats(-500, 500)
 squares = st.builds(Square, number, number, st.floats(1, 900), st.floats(-7, 7))
@@ -181,13 +181,10 @@ def test_poses_and_silhouettes_are_of_the_same_frames(tmp_path):
     puppet.places = [(160, 120)]
     *_, follower = find_people(path, puppet)
     video = look_at_video(path)
-    walks = to_walks(follower.close(), video.width, video.height).walks
-    (place,) = save_walks(walks, tmp_path / 'out', Sequence('ann', 'clip', '000'))
-    pose, silhouette = (load_array(place.path(tmp_path / 'out' / o) / '000.pkl') for o in ('pose', 'silhouette'))
-    assert pose.shape == (40, 17, 3) and pose.dtype == np.float32
-    assert silhouette.shape == (40, 64, 64) and silhouette.dtype == np.uint8
-    for tree in ('pose', 'silhouette'):
-        np.testing.assert_array_equal(to_numbers(read_frames(tmp_path / 'out' / tree)[place]), range(40))
+    (walk,) = to_walks(follower.close(), video.width, video.height).walks
+    assert walk.pose.shape == (40, 17, 3) and walk.pose.dtype == np.float32
+    assert walk.silhouette.shape == (40, 64, 64) and walk.silhouette.dtype == np.uint8
+    np.testing.assert_array_equal(walk.frames, range(40))
 
 
 @pytest.mark.parametrize('content', [b'', b'no video', b'\0' * 5000, b'RIFF\xff\xff\xff\xffAVI LIST'])
