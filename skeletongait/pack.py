@@ -14,7 +14,6 @@ if __name__ == '__main__' and not __spec__ and '__file__' in globals(): # run by
     runpy.run_module('skeletongait.pack', run_name='__main__', alter_sys=True)
 
 # %% ../nbs/14_pack.ipynb #6c9704b6
-import os
 import sys
 from collections.abc import Iterable
 
@@ -26,6 +25,7 @@ from .distributed import ranks
 from .files.arrays import ENDINGS, Limits
 from .files.packed import Shard
 from .files.tree import read_tree
+from .prepare.imported import n_cores
 from .prepare.manifest import OutputError
 from .prepare.pack_tree import SHARD_MB, Packing, Part
 
@@ -54,7 +54,7 @@ def pack(
 ) -> int: # Exit code: 1 if a sequence was left out, or the output could not be written
     "Pack the files of a tree into a few large ones; the tree stays as it is."
     if ranks().rank: return 0 # one process does the work, and starts others itself
-    packing = Packing(read_tree(tree, ENDINGS), out, shard_mb, Limits(max_file_mb, max_frames), os.cpu_count() or 1)
+    packing = Packing(read_tree(tree, ENDINGS), out, shard_mb, Limits(max_file_mb, max_frames), n_cores())
     try:
         _show(packing.look(), packing.parts, 'looking')
         missing = packing.missing()
